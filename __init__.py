@@ -1,0 +1,62 @@
+"""Antiphon: Thinker-Talker models compiled into engines and chained into streaming conversations.
+
+    bundle = antiphon.build("checkpoint", "bundle")
+    with antiphon.load("bundle") as omni:
+        reply = omni.generate([{"role": "user", "content": "Hello"}])
+
+Importing this package imports neither an engine library nor torch: every name below is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .runtime.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from .export.build import build
+    from .export.verify import verify
+    from .graphs.new_checkpoint import new_checkpoint
+    from .runtime.errors import AntiphonError
+    from .runtime.events import AudioDelta, Done, Reply, TextDelta
+    from .runtime.omni import Omni, load
+
+__all__ = [
+    "AntiphonError",
+    "AudioDelta",
+    "Done",
+    "Omni",
+    "Reply",
+    "TextDelta",
+    "__version__",
+    "build",
+    "load",
+    "new_checkpoint",
+    "verify",
+]
+
+_HOMES = {
+    "AntiphonError": "runtime.errors",
+    "AudioDelta": "runtime.events",
+    "Done": "runtime.events",
+    "Omni": "runtime.omni",
+    "Reply": "runtime.events",
+    "TextDelta": "runtime.events",
+    "build": "export.build",
+    "load": "runtime.omni",
+    "new_checkpoint": "graphs.new_checkpoint",
+    "verify": "export.verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

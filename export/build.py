@@ -1,0 +1,236 @@
+"""`antiphon build`: from a checkpoint to a bundle, stage by stage, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ..graphs.checkpoint import Checkpoint
+from ..graphs.config import OmniConfig
+from ..graphs.families import stages
+from ..graphs.stage import Stage, WeightSource
+from ..runtime.bundle import FileHash, Manifest, StageEntry, StateSpec, TensorSpec, hash_folder, read_manifest, write_manifest
+from ..runtime.errors import AntiphonError
+from .cache import StageCache, default_cache, stage_key
+from .frontend import write_frontend
+from .lower_onnxruntime import lower_onnxruntime
+from .manifest import compose_manifest
+from .onnx_export import export_portable
+from .weights import write_weights
+
+TARGETS, ENGINES, PRECISIONS = ("cpu",), ("onnxruntime",), ("fp32",)
+TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a build is. `done` and `total` are bytes of weights over all stages; `elapsed` and `remaining` seconds."""
+
+    stage: str
+    step: str
+    done: int
+    total: int
+    elapsed: float
+    remaining: float | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def build(
+    checkpoint: str | Path,
+    bundle_path: str | Path,
+    target: str = "cpu",
+    engine: str = "onnxruntime",
+    precision: str = "fp32",
+    on_progress: OnProgress | None = None,
+    cache: bool | str | Path = True,
+) -> Manifest:
+    """Compile the Hugging Face folder `checkpoint` into the bundle folder `bundle_path`; returns its manifest.
+
+    `cache` is a folder for built stages, True for the default one (`ANTIPHON_CACHE` or the user's cache folder), False for none.
+    The bundle is written beside `bundle_path` and renamed at the end, so that an interruption leaves the old bundle or none.
+    Raises AntiphonError in one sentence for a checkpoint that cannot be built or a folder that cannot be written.
+    """
+    for name, value, known in (("target", target, TARGETS), ("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise AntiphonError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
+    source = Checkpoint(checkpoint)
+    destination = Path(bundle_path)
+    _check_destination(destination)
+    folder = None if cache is False else default_cache() if cache is True else Path(cache)
+    beside = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.building"
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
+        manifest = _Build(source, beside, StageCache(folder), target, engine, precision, on_progress).run()
+        _put_in_place(beside, destination)
+    except OSError as error:
+        raise _write_error(error, destination) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return manifest
+
+
+class _Build:
+    """One build: its folder, its clock and its progress."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, folder: Path, cache: StageCache, target: str, engine: str, precision: str, on_progress: OnProgress | None
+    ) -> None:
+        self.checkpoint, self.folder, self.cache = checkpoint, folder, cache
+        self.config: OmniConfig = checkpoint.config
+        self.target, self.engine, self.precision = target, engine, precision
+        self.on_progress = on_progress
+        self.started = time.monotonic()
+        self.done = self.total = 0
+        self.tools = {name: importlib.metadata.version(name) for name in TOOLS}
+
+    def run(self) -> Manifest:
+        made = stages(self.config)
+        sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
+        sizes = {stage.name: _module_bytes(stage) for stage in made}
+        self.total = sum(sizes.values())
+        entries: dict[str, StageEntry] = {}
+        timings: dict[str, Any] = {}
+        hashes: dict[str, FileHash] = {}
+        for stage in made:
+            started, before = time.monotonic(), self.done
+            home = self.folder / "stages" / stage.name
+            home.mkdir(parents=True)
+            entries[stage.name], reason, hit = self._stage(stage, sources[stage.name], home)
+            timings[stage.name] = {"seconds": round(time.monotonic() - started, 3), "cached": hit, "reason": reason}
+            self.done = before + sizes[stage.name]
+        self._report("frontend", "writing")
+        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")
+        self._report("bundle", "hashing")
+        hashes = hash_folder(self.folder)
+        build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings}
+        manifest = compose_manifest(
+            self.config, self.folder / "frontend", entries, target=self.target, engine=self.engine, precision=self.precision, tool_versions=self.tools,
+            build=build_record, hashes=hashes,
+        )  # fmt: skip
+        write_manifest(self.folder, manifest)
+        read_manifest(self.folder)
+        return manifest
+
+    def _stage(self, stage: Stage, sources: dict[str, WeightSource], home: Path) -> tuple[StageEntry, str, bool]:
+        self._report(stage.name, "reading weights")
+        parts = self._key_parts(stage, sources)
+        found = self.cache.fetch(stage.name, parts, home)
+        if found.hit:
+            return _entry_from(found.entry), found.reason, True
+        self._report(stage.name, "exporting")
+        model = export_portable(stage)
+        self._report(stage.name, "writing weights")
+        write_weights(model, sources, self.checkpoint, home / "weights.bin", lambda written: self._wrote(stage.name, written))
+        ir.save(model, home / "portable.onnx")
+        self._report(stage.name, "lowering")
+        lowered, (inputs, outputs, states) = lower_onnxruntime(stage, model)
+        ir.save(lowered, home / "engine.onnx")
+        entry = StageEntry(
+            stage.name, self.engine, f"stages/{stage.name}/engine.onnx", self.precision, inputs, outputs, states, dict(stage.constants),
+            parameters=_module_bytes(stage) // 4, bytes=sum(file.stat().st_size for file in home.iterdir()), key=stage_key(parts),
+        )  # fmt: skip
+        self.cache.store(stage.name, parts, home, dataclasses.asdict(entry))
+        return entry, found.reason, False
+
+    def _key_parts(self, stage: Stage, sources: dict[str, WeightSource]) -> dict[str, str]:
+        digest = hashlib.sha256()
+        for name in sorted(sources):
+            for tensor in sources[name].tensors:
+                digest.update(f"{name} {tensor} {self.checkpoint.digest(tensor)}\n".encode())
+        with torch.device("meta"):
+            shapes = [(name, tuple(parameter.shape)) for name, parameter in stage.make_module().named_parameters()]
+        description = repr((shapes, stage.inputs, stage.outputs, stage.states, stage.constants, _configuration(self.config, stage.name)))
+        return {
+            "weights": digest.hexdigest(), "configuration": hashlib.sha256(description.encode()).hexdigest(), "antiphon code": _code_hash(),
+            "target": self.target, "engine": self.engine, "precision": self.precision, **{f"version of {name}": found for name, found in self.tools.items()},
+        }  # fmt: skip
+
+    def _wrote(self, stage: str, written: int) -> None:
+        self.done += written
+        self._report(stage, "writing weights")
+
+    def _report(self, stage: str, step: str) -> None:
+        if self.on_progress is None:
+            return
+        elapsed = time.monotonic() - self.started
+        remaining = elapsed * (self.total - self.done) / self.done if self.done else None
+        self.on_progress(Progress(stage, step, min(self.done, self.total), self.total, elapsed, remaining))
+
+
+def _configuration(config: OmniConfig, stage: str) -> object:
+    """The part of the configuration a stage's graph depends on; ids and voices live in the manifest alone."""
+    thinker, talker = config.thinker, config.talker
+    parts: dict[str, object] = {
+        "audio_encoder": thinker.audio, "vision_encoder": thinker.vision, "code2wav": config.code2wav,
+        "thinker": (thinker.text, thinker.vision.deepstack_visual_indexes, talker.accept_hidden_layer if talker else None),
+        "talker": (thinker.text, talker.text if talker else None), "predictor": talker.predictor if talker else None,
+    }  # fmt: skip
+    return parts[stage]
+
+
+def _code_hash() -> str:
+    """Hash of the source files that decide a stage: graphs, plugins and export."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for part in ("export", "graphs", "plugins", "runtime/bundle.py"):
+        files = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
+        for file in files:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _module_bytes(stage: Stage) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() * 4 for parameter in stage.make_module().parameters())
+
+
+def _entry_from(stored: dict[str, Any]) -> StageEntry:
+    def tensors(name: str) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in stored[name])
+
+    states = tuple(StateSpec(**(spec | {"shape": tuple(spec["shape"])})) for spec in stored["states"])
+    return StageEntry(**(stored | {"inputs": tensors("inputs"), "outputs": tensors("outputs"), "states": states}))
+
+
+def _check_destination(destination: Path) -> None:
+    if destination.is_file():
+        raise AntiphonError(f"{destination} is a file, expected a folder for the bundle; give another path.")
+    if destination.is_dir() and any(destination.iterdir()) and not (destination / "manifest.json").is_file():
+        raise AntiphonError(f"{destination} holds files but is no bundle; give a new folder or an older bundle to replace.")
+
+
+def _put_in_place(beside: Path, destination: Path) -> None:
+    """Rename; an older bundle steps aside first and is removed last."""
+    if not destination.exists():
+        os.replace(beside, destination)
+        return
+    old = beside.with_suffix(".old")
+    os.replace(destination, old)
+    try:
+        os.replace(beside, destination)
+    except BaseException:
+        os.replace(old, destination)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_error(error: OSError, destination: Path) -> AntiphonError:
+    if error.errno == errno.ENOSPC:
+        return AntiphonError(f"No space left on the disk of {destination} while building; free some (antiphon build --plan says how much) and try again.")
+    return AntiphonError(f"Cannot write the bundle {destination} ({error.strerror or error}); give a folder that can be written.")

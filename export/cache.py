@@ -1,0 +1,114 @@
+"""The cache of built stages, addressed by everything that decides them.
+
+A key is the hash of named parts (graph code, configuration, weights, precision, target, tools). An entry is a folder `STAGE/KEY` with the
+stage's files and `entry.json`; a bundle gets hard links to the files where it can, copies where it cannot. An entry is used only after its
+files were hashed again, so a damaged one is built anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.bundle import FileHash, hash_file
+
+ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What the cache said. `reason` is a sentence's end for people: why it hit or missed."""
+
+    hit: bool
+    reason: str
+    entry: dict[str, Any]
+    """The stage entry stored with the files; empty on a miss."""
+
+
+def default_cache() -> Path:
+    """ANTIPHON_CACHE, else `antiphon` in the user's cache folder."""
+    named = os.environ.get("ANTIPHON_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "antiphon"
+
+
+def stage_key(parts: dict[str, str]) -> str:
+    """The key of a stage: a hash of its parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class StageCache:
+    """Built stages under `folder`; `folder` None keeps nothing and always misses."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def fetch(self, stage: str, parts: dict[str, str], destination: Path) -> Lookup:
+        """Put the files of a stage built from exactly `parts` into the empty folder `destination`, or say why not."""
+        if self.folder is None:
+            return Lookup(False, "the cache is off", {})
+        key = stage_key(parts)
+        entry = self._read(stage, key)
+        if entry is None:
+            return Lookup(False, self._difference(stage, parts), {})
+        folder = self.folder / stage / key
+        for name, expected in entry["files"].items():
+            if not (folder / name).is_file() or hash_file(folder / name) != FileHash(**expected):
+                shutil.rmtree(folder, ignore_errors=True)
+                return Lookup(False, f"the cached file {name} was damaged", {})
+        for name in entry["files"]:
+            _link(folder / name, destination / name)
+        return Lookup(True, "nothing that decides it has changed", entry["stage"])
+
+    def store(self, stage: str, parts: dict[str, str], source: Path, entry: dict[str, Any]) -> None:
+        """Keep the files in `source`. A cache that cannot be written (no room, read-only) is no reason to fail a build."""
+        if self.folder is None:
+            return
+        home = self.folder / stage / stage_key(parts)
+        beside = home.parent / f".{home.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            beside.mkdir(parents=True)
+            files = {}
+            for file in sorted(source.iterdir()):
+                _link(file, beside / file.name)
+                files[file.name] = dataclasses.asdict(hash_file(file))
+            content = {"parts": parts, "files": files, "stage": entry}
+            (beside / ENTRY).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            if not home.exists():
+                os.replace(beside, home)
+        except OSError:
+            pass
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _read(self, stage: str, key: str) -> dict[str, Any] | None:
+        assert self.folder is not None
+        try:
+            content = json.loads((self.folder / stage / key / ENTRY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) and {"parts", "files", "stage"} <= content.keys() else None
+
+    def _difference(self, stage: str, parts: dict[str, str]) -> str:
+        """Which parts differ from the closest entry of this stage."""
+        assert self.folder is not None
+        home = self.folder / stage
+        keys = [path.name for path in home.iterdir() if not path.name.startswith(".")] if home.is_dir() else []
+        entries = [entry for key in keys if (entry := self._read(stage, key)) is not None]
+        if not entries:
+            return "this stage was never built with this cache"
+        differences = [sorted(name for name in {*parts, *entry["parts"]} if parts.get(name) != entry["parts"].get(name)) for entry in entries]
+        return f"changed since the closest build: {', '.join(min(differences, key=len))}"
+
+
+def _link(source: Path, destination: Path) -> None:
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copyfile(source, destination)

@@ -1,0 +1,34 @@
+"""Lower a portable graph for ONNX Runtime: the order of the passes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..graphs.stage import Stage
+from ..plugins.attention.lower_onnxruntime import lower as lower_attention
+from ..plugins.moe.lower_onnxruntime import lower as lower_moe
+from ..runtime.bundle import StateSpec, TensorSpec
+from .passes.fuse_skip_norm import fuse_skip_norm
+from .passes.replace_ops import replace_ops
+from .passes.unroll_frame import frame_interface, unroll_frame
+
+LOWERINGS = {"Attention": lower_attention, "MoE": lower_moe}
+
+Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[StateSpec, ...]]
+
+
+def lower_onnxruntime(stage: Stage, model: ir.Model) -> tuple[ir.Model, Interface]:
+    """Lower `model`, the portable graph of `stage` with its weights attached, in place; returns the engine graph and its interface."""
+    replace_ops(model, LOWERINGS)
+    fuse_skip_norm(model)
+    interface: Interface = (stage.inputs, stage.outputs, stage.states)
+    if stage.name == "predictor":
+        sizes = (int(stage.constants["hidden_size"]), int(stage.constants["codebook_size"]), int(stage.constants["code_groups"]))
+        model = unroll_frame(model, *sizes)
+        interface = (*frame_interface(*sizes), ())
+    common.InlinePass()(model)
+    common.LiftConstantsToInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    return model, interface

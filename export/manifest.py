@@ -1,0 +1,85 @@
+"""Compose the manifest of a bundle from configuration, front end and built stages."""
+
+from __future__ import annotations
+
+import json
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ..graphs.config import OmniConfig
+from ..runtime.bundle import FileHash, Manifest, StageEntry
+from ..runtime.errors import AntiphonError
+from ..runtime.sampling import SamplingParameters
+from ..runtime.version import VERSION
+
+
+def compose_manifest(
+    config: OmniConfig, frontend: Path, stages: dict[str, StageEntry], *, target: str, engine: str, precision: str,
+    tool_versions: dict[str, str], build: dict[str, Any], hashes: dict[str, FileHash],
+) -> Manifest:  # fmt: skip
+    """The manifest; `frontend` is the written front-end folder, which knows the ids that only the tokenizer tells."""
+    constants = json.loads((frontend / "frontend.json").read_text(encoding="utf-8"))
+    voices = dict(config.talker.speaker_id) if config.talker else {}
+    return Manifest(
+        config.family, VERSION, target, engine, precision, stages, _ids(config, frontend), _limits(config),
+        sampling_defaults(constants["generation"]), voices, _default_voice(voices), tool_versions, build, hashes,
+    )  # fmt: skip
+
+
+def sampling_defaults(generation: dict[str, Any]) -> dict[str, SamplingParameters]:
+    """Defaults of the three sampling stages; `generation` is generation_config.json.
+
+    Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker. The predictor's are
+    fixed in HF's prepare_inputs_for_generation: temperature 1, top-k 50, top-p 0.8.
+    """
+    def value(name: str, default: float) -> float:
+        found = generation.get(name)
+        return default if found is None else found
+
+    sampled = bool(generation.get("do_sample", False))
+    thinker = SamplingParameters(
+        temperature=value("temperature", 1.0) if sampled else 0.0, top_k=int(value("top_k", 50)) if sampled else 0,
+        top_p=value("top_p", 1.0) if sampled else 1.0, repetition_penalty=value("repetition_penalty", 1.0),
+    )  # fmt: skip
+    talker = SamplingParameters(
+        temperature=value("talker_temperature", 0.9), top_k=int(value("talker_top_k", 50)), top_p=value("talker_top_p", 1.0),
+        repetition_penalty=value("talker_repetition_penalty", 1.05),
+    )  # fmt: skip
+    return {"thinker": thinker, "talker": talker, "predictor": SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)}
+
+
+def _ids(config: OmniConfig, frontend: Path) -> dict[str, int | list[int]]:
+    ids: dict[str, int | list[int]] = {
+        "im_start": config.im_start_token_id, "im_end": config.im_end_token_id, "system": config.system_token_id, "user": config.user_token_id,
+        "assistant": config.assistant_token_id, "newline": _newline(frontend), "tts_pad": config.tts_pad_token_id,
+        "tts_bos": config.tts_bos_token_id, "tts_eos": config.tts_eos_token_id, "audio": config.thinker.audio_token_id,
+        "image": config.thinker.image_token_id, "video": config.thinker.video_token_id, "eos": [config.im_end_token_id],
+    }  # fmt: skip
+    if config.talker is not None:
+        for name in ("eos", "nothink", "think_bos", "think_eos", "pad", "bos"):
+            suffix = "token_id" if name == "eos" else "id"
+            ids[f"codec_{name}"] = getattr(config.talker, f"codec_{name}_{suffix}")
+    return ids
+
+
+def _newline(frontend: Path) -> int:
+    """The id of the line break after the role; the third of the Talker's assistant rows."""
+    ids = Tokenizer.from_file(str(frontend / "tokenizer.json")).encode("\n", add_special_tokens=False).ids
+    if len(ids) != 1:
+        raise AntiphonError(f"The tokenizer turns a line break into {len(ids)} tokens, expected 1; use the tokenizer that belongs to the checkpoint.")
+    return ids[0]
+
+
+def _limits(config: OmniConfig) -> dict[str, int | float]:
+    limits: dict[str, int | float] = {"thinker_context": config.thinker.text.max_position_embeddings}
+    if config.talker is not None and config.code2wav is not None:
+        limits |= {"talker_context": config.talker.text.max_position_embeddings, "codebook_size": config.code2wav.codebook_size}
+    return limits
+
+
+def _default_voice(voices: dict[str, int]) -> str | None:
+    """HF's default speaker is Ethan; without him the first voice of the configuration speaks."""
+    return None if not voices else "ethan" if "ethan" in voices else next(iter(voices))

@@ -1,0 +1,171 @@
+"""From a stage to its portable ONNX graph: traced on the meta device, so that no weight is ever allocated."""
+
+from __future__ import annotations
+
+import ast
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from onnxscript import values as onnxscript_values
+from torch import Tensor
+
+from .. import plugins  # noqa: F401  (the ops register themselves with PyTorch below)
+from ..graphs.stage import Stage
+from ..plugins import onnx_domain
+from ..plugins.attention.torch_op import attention  # noqa: F401
+from ..plugins.moe.torch_op import moe  # noqa: F401
+from ..plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
+from ..plugins.sample_token.torch_op import sample_token  # noqa: F401
+
+OPSET, IR_VERSION = 24, 10
+CAPACITY_EXAMPLE = 7
+
+
+def export_portable(stage: Stage) -> ir.Model:
+    """The portable graph of `stage`: opset 24, IR 10, nodes of `ai.antiphon` with their functions, initializers without data.
+
+    Inputs are the stage's inputs and `past.NAME` states; outputs its outputs and `present.NAME` states. Every initializer is named as
+    the module's parameter; `export.weights.attach_weights` gives it its bytes.
+    """
+    with torch.device("meta"):
+        module = stage.make_module()
+    module.eval().requires_grad_(False)
+    program = _trace(stage, module)
+    input_names = [spec.name for spec in stage.inputs] + [f"past.{state.name}" for state in stage.states]
+    output_names = [spec.name for spec in stage.outputs] + [f"present.{state.name}" for state in stage.states]
+    for op in OPS.values():
+        onnx_domain.schema(op)
+    with _quiet():
+        exported = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=input_names, output_names=output_names,
+            custom_translation_table=_translations(), optimize=False, verbose=False,
+        )  # fmt: skip
+    assert exported is not None
+    model = exported.model
+    parameters = dict(module.named_parameters())
+    _optimize(model, {f"module.{name}" for name in parameters})
+    model.ir_version = IR_VERSION
+    model.producer_name = "antiphon"
+    model.graph.name = stage.name
+    _name_axes(stage, model)
+    _keep_scopes(model)
+    used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
+    for name in sorted(used):
+        function = ir.serde.deserialize_function(onnx_domain.function(name))
+        model.functions[function.identifier()] = function
+    if used:
+        model.opset_imports[DOMAIN] = DOMAIN_VERSION
+    return model
+
+
+def _trace(stage: Stage, module: torch.nn.Module) -> torch.export.ExportedProgram:
+    feeds = stage.example()
+    symbols: dict[str, int] = {"capacity": CAPACITY_EXAMPLE}
+    for spec in stage.inputs:
+        symbols |= {axis: size for axis, size in zip(spec.shape, feeds[spec.name].shape, strict=True) if isinstance(axis, str)}
+    arguments = [torch.from_numpy(feeds[spec.name]).to("meta") for spec in stage.inputs]
+    shapes: list[tuple[Any, ...]] = [spec.shape for spec in stage.inputs]
+    for state in stage.states:
+        size = [symbols[axis] if isinstance(axis, str) else axis for axis in state.shape]
+        arguments.append(torch.zeros(size, dtype=getattr(torch, state.dtype), device="meta"))
+        shapes.append(state.shape)
+    dynamic = tuple({number: torch.export.Dim.DYNAMIC for number, axis in enumerate(shape) if isinstance(axis, str)} for shape in shapes)
+    with torch.device("meta"), torch.no_grad():
+        return torch.export.export(_Flat(module), tuple(arguments), dynamic_shapes=(dynamic,), strict=False)
+
+
+def _optimize(model: ir.Model, parameters: set[str]) -> None:
+    """Fold constants and drop dead nodes. Parameters pose as inputs meanwhile: on the meta device they have no data to fold."""
+    graph = model.graph
+    held = [graph.initializers.pop(name) for name in list(graph.initializers) if name in parameters]
+    for value in held:
+        value.const_value = None
+    graph.inputs.extend(held)
+    onnxscript.optimizer.optimize_ir(model)
+    del graph.inputs[len(graph.inputs) - len(held) :]
+    for value in held:
+        if value.uses():
+            assert value.name is not None
+            value.name = value.name.removeprefix("module.")
+            graph.initializers[value.name] = value
+
+
+class _Flat(torch.nn.Module):
+    """Takes every tensor positionally, so that modules with and without `*rest` trace alike."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *arguments: Tensor) -> Any:
+        return self.module(*arguments)
+
+
+def _translations() -> dict[Any, Callable[..., Any]]:
+    """PyTorch ops of ours to nodes of `ai.antiphon`."""
+    opset = onnxscript_values.Opset(DOMAIN, DOMAIN_VERSION)
+
+    def operator(name: str) -> Any:
+        return onnxscript_values.Op(opset, name, onnx_domain.schema(OPS[name]))
+
+    moe_op, attention_op, sample_op = operator("MoE"), operator("Attention"), operator("SampleToken")
+
+    def translate_moe(x: Any, router_logits: Any, gate_up: Any, down: Any, top_k: int, normalize: bool) -> Any:
+        return moe_op(x, router_logits, gate_up, down, top_k=top_k, normalize=int(normalize))
+
+    def translate_attention(
+        query: Any, key: Any, value: Any, past_key: Any, past_value: Any, past_length: Any, query_length: Any, num_heads: int, kv_num_heads: int
+    ) -> Any:
+        return attention_op(query, key, value, past_key, past_value, past_length, query_length, num_heads=num_heads, kv_num_heads=kv_num_heads)
+
+    def translate_sample(*arguments: Any) -> Any:
+        return sample_op(*arguments)
+
+    ops = torch.ops.antiphon
+    return {ops.moe.default: translate_moe, ops.attention.default: translate_attention, ops.sample_token.default: translate_sample}
+
+
+def _name_axes(stage: Stage, model: ir.Model) -> None:
+    """Give graph inputs and outputs the axis names of the stage instead of the exporter's."""
+    shapes = [spec.shape for spec in stage.inputs] + [state.shape for state in stage.states]
+    for value, shape in zip(model.graph.inputs, shapes, strict=True):
+        value.shape = ir.Shape(list(shape))
+    shapes = [spec.shape for spec in stage.outputs] + [state.shape for state in stage.states]
+    for value, shape in zip(model.graph.outputs, shapes, strict=True):
+        value.shape = ir.Shape(list(shape))
+
+
+def _keep_scopes(model: ir.Model) -> None:
+    """Of the exporter's notes keep the module path of each node, which `antiphon verify --layers` reports; the rest names files of this machine."""
+    for node in model.graph.all_nodes():
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        node.metadata_props.clear()
+        node.doc_string = None
+        if len(scopes) > 2:
+            node.metadata_props["module"] = scopes[-2].removeprefix("module.")
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+
+
+@contextmanager
+def _quiet() -> Any:
+    """The exporter reports progress and known limits on several channels; a user of `antiphon build` needs none of them."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

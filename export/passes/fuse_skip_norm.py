@@ -1,0 +1,44 @@
+"""Fuse a residual addition and the norm behind it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+
+def fuse_skip_norm(model: ir.Model) -> int:
+    """Add followed by RMSNormalization over the last axis becomes `com.microsoft.SkipSimplifiedLayerNormalization`.
+
+    The kernel also returns the sum, which is the next residual. Only additions of two equal three-dimensional shapes qualify: the kernel broadcasts nothing.
+    """
+    changed = 0
+    for norm in [node for node in model.graph if node.op_type == "RMSNormalization" and node.domain == ""]:
+        summed = norm.inputs[0]
+        add = summed.producer() if summed is not None else None
+        if summed is None or add is None or add.op_type != "Add" or summed.is_graph_output() or not _same_shape(add):
+            continue
+        epsilon = norm.attributes["epsilon"].as_float()
+        fused = ir.node(
+            "SkipSimplifiedLayerNormalization", [add.inputs[0], add.inputs[1], norm.inputs[1]], {"epsilon": epsilon}, domain="com.microsoft", num_outputs=4
+        )
+        for old, new in ((norm.outputs[0], fused.outputs[0]), (summed, fused.outputs[3])):
+            new.shape, new.type, new.name = old.shape, old.type, old.name
+        model.graph.insert_before(_first_use(model, summed), fused)
+        norm.outputs[0].replace_all_uses_with(fused.outputs[0], replace_graph_outputs=True)
+        summed.replace_all_uses_with(fused.outputs[3])
+        model.graph.remove([norm, add], safe=True)
+        for unused in (1, 2):
+            fused.outputs[unused].name = ""
+        changed += 1
+    if changed:
+        model.opset_imports.setdefault("com.microsoft", 1)
+    return changed
+
+
+def _same_shape(add: ir.Node) -> bool:
+    shapes = [value.shape if value is not None else None for value in add.inputs]
+    return shapes[0] is not None and len(shapes[0]) == 3 and shapes[0] == shapes[1]
+
+
+def _first_use(model: ir.Model, value: ir.Value) -> ir.Node:
+    users = {use.node for use in value.uses()}
+    return next(node for node in model.graph if node in users)

@@ -1,0 +1,45 @@
+"""Stream a stage's weights from the checkpoint to the file beside its graph, one parameter at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..graphs.stage import WeightSource
+from ..runtime.errors import AntiphonError
+
+ALIGNMENT = 4096
+"""Engines map the file; a page boundary lets them use a tensor where it lies."""
+
+
+def write_weights(
+    model: ir.Model, sources: dict[str, WeightSource], checkpoint: Any, file: Path, on_bytes: Callable[[int], None] | None = None
+) -> None:
+    """Give every parameter of `model` its bytes: write them to `file` and refer to them as external data.
+
+    Holds one parameter in memory at a time. `on_bytes(n)` is called after each. Raises AntiphonError when a source's shape does not
+    fit the graph. Parameters are written in name order, so that equal inputs give an equal file.
+    """
+    parameters = {name: value for name, value in model.graph.initializers.items() if value.const_value is None}
+    with file.open("wb") as out:
+        for name in sorted(parameters):
+            value, source = parameters[name], sources[name]
+            expected = tuple(int(size) for size in value.shape or ())
+            array = np.ascontiguousarray(source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors)), dtype=np.float32)
+            if array.shape != expected:
+                raise AntiphonError(
+                    f"Tensor {source.tensors[0]} of {checkpoint.path} gives shape {list(array.shape)} for {model.graph.name}.{name}, expected "
+                    f"{list(expected)} from config.json; the checkpoint and its config.json do not belong together."
+                )
+            offset = -(-out.tell() // ALIGNMENT) * ALIGNMENT
+            out.seek(offset)
+            array.tofile(out)
+            value.const_value = ir.ExternalTensor(
+                file.name, offset, array.nbytes, ir.DataType.FLOAT, shape=ir.Shape(list(expected)), name=name, base_dir=file.parent
+            )
+            if on_bytes is not None:
+                on_bytes(array.nbytes)

@@ -1,0 +1,268 @@
+"""The binding sizes of random Qwen3-Omni checkpoints, and the `config.json` each of them gives."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from ...runtime.errors import AntiphonError
+from .tokenizer import TokenIds
+
+CODE_GROUPS = 16
+SPECIAL_CODEC_IDS = 1024
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder stack; `experts` 0 means dense, `feed_forward` is the dense width (of the Talker: that of its projections)."""
+
+    layers: int
+    hidden: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    feed_forward: int
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_width: int = 0
+    shared_expert_width: int = 0
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Audio or vision encoder; `channels` is the width of the audio convolutions, `deepstack` the tapped vision layers."""
+
+    layers: int
+    hidden: int
+    heads: int
+    feed_forward: int
+    channels: int = 0
+    deepstack: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vocoder:
+    """Code2Wav: transformer layers of `hidden`, then a convolutional decoder that starts at `decoder_width`."""
+
+    codebook: int
+    layers: int
+    hidden: int
+    heads: int
+    feed_forward: int
+    decoder_width: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """All stages of one size."""
+
+    thinker: Decoder
+    talker: Decoder
+    predictor: Decoder
+    vocoder: Vocoder
+    audio: Encoder
+    vision: Encoder
+
+
+# The predictor is as wide as the Talker: Talker states enter it without a projection, and its embeddings are added to Talker rows.
+SIZES = {
+    "tiny": Size(
+        Decoder(4, 128, 4, 2, 32, 256, 8, 2, 64), Decoder(3, 96, 4, 2, 32, 128, 8, 2, 48, 64), Decoder(2, 96, 4, 2, 32, 128),
+        Vocoder(256, 2, 64, 4, 128, 96), Encoder(2, 64, 4, 256, channels=32), Encoder(2, 64, 4, 128, deepstack=(0,)),
+    ),
+    "small": Size(
+        Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256), Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384), Decoder(5, 512, 8, 4, 64, 1024),
+        Vocoder(2048, 4, 512, 8, 1024, 512), Encoder(4, 256, 4, 1024, channels=64), Encoder(4, 256, 4, 1024, deepstack=(1, 2)),
+    ),
+    "medium": Size(
+        Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384), Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512), Decoder(5, 768, 12, 6, 64, 2048),
+        Vocoder(2048, 8, 768, 12, 2048, 1024), Encoder(12, 512, 8, 2048, channels=128), Encoder(12, 512, 8, 2048, deepstack=(2, 5, 8)),
+    ),
+}  # fmt: skip
+
+
+def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The `config.json` object of `size`, with `overrides` (dotted path -> value) put in last.
+
+    Raises AntiphonError for an unknown size or a path that does not exist.
+    """
+    if size not in SIZES:
+        raise AntiphonError(f"Unknown size {size!r}; expected one of {', '.join(SIZES)}.")
+    sizes = SIZES[size]
+    config = {
+        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+        "model_type": "qwen3_omni_moe",
+        "dtype": dtype,
+        "enable_audio_output": True,
+        "im_start_token_id": tokens["<|im_start|>"],
+        "im_end_token_id": tokens["<|im_end|>"],
+        "system_token_id": tokens["system"],
+        "user_token_id": tokens["user"],
+        "assistant_token_id": tokens["assistant"],
+        "tts_pad_token_id": tokens["<tts_pad>"],
+        "tts_bos_token_id": tokens["<tts_text_bos>"],
+        "tts_eos_token_id": tokens["<tts_text_eod>"],
+        "thinker_config": _thinker(sizes, tokens, dtype),
+        "talker_config": _talker(sizes, tokens, dtype),
+        "code2wav_config": _code2wav(sizes.vocoder, dtype),
+    }
+    config = copy.deepcopy(config)
+    for path, value in (overrides or {}).items():
+        *sections, name = path.split(".")
+        node: Any = config
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or name not in node:
+            raise AntiphonError(f"Override {path!r} names nothing in the configuration; expected a dotted path of config.json.")
+        node[name] = value
+    return config
+
+
+def _media_ids(tokens: TokenIds) -> dict[str, int]:
+    return {
+        "audio_token_id": tokens["<|audio_pad|>"],
+        "image_token_id": tokens["<|image_pad|>"],
+        "video_token_id": tokens["<|video_pad|>"],
+        "audio_start_token_id": tokens["<|audio_start|>"],
+        "audio_end_token_id": tokens["<|audio_end|>"],
+        "vision_start_token_id": tokens["<|vision_start|>"],
+        "vision_end_token_id": tokens["<|vision_end|>"],
+        "user_token_id": tokens["user"],
+        "position_id_per_seconds": 13,
+        "seconds_per_chunk": 2,
+    }
+
+
+def _decoder(decoder: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
+    section: dict[str, Any] = {
+        "model_type": f"qwen3_omni_moe_{kind}",
+        "vocab_size": vocabulary,
+        "hidden_size": decoder.hidden,
+        "intermediate_size": decoder.feed_forward,
+        "num_hidden_layers": decoder.layers,
+        "num_attention_heads": decoder.heads,
+        "num_key_value_heads": decoder.key_value_heads,
+        "head_dim": decoder.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": positions,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+        "use_cache": True,
+        "rope_theta": 1000000.0,
+    }
+    if decoder.experts:
+        frequencies = decoder.head_dim // 2
+        height = width = frequencies * 5 // 16
+        section |= {
+            "rope_scaling": {
+                "rope_type": "default", "type": "default", "interleaved": True, "mrope_interleaved": True,
+                "mrope_section": [frequencies - height - width, height, width],
+            },
+            "num_experts": decoder.experts,
+            "num_experts_per_tok": decoder.experts_per_token,
+            "moe_intermediate_size": decoder.expert_width,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }  # fmt: skip
+    if decoder.shared_expert_width:
+        section["shared_expert_intermediate_size"] = decoder.shared_expert_width
+    return section
+
+
+def _thinker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+    audio, vision = sizes.audio, sizes.vision
+    return {
+        "model_type": "qwen3_omni_moe_thinker",
+        "dtype": dtype,
+        **_media_ids(tokens),
+        "tie_word_embeddings": False,
+        "text_config": _decoder(sizes.thinker, "text", tokens.padded_size, 65536),
+        "audio_config": {
+            "model_type": "qwen3_omni_moe_audio_encoder",
+            "num_mel_bins": 128,
+            "encoder_layers": audio.layers,
+            "encoder_attention_heads": audio.heads,
+            "encoder_ffn_dim": audio.feed_forward,
+            "d_model": audio.hidden,
+            "downsample_hidden_size": audio.channels,
+            "output_dim": sizes.thinker.hidden,
+            "n_window": 50,
+            "n_window_infer": 800,
+            "conv_chunksize": 500,
+            "max_source_positions": 1500,
+            "activation_function": "gelu",
+            "scale_embedding": False,
+        },
+        "vision_config": {
+            "model_type": "qwen3_omni_moe_vision_encoder",
+            "depth": vision.layers,
+            "hidden_size": vision.hidden,
+            "intermediate_size": vision.feed_forward,
+            "num_heads": vision.heads,
+            "in_channels": 3,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": sizes.thinker.hidden,
+            "deepstack_visual_indexes": list(vision.deepstack),
+            "hidden_act": "gelu_pytorch_tanh",
+        },
+    }
+
+
+def _talker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+    codebook = sizes.vocoder.codebook
+    return {
+        "model_type": "qwen3_omni_moe_talker",
+        "dtype": dtype,
+        **_media_ids(tokens),
+        "tie_word_embeddings": False,
+        "accept_hidden_layer": sizes.thinker.layers // 2,
+        "num_code_groups": CODE_GROUPS,
+        "thinker_hidden_size": sizes.thinker.hidden,
+        "spatial_merge_size": 2,
+        # The published arrangement above the codebook (2148 = 2048 + 100 ...).
+        "codec_pad_id": codebook + 100,
+        "codec_bos_id": codebook + 101,
+        "codec_eos_token_id": codebook + 102,
+        "codec_think_id": codebook + 106,
+        "codec_nothink_id": codebook + 107,
+        "codec_think_bos_id": codebook + 108,
+        "codec_think_eos_id": codebook + 109,
+        "speaker_id": {"chelsie": codebook + 253, "ethan": codebook + 254, "aiden": codebook + 255},
+        "text_config": _decoder(sizes.talker, "talker_text", codebook + SPECIAL_CODEC_IDS, 65536),
+        "code_predictor_config": {
+            **_decoder(sizes.predictor, "talker_code_predictor", codebook, 32768),
+            "num_code_groups": CODE_GROUPS,
+        },
+    }
+
+
+def _code2wav(vocoder: Vocoder, dtype: str) -> dict[str, Any]:
+    return {
+        "model_type": "qwen3_omni_moe_code2wav",
+        "dtype": dtype,
+        "codebook_size": vocoder.codebook,
+        "num_quantizers": CODE_GROUPS,
+        "hidden_size": vocoder.hidden,
+        "intermediate_size": vocoder.feed_forward,
+        "num_hidden_layers": vocoder.layers,
+        "num_attention_heads": vocoder.heads,
+        "num_key_value_heads": vocoder.heads,
+        "hidden_act": "silu",
+        "sliding_window": 72,
+        "rms_norm_eps": 1e-5,
+        "layer_scale_initial_scale": 0.01,
+        "max_position_embeddings": 8000,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "rope_theta": 10000.0,
+        "upsample_rates": [8, 5, 4, 3],
+        "upsampling_ratios": [2, 2],
+        "decoder_dim": vocoder.decoder_width,
+    }

@@ -1,0 +1,122 @@
+"""A small real byte-level BPE tokenizer in the Qwen2 layout, trained from the shipped corpus each time a checkpoint is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+BASE_SIZE = 1984
+PADDED_TO = 64
+ROLES = ("system", "user", "assistant")
+# The word splitter of the Qwen2 tokenizers; a format fact that the published tokenizer.json carries too.
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Order and the `special` flags follow the published tokenizer_config.json: tool, code and think marks are kept by skip_special_tokens.
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+    "<tool_response>", "</tool_response>", "<think>", "</think>",
+    "<|audio_start|>", "<|audio_end|>", "<tts_pad>", "<tts_text_bos>", "<tts_text_eod>", "<tts_text_bos_single>", "<|audio_pad|>",
+)  # fmt: skip
+KEPT_IN_TEXT = frozenset(
+    ("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+     "<tool_response>", "</tool_response>", "<think>", "</think>")
+)  # fmt: skip
+NAMED_TOKENS = {
+    "image_token": "<|image_pad|>", "audio_token": "<|audio_pad|>", "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>",
+    "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """What the rest of a checkpoint needs to know of its tokenizer."""
+
+    ids: dict[str, int]
+    """Special tokens and the three role words, by text."""
+
+    readable: tuple[int, ...]
+    """Ids that decode to printable text on their own: whole characters, more than white space."""
+
+    size: int
+    padded_size: int
+
+    def __getitem__(self, token: str) -> int:
+        return self.ids[token]
+
+
+@cache
+def train() -> Tokenizer:
+    """Train the tokenizer from corpus.txt; the same text gives the same vocabulary and merges."""
+    tokenizer = Tokenizer(models.BPE(fuse_unk=False, byte_fallback=False))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(WORDS), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=BASE_SIZE, min_frequency=1, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(_training_text(), trainer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=token not in KEPT_IN_TEXT) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def _training_text() -> Iterator[str]:
+    yield from resources.files(__package__).joinpath("corpus.txt").read_text(encoding="utf-8").splitlines()
+    # The role words must be one token each, as in the published vocabulary: the prompt rules compare a single id.
+    for role in ROLES:
+        yield from [role] * 50
+
+
+def token_ids(tokenizer: Tokenizer) -> TokenIds:
+    """The ids a configuration needs; the vocabulary is padded to a multiple of 64 as published checkpoints do."""
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    for role in ROLES:
+        encoded = tokenizer.encode(role, add_special_tokens=False).ids
+        assert len(encoded) == 1, role
+        ids[role] = encoded[0]
+    size = tokenizer.get_vocab_size()
+    special = set(ids[token] for token in SPECIAL_TOKENS)
+    texts = ((i, tokenizer.decode([i])) for i in range(size) if i not in special)
+    readable = tuple(i for i, text in texts if text.strip() and text.strip().isprintable() and "\ufffd" not in text)
+    return TokenIds(ids, readable, size, -(-size // PADDED_TO) * PADDED_TO)
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.model.save(str(folder))
+    added = {
+        str(tokenizer.token_to_id(token)): {
+            "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": token not in KEPT_IN_TEXT,
+        }
+        for token in SPECIAL_TOKENS
+    }  # fmt: skip
+    config = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "processor_class": "Qwen3OmniMoeProcessor",
+        "add_prefix_space": False,
+        "add_bos_token": False,
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "errors": "replace",
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": False,
+        "model_max_length": 131072,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": [token for token in SPECIAL_TOKENS if token not in KEPT_IN_TEXT],
+        "extra_special_tokens": NAMED_TOKENS,
+        **NAMED_TOKENS,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,107 @@
+"""Code predictor of Qwen3-Omni: the 15 residual codes of a frame, one step at a time (HF Qwen3OmniMoeTalkerCodePredictor...).
+
+The portable graph is one step over its own small cache; a lowering unrolls the steps into one graph per frame (export/passes/unroll_frame).
+Step 0 takes two rows, the Talker's hidden row and the embedding of code 0; every later step takes the embedding of the code before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...plugins.sample_token.torch_op import sample_token
+from ...runtime.bundle import TensorSpec
+from ..config import OmniConfig, TalkerConfig
+from ..decoder_specs import greedy_sampling, kv_states, layer_weights, sampling_inputs
+from ..layers import DecoderLayer, RootMeanSquareNorm, rotary_tables
+from ..stage import Stage, WeightSource, plain
+
+NAME = "predictor"
+
+
+class PredictorStep(nn.Module):
+    """Step s of a frame: from code s to code s + 1."""
+
+    def __init__(self, talker: TalkerConfig) -> None:
+        super().__init__()
+        config, groups = talker.predictor, talker.num_code_groups
+        self.config = config
+        # Table 0 is the Talker's own codec embedding, cut to the codebook: a frame never holds a special id.
+        self.code_embedding = nn.Parameter(torch.empty(groups * config.vocab_size, config.hidden_size))
+        self.layers = nn.ModuleList(DecoderLayer(config, sparse=False) for _ in range(config.num_hidden_layers))
+        self.norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
+        self.heads = nn.Parameter(torch.empty(groups - 1, config.hidden_size, config.vocab_size))
+
+    def forward(self, hidden: Tensor, code: Tensor, step: Tensor, past_length: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """hidden [batch, 1 at step 0 else 0, hidden]; code int64 [batch]; step int64 [1]; past_length int64 [batch].
+
+        Returns token int64 [batch], logits [batch, codebook], code_row [batch, hidden] (the embedding of `code`), present states.
+        """
+        noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = rest
+        code_row = self.code_embedding[code + step * self.config.vocab_size]
+        x = torch.cat([hidden, code_row[:, None]], dim=1)
+        batch, tokens, size = x.shape
+        positions = (past_length[:, None] + torch.arange(tokens)).float()
+        rotary = rotary_tables(positions[None], self.config.rope, self.config.head_dim)
+        query_length = torch.zeros_like(past_length) + tokens
+        present = []
+        for number, layer in enumerate(self.layers):
+            x, key, value = layer(x, rotary, query_length, past_length, past[2 * number], past[2 * number + 1])
+            present += [key, value]
+        last = self.norm(x[:, -1])
+        logits = last @ torch.index_select(self.heads, 0, step)[0]
+        token = sample_token(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed)
+        return token, logits, code_row, *present
+
+
+def predictor_stage(config: OmniConfig) -> Stage:
+    """The code predictor stage of `config`: its portable step; tensors as in docs/stages.md."""
+    assert config.talker is not None
+    talker, text = config.talker, config.talker.predictor
+    return Stage(
+        NAME,
+        lambda: PredictorStep(talker),
+        inputs=(
+            TensorSpec("hidden", "float32", ("batch", "hiddens", text.hidden_size)),
+            TensorSpec("code", "int64", ("batch",)),
+            TensorSpec("step", "int64", (1,)),
+            TensorSpec("past_length", "int64", ("batch",)),
+            *sampling_inputs(text.vocab_size, "batch"),
+        ),
+        outputs=(
+            TensorSpec("token", "int64", ("batch",)),
+            TensorSpec("logits", "float32", ("batch", text.vocab_size)),
+            TensorSpec("code_row", "float32", ("batch", text.hidden_size)),
+        ),
+        states=kv_states(text),
+        example=lambda: _example(talker),
+        weights=lambda checkpoint: _weights(talker, checkpoint),
+        constants={"hidden_size": text.hidden_size, "codebook_size": text.vocab_size, "code_groups": talker.num_code_groups},
+    )
+
+
+def _example(talker: TalkerConfig) -> dict[str, np.ndarray]:
+    batch, hiddens = 3, 2
+    return {
+        "hidden": np.zeros((batch, hiddens, talker.predictor.hidden_size), np.float32),
+        "code": np.zeros(batch, np.int64),
+        "step": np.zeros(1, np.int64),
+        "past_length": np.zeros(batch, np.int64),
+    } | greedy_sampling(batch, talker.predictor.vocab_size)
+
+
+def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:
+    config, residuals = talker.predictor, range(talker.num_code_groups - 1)
+    prefix = "talker.code_predictor"
+    tables = ("talker.model.codec_embedding.weight", *(f"{prefix}.model.codec_embedding.{group}.weight" for group in residuals))
+    weights = {
+        "code_embedding": WeightSource(tables, lambda *parts: np.concatenate([part[: config.vocab_size] for part in parts])),
+        "norm.weight": plain(f"{prefix}.model.norm.weight"),
+        "heads": WeightSource(tuple(f"{prefix}.lm_head.{group}.weight" for group in residuals), lambda *parts: np.stack([part.T for part in parts])),
+    }
+    for layer in range(config.num_hidden_layers):
+        weights |= layer_weights(checkpoint, config, layer, f"{prefix}.model.layers.{layer}", f"layers.{layer}")
+    return weights

@@ -1,0 +1,1 @@
+"""Causal grouped-query attention over a cache that is written in place."""

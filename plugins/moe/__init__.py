@@ -1,0 +1,1 @@
+"""Sparse mixture-of-experts feed-forward network (SwiGLU experts), one node per block."""

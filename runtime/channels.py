@@ -1,0 +1,96 @@
+"""Bounded queues between the workers of one stream, and the switch that stops them all.
+
+One condition variable serves a whole stream: a handful of threads share it, nobody polls, and a cancelled stream wakes everyone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Cancelled(Exception):
+    """Raised inside a worker whose stream was cancelled or whose neighbour failed; never seen by a caller."""
+
+
+class Control:
+    """The shared condition of one stream: who waits, whether to stop, and the first error of a worker."""
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.stopped = False
+        self.error: BaseException | None = None
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Make every waiting and every later call on the stream raise Cancelled; the first `error` is kept for the caller."""
+        with self.condition:
+            if error is not None and self.error is None and not self.stopped:
+                self.error = error
+            self.stopped = True
+            self.condition.notify_all()
+
+    def check(self) -> None:
+        """Raise Cancelled if the stream was stopped; called once per token, frame and packet."""
+        if self.stopped:
+            raise Cancelled
+
+    def wait_for(self, predicate: Callable[[], bool]) -> None:
+        """Wait until `predicate()` holds. The caller holds the condition. Raises Cancelled when the stream stops."""
+        self.condition.wait_for(lambda: self.stopped or predicate())
+        self.check()
+
+
+class Channel(Generic[Item]):
+    """A first-in first-out queue of at most `bound` items; a full one stalls its producer. None ends it."""
+
+    def __init__(self, control: Control, bound: int) -> None:
+        assert bound >= 1
+        self._control, self._bound = control, bound
+        self._items: deque[Item] = deque()
+        self._closed = self._abandoned = False
+        self._idle = True
+
+    @property
+    def starving(self) -> bool:
+        """Whether the consumer has handled all it got: read under the stream's condition."""
+        return self._idle and not self._items
+
+    def put(self, item: Item) -> None:
+        """Append, waiting while the queue is full."""
+        with self._control.condition:
+            assert not self._closed
+            self._control.wait_for(lambda: len(self._items) < self._bound or self._abandoned)
+            if not self._abandoned:
+                self._items.append(item)
+                self._control.condition.notify_all()
+
+    def abandon(self) -> None:
+        """The consumer needs no more: what is in the queue and what comes is dropped, so that its producer is not stalled."""
+        with self._control.condition:
+            self._abandoned = True
+            self._items.clear()
+            self._control.condition.notify_all()
+
+    def close(self) -> None:
+        """No more items: the consumer gets None after the last."""
+        with self._control.condition:
+            self._closed = True
+            self._control.condition.notify_all()
+
+    def get(self) -> tuple[Item | None, bool]:
+        """The next item, or None at the end; and whether the call had to wait for it."""
+        with self._control.condition:
+            self._control.check()
+            waited = not self._items and not self._closed
+            if not self._items:
+                self._idle = True
+                self._control.condition.notify_all()
+                self._control.wait_for(lambda: bool(self._items) or self._closed)
+            self._idle = False
+            item = self._items.popleft() if self._items else None
+            self._control.condition.notify_all()
+            return item, waited

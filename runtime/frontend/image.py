@@ -1,0 +1,119 @@
+"""Images to the patches that the vision encoder takes.
+
+Source: Qwen2VLImageProcessor (transformers 5.23), the PIL variant.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import AntiphonError, missing_extra
+from .media_source import resolve_source
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WIDEST_RATIO = 200
+
+
+@dataclass(frozen=True)
+class VisionSettings:
+    """Constants of image or video preprocessing; sizes in pixels, `min_pixels` and `max_pixels` per frame (height times width)."""
+
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    min_pixels: int
+    max_pixels: int
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    rescale_factor: float = 1 / 255
+    resample: int = 3
+    """Pillow's filter number; 3 is bicubic."""
+
+
+def load_image(source: Any) -> Image:
+    """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation.
+
+    `source`: what `media_source.resolve_source` takes, a PIL image, or a uint8 array [height, width, 3]. Raises AntiphonError.
+    """
+    pil = _pillow()
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or source.size == 0:
+            raise AntiphonError(f"The image array is {source.dtype} {list(source.shape)}; expected uint8 [height, width, 3].")
+        return pil.Image.fromarray(np.ascontiguousarray(source))
+    if not isinstance(source, pil.Image.Image):
+        resolved = resolve_source(source, "image")
+        try:
+            source = pil.Image.open(io.BytesIO(resolved) if isinstance(resolved, bytes) else resolved)
+            source.load()
+        except (OSError, ValueError, SyntaxError, pil.Image.DecompressionBombError) as error:
+            raise AntiphonError(f"The image cannot be read ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from None
+    return pil.ImageOps.exif_transpose(source).convert("RGB")
+
+
+def image_patches(source: Any, settings: VisionSettings) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The pixels of one image: (float32 [1, patches, patch_dim], grid (1, rows, columns) of patches)."""
+    image = load_image(source)
+    return frame_patches([resized(image, target_size(image, settings), settings)], settings)
+
+
+def target_size(image: Image, settings: VisionSettings) -> tuple[int, int]:
+    """The (height, width) that an image is brought to before it is cut into patches."""
+    width, height = image.size
+    return smart_resize(height, width, settings.patch_size * settings.merge_size, settings.min_pixels, settings.max_pixels)
+
+
+def resized(image: Image, size: tuple[int, int], settings: VisionSettings) -> np.ndarray:
+    """The image as uint8 [height, width, 3] of the given (height, width)."""
+    return np.asarray(image.resize((size[1], size[0]), _pillow().Image.Resampling(settings.resample)))
+
+
+def frame_patches(frames: list[np.ndarray], settings: VisionSettings) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Resized frames uint8 [height, width, 3], normalised and cut: (float32 [time, patches, patch_dim], grid (time, rows, columns)).
+
+    patch_dim = 3 * temporal_patch_size * patch_size^2. The last frame is repeated until the temporal patches are full.
+    """
+    size, merge, depth = settings.patch_size, settings.merge_size, settings.temporal_patch_size
+    height, width, _ = frames[0].shape
+    times, rows, columns = -(-len(frames) // depth), height // size, width // size
+    mean, deviation = np.array(settings.image_mean, np.float32), np.array(settings.image_std, np.float32)
+    patches = np.empty((times, rows * columns, 3 * depth * size * size), np.float32)
+    for time in range(times):
+        group = np.stack([frames[min(time * depth + offset, len(frames) - 1)] for offset in range(depth)])
+        pixels = (group.astype(np.float32) * np.float32(settings.rescale_factor) - mean) / deviation  # [depth, height, width, 3]
+        blocks = pixels.reshape(depth, rows // merge, merge, size, columns // merge, merge, size, 3)
+        # Patches of one merged square stand together: (row block, column block, row in it, column in it, channel, frame, y, x).
+        patches[time] = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(rows * columns, -1)
+    return patches, (times, rows, columns)
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The nearest (height, width) in multiples of `factor` whose area lies within the limits and keeps the proportions.
+
+    Raises AntiphonError for images more than 200 times as long as they are wide.
+    """
+    if max(height, width) > WIDEST_RATIO * min(height, width):
+        raise AntiphonError(f"The image is {width} x {height} pixels; expected sides of a ratio below {WIDEST_RATIO}: crop it.")
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        return max(factor, math.floor(height / shrink / factor) * factor), max(factor, math.floor(width / shrink / factor) * factor)
+    if new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def _pillow() -> Any:
+    try:
+        import PIL.Image
+        import PIL.ImageOps
+    except ImportError:
+        raise missing_extra("PIL", "media", "Reading images and video") from None
+    return PIL

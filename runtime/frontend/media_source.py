@@ -1,0 +1,82 @@
+"""Where a piece of media comes from: a data URL, base64 text, a file, or bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..errors import AntiphonError
+
+LONGEST_PATH = 4096
+"""Longer text cannot name a file on the systems we know, so it is taken for base64 without asking the file system."""
+
+
+def resolve_source(source: Any, kind: str) -> Path | bytes:
+    """The file or the bytes that `source` names; `kind` (audio, image, video) is used in messages.
+
+    `source` is a data URL, base64 text, a path, a `file://` URL, a `os.PathLike` or bytes. Raises AntiphonError for web addresses
+    (nothing is ever fetched), missing or empty files, and text that is neither a file nor base64.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _not_empty(bytes(source), kind)
+    if isinstance(source, os.PathLike):
+        return _file(Path(source), kind)
+    if not isinstance(source, str):
+        raise AntiphonError(f"{kind} is given as {type(source).__name__}; expected a local path, base64 data, a data URL or a NumPy array.")
+    scheme = source.split(":", 1)[0].lower() if ":" in source[:16] else ""
+    if scheme in ("http", "https", "ftp", "s3"):
+        raise AntiphonError(f"{kind} {_short(source)} is a web address and is not fetched; download it first and give the local path.")
+    if scheme == "data":
+        return _data_url(source, kind)
+    if scheme == "file":
+        return _file(Path(unquote(urlsplit(source).path)), kind)
+    if len(source) <= LONGEST_PATH and "\n" not in source and "\0" not in source:
+        path = Path(source).expanduser()
+        if _exists(path):
+            return _file(path, kind)
+    return _base64(source, kind)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a component longer than the file system allows: not a path, so base64
+        return False
+
+
+def _file(path: Path, kind: str) -> Path:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise AntiphonError(f"No {kind} file at {path}: found {found}; give the path of an existing file.")
+    if path.stat().st_size == 0:
+        raise AntiphonError(f"The {kind} file {path} is empty (0 bytes); give a file with content.")
+    return path
+
+
+def _data_url(source: str, kind: str) -> bytes:
+    header, comma, payload = source.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise AntiphonError(f"The data URL of the {kind} ({_short(source)}) is not of the form data:TYPE;base64,DATA; encode the {kind} as base64.")
+    return _base64(payload, kind)
+
+
+def _base64(text: str, kind: str) -> bytes:
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise AntiphonError(f"The {kind} {_short(text)} is neither an existing file nor base64 data; check the path or the encoding.") from None
+    return _not_empty(data, kind)
+
+
+def _not_empty(data: bytes, kind: str) -> bytes:
+    if not data:
+        raise AntiphonError(f"The {kind} data is empty (0 bytes); give data with content.")
+    return data
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,105 @@
+"""TM-RoPE: the (time, height, width) position of every token of a multimodal sequence.
+
+Source: get_rope_index of Qwen3OmniMoePreTrainedModelForConditionalGeneration (transformers 5.23). Everything is float32, as there,
+because video times are fractional and rounding must fall the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class MediaItem:
+    """What is needed to place one clip, image or video in a sequence.
+
+    grid: patches (time, height, width) before merging, of an image or video. seconds_per_grid: time between two temporal patches of a
+    video. audio_tokens: tokens of a clip, or of the audio track heard with a video (0: a silent video). role: whose turn it stands in.
+    """
+
+    kind: Literal["audio", "image", "video"]
+    grid: tuple[int, int, int] = (0, 0, 0)
+    seconds_per_grid: float = 0.0
+    audio_tokens: int = 0
+    role: str = "user"
+
+
+@dataclass(frozen=True)
+class PositionRules:
+    """Ids and constants that positions depend on; all come from the checkpoint's configuration."""
+
+    audio_start: int
+    vision_start: int
+    position_id_per_seconds: int
+    spatial_merge_size: int
+
+
+def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
+    """The positions of a sequence and that of the token after it.
+
+    `token_ids` int64 [tokens] with every placeholder already expanded; `media` in order of appearance. Returns
+    (positions float32 [3, tokens], next position = largest position + 1). Text counts up by one on all three axes; each piece of
+    media starts where the text before it ended and the text after it goes on from its last row.
+    """
+    tokens = len(token_ids)
+    pieces: list[np.ndarray] = []
+    cursor, base = 0, np.float32(0)
+    for item in media:
+        start_id = rules.audio_start if item.kind == "audio" else rules.vision_start
+        starts = np.flatnonzero(token_ids[cursor:] == start_id)
+        assert len(starts), f"the sequence holds no start token for its {item.kind}"
+        # A video heard with its audio has two tokens before its rows and two after: vision_start audio_start ... audio_end vision_end.
+        markers = 2 if item.kind == "video" and item.audio_tokens else 1
+        text = int(starts[0]) + markers
+        pieces.append(_text(text, base))
+        rows, last = _media_rows(item, base + np.float32(text), rules)
+        pieces.append(rows)
+        base = np.float32(last + 1)
+        pieces.append(_text(markers, base))
+        base = np.float32(base + markers)
+        cursor += text + rows.shape[1] + markers
+    assert cursor <= tokens, "the media need more tokens than the sequence has"
+    pieces.append(_text(tokens - cursor, base))
+    positions = np.concatenate(pieces, axis=1)
+    return positions, float(positions.max() + np.float32(1)) if tokens else 0.0
+
+
+def _text(length: int, base: np.float32) -> np.ndarray:
+    return np.broadcast_to(np.arange(length, dtype=np.float32) + base, (3, length))
+
+
+def _media_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> tuple[np.ndarray, np.float32]:
+    """Positions [3, rows] of one piece of media that starts at `base`, and the position after which the text goes on."""
+    audio = _text(item.audio_tokens, base)
+    if item.kind == "audio":
+        return audio, audio.max()
+    vision = _vision_rows(item, base, rules)
+    if not item.audio_tokens:
+        return vision, vision.max()
+    order = interleave(vision[0], audio[0])
+    both = np.concatenate([vision, audio], axis=1)
+    # The reference goes on from the tail it appends when one of the two tracks is used up, not from the overall maximum.
+    from_audio = order >= vision.shape[1]
+    tail = int(np.flatnonzero(from_audio != from_audio[-1])[-1]) + 1
+    return both[:, order], both[:, order[tail:]].max()
+
+
+def _vision_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> np.ndarray:
+    """float32 [3, time * height * width / merge^2]: time in seconds times position_id_per_seconds, rows and columns of merged patches."""
+    time, height, width = item.grid[0], item.grid[1] // rules.spatial_merge_size, item.grid[2] // rules.spatial_merge_size
+    ticks = np.arange(time, dtype=np.float32)
+    if item.kind == "video":
+        ticks = ticks * np.float32(item.seconds_per_grid)
+    ticks = ticks * np.float32(rules.position_id_per_seconds)
+    rows, columns = np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32)
+    axes = np.meshgrid(ticks, rows, columns, indexing="ij")
+    return np.stack([axis.reshape(-1) for axis in axes]) + base
+
+
+def interleave(video_times: np.ndarray, audio_times: np.ndarray) -> np.ndarray:
+    """The order in time of two sorted tracks: indices int64 into video followed by audio; the video goes first where times are equal."""
+    return np.argsort(np.concatenate([video_times, audio_times]), kind="stable")

@@ -1,0 +1,170 @@
+"""The public runtime: a bundle, loaded, that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Manifest, check_hashes as check_all_hashes, read_manifest
+from .conversation import Conversation
+from .engine import Engine, OnnxEngine
+from .errors import AntiphonError
+from .events import AudioDelta, Done, Event, Reply
+from .frontend.prompt import FrontEnd
+from .options import find_voice, read_options
+from .pipeline import ReplyStream
+from .thinker import Thinker
+from .turns import Turns
+
+TARGET = "cpu"
+DEFAULT_SAMPLE_RATE = 24000
+
+
+def load(
+    bundle_path: str | Path, max_streams: int = 4, threads: int | None = None, check_hashes: bool = False, prefill_chunk: int = 512,
+    admission_seconds: float | None = None,
+) -> Omni:
+    """Load the bundle at `bundle_path`. The result is a context manager.
+
+    `max_streams` replies run at once; a further one waits for a free place, at most `admission_seconds` (None: as long as it takes) and
+    then raises. `threads` of the one pool that all engines of the process share (default: ANTIPHON_THREADS, else all cores); it is fixed
+    by the first load. `check_hashes` reads every file and compares its SHA-256. `prefill_chunk`: the most prompt tokens of one run.
+    Raises AntiphonError in one sentence for anything that does not fit.
+    """  # fmt: skip
+    folder = Path(bundle_path)
+    manifest = read_manifest(folder, TARGET)
+    if check_hashes:
+        check_all_hashes(folder)
+    for name, value in (("max_streams", max_streams), ("prefill_chunk", prefill_chunk)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")
+    engines: dict[str, Engine] = {}
+    for name, entry in manifest.stages.items():
+        if entry.engine != "onnxruntime":
+            raise AntiphonError(f"Stage {name} was built for the engine {entry.engine}; this Antiphon runs onnxruntime; build the bundle for it.")
+        engines[name] = OnnxEngine(folder / entry.file, entry, threads)
+    return Omni(manifest, engines, FrontEnd(folder / "frontend"), max_streams, prefill_chunk, admission_seconds)
+
+
+class Omni:
+    """Engines and front end of one bundle, shared by all its conversations; made by `load`. Safe to use from several threads."""
+
+    def __init__(
+        self, manifest: Manifest, engines: Mapping[str, Engine], front_end: Any, max_streams: int = 4, prefill_chunk: int = 512,
+        admission_seconds: float | None = None,
+    ) -> None:
+        """`front_end`: a FrontEnd. See `load` for the rest."""  # fmt: skip
+        if "thinker" not in engines:
+            raise AntiphonError("The bundle has no stage thinker; build it again.")
+        self.manifest, self.engines, self.front_end = manifest, engines, front_end
+        self.turns = Turns()
+        self.prefill_chunk = prefill_chunk
+        self.thinker = Thinker(engines, manifest, self.turns, prefill_chunk)
+        self._max_streams, self._admission_seconds = max_streams, admission_seconds
+        self._places = threading.Semaphore(max_streams)
+        self._streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
+        self._closed = False
+        constants = engines["code2wav"].entry.constants if "code2wav" in engines else {}
+        self.sample_rate = int(constants.get("sample_rate", DEFAULT_SAMPLE_RATE))  # type: ignore[arg-type]
+
+    def conversation(self, system: str | None = None, voice: str | None = None) -> Conversation:
+        """A conversation that has not begun. `voice` is its default. Raises AntiphonError for an unknown voice."""
+        if voice is not None:
+            find_voice(self.manifest, voice)
+        return Conversation(self, system, voice)
+
+    def stream(self, messages: Sequence[Any], **options: Any) -> ReplyStream:
+        """Answer `messages` (OpenAI chat shape) as events in the order they happen; for the options see ReplyOptions.
+
+        The reply runs from this call on; bad input raises here, a failure during the reply raises from the iterator. Close the iterator
+        (or leave its `with` block) to stop the reply. When `max_streams` replies are running, the call waits.
+        """
+        began = time.perf_counter()
+        self.check_open()
+        chosen = read_options(options)
+        conversation = Conversation(self)
+        conversation.queue(messages, chosen, add_generation_prompt=True)
+        return conversation.start(chosen, began, with_generation_prompt=True)
+
+    def generate(self, messages: Sequence[Any], **options: Any) -> Reply:
+        """The whole answer to `messages`; options and errors as for `stream`."""
+        return collect(self.stream(messages, **options), self.sample_rate)
+
+    async def astream(self, messages: Sequence[Any], **options: Any) -> AsyncIterator[Event]:
+        """`stream` for asyncio: the event loop is never blocked, and cancelling the task stops the reply."""
+        loop = asyncio.get_running_loop()
+        # a thread of its own: a shared executor would let waiting streams block each other
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="antiphon-astream")
+        opening = executor.submit(self.stream, messages, **options)
+        try:
+            stream = await asyncio.wrap_future(opening)
+            while (event := await loop.run_in_executor(executor, next, stream, None)) is not None:
+                yield event
+        finally:
+            # also when the task was cancelled while the stream was still being opened
+            opening.add_done_callback(_cancel_result)
+            executor.submit(_close_result, opening)
+            executor.shutdown(wait=False)
+
+    def close(self) -> None:
+        """Stop all replies in flight and refuse new ones."""
+        self._closed = True
+        for stream in list(self._streams):
+            stream.cancel()
+
+    def __enter__(self) -> Omni:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check_open(self) -> None:
+        """Raise AntiphonError after `close`."""
+        if self._closed:
+            raise AntiphonError("This Omni is closed; load the bundle again.")
+
+    def admit(self) -> None:
+        """Wait for one of the `max_streams` places; raises AntiphonError after `admission_seconds`."""
+        if not self._places.acquire(timeout=self._admission_seconds):
+            raise AntiphonError(f"All {self._max_streams} streams were busy for {self._admission_seconds} s; finish one, or load with a larger max_streams.")
+
+    def dismiss(self) -> None:
+        """Give a place back."""
+        self._places.release()
+
+    def register(self, stream: ReplyStream) -> None:
+        """Remember a running reply, so that `close` can stop it."""
+        self._streams.add(stream)
+        if self._closed:
+            stream.cancel()
+
+
+def collect(stream: ReplyStream, sample_rate: int) -> Reply:
+    """Read `stream` to its end and join its events."""
+    pieces: list[np.ndarray] = []
+    with stream:
+        for event in stream:
+            if isinstance(event, AudioDelta):
+                pieces.append(event.samples)
+            elif isinstance(event, Done):
+                audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+                return Reply(event.text, event.token_ids, event.codes, audio, sample_rate, event.finish_reason, event.timings)
+    raise AntiphonError("The reply was closed before its end; ask again.")
+
+
+def _cancel_result(opening: Any) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().cancel()
+
+
+def _close_result(opening: Any) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

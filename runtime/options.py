@@ -1,0 +1,128 @@
+"""What can be asked of one reply, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .bundle import Manifest
+from .errors import AntiphonError
+from .sampling import SamplingParameters, check_seed
+from .vocoder import DEFAULT_SCHEDULE, check_schedule
+
+MODALITIES = ("text", "audio")
+
+
+@dataclass(frozen=True)
+class ReplyOptions:
+    """Options of generate, stream, astream and Conversation.reply. None takes the bundle's default.
+
+    greedy: no chance anywhere. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and max_frames limit text
+    and speech. modalities: ("text",) switches speech off. voice: a name of the bundle's voices, upper or lower case. temperature, top_k,
+    top_p, repetition_penalty and min_text_tokens are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
+    packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps: how videos are read.
+    """
+
+    greedy: bool = False
+    seed: int = 0
+    max_text_tokens: int | None = None
+    min_text_tokens: int | None = None
+    max_frames: int | None = None
+    modalities: Sequence[str] | None = None
+    voice: str | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    talker_temperature: float | None = None
+    talker_top_k: int | None = None
+    talker_top_p: float | None = None
+    talker_repetition_penalty: float | None = None
+    predictor_temperature: float | None = None
+    predictor_top_k: int | None = None
+    predictor_top_p: float | None = None
+    packet_schedule: Sequence[int] = DEFAULT_SCHEDULE
+    use_audio_in_video: bool = False
+    video_fps: float = 2.0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Options and bundle brought together. `voice` is a codec id, None for an answer without speech."""
+
+    thinker: SamplingParameters
+    talker: SamplingParameters
+    predictor: SamplingParameters
+    seed: int
+    voice: int | None
+    max_frames: int | None
+    schedule: tuple[int, ...]
+
+
+def read_options(given: Mapping[str, Any]) -> ReplyOptions:
+    """Keyword arguments as ReplyOptions. Raises AntiphonError for a name that does not exist."""
+    known = [entry.name for entry in dataclasses.fields(ReplyOptions)]
+    for name in given:
+        if name not in known:
+            raise AntiphonError(f"There is no option {name!r}; the options are {', '.join(known)}.")
+    return ReplyOptions(**given)
+
+
+def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None = None) -> Choices:
+    """Check `options` against the bundle. `default_voice` goes before the bundle's own. Raises AntiphonError for what does not fit."""
+    check_seed(options.seed)
+    _check_count("max_text_tokens", options.max_text_tokens)
+    _check_count("max_frames", options.max_frames)
+    thinker = _sampling(
+        manifest, "thinker", temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, repetition_penalty=options.repetition_penalty,
+        max_tokens=options.max_text_tokens, min_tokens=options.min_text_tokens,
+    )  # fmt: skip
+    talker = _sampling(
+        manifest, "talker", temperature=options.talker_temperature, top_k=options.talker_top_k, top_p=options.talker_top_p,
+        repetition_penalty=options.talker_repetition_penalty,
+    )  # fmt: skip
+    predictor = _sampling(
+        manifest, "predictor", temperature=options.predictor_temperature, top_k=options.predictor_top_k, top_p=options.predictor_top_p
+    )  # fmt: skip
+    if options.greedy:
+        thinker, talker = thinker.greedy(), talker.greedy()
+    if talker.temperature == 0:  # the predictor follows the Talker, as in HF
+        predictor = predictor.greedy()
+    voice = find_voice(manifest, options.voice or default_voice) if speaks(options, manifest) else None
+    return Choices(thinker, talker, predictor, int(options.seed), voice, options.max_frames, check_schedule(options.packet_schedule))
+
+
+def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
+    """Whether the answer is spoken. Raises AntiphonError for unknown modalities, or speech from a bundle without it."""
+    if options.modalities is None:
+        return manifest.speaks
+    modalities = tuple(options.modalities)
+    if isinstance(options.modalities, str) or "text" not in modalities or not set(modalities) <= set(MODALITIES):
+        raise AntiphonError(f'modalities is {options.modalities!r}, expected ("text",) or ("text", "audio").')
+    if "audio" in modalities and not manifest.speaks:
+        raise AntiphonError('The bundle holds no speech stages; ask for modalities=("text",) or build it from a checkpoint with a Talker.')
+    return "audio" in modalities
+
+
+def find_voice(manifest: Manifest, name: str | None) -> int:
+    """The codec id of voice `name`, or of the default. Raises AntiphonError that lists the voices."""
+    voices = {known.lower(): row for known, row in manifest.voices.items()}
+    wanted = manifest.default_voice if name is None else name
+    row = voices.get(wanted.lower()) if isinstance(wanted, str) else None
+    if row is None:
+        raise AntiphonError(f"There is no voice {wanted!r}; the bundle's voices are {', '.join(sorted(manifest.voices)) or 'none'}.")
+    return row
+
+
+def _sampling(manifest: Manifest, stage: str, **given: Any) -> SamplingParameters:
+    defaults = manifest.sampling.get(stage, SamplingParameters())
+    return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+        raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")

@@ -1,0 +1,68 @@
+"""Code2Wav of one answer: frames in, packets of sound out, whatever the packets' sizes sample for sample the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .aria import Frame
+from .engine import Engine
+from .errors import AntiphonError
+from .states import StateSet
+from .turns import Turns
+
+DEFAULT_SCHEDULE = (1, 2, 4, 8)
+"""Frames of the first packets; the last size repeats. One frame is the fastest first sound; larger packets cost less each."""
+
+
+def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
+    """The schedule as a tuple. Raises AntiphonError when it is empty or holds anything but positive integers."""
+    sizes = tuple(schedule)
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 for size in sizes):
+        raise AntiphonError(f"packet_schedule is {schedule!r}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
+    return tuple(int(size) for size in sizes)
+
+
+def packets(frames: Callable[[], Frame | None], schedule: Sequence[int]) -> Iterator[list[Frame]]:
+    """Group the frames that `frames` returns (None at the end) by `schedule`; the last packet is what is left, never empty."""
+    place = 0
+    packet: list[Frame] = []
+    while (frame := frames()) is not None:
+        packet.append(frame)
+        if len(packet) == schedule[min(place, len(schedule) - 1)]:
+            yield packet
+            packet = []
+            place += 1
+    if packet:
+        yield packet
+
+
+class Vocoder:
+    """The sound of one answer. `priority` is asked before every run and may raise to stop."""
+
+    def __init__(self, engine: Engine, turns: Turns, priority: Callable[[], int]) -> None:
+        self._engine, self._turns, self._priority = engine, turns, priority
+        self._states = StateSet(engine.entry.states)
+        constants = engine.entry.constants
+        self._to_drop = int(constants["lead_samples"])  # type: ignore[arg-type]
+        self.sample_rate = int(constants["sample_rate"])  # type: ignore[arg-type]
+        self._frames = 0
+        self.seconds = 0.0
+        """Time spent decoding, turns not counted."""
+
+    def decode(self, packet: Sequence[Frame]) -> np.ndarray:
+        """Samples float32 [n] of the next frames; the graph's lead is dropped once, at the start of the answer."""
+        codes = np.stack([frame.codes for frame in packet])[None]  # [1, frames, groups]
+        self._states.reserve(len(packet))
+        priority = self._priority()
+        with self._turns.take(priority):
+            began = time.perf_counter()
+            audio = self._engine.run({"codes": codes, "past_length": np.array([self._frames])}, self._states, ("audio",))["audio"][0]
+            self.seconds += time.perf_counter() - began
+        self._states.advance(len(packet))
+        self._frames += len(packet)
+        dropped = min(self._to_drop, len(audio))
+        self._to_drop -= dropped
+        return audio[dropped:]

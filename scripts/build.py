@@ -1,0 +1,69 @@
+"""antiphon build: a checkpoint into a bundle, or the plan of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..runtime.errors import AntiphonError, missing_extra
+from .console import count, print_json, print_table, progress_bar, seconds, size
+
+
+def build(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder in the published format.")],
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Folder to make or replace; not needed with --plan.")] = None,
+    target: Annotated[str, typer.Option(help="Where the bundle will run: cpu.")] = "cpu",
+    engine: Annotated[str, typer.Option(help="Engine library: onnxruntime.")] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="Precision of weights and arithmetic: fp32.")] = "fp32",
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what the build makes and needs; config.json is enough.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor fill the cache of built stages.")] = False,
+) -> None:
+    """Compile CHECKPOINT into BUNDLE; a stage that was built before from the same things comes from the cache."""
+    if plan:
+        _plan(checkpoint, precision, json)
+        return
+    if bundle is None:
+        raise AntiphonError("antiphon build needs a BUNDLE folder to write; give one, or --plan to only see what the build needs.")
+    try:
+        from ..export.build import build as compile_bundle
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "build", "antiphon build") from None
+    with progress_bar() as report:
+        manifest = compile_bundle(
+            checkpoint, bundle, target=target, engine=engine, precision=precision, cache=not no_cache,
+            on_progress=lambda at: report(f"{at.stage}: {at.step}", at.done, at.total, at.remaining),
+        )  # fmt: skip
+    if json:
+        print_json({"bundle": str(bundle), **manifest.build})
+        return
+    rows = []
+    for name, stage in manifest.stages.items():
+        record = manifest.build["stages"][name]
+        outcome = "cached" if record["cached"] else "built"
+        rows.append([name, count(stage.parameters), size(stage.bytes), seconds(record["seconds"]), outcome, record["reason"]])
+    print_table("", ("stage", "parameters", "size", "time", "outcome", "why"), rows)
+    print(f"{bundle}: {manifest.family} for {manifest.target}, {precision}, in {seconds(manifest.build['seconds'])}")
+
+
+def _plan(checkpoint: Path, precision: str, json: bool) -> None:
+    try:
+        from ..export.plan import plan
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "build", "antiphon build --plan") from None
+    planned = plan(checkpoint, precision)
+    if json:
+        print_json({**dataclasses.asdict(planned), "total": dataclasses.asdict(planned.total)})
+        return
+    rows = [
+        [
+            row.stage, count(row.parameters), size(row.engine_bytes), size(row.state_bytes), size(row.state_bytes_per_1000_tokens),
+            size(row.build_memory_bytes), size(row.disk_bytes),
+        ]
+        for row in (*planned.rows, planned.total)
+    ]  # fmt: skip
+    columns = ("stage", "parameters", "engine", "state per stream", "per 1,000 tokens", "build memory", "build disk")
+    print_table(f"{planned.family}, {precision}", columns, rows, last_is_total=True)

@@ -1,0 +1,31 @@
+"""antiphon run without a question: a conversation on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import AntiphonError
+from ..runtime.omni import Omni
+from .answer import Printer, print_reply
+
+
+def chat(omni: Omni, system: str | None, output: Path | None, options: dict[str, Any], printer: Printer) -> None:
+    """Read a line, answer it, until an empty line, the end of input or Ctrl-C. Speech goes to numbered files: answer-1.wav, answer-2.wav ..."""
+    voice = options.pop("voice", None)
+    conversation = omni.conversation(system=system, voice=voice)
+    turn = 0
+    while line := _ask():
+        turn += 1
+        target = None if output is None else output.with_name(f"{output.stem}-{turn}{output.suffix}")
+        conversation.append(text=line)
+        try:
+            print_reply(conversation.reply(**options), omni.sample_rate, target, printer)
+        except AntiphonError as error:  # one answer that failed does not end the conversation
+            print(f"antiphon: {error}", file=sys.stderr)
+
+
+def _ask() -> str:
+    print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

@@ -1,0 +1,76 @@
+"""The command `antiphon`: one module a command, and one place that decides exit codes.
+
+Exit codes: 0 done; 1 a verification found an output out of tolerance; 2 bad input, said in one sentence on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..runtime.errors import AntiphonError
+from . import bench, build, inspect, new_checkpoint, run, verify
+
+app = typer.Typer(
+    name="antiphon",
+    help="Compile omni-modal Thinker-Talker models into engines and run them as streaming conversations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False) -> None:
+    pass
+
+
+def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with bad input, a full disk, missing memory and Ctrl-C turned into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def checked(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except AntiphonError as error:
+            _fail(str(error), 2)
+        except MemoryError:
+            _fail("Out of memory; antiphon build CHECKPOINT --plan says how much each stage needs.", 2)
+        except BrokenPipeError:  # the reader of a pipe left: typer ends quietly
+            raise
+        except OSError as error:
+            _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
+        except KeyboardInterrupt:
+            _fail("Interrupted.", 130)
+
+    return checked
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"antiphon: {sentence}", file=sys.stderr, flush=True)
+    raise typer.Exit(code)
+
+
+app.command("new-checkpoint")(_one_sentence(new_checkpoint.new_checkpoint))
+app.command("build")(_one_sentence(build.build))
+app.command("run")(_one_sentence(run.run))
+app.command("inspect")(_one_sentence(inspect.inspect))
+app.command("verify")(_one_sentence(verify.verify))
+app.command("bench")(_one_sentence(bench.bench))

@@ -1,0 +1,85 @@
+"""What the commands print with: units for people, tables, and a progress bar that a pipe never sees."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+Report = Callable[[str, float, float, float | None], None]
+"""report(what, done, total, seconds to go or None)."""
+
+_PIPE_WIDTH = 200  # columns where nobody says how wide the page is: tables must not be cut
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people: milliseconds below one second; a dash for None."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value * 1000:.1f} ms"
+    if value < 120:
+        return f"{value:.2f} s"
+    return f"{int(value // 60)} min {int(value % 60)} s"
+
+
+def size(count: float | None) -> str:
+    """Bytes for people, in powers of 1024; a dash for None."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def count(value: int) -> str:
+    """A number of parameters for people: 1.2 M, 30.5 B."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f} {unit}"
+    return str(value)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], last_is_total: bool = False) -> None:
+    """Print rows under columns; the first column is flushed left, and so is every column that holds words."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, column in enumerate(columns):
+        words = place == 0 or any(isinstance(row[place], str) and not row[place][:1].isdigit() and row[place] != "-" for row in rows)
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    for index, row in enumerate(rows):
+        table.add_row(*(Text(str(cell)) for cell in row), end_section=last_is_total and index == len(rows) - 2)
+    console = Console(file=sys.stdout)
+    (console if console.is_terminal else Console(file=sys.stdout, width=_PIPE_WIDTH)).print(table)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """A bar on stderr with the time gone and to go; silent where stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total, remaining: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("{task.fields[to_go]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None, to_go="")
+
+        def report(what: str, done: float, total: float, remaining: float | None) -> None:
+            to_go = "" if remaining is None else f"{seconds(remaining)} to go"
+            progress.update(task, description=what, completed=done, total=total or None, to_go=to_go)
+
+        yield report

@@ -1,0 +1,80 @@
+"""antiphon inspect: what a bundle holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ..runtime.bundle import Manifest, StageEntry, StateSpec, check_hashes, read_manifest
+from .console import count, print_json, print_table, seconds, size
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by antiphon build.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+    hashes: Annotated[bool, typer.Option("--hashes", help="Read every file and compare its SHA-256 with the manifest.")] = False,
+) -> None:
+    """Show a bundle's stages, precisions, sizes, states per stream, voices, ids, versions and build timings."""
+    manifest = read_manifest(bundle)
+    if hashes:
+        check_hashes(bundle)
+    if json:
+        described = dataclasses.asdict(manifest)
+        for name, stage in manifest.stages.items():
+            described["stages"][name]["state_bytes"], described["stages"][name]["state_bytes_per_row"] = state_bytes(stage)
+        print_json({**described, "hashes_checked": hashes})
+        return
+    _print_stages(manifest)
+    _print_facts(manifest)
+    if hashes:
+        print(f"{len(manifest.hashes)} files match their SHA-256.")
+
+
+def state_bytes(stage: StageEntry) -> tuple[int, int]:
+    """Bytes of the states of one stream: the fixed part, and what each further row of the cache takes."""
+    fixed = sum(_bytes(state, 1) for state in stage.states if "capacity" not in state.shape)
+    growing = sum(_bytes(state, 1) for state in stage.states if "capacity" in state.shape)
+    return fixed, growing
+
+
+def _bytes(state: StateSpec, capacity: int) -> int:
+    axes = [axis if isinstance(axis, int) else {"batch": 1, "capacity": capacity}[axis] for axis in state.shape]
+    return int(np.prod(axes)) * np.dtype(state.dtype).itemsize
+
+
+def _print_stages(manifest: Manifest) -> None:
+    rows: list[list[object]] = []
+    timings = manifest.build.get("stages", {})
+    for name, stage in manifest.stages.items():
+        fixed, growing = state_bytes(stage)
+        built = timings.get(name, {}).get("seconds")
+        rows.append([name, stage.engine, stage.precision, count(stage.parameters), size(stage.bytes), size(fixed), size(growing), seconds(built)])
+    stages = manifest.stages.values()
+    parameters, total = sum(stage.parameters for stage in stages), sum(stage.bytes for stage in stages)
+    states = [state_bytes(stage) for stage in stages]
+    rows.append(["total", "", "", count(parameters), size(total), size(sum(s[0] for s in states)), size(sum(s[1] for s in states)), ""])
+    title = f"{manifest.family} for {manifest.target}: {manifest.engine}, {manifest.precision}"
+    columns = ("stage", "engine", "precision", "parameters", "files", "state per stream", "state per row", "build")
+    print_table(title, columns, rows, last_is_total=True)
+
+
+def _print_facts(manifest: Manifest) -> None:
+    voices = ", ".join(f"{name}{' (default)' if name == manifest.default_voice else ''}" for name in manifest.voices)
+    facts: list[tuple[str, str]] = [
+        ("voices", voices or "none: this bundle does not speak"),
+        ("ids", _pairs(manifest.ids)),
+        ("constants", _pairs(manifest.constants)),
+        *((f"sampling of the {name}", _pairs(dataclasses.asdict(values))) for name, values in manifest.sampling.items()),
+        ("versions", _pairs({"antiphon": manifest.antiphon_version, **manifest.tool_versions})),
+        ("schema", str(manifest.schema_version)),
+        ("files", f"{len(manifest.hashes)}, {size(sum(entry.bytes for entry in manifest.hashes.values()))}"),
+    ]
+    print_table("", ("what", "value"), facts)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

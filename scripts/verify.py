@@ -1,0 +1,38 @@
+"""antiphon verify: every engine of a bundle against its portable graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import print_json, print_table, progress_bar
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by antiphon build.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint it was built from.")],
+    layers: Annotated[bool, typer.Option("--layers", help="Compare layer by layer and name the first that diverges.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Compare every stage's engine with its reference on the same inputs; exit code 1 when an output is out of tolerance."""
+    from ..export.verify import verify as compare
+
+    with progress_bar() as report:
+        result = compare(bundle, checkpoint, layers=layers, on_progress=lambda at: report(f"{at.stage}: {at.step}", at.done, at.total, at.remaining))
+    passed = all(row.passed for row in result.rows)
+    if json:
+        print_json({"passed": passed, **dataclasses.asdict(result)})
+    else:
+        columns = ["stage", "output", "worst", "mean", "cosine", "tolerance", "result"] + (["first diverging layer"] if layers else [])
+        print_table("", columns, [_cells(row, layers) for row in result.rows])
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _cells(row: object, layers: bool) -> list[object]:
+    cells: list[object] = [row.stage, row.output, f"{row.worst:.2e}", f"{row.mean:.2e}", f"{row.cosine:.7f}", f"{row.tolerance:.0e}"]
+    cells.append("within" if row.passed else "OUT OF TOLERANCE")
+    return [*cells, row.first_diverging_layer or "-"] if layers else cells

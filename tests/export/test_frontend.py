@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.export.frontend import write_frontend
+from antiphon.graphs.config import OmniConfig, read_config
+from antiphon.graphs.new_checkpoint import new_checkpoint
+from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.frontend.prompt import FrontEnd
+
+SAMPLE = "Hello, wie geht's? 你好 👋🏽 <think> 1234 é e\u0301\n\n\t x"
+FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "chat_template.jinja", "config.json", "generation_config.json",
+         "preprocessor_config.json", "video_preprocessor_config.json")  # fmt: skip
+Change = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return new_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def config(complete: Path) -> OmniConfig:
+    return read_config(complete)
+
+
+@pytest.fixture()
+def checkpoint(complete: Path, tmp_path: Path) -> Path:
+    """A copy without weights, to be changed by the test."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for name in FILES:
+        shutil.copy(complete / name, folder / name)
+    return folder
+
+
+def edit(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in {**content, **changes}.items() if value is not None}))
+
+
+def constants(checkpoint: Path, config: OmniConfig) -> dict[str, Any]:
+    destination = checkpoint.parent / "frontend"
+    write_frontend(checkpoint, config, destination)
+    return json.loads((destination / "frontend.json").read_text())
+
+
+def ids(folder: Path) -> list[int]:
+    return FrontEnd(folder).prompt([{"role": "user", "content": SAMPLE}]).token_ids.tolist()
+
+
+def test_constants_are_those_of_the_checkpoint(checkpoint: Path, config: OmniConfig) -> None:
+    found = constants(checkpoint, config)
+    assert found["family"] == "qwen3_omni_moe" and found["generation"]["talker_temperature"] == 0.9
+    assert found["audio"] == {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "feature_size": 128, "n_window": 50, "n_window_infer": 800}
+    assert (found["image"]["min_pixels"], found["image"]["max_pixels"], found["image"]["patch_size"]) == (3136, 12845056, 16)
+    assert (found["video"]["min_pixels"], found["video"]["max_pixels"]) == (128 * 32**2, 768 * 32**2)
+    assert found["ids"]["audio"] == config.thinker.audio_token_id and found["special_tokens"]["eos_token"] == "<|im_end|>"
+
+
+def test_a_tokenizer_built_from_vocabulary_and_merges_equals_the_stored_one_and_the_reference(checkpoint: Path, config: OmniConfig, tmp_path: Path) -> None:
+    write_frontend(checkpoint, config, tmp_path / "stored")
+    (checkpoint / "tokenizer.json").unlink()
+    write_frontend(checkpoint, config, tmp_path / "built")
+    assert ids(tmp_path / "built") == ids(tmp_path / "stored")
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    expected = reference.apply_chat_template([{"role": "user", "content": SAMPLE}], add_generation_prompt=True)["input_ids"]
+    assert ids(tmp_path / "built") == expected
+
+
+def test_added_tokens_that_only_the_configuration_lists_are_added(checkpoint: Path, config: OmniConfig, tmp_path: Path) -> None:
+    stored = json.loads((checkpoint / "tokenizer.json").read_text())
+    last = stored["added_tokens"].pop()
+    (checkpoint / "tokenizer.json").write_text(json.dumps(stored))
+    write_frontend(checkpoint, config, tmp_path / "frontend")
+    written = json.loads((tmp_path / "frontend" / "tokenizer.json").read_text())
+    assert last in written["added_tokens"]
+
+
+@pytest.mark.parametrize("place", ["chat_template.json", "tokenizer_config.json", "named templates"])
+def test_the_chat_template_is_found_wherever_it_is(checkpoint: Path, config: OmniConfig, tmp_path: Path, place: str) -> None:
+    template = (checkpoint / "chat_template.jinja").read_text()
+    (checkpoint / "chat_template.jinja").unlink()
+    if place == "chat_template.json":
+        (checkpoint / place).write_text(json.dumps({"chat_template": template}))
+    else:
+        named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": template}]
+        edit(checkpoint / "tokenizer_config.json", chat_template=template if place == "tokenizer_config.json" else named)
+    write_frontend(checkpoint, config, tmp_path / "frontend")
+    assert (tmp_path / "frontend" / "chat_template.jinja").read_text() == template
+
+
+def test_processors_saved_in_one_file_give_the_same_constants(checkpoint: Path, config: OmniConfig) -> None:
+    expected = constants(checkpoint, config)
+    image = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    video = json.loads((checkpoint / "video_preprocessor_config.json").read_text())
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        (checkpoint / name).unlink()
+    (checkpoint / "processor_config.json").write_text(json.dumps({"image_processor": image, "feature_extractor": image, "video_processor": video}))
+    assert constants(checkpoint, config) == expected
+
+
+def test_optional_files_have_defaults(checkpoint: Path, config: OmniConfig) -> None:
+    (checkpoint / "video_preprocessor_config.json").unlink()
+    (checkpoint / "generation_config.json").unlink()
+    edit(checkpoint / "preprocessor_config.json", min_pixels=None, max_pixels=None, size={"shortest_edge": 4096, "longest_edge": 8192}, image_mean=None)
+    found = constants(checkpoint, config)
+    assert found["generation"] == {} and found["video"]["patch_size"] == 16
+    assert (found["image"]["min_pixels"], found["image"]["max_pixels"]) == (4096, 8192)
+    assert found["image"]["image_mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])  # OpenAI CLIP's, the class default
+
+
+@pytest.mark.parametrize(
+    ("removed", "sentence"),
+    [
+        (("preprocessor_config.json",), "no preprocessor_config.json"),
+        (("chat_template.jinja",), "no chat template"),
+        (("tokenizer.json", "merges.txt"), "merges.txt is missing"),
+        (("tokenizer.json", "vocab.json"), "vocab.json is missing"),
+        (("tokenizer.json", "tokenizer_config.json"), "tokenizer_config.json' is missing|tokenizer_config.json is missing"),
+    ],
+)
+def test_a_missing_file_is_named(checkpoint: Path, config: OmniConfig, tmp_path: Path, removed: tuple[str, ...], sentence: str) -> None:
+    for name in removed:
+        (checkpoint / name).unlink()
+    with pytest.raises(AntiphonError, match=sentence):
+        write_frontend(checkpoint, config, tmp_path / "frontend")
+    assert not (tmp_path / "frontend").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("preprocessor_config.json", {"patch_size": 14}, "disagree: patch_size is 14, expected 16"),
+        ("preprocessor_config.json", {"feature_size": 80}, "disagree: feature_size is 80, expected 128"),
+        ("video_preprocessor_config.json", {"merge_size": 1}, "video_preprocessor_config.json and config.json disagree: merge_size"),
+        ("preprocessor_config.json", {"do_resize": False}, "switches do_resize off"),
+        ("preprocessor_config.json", {"dither": 0.1}, "asks for dither"),
+        ("tokenizer_config.json", {"audio_eos_token": "<nothing>", "extra_special_tokens": {}}, "no token '<nothing>'"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": {"content": "<|im_end|>"}}}, "gives '<|im_end|>' the id 7".replace("|", r"\|")),
+    ],
+)
+def test_files_that_contradict_each_other_are_named(checkpoint: Path, config: OmniConfig, tmp_path: Path, name: str, changes: dict, sentence: str) -> None:
+    edit(checkpoint / name, **changes)
+    with pytest.raises(AntiphonError, match=sentence):
+        write_frontend(checkpoint, config, tmp_path / "frontend")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json"])
+def test_a_broken_file_is_named(checkpoint: Path, config: OmniConfig, tmp_path: Path, name: str) -> None:
+    (checkpoint / name).write_text("{")
+    with pytest.raises(AntiphonError, match=name):
+        write_frontend(checkpoint, config, tmp_path / "frontend")

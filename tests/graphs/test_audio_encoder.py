@@ -1,0 +1,219 @@
+"""The audio encoder against the public reference class with the same random weights, and its ONNX export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from antiphon.graphs.config import AudioConfig, OmniConfig  # noqa: E402
+from antiphon.graphs.qwen3_omni_moe.audio_encoder import audio_encoder_stage  # noqa: E402
+from antiphon.graphs.stage import Stage  # noqa: E402
+from antiphon.runtime.errors import AntiphonError  # noqa: E402
+from antiphon.runtime.frontend.audio_layout import audio_calls, audio_layout  # noqa: E402
+
+PREFIX = "thinker.audio_tower."
+TINY = dict(num_mel_bins=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, d_model=32, downsample_hidden_size=6, output_dim=24)
+WINDOWS = dict(n_window=50, n_window_infer=800, max_source_positions=1500)
+SHAPES = [
+    {},
+    dict(d_model=96, encoder_attention_heads=4, num_mel_bins=13, downsample_hidden_size=5, encoder_layers=1),
+    dict(d_model=48, encoder_attention_heads=3, num_mel_bins=128, output_dim=40, encoder_layers=3),
+]
+
+
+class FakeCheckpoint:
+    """Tensors of a reference model under their published names."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.tensors = {PREFIX + name: tensor.numpy() for name, tensor in state.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        return self.tensors[name]
+
+    def has(self, name: str) -> bool:
+        return name in self.tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+
+def make_stage(**changes: Any) -> Stage:
+    return audio_encoder_stage(cast(OmniConfig, SimpleNamespace(thinker=SimpleNamespace(audio=AudioConfig(**{**TINY, **WINDOWS, **changes})))))
+
+
+def randomise(module: Any, seed: int) -> None:
+    """Random values everywhere, biases and norms too, so that no parameter can be left out unseen."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        scale = 1.0 if parameter.ndim == 1 else 1.5 / (parameter[0].numel() ** 0.5)
+        parameter.data = torch.randn(parameter.shape, generator=generator) * scale * (0.3 if name.endswith("bias") else 1.0)
+
+
+def reference(seed: int = 0, **changes: Any) -> Any:
+    modeling = pytest.importorskip("transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe")
+    config = modeling.Qwen3OmniMoeAudioEncoderConfig(**{**TINY, **WINDOWS, **changes})
+    config._attn_implementation = "eager"
+    encoder = modeling.Qwen3OmniMoeAudioEncoder(config).eval()
+    randomise(encoder, seed)
+    return encoder
+
+
+def loaded(stage: Stage, checkpoint: FakeCheckpoint) -> Any:
+    """The stage's module with every parameter made from the checkpoint."""
+    module, sources = stage.make_module().eval(), stage.weights(checkpoint)
+    parameters = dict(module.named_parameters())
+    assert set(sources) == set(parameters)
+    for name, source in sources.items():
+        value = source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors))
+        assert value.shape == tuple(parameters[name].shape), name
+        parameters[name].data = torch.from_numpy(np.array(value))
+    assert {tensor for source in sources.values() for tensor in source.tensors} == set(checkpoint.tensors)
+    return module
+
+
+def clips_of(lengths: list[int], mel: int, seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.standard_normal((mel, length), dtype=np.float32) for length in lengths]
+
+
+def run(module: Any, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    with torch.no_grad():
+        (features,) = module(*(torch.from_numpy(feed) for feed in feeds.values()))
+    return features.numpy()
+
+
+def run_reference(encoder: Any, clips: list[np.ndarray]) -> np.ndarray:
+    with torch.no_grad():
+        frames = torch.from_numpy(np.concatenate(clips, axis=1))
+        return encoder(frames, feature_lens=torch.tensor([clip.shape[1] for clip in clips])).last_hidden_state.numpy()
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Any, Any]:
+    encoder = reference()
+    return loaded(make_stage(), FakeCheckpoint(encoder.state_dict())), encoder
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [10], [100], [801], [3000], [1], [8, 9], [3000, 10, 801, 100], [50, 30],
+        [7, 1000, 93, 92, 101], [799, 800, 801, 899, 900, 901], [1600, 1601], [1599, 1700, 5],
+    ],
+)  # fmt: skip
+def test_features_equal_the_reference_for_clips_of_any_length(pair: tuple[Any, Any], lengths: list[int]) -> None:
+    module, encoder = pair
+    clips = clips_of(lengths, TINY["num_mel_bins"], seed=sum(lengths))
+    feeds, tokens = audio_layout(clips, 50, 800)
+    found = run(module, feeds)
+    assert sum(tokens) == len(found)
+    assert relative_error(found, run_reference(encoder, clips)) < 1e-5
+
+
+def test_features_equal_the_reference_for_every_left_over_of_a_chunk(pair: tuple[Any, Any]) -> None:
+    module, encoder = pair
+    for start in range(1, 101, 20):
+        clips = clips_of([1 if start == 1 else 200, *range(start, start + 20), 800 + start], TINY["num_mel_bins"], seed=start)
+        assert relative_error(run(module, audio_layout(clips, 50, 800)[0]), run_reference(encoder, clips)) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("changes", SHAPES)
+def test_features_equal_the_reference_for_other_shapes_and_seeds(changes: dict[str, int], seed: int) -> None:
+    encoder = reference(seed, **changes)
+    module = loaded(make_stage(**changes), FakeCheckpoint(encoder.state_dict()))
+    clips = clips_of([120, 33], encoder.config.num_mel_bins, seed)
+    assert relative_error(run(module, audio_layout(clips, 50, 800)[0]), run_reference(encoder, clips)) < 1e-5
+
+
+def test_features_equal_the_reference_when_small_activations_show_the_epsilon_of_the_norms() -> None:
+    encoder = reference()
+    for name, parameter in encoder.named_parameters():
+        if "norm" not in name and not name.startswith(("ln_post", "proj")):
+            parameter.data *= 1e-3
+    encoder.positional_embedding.positional_embedding.zero_()
+    module = loaded(make_stage(), FakeCheckpoint(encoder.state_dict()))
+    module._positions = lambda x: torch.zeros(x.shape[1:])
+    clips = clips_of([130], TINY["num_mel_bins"])
+    assert relative_error(run(module, audio_layout(clips, 50, 800)[0]), run_reference(encoder, clips)) < 1e-5
+
+
+def test_attention_windows_follow_the_configuration() -> None:
+    changes = dict(n_window_infer=250)  # two chunks: the half chunk that is left does not count
+    encoder = reference(**changes)
+    module = loaded(make_stage(**changes), FakeCheckpoint(encoder.state_dict()))
+    clips = clips_of([530, 90], TINY["num_mel_bins"])
+    assert relative_error(run(module, audio_layout(clips, 50, 250)[0]), run_reference(encoder, clips)) < 1e-5
+
+
+def test_small_calls_give_the_features_of_one_call(pair: tuple[Any, Any]) -> None:
+    module, encoder = pair
+    clips = clips_of([1650, 40, 2403], TINY["num_mel_bins"])
+    parts = [run(module, feeds) for feeds in audio_calls(clips, 50, 800, max_windows=2)]
+    assert len(parts) == 4
+    assert relative_error(np.concatenate(parts), run_reference(encoder, clips)) < 1e-5
+
+
+def test_an_empty_window_gives_finite_features(pair: tuple[Any, Any]) -> None:
+    feeds, _ = audio_layout(clips_of([30, 20], TINY["num_mel_bins"]), 50, 800)
+    feeds["window_length"][1] = 0
+    assert np.isfinite(run(pair[0], feeds)).all()
+
+
+def test_meta_device_allocates_nothing() -> None:
+    with torch.device("meta"):
+        module = make_stage().make_module()
+    assert all(parameter.is_meta for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(encoder_attention_heads=5), "5 heads"), (dict(n_window_infer=99), "n_window_infer is 99"), (dict(activation_function="tanh"), "'tanh'"),
+        (dict(d_model=33, encoder_attention_heads=3), "d_model is 33"),
+    ],
+)  # fmt: skip
+def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(AntiphonError, match=words):
+        make_stage(**changes)
+
+
+def test_example_shows_every_axis_with_a_size_of_its_own() -> None:
+    stage = make_stage()
+    example = stage.example()
+    assert list(example) == [spec.name for spec in stage.inputs]
+    sizes: dict[str, int] = {}
+    for spec in stage.inputs:
+        assert example[spec.name].dtype == spec.dtype
+        for axis, size in zip(spec.shape, example[spec.name].shape, strict=True):
+            assert sizes.setdefault(axis, size) == size if isinstance(axis, str) else axis == size
+    assert min(sizes.values()) >= 2
+    assert len(set(sizes.values())) == len(sizes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_export_with_dynamic_axes_gives_the_modules_features_at_other_sizes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    stage = make_stage(encoder_layers=1)
+    module = stage.make_module().eval()
+    randomise(module, seed=3)
+    example = tuple(torch.from_numpy(value) for value in stage.example().values())
+    axes = tuple({axis: name for axis, name in enumerate(spec.shape) if isinstance(name, str)} for spec in stage.inputs)
+    names = [spec.name for spec in stage.inputs]
+    torch.onnx.export(module, example, tmp_path / "encoder.onnx", dynamo=True, opset_version=24, dynamic_shapes=axes, input_names=names, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    for lengths in ([10], [100], [1730, 30, 800], [8, 16]):
+        feeds, _ = audio_layout(clips_of(lengths, TINY["num_mel_bins"]), 50, 800)
+        assert relative_error(session.run(None, feeds)[0], run(module, feeds)) < 1e-5

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.frontend import audio
+from antiphon.runtime.frontend.audio import read_audio
+
+RATE = 16000
+
+
+def tone(rate: int, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
+    time = np.arange(int(rate * seconds)) / rate
+    columns = [0.4 * np.sin(2 * np.pi * 440 * time * (1 + index)) for index in range(channels)]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def written(path: Path, samples: np.ndarray, rate: int, **options: str) -> Path:
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+def test_a_float_wav_is_read_exactly(tmp_path: Path) -> None:
+    samples = tone(RATE)
+    path = written(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    for source in (path, str(path), base64.b64encode(path.read_bytes()).decode()):
+        np.testing.assert_array_equal(read_audio(source, 1, RATE), samples[:, 0])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_any_format_and_rate_becomes_mono_at_the_target_rate(tmp_path: Path, name: str, rate: int) -> None:
+    samples = tone(rate, channels=2)
+    clip = read_audio(written(tmp_path / name, samples, rate), 1, RATE)
+    assert clip.dtype == np.float32 and clip.ndim == 1 and abs(len(clip) - 8000) <= 1200 * RATE // rate
+    spectrum = np.abs(np.fft.rfft(clip[1000:7000] * np.hanning(6000)))
+    assert abs(np.argmax(spectrum[: 650 * 6000 // RATE]) * RATE / 6000 - 440) < 6
+
+
+def test_arrays_are_mixed_down_and_resampled_in_high_quality() -> None:
+    samples = tone(48000, channels=2)
+    np.testing.assert_array_equal(read_audio(samples, 48000, RATE), soxr.resample(samples.mean(axis=1), 48000, RATE, quality="HQ"))
+
+
+def test_int16_and_float64_arrays_equal_float32() -> None:
+    samples = (tone(RATE)[:, 0] * 32767).round()
+    expected = (samples / 32768).astype(np.float32)
+    for given in (samples.astype(np.int16), samples / 32768, expected, expected[:, None]):
+        np.testing.assert_array_equal(read_audio(given, RATE, RATE), expected)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("m4a", "aac"), ("mkv", "pcm_s16le"), ("webm", "libopus")])
+def test_containers_are_read_by_pyav(tmp_path: Path, container: str, codec: str) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / f"a.{container}"
+    with av.open(str(path), "w", format={"m4a": "ipod", "mkv": "matroska"}.get(container, container)) as output:
+        stream = output.add_stream(codec, rate=48000)
+        stream.layout = "stereo"
+        samples = np.ascontiguousarray((tone(48000, channels=2) * 32767).astype(np.int16).reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+        frame.sample_rate = 48000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            output.mux(packet)
+    clip = read_audio(path, 1, RATE)
+    assert abs(len(clip) - 8000) < 1200 and 0.05 < np.sqrt(np.mean(clip**2)) < 0.4
+    if codec == "pcm_s16le":
+        np.testing.assert_allclose(clip, read_audio(tone(48000, channels=2), 48000, RATE), atol=1e-4)
+
+
+def test_bad_audio_raises_one_sentence(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("no audio at all")
+    nothing = written(tmp_path / "nothing.wav", np.zeros((0, 1), np.float32), RATE)
+    broken = np.full(100, np.nan, np.float32)
+    for source, sentence in [
+        (text, "cannot be read as audio"),
+        (nothing, "no samples"),
+        (np.zeros(0, np.float32), "no samples"),
+        (broken, "NaN or infinite"),
+        (np.zeros((2, 16000), np.float32), r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
+        (np.zeros((2, 2, 2), np.float32), "shape"),
+        (np.zeros(5, np.int64), "holds int64"),
+    ]:
+        with pytest.raises(AntiphonError, match=sentence):
+            read_audio(source, RATE, RATE)
+
+
+def test_a_missing_pyav_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    path = tmp_path / "a.m4a"
+    path.write_bytes(b"\0" * 100)
+    with pytest.raises(AntiphonError, match=r'needs the package av.*pip install "antiphon\[media\]"'):
+        read_audio(path, RATE, RATE)
+
+
+def test_bytes_are_described_by_their_size() -> None:
+    assert audio.describe(io.BytesIO(b"abc").getvalue()) == "data of 3 bytes"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from antiphon.runtime.frontend.detokenizer import IncrementalDecoder
+from antiphon.runtime.frontend.prompt import FrontEnd
+
+SCRIPTS = {
+    "latin": (0x20, 0x17F), "greek": (0x370, 0x3FF), "cyrillic": (0x400, 0x4FF), "arabic": (0x600, 0x6FF), "devanagari": (0x900, 0x97F),
+    "thai": (0xE01, 0xE5B), "hangul": (0xAC00, 0xD7A3), "kana": (0x3041, 0x30FF), "han": (0x4E00, 0x9FFF), "georgian": (0x10A0, 0x10FF),
+    "emoji": (0x1F300, 0x1FAFF),
+}  # fmt: skip
+letters = st.one_of([st.characters(min_codepoint=low, max_codepoint=high, exclude_categories=("Cs", "Cn")) for low, high in SCRIPTS.values()])
+texts = st.text(st.one_of(letters, st.sampled_from(" \n👩\u200d👩\u200d👧🏽é")), max_size=60)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint) -> Tokenizer:
+    return Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_deltas_join_to_the_full_decoding_and_never_split_a_character(front_end: FrontEnd, tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    decoder = front_end.decoder()
+    deltas = [*map(decoder.push, ids), decoder.flush()]
+    assert "".join(deltas) == front_end.decode(ids)
+    assert not any("\ufffd" in delta for delta in deltas)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.integers(0, 2100), max_size=40))
+def test_deltas_join_to_the_full_decoding_when_the_bytes_are_broken(front_end: FrontEnd, ids: list[int]) -> None:
+    decoder = front_end.decoder()
+    assert "".join([*map(decoder.push, ids), decoder.flush()]) == front_end.decode(ids)
+
+
+def test_an_unfinished_character_comes_out_at_the_end_only(front_end: FrontEnd, tokenizer: Tokenizer) -> None:
+    first_byte = tokenizer.token_to_id("ð")  # 0xF0, the first of four bytes
+    decoder = front_end.decoder()
+    assert decoder.push(first_byte) == "" and decoder.flush() == "\ufffd"
+
+
+def test_special_tokens_and_unknown_ids_give_no_text(front_end: FrontEnd) -> None:
+    decoder = front_end.decoder()
+    assert [decoder.push(index) for index in (front_end.im_start, front_end.im_end, front_end.audio, 10**6)] == [""] * 4
+    assert decoder.flush() == ""
+
+
+def test_a_special_token_between_the_bytes_of_a_character_does_not_break_it(front_end: FrontEnd, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("𒀀", add_special_tokens=False).ids
+    assert len(ids) > 1
+    decoder = front_end.decoder()
+    assert "".join(map(decoder.push, [ids[0], front_end.im_end, *ids[1:]])) == "𒀀"
+
+
+def test_an_added_token_with_a_space_stands_for_itself() -> None:
+    from tokenizers import AddedToken, decoders, models
+
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken("<a b>", special=False)])
+    decoder = IncrementalDecoder(tokenizer, frozenset())
+    assert decoder.push(1) + decoder.push(0) == tokenizer.decode([1, 0]) == "<a b>a"

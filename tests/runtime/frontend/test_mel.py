@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from antiphon.runtime.frontend.mel import MelSettings, log_mel, mel_filters
+
+
+def speech_like(samples: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    time = np.arange(samples) / 16000
+    voice = sum(np.sin(2 * np.pi * 140 * k * time + k) / k for k in range(1, 20)) * (1 + np.sin(2 * np.pi * 3 * time))
+    return (0.05 * voice + 0.003 * generator.standard_normal(samples)).astype(np.float32)
+
+
+def reference(clips: list[np.ndarray], numpy_backend: bool) -> list[np.ndarray]:
+    transformers = pytest.importorskip("transformers")
+    extractor = transformers.WhisperFeatureExtractor(feature_size=128)
+    if numpy_backend:
+        extractor._torch_extract_fbank_features = extractor._np_extract_fbank_features
+    found = extractor(clips, sampling_rate=16000, padding=True, truncation=False, return_attention_mask=True)
+    return [features[:, mask.astype(bool)] for features, mask in zip(np.asarray(found["input_features"]), np.asarray(found["attention_mask"]), strict=True)]
+
+
+LENGTHS = [(16000,), (16001,), (15999, 40000), (40001, 8000, 7777), (400, 159), (700,)]
+
+
+@pytest.mark.parametrize("numpy_backend", [True, False], ids=["numpy", "torch"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_log_mel_equals_the_reference_extractor(lengths: tuple[int, ...], numpy_backend: bool) -> None:
+    clips = [speech_like(samples, seed) for seed, samples in enumerate(lengths)]
+    ours, theirs = log_mel(clips, MelSettings()), reference(clips, numpy_backend)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == np.float32 and mine.shape == other.shape
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
+
+
+def test_filters_equal_librosa() -> None:
+    librosa = pytest.importorskip("librosa")
+    expected = librosa.filters.mel(sr=16000, n_fft=400, n_mels=128, dtype=np.float64)
+    np.testing.assert_allclose(mel_filters(MelSettings()), expected, rtol=0, atol=1e-9)
+
+
+def test_silence_gives_one_constant() -> None:
+    (features,) = log_mel([np.zeros(1600, np.float32)], MelSettings())
+    assert features.shape == (128, 10) and np.all(features == np.float32(-1.5))
+
+
+def test_a_clip_shorter_than_a_window_still_gives_frames() -> None:
+    (features,) = log_mel([speech_like(30)], MelSettings())
+    assert features.shape == (128, 1) and np.isfinite(features).all()
+
+
+def test_long_audio_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from antiphon.runtime.frontend import mel
+
+    clip = speech_like(48000)
+    (whole,) = log_mel([clip], MelSettings())
+    monkeypatch.setattr(mel, "FRAMES_PER_BLOCK", 7)
+    np.testing.assert_allclose(log_mel([clip], MelSettings())[0], whole, rtol=0, atol=1e-6)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.frontend import video
+from antiphon.runtime.frontend.image import VisionSettings
+from antiphon.runtime.frontend.messages import VideoPart
+from antiphon.runtime.frontend.video import frames_shown, read_video
+
+pytest.importorskip("PIL.Image")
+RAW = VisionSettings(16, 2, 2, 1, 10**6, (0, 0, 0), (1, 1, 1), rescale_factor=1.0)
+
+
+def grey_film(path: Path, frames: int = 20, rate: int = 10, size: int = 64, sound: bool = False, channels: str = "stereo") -> Path:
+    """A film whose frame k is of the even grey 10 + 10 * k, with a tone as long as it is."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg4", rate=rate, options={"qscale": "1"})
+        stream.width = stream.height = size
+        stream.pix_fmt, stream.bit_rate, stream.gop_size = "yuv420p", 4_000_000, 1
+        track = output.add_stream("aac", rate=48000, layout=channels) if sound else None
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.full((size, size, 3), 10 + 10 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        if track is not None:
+            time = np.arange(48000 * frames // rate) / 48000
+            columns = 2 if channels == "stereo" else 1
+            tone = np.repeat((np.sin(2 * np.pi * 440 * time) * 12000).astype(np.int16), columns)[None]
+            sounding = av.AudioFrame.from_ndarray(tone, format="s16", layout=channels)
+            sounding.sample_rate = 48000
+            for packet in (*track.encode(sounding), *track.encode(None)):
+                output.mux(packet)
+    return path
+
+
+def greys(patches: np.ndarray) -> list[int]:
+    """The number of the film's frame that each frame of the patches shows."""
+    by_frame = patches.reshape(len(patches), -1, 3, 2, 256).mean(axis=(1, 2, 4))
+    return ((by_frame.reshape(-1) - 10) / 10).round().astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected", "seconds"),
+    [(2.0, [0, 5, 10, 15], 1.0), (1.0, [0, 10], 2.0), (3.0, [0, 3, 6, 10, 13, 16], 2 / 3), (10.0, [*range(20)], 0.2), (20.0, [k // 2 for k in range(40)], 0.1)],
+)
+def test_a_file_is_sampled_by_time(tmp_path: Path, rate: float, expected: list[int], seconds: float) -> None:
+    path = grey_film(tmp_path / "a.mp4")
+    found = read_video(VideoPart(str(path)), RAW, rate, use_audio=False, audio_rate=16000)
+    assert greys(found.patches) == expected and found.grid == (len(expected) // 2, 4, 4)
+    assert found.seconds_per_grid == pytest.approx(seconds) and found.audio is None
+
+
+def test_a_video_shorter_than_a_temporal_patch_is_sampled_more_densely(tmp_path: Path) -> None:
+    path = grey_film(tmp_path / "a.mp4", frames=4)
+    found = read_video(VideoPart(path), RAW, 2.0, use_audio=False, audio_rate=16000)
+    assert greys(found.patches) == [0, 2] and found.grid[0] == 1
+
+
+def test_a_video_of_one_frame_repeats_it(tmp_path: Path) -> None:
+    found = read_video(VideoPart(grey_film(tmp_path / "a.mp4", frames=1)), RAW, 2.0, use_audio=False, audio_rate=16000)
+    assert greys(found.patches) == [0, 0]
+
+
+def test_a_long_video_is_sampled_more_sparsely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "MOST_FRAMES", 4)
+    found = read_video(VideoPart(grey_film(tmp_path / "a.mp4")), RAW, 10.0, use_audio=False, audio_rate=16000)
+    assert greys(found.patches) == [0, 5, 10, 15] and found.seconds_per_grid == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("channels", ["mono", "stereo"])
+def test_the_audio_track_is_read_when_asked(tmp_path: Path, channels: str) -> None:
+    path = grey_film(tmp_path / "a.mp4", sound=True, channels=channels)
+    found = read_video(VideoPart(path), RAW, 2.0, use_audio=True, audio_rate=16000)
+    assert found.audio is not None and found.audio.dtype == np.float32 and abs(len(found.audio) - 32000) < 1200
+    spectrum = np.abs(np.fft.rfft(found.audio[4000:20000]))
+    assert np.argmax(spectrum) == 440
+
+
+def test_a_silent_video_has_no_audio(tmp_path: Path) -> None:
+    assert read_video(VideoPart(grey_film(tmp_path / "a.mkv")), RAW, 2.0, use_audio=True, audio_rate=16000).audio is None
+
+
+def test_an_array_is_taken_frame_by_frame_at_its_own_rate() -> None:
+    frames = np.stack([np.full((32, 64, 3), 10 + 10 * index, np.uint8) for index in range(5)])
+    found = read_video(VideoPart(frames, fps=4.0), RAW, 2.0, use_audio=False, audio_rate=16000)
+    assert found.grid == (3, 2, 4) and found.seconds_per_grid == 0.5
+    assert greys(found.patches) == [0, 1, 2, 3, 4, 4]
+
+
+def test_patches_follow_the_reference_layout() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8)
+    settings = VisionSettings(16, 2, 2, 1, 10**6, (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
+    found = read_video(VideoPart(frames), settings, 2.0, use_audio=False, audio_rate=16000)
+    pixels = (np.concatenate([frames, frames[-1:]]) / 255 - settings.image_mean) / settings.image_std
+    # Written out from Qwen2VLVideoProcessor.patchify: which pixel stands at [time, patch, dim].
+    for time, patch, dim in np.random.default_rng(1).integers(0, (2, 24, 1536), (300, 3)):
+        block, inside = divmod(patch, 4)
+        row, column = block // 3 * 2 + inside // 2, block % 3 * 2 + inside % 2
+        channel, rest = divmod(dim, 2 * 256)
+        frame, (y, x) = time * 2 + rest // 256, divmod(rest % 256, 16)
+        assert found.patches[time, patch, dim] == pytest.approx(pixels[frame, row * 16 + y, column * 16 + x, channel], abs=1e-5)
+
+
+def test_frames_are_shown_until_the_next_when_the_rate_varies() -> None:
+    frames = [SimpleNamespace(time=time) for time in (5.0, 5.1, 6.0, 6.2)]
+    shown = [frame.time for frame in frames_shown(frames, 2.0, 0.1)]
+    assert shown == [5.0, 5.1, 6.0]
+
+
+def test_frames_without_time_stamps_follow_each_other_at_the_average_rate() -> None:
+    frames = [SimpleNamespace(time=None, number=number) for number in range(6)]
+    assert [frame.number for frame in frames_shown(frames, 2.0, 0.25)] == [0, 2, 4]
+
+
+def test_bad_videos_raise_one_sentence(tmp_path: Path) -> None:
+    text, sound = tmp_path / "a.mp4", tmp_path / "a.wav"
+    text.write_text("no video at all")
+    pytest.importorskip("soundfile").write(sound, np.zeros(1600), 16000)
+    for part, sentence in [
+        (VideoPart(text), "cannot be read as video"),
+        (VideoPart(sound), "holds no video track"),
+        (VideoPart(np.zeros((4, 4, 3), np.uint8)), "expected uint8"),
+        (VideoPart(np.zeros((2, 4, 4, 3), np.float32)), "expected uint8"),
+        (VideoPart(np.zeros((2, 32, 32, 3), np.uint8), use_audio=True), "array has no audio track"),
+    ]:
+        with pytest.raises(AntiphonError, match=sentence):
+            read_video(part, RAW, 2.0, use_audio=bool(part.use_audio), audio_rate=16000)
