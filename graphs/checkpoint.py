@@ -83,7 +83,7 @@ class Checkpoint:
         buffer = np.empty(tensor.end - tensor.begin, dtype=np.uint8)
         filled = 0
         for block in _blocks(tensor):
-            buffer[filled : filled + len(block)] = block
+            buffer[filled : filled + len(block)] = np.frombuffer(block, dtype=np.uint8)
             filled += len(block)
         if tensor.dtype in INTEGER_TYPES:
             return buffer.view(INTEGER_TYPES[tensor.dtype]).reshape(tensor.shape)
@@ -107,13 +107,13 @@ class Checkpoint:
         return tensor
 
 
-def _blocks(tensor: StoredTensor) -> Iterator[np.ndarray]:
-    """The stored bytes of `tensor` as uint8 arrays, each valid until the next; the file is opened for this read alone."""
-    block = np.empty(min(BLOCK_BYTES, tensor.end - tensor.begin), dtype=np.uint8)
+def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
+    """The stored bytes of `tensor` in blocks, each valid until the next; the file is opened for this read alone."""
+    block = memoryview(bytearray(min(BLOCK_BYTES, tensor.end - tensor.begin)))
     with open(tensor.shard, "rb", buffering=0) as file:
         position = file.seek(tensor.begin)
         while position < tensor.end:
-            count = file.readinto(memoryview(block)[: min(len(block), tensor.end - position)])
+            count = file.readinto(block[: min(len(block), tensor.end - position)])
             if not count:
                 raise AntiphonError(f"{tensor.shard} ended while it was being read; something shortened the file, {REPAIR}.")
             position += count

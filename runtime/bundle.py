@@ -114,6 +114,13 @@ class Manifest:
         """Whether the bundle holds the stages of speech."""
         return {"talker", "predictor", "code2wav"} <= self.stages.keys()
 
+    def id(self, name: str) -> int:
+        """The special id `name`. Raises AntiphonError where the manifest lacks it."""
+        value = self.ids.get(name)
+        if not isinstance(value, int):
+            raise AntiphonError(f"The manifest has no single id {name!r} (found {value!r}); build the bundle again.")
+        return value
+
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write `manifest.json` into `folder`, readable by people: one short list a line."""
@@ -175,7 +182,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         _expect(isinstance(value, dict), where, "an object", value)
         hints = typing.get_type_hints(kind)
         given = {}

@@ -38,14 +38,22 @@ class Conversation:
         self._turn_is_open = False  # the last answer's turn has no end in the context yet
 
     def append(
-        self, messages: Sequence[Any] | None = None, *, audio: Any = None, image: Any = None, video: Any = None, text: str | None = None,
-        sample_rate: int = 16000, use_audio_in_video: bool = False, video_fps: float = 2.0,
+        self,
+        messages: Sequence[Any] | None = None,
+        *,
+        audio: Any = None,
+        image: Any = None,
+        video: Any = None,
+        text: str | None = None,
+        sample_rate: int = 16000,
+        use_audio_in_video: bool = False,
+        video_fps: float = 2.0,
     ) -> None:
         """Add turns and prefill them before the call returns, so that a later reply starts at once.
 
         Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order; `sample_rate` in hertz is
         that of audio given as an array. Raises AntiphonError for bad input, a full context, or while a reply is in flight.
-        """  # fmt: skip
+        """
         self._enter()
         try:
             options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
@@ -77,11 +85,13 @@ class Conversation:
         media = {"use_audio_in_video": options.use_audio_in_video, "video_fps": options.video_fps}
         ending: list[int] = []
         if not self._begun:
-            prompt = front_end.prompt([*self._opening, *messages] if self._opening else messages, add_generation_prompt=add_generation_prompt, **media)
+            whole = [*self._opening, *messages] if self._opening and isinstance(messages, list | tuple) else messages
+            prompt = front_end.prompt(whole, add_generation_prompt=add_generation_prompt, **media)
         else:
             prompt = front_end.continuation(messages, add_generation_prompt=add_generation_prompt, **media)
             if self._turn_is_open:
                 ending = [*context.unfed, *front_end.turn_end.tolist()]
+        self._omni.thinker.check_stages(prompt.calls)
         self._omni.thinker.check_room(context, context.waiting_tokens + len(ending) + len(prompt.token_ids))
         if ending:
             context.queue_text(ending)
@@ -93,13 +103,12 @@ class Conversation:
         """Start the workers; `with_generation_prompt`: the queued prompt already opens the answer."""
         omni, context = self._omni, self._context
         choices = choose(options, omni.manifest, self._voice)
-        ids = omni.manifest.ids
-        opening = [] if with_generation_prompt else [ids["im_start"], ids["assistant"], ids["newline"]]
+        opening = [] if with_generation_prompt else [omni.manifest.id(name) for name in ("im_start", "assistant", "newline")]
         omni.thinker.check_room(context, context.waiting_tokens + len(opening))
         speech = None if choices.voice is None else self._speech(choices)
         omni.admit()
         if opening:
-            context.queue_text(opening)  # type: ignore[arg-type]
+            context.queue_text(opening)
         self._turn_is_open, self._answered = True, True
         try:
             stream = ReplyStream(Plan(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, self._end))
@@ -119,9 +128,7 @@ class Conversation:
 
         def make_prompt(first_token: int) -> TalkerPrompt:
             prompt_ids = list(context.token_ids)[: context.answer_row]
-            return talker_prompt(
-                prompt_ids, context.hidden_rows, hidden_size, context.media, manifest.ids, choices.voice, first_token, omni.front_end
-            )  # fmt: skip
+            return talker_prompt(prompt_ids, context.hidden_rows, hidden_size, context.media, manifest.ids, choices.voice, first_token, omni.front_end)
 
         return Speech(
             make_talker=lambda prompt, priority: Talker(
@@ -129,10 +136,10 @@ class Conversation:
             ),
             make_prompt=make_prompt,
             make_vocoder=lambda priority: Vocoder(omni.engines["code2wav"], omni.turns, priority),
-            end_id=int(manifest.ids["tts_eos"]),  # type: ignore[arg-type]
+            end_id=manifest.id("tts_eos"),
             schedule=choices.schedule,
             max_frames=choices.max_frames,
-        )  # fmt: skip
+        )
 
     def _enter(self) -> None:
         self._omni.check_open()

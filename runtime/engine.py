@@ -20,6 +20,7 @@ from .sessions import make_session
 from .states import StateSet
 
 _KEPT_SHAPES = 6  # bindings kept per stream and stage: decode and the latest prefills
+_KEPT_BYTES = 2**24  # a binding with larger arrays (long audio, big images) is made anew each time
 
 
 class Engine(Protocol):
@@ -56,12 +57,14 @@ class OnnxEngine:
         cache: Any = self._idle if states is None else states.cache.setdefault(id(self), OrderedDict())
         try:
             binding = cache[signature].pop()  # list.pop is atomic: two threads never share a binding
+            cache.move_to_end(signature)
         except (KeyError, IndexError):
             binding = _Binding(self._session, self.entry, feeds, states, wanted)
         result = binding.run(self._session, feeds)
         if states is not None:
             states.flip()
-        cache.setdefault(signature, []).append(binding)
+        if binding.bytes <= _KEPT_BYTES:
+            cache.setdefault(signature, []).append(binding)
         while len(cache) > _KEPT_SHAPES:
             try:
                 cache.popitem(last=False)
@@ -99,15 +102,18 @@ class _Binding:
                 self._io.bind_ortvalue_input(f"past.{state.name}", value)
                 self._io.bind_ortvalue_output(f"present.{state.name}", value if present is past else self._value(present))
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the bound inputs and outputs; states belong to the stream."""
+        return sum(array.nbytes for array in (*self._inputs.values(), *self._outputs.values()) if array is not None)
+
     def run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name, array in self._inputs.items():
             array[...] = feeds[name]
         session.run_with_iobinding(self._io)
         fetched: list[Any] = self._io.get_outputs() if any(array is None for array in self._outputs.values()) else []
         # outputs come in the order of binding, so those allocated by the library are found by place
-        return {
-            name: (fetched[place].numpy() if array is None else array).copy() for place, (name, array) in enumerate(self._outputs.items())
-        }  # fmt: skip
+        return {name: (fetched[place].numpy() if array is None else array).copy() for place, (name, array) in enumerate(self._outputs.items())}
 
     def _value(self, array: np.ndarray) -> onnxruntime.OrtValue:
         value = onnxruntime.OrtValue.ortvalue_from_numpy(array)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Manifest, check_hashes as check_all_hashes, read_manifest
+from .bundle import Manifest, read_manifest
+from .bundle import check_hashes as check_all_hashes
 from .conversation import Conversation
 from .engine import Engine, OnnxEngine
 from .errors import AntiphonError
@@ -29,7 +30,11 @@ DEFAULT_SAMPLE_RATE = 24000
 
 
 def load(
-    bundle_path: str | Path, max_streams: int = 4, threads: int | None = None, check_hashes: bool = False, prefill_chunk: int = 512,
+    bundle_path: str | Path,
+    max_streams: int = 4,
+    threads: int | None = None,
+    check_hashes: bool = False,
+    prefill_chunk: int = 512,
     admission_seconds: float | None = None,
 ) -> Omni:
     """Load the bundle at `bundle_path`. The result is a context manager.
@@ -38,7 +43,7 @@ def load(
     then raises. `threads` of the one pool that all engines of the process share (default: ANTIPHON_THREADS, else all cores); it is fixed
     by the first load. `check_hashes` reads every file and compares its SHA-256. `prefill_chunk`: the most prompt tokens of one run.
     Raises AntiphonError in one sentence for anything that does not fit.
-    """  # fmt: skip
+    """
     folder = Path(bundle_path)
     manifest = read_manifest(folder, TARGET)
     if check_hashes:
@@ -58,10 +63,15 @@ class Omni:
     """Engines and front end of one bundle, shared by all its conversations; made by `load`. Safe to use from several threads."""
 
     def __init__(
-        self, manifest: Manifest, engines: Mapping[str, Engine], front_end: Any, max_streams: int = 4, prefill_chunk: int = 512,
+        self,
+        manifest: Manifest,
+        engines: Mapping[str, Engine],
+        front_end: Any,
+        max_streams: int = 4,
+        prefill_chunk: int = 512,
         admission_seconds: float | None = None,
     ) -> None:
-        """`front_end`: a FrontEnd. See `load` for the rest."""  # fmt: skip
+        """`front_end`: a FrontEnd. See `load` for the rest."""
         if "thinker" not in engines:
             raise AntiphonError("The bundle has no stage thinker; build it again.")
         self.manifest, self.engines, self.front_end = manifest, engines, front_end
@@ -109,16 +119,17 @@ class Omni:
             while (event := await loop.run_in_executor(executor, next, stream, None)) is not None:
                 yield event
         finally:
-            # also when the task was cancelled while the stream was still being opened
-            opening.add_done_callback(_cancel_result)
-            executor.submit(_close_result, opening)
+            opening.add_done_callback(_cancel_result)  # also when the task was cancelled while the stream waits for a place
+            closing = executor.submit(_close_result, opening)
             executor.shutdown(wait=False)
+            if opening.done():
+                await asyncio.shield(asyncio.wrap_future(closing))
 
     def close(self) -> None:
-        """Stop all replies in flight and refuse new ones."""
+        """Stop all replies in flight, wait until their workers have ended, and refuse new ones."""
         self._closed = True
         for stream in list(self._streams):
-            stream.cancel()
+            stream.close()
 
     def __enter__(self) -> Omni:
         return self

@@ -15,6 +15,8 @@ from .sampling import SamplingParameters, check_seed
 from .vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
+DEFAULT_MAX_TEXT_TOKENS = 1024
+"""Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +80,34 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None 
     _check_count("max_text_tokens", options.max_text_tokens)
     _check_count("max_frames", options.max_frames)
     thinker = _sampling(
-        manifest, "thinker", temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, repetition_penalty=options.repetition_penalty,
-        max_tokens=options.max_text_tokens, min_tokens=options.min_text_tokens,
-    )  # fmt: skip
+        manifest,
+        "thinker",
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        repetition_penalty=options.repetition_penalty,
+        max_tokens=options.max_text_tokens,
+        min_tokens=options.min_text_tokens,
+    )
     talker = _sampling(
-        manifest, "talker", temperature=options.talker_temperature, top_k=options.talker_top_k, top_p=options.talker_top_p,
+        manifest,
+        "talker",
+        temperature=options.talker_temperature,
+        top_k=options.talker_top_k,
+        top_p=options.talker_top_p,
         repetition_penalty=options.talker_repetition_penalty,
-    )  # fmt: skip
-    predictor = _sampling(
-        manifest, "predictor", temperature=options.predictor_temperature, top_k=options.predictor_top_k, top_p=options.predictor_top_p
-    )  # fmt: skip
+    )
+    predictor = _sampling(manifest, "predictor", temperature=options.predictor_temperature, top_k=options.predictor_top_k, top_p=options.predictor_top_p)
+    if thinker.max_tokens is None:
+        thinker = dataclasses.replace(thinker, max_tokens=DEFAULT_MAX_TEXT_TOKENS)
     if options.greedy:
         thinker, talker = thinker.greedy(), talker.greedy()
     if talker.temperature == 0:  # the predictor follows the Talker, as in HF
         predictor = predictor.greedy()
-    voice = find_voice(manifest, options.voice or default_voice) if speaks(options, manifest) else None
+    wanted = default_voice if options.voice is None else options.voice
+    voice = find_voice(manifest, wanted) if wanted is not None or speaks(options, manifest) else None
+    if not speaks(options, manifest):
+        voice = None
     return Choices(thinker, talker, predictor, int(options.seed), voice, options.max_frames, check_schedule(options.packet_schedule))
 
 
@@ -111,7 +126,7 @@ def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
 def find_voice(manifest: Manifest, name: str | None) -> int:
     """The codec id of voice `name`, or of the default. Raises AntiphonError that lists the voices."""
     voices = {known.lower(): row for known, row in manifest.voices.items()}
-    wanted = manifest.default_voice if name is None else name
+    wanted = (manifest.default_voice or next(iter(manifest.voices), None)) if name is None else name
     row = voices.get(wanted.lower()) if isinstance(wanted, str) else None
     if row is None:
         raise AntiphonError(f"There is no voice {wanted!r}; the bundle's voices are {', '.join(sorted(manifest.voices)) or 'none'}.")

@@ -223,15 +223,18 @@ class Workers:
 
         frames, steps = len(self._codes), self._step_seconds
         return Timings(
-            time_to_first_token=since("token"), time_to_first_frame=since("frame"), time_to_first_audio=since("audio"),
+            time_to_first_token=since("token"),
+            time_to_first_frame=since("frame"),
+            time_to_first_audio=since("audio"),
             prefill_tokens=self._prefill_tokens,
             seconds_per_token=sum(steps) / len(steps) if steps else None,
             seconds_per_frame=self._talker_seconds / (frames - 1) if frames > 1 else None,
             seconds_per_vocoder_frame=self._vocoder_seconds / frames if frames else None,
             total=time.perf_counter() - self._plan.began,
             audio_seconds=self._samples / self._sample_rate if self._sample_rate else 0.0,
-            underruns=self._underruns, text_waits=self._text_waits,
-        )  # fmt: skip
+            underruns=self._underruns,
+            text_waits=self._text_waits,
+        )
 
 
 class ReplyStream:

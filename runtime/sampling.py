@@ -108,11 +108,11 @@ class SamplingParameters:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool) and math.isfinite(float(value))
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _expect(name: str, value: object, holds: bool, expected: str) -> None:

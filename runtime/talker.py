@@ -22,14 +22,22 @@ class Talker:
     """One answer's speech, as a FrameSource of `aria.speak`. Frames are a function of prompt, text and seed alone."""
 
     def __init__(
-        self, engines: Mapping[str, Engine], manifest: Manifest, turns: Turns, make_prompt: Callable[[int], TalkerPrompt],
-        sampling: SamplingParameters, predictor_sampling: SamplingParameters, seed: int, priority: Callable[[], int], chunk: int = 512,
+        self,
+        engines: Mapping[str, Engine],
+        manifest: Manifest,
+        turns: Turns,
+        make_prompt: Callable[[int], TalkerPrompt],
+        sampling: SamplingParameters,
+        predictor_sampling: SamplingParameters,
+        seed: int,
+        priority: Callable[[], int],
+        chunk: int = 512,
     ) -> None:
         """`make_prompt` gets the first text id. `priority` is asked before every run and may raise to stop. `sampling.min_tokens`
-        frames come before the end is allowed, at least one: an answer with text never has empty speech."""  # fmt: skip
+        frames come before the end is allowed, at least one: an answer with text never has empty speech."""
         self._talker, self._predictor, self._turns = engines["talker"], engines["predictor"], turns
         self._make_prompt, self._priority, self._chunk = make_prompt, priority, chunk
-        self._pad, self._end = int(manifest.ids["tts_pad"]), int(manifest.ids["codec_eos"])  # type: ignore[arg-type]
+        self._pad, self._end = manifest.id("tts_pad"), manifest.id("codec_eos")
         self.context_limit = int(manifest.constants["talker_context"])
         self._states = StateSet(self._talker.entry.states, limit=self.context_limit)
         shapes = {spec.name: spec.shape for spec in self._talker.entry.inputs}
@@ -45,6 +53,7 @@ class Talker:
         predictor_feeds = predictor_sampling.feeds(1)
         self._predictor_feeds = {"code0": np.zeros(1, np.int64), **{name: predictor_feeds[name] for name in ("temperature", "top_k", "top_p")}}
         self._frame_row: np.ndarray | None = None
+        self._step_feeds: dict[str, np.ndarray] = {}
         self._position = 0.0
         self._frames = 0
         self.ended = False

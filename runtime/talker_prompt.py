@@ -47,14 +47,20 @@ def user_rows(token_ids: np.ndarray, ids: Mapping[str, Any]) -> np.ndarray:
 
 
 def talker_prompt(
-    token_ids: Sequence[int], hidden_rows: Mapping[int, np.ndarray], hidden_size: int, media: Sequence[Any], ids: Mapping[str, Any],
-    voice: int, first_token: int, front_end: TalkerPositions,
+    token_ids: Sequence[int],
+    hidden_rows: Mapping[int, np.ndarray],
+    hidden_size: int,
+    media: Sequence[Any],
+    ids: Mapping[str, Any],
+    voice: int,
+    first_token: int,
+    front_end: TalkerPositions,
 ) -> TalkerPrompt:
     """All user turns of the conversation, then the nine rows that open the answer.
 
     `token_ids`: the Thinker's prompt of all turns. `hidden_rows`: tapped Thinker rows of its multimodal tokens, by row, each
     [hidden_size]. `voice`: codec id of the speaker. `first_token`: the first text id of the answer.
-    """  # fmt: skip
+    """
     history = np.asarray(token_ids, np.int64)
     rows = user_rows(history, ids)
     user_ids = history[rows]

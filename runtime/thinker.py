@@ -106,6 +106,12 @@ class Thinker:
         if rows >= self.context_limit:
             raise AntiphonError(f"The conversation has {rows} tokens, the model's context holds {self.context_limit} and needs room to answer; shorten it.")
 
+    def check_stages(self, calls: Sequence[EncoderCall]) -> None:
+        """Raise AntiphonError when an encoder that `calls` need is not in the bundle."""
+        for call in calls:
+            if call.stage not in self._engines:
+                raise AntiphonError(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
+
     def prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None) -> int:
         """Feed what waits in `context`; returns the id sampled after the last token with the sampling inputs `draw`.
 
@@ -228,8 +234,6 @@ class Thinker:
         offset = 0
         for segment in segments:
             for call in segment.calls:
-                if call.stage not in self._engines:
-                    raise AntiphonError(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
                 check()
                 with self._turns.take(NORMAL):
                     outputs = self._engines[call.stage].run(call.feeds)
@@ -270,4 +274,3 @@ class _Features:
             first, last = np.searchsorted(deep_index, (start, end))
             feeds |= {"deepstack": deep_rows[:, first:last], "deepstack_index": deep_index[first:last] - start}
         return feeds
-

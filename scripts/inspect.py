@@ -36,7 +36,7 @@ def inspect(
 
 def state_bytes(stage: StageEntry) -> tuple[int, int]:
     """Bytes of the states of one stream: the fixed part, and what each further row of the cache takes."""
-    fixed = sum(_bytes(state, 1) for state in stage.states if "capacity" not in state.shape)
+    fixed = sum(2 * _bytes(state, 1) for state in stage.states if "capacity" not in state.shape)  # two of each: read and written in turns
     growing = sum(_bytes(state, 1) for state in stage.states if "capacity" in state.shape)
     return fixed, growing
 
@@ -73,7 +73,8 @@ def _print_facts(manifest: Manifest) -> None:
         ("schema", str(manifest.schema_version)),
         ("files", f"{len(manifest.hashes)}, {size(sum(entry.bytes for entry in manifest.hashes.values()))}"),
     ]
-    print_table("", ("what", "value"), facts)
+    for name, value in facts:
+        print(f"{name}: {value}")
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -53,13 +53,13 @@ def run(
 
     options: dict[str, Any] = {"greedy": greedy, "seed": seed, "max_text_tokens": max_text_tokens, "max_frames": max_frames}
     options |= {"use_audio_in_video": use_audio_in_video} if not is_chat else {}
-    printer = JsonPrinter() if json else TextPrinter()
     with load(bundle, max_streams=1) as omni:
         if output is not None and not omni.manifest.speaks:
             raise AntiphonError(f"{bundle} holds no speech stages, so nothing can go to --output; leave it out.")
         speaks = omni.manifest.speaks and not text_only
         options |= {"voice": voice} if speaks else {"modalities": ("text",)}
         target = (output or DEFAULT_OUTPUT) if speaks else None
+        printer = JsonPrinter() if json else TextPrinter()
         if is_chat:
             from .chat import chat
 

@@ -79,13 +79,13 @@ def _training_text() -> Iterator[str]:
 
 def token_ids(tokenizer: Tokenizer) -> TokenIds:
     """The ids a configuration needs; the vocabulary is padded to a multiple of 64 as published checkpoints do."""
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-    for role in ROLES:
-        encoded = tokenizer.encode(role, add_special_tokens=False).ids
-        assert len(encoded) == 1, role
-        ids[role] = encoded[0]
+    ids: dict[str, int] = {}
+    for token in (*SPECIAL_TOKENS, *ROLES):
+        encoded = tokenizer.encode(token, add_special_tokens=False).ids
+        assert len(encoded) == 1, token
+        ids[token] = encoded[0]
     size = tokenizer.get_vocab_size()
-    special = set(ids[token] for token in SPECIAL_TOKENS)
+    special = {ids[token] for token in SPECIAL_TOKENS}
     texts = ((i, tokenizer.decode([i])) for i in range(size) if i not in special)
     readable = tuple(i for i, text in texts if text.strip() and text.strip().isprintable() and "\ufffd" not in text)
     return TokenIds(ids, readable, size, -(-size // PADDED_TO) * PADDED_TO)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -84,9 +82,7 @@ class Code2Wav(nn.Module):
         self.norm = nn.Parameter(torch.empty(hidden))
         self.upsampling = nn.ModuleList(UpsamplingBlock(hidden, ratio) for ratio in config.upsampling_ratios)
         self.decoder_input = CausalConvolution(hidden, config.decoder_dim, KERNEL)
-        self.decoder = nn.ModuleList(
-            DecoderBlock(config.decoder_dim >> index, config.decoder_dim >> (index + 1), stride) for index, stride in enumerate(rates)
-        )
+        self.decoder = nn.ModuleList(DecoderBlock(config.decoder_dim >> index, config.decoder_dim >> (index + 1), stride) for index, stride in enumerate(rates))
         self.output_activation = SnakeBeta(config.decoder_dim >> len(rates))
         self.output = CausalConvolution(config.decoder_dim >> len(rates), 1, KERNEL)
 
@@ -110,13 +106,14 @@ class Code2Wav(nn.Module):
             x = layer(x, rotary, visible, tape)
         x = functional.rms_norm(x, (config.hidden_size,), self.norm, config.rms_norm_eps)
         rate = 1
-        for block in self.upsampling:
-            x, rate = block(x, tape), rate * block.ratio
+        for block, ratio in zip(self.upsampling, config.upsampling_ratios, strict=True):
+            x = block(x, tape)
+            rate *= ratio
         x = self.decoder_input(x.transpose(1, 2), tape)  # from here [batch, channels, columns]
         mask = None
-        for index, block in enumerate(self.decoder):
-            rate *= block.stride
-            mask = started(past_length, frames, rate, delay_after(config.upsample_rates[: index + 1]))
+        for index, block in enumerate(self.decoder, start=1):
+            rate *= config.upsample_rates[index - 1]
+            mask = started(past_length, frames, rate, delay_after(config.upsample_rates[:index]))
             x = block(x, mask, tape)
         audio = self.output(self.output_activation(x), tape).clamp(-1.0, 1.0)
         return masked(audio, mask)[:, 0], *tape.present
@@ -208,7 +205,6 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
         self.activation = SnakeBeta(in_channels)
         self.transposed = TransposedConvolution(in_channels, out_channels, stride)
         self.units = nn.ModuleList(ResidualUnit(out_channels, dilation) for dilation in DILATIONS)
@@ -294,9 +290,9 @@ def _check(config: Code2WavConfig) -> None:
         if not condition:
             raise AntiphonError(f"code2wav_config: {sentence}; correct config.json.")
 
-    hidden, heads = config.hidden_size, config.num_attention_heads
+    hidden, heads, key_value_heads = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
     expect(hidden % (2 * heads) == 0, f"hidden_size is {hidden}, expected a multiple of twice num_attention_heads ({heads})")
-    expect(heads % config.num_key_value_heads == 0, f"num_attention_heads is {heads}, expected a multiple of num_key_value_heads ({config.num_key_value_heads})")
+    expect(heads % key_value_heads == 0, f"num_attention_heads is {heads}, expected a multiple of num_key_value_heads ({key_value_heads})")
     expect(config.sliding_window >= 2, f"sliding_window is {config.sliding_window}, expected 2 or more")
     halvings = 2 ** len(config.upsample_rates)
     expect(config.decoder_dim % halvings == 0, f"decoder_dim is {config.decoder_dim}, expected a multiple of {halvings}, halved once per upsample rate")

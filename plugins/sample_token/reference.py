@@ -6,8 +6,14 @@ import numpy as np
 
 
 def sample_token(
-    logits: np.ndarray, noise: np.ndarray, temperature: np.ndarray, top_k: np.ndarray, top_p: np.ndarray, repetition_penalty: np.ndarray,
-    penalised: np.ndarray, suppressed: np.ndarray,
+    logits: np.ndarray,
+    noise: np.ndarray,
+    temperature: np.ndarray,
+    top_k: np.ndarray,
+    top_p: np.ndarray,
+    repetition_penalty: np.ndarray,
+    penalised: np.ndarray,
+    suppressed: np.ndarray,
 ) -> np.ndarray:
     """One id per row, computed in the dtype of `logits` (give float64 for a reference).
 
@@ -15,10 +21,8 @@ def sample_token(
     [rows], 0 for off; top_p [rows], 1 for off; repetition_penalty [rows] divides positive and multiplies other logits of the ids
     `penalised` bool [rows, vocab]; ids `suppressed` bool [rows, vocab] are never taken, at least one must be free. Returns int64 [rows].
     Source: the logits processors of HF generate, in their order; then the inverse of the cumulative distribution in id order.
-    """  # fmt: skip
-    rows = [
-        _sample_row(*arguments) for arguments in zip(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, strict=True)
-    ]  # fmt: skip
+    """
+    rows = [_sample_row(*arguments) for arguments in zip(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, strict=True)]
     return np.array(rows, np.int64)
 
 

@@ -13,6 +13,9 @@ import soxr
 from ..errors import AntiphonError, missing_extra
 from .media_source import resolve_source
 
+BLOCK_SAMPLES = 2**20
+"""Samples read at a time: a broken header that claims terabytes must not reserve them."""
+
 MOST_CHANNELS = 64
 """More columns than this are samples, not channels: the array is then the wrong way round."""
 
@@ -59,7 +62,11 @@ def _array(samples: np.ndarray) -> np.ndarray:
 def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:
     """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
     try:
-        return soundfile.read(io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            blocks = []
+            while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+                blocks.append(block)
+            return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), int(file.samplerate)
     except (soundfile.LibsndfileError, RuntimeError):
         pass
     track = read_audio_track(source)
@@ -75,7 +82,7 @@ def read_audio_track(source: Path | bytes) -> tuple[np.ndarray, int] | None:
     except ImportError:
         raise missing_extra("av", "media", f"Reading audio from {describe(source)}") from None
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]

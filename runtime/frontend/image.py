@@ -38,7 +38,7 @@ class VisionSettings:
 
 
 def load_image(source: Any) -> Image:
-    """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation.
+    """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation, on white where transparent.
 
     `source`: what `media_source.resolve_source` takes, a PIL image, or a uint8 array [height, width, 3]. Raises AntiphonError.
     """
@@ -46,7 +46,8 @@ def load_image(source: Any) -> Image:
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or source.size == 0:
             raise AntiphonError(f"The image array is {source.dtype} {list(source.shape)}; expected uint8 [height, width, 3].")
-        return pil.Image.fromarray(np.ascontiguousarray(source))
+        image: Image = pil.Image.fromarray(np.ascontiguousarray(source))
+        return image
     if not isinstance(source, pil.Image.Image):
         resolved = resolve_source(source, "image")
         try:
@@ -54,7 +55,17 @@ def load_image(source: Any) -> Image:
             source.load()
         except (OSError, ValueError, SyntaxError, pil.Image.DecompressionBombError) as error:
             raise AntiphonError(f"The image cannot be read ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from None
-    return pil.ImageOps.exif_transpose(source).convert("RGB")
+    return _on_white(pil.ImageOps.exif_transpose(source))
+
+
+def _on_white(image: Image) -> Image:
+    """The image as RGB; what is transparent shows white, as in the reference's convert_to_rgb."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    pil = _pillow()
+    composed: Image = pil.Image.alpha_composite(pil.Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+    return composed
 
 
 def image_patches(source: Any, settings: VisionSettings) -> tuple[np.ndarray, tuple[int, int, int]]:

@@ -35,7 +35,7 @@ def resolve_source(source: Any, kind: str) -> Path | bytes:
     if scheme == "file":
         return _file(Path(unquote(urlsplit(source).path)), kind)
     if len(source) <= LONGEST_PATH and "\n" not in source and "\0" not in source:
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if _exists(path):
             return _file(path, kind)
     return _base64(source, kind)

@@ -53,12 +53,14 @@ def _log_spectrogram(clip: np.ndarray, settings: MelSettings, frames: int) -> np
     windows = np.lib.stride_tricks.sliding_window_view(signal, settings.n_fft)[:: settings.hop_length]
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(settings.n_fft) / settings.n_fft)  # periodic Hann
     filters = mel_filters(settings)
-    log_power = np.empty((settings.feature_size, frames), np.float32)
+    log_power: np.ndarray = np.empty((settings.feature_size, frames), np.float32)
     for start in range(0, frames, FRAMES_PER_BLOCK):
         block = windows[start : min(start + FRAMES_PER_BLOCK, frames)].astype(np.float64)  # [block, n_fft]
         power = np.abs(np.fft.rfft(block * window)) ** 2  # [block, n_fft / 2 + 1]
         log_power[:, start : start + len(block)] = np.log10(np.maximum(MEL_FLOOR, filters @ power.T))
-    return (np.maximum(log_power, log_power.max() - np.float32(8.0)) + np.float32(4.0)) / np.float32(4.0)
+    log_power = np.maximum(log_power, log_power.max() - np.float32(8.0))
+    log_power = (log_power + np.float32(4.0)) / np.float32(4.0)
+    return log_power
 
 
 @cache
@@ -71,7 +73,8 @@ def mel_filters(settings: MelSettings) -> np.ndarray:
     bins = np.linspace(0, settings.sampling_rate // 2, settings.n_fft // 2 + 1)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     triangles = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
-    return triangles * (2.0 / (right - left))
+    filters: np.ndarray = triangles * (2.0 / (right - left))
+    return filters
 
 
 BREAK_HERTZ, BREAK_MEL, LOG_STEP = 1000.0, 15.0, 27.0 / np.log(6.4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from ..errors import AntiphonError
@@ -119,9 +120,9 @@ def _source(part: Mapping[str, Any], kind: str, where: str) -> tuple[Any, Mappin
 
 def _sample_rate(options: Mapping[str, Any], where: str) -> int:
     rate = options.get("sample_rate", options.get("sampling_rate", 16000))
-    if not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0:
+    if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
         raise AntiphonError(f"{where}: sample_rate is {rate!r}; expected a positive whole number of samples a second.")
-    return rate
+    return int(rate)
 
 
 def _use_audio(options: Mapping[str, Any], where: str) -> bool | None:
@@ -138,6 +139,6 @@ def _frames_per_second(options: Mapping[str, Any], where: str) -> float | None:
 
 def check_frame_rate(rate: Any, name: str) -> float:
     """`rate` as a float; raises AntiphonError unless it is a positive, finite number of frames a second."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < float("inf"):
         raise AntiphonError(f"{name} is {rate!r}; expected a positive number of frames a second.")
     return float(rate)

@@ -238,4 +238,5 @@ def _read_constants(path: Path) -> dict[str, Any]:
 
 
 def _vision_settings(section: dict[str, Any]) -> VisionSettings:
-    return VisionSettings(**{name: tuple(value) if isinstance(value, list) else value for name, value in section.items()})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+    return VisionSettings(**fields)

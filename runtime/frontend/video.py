@@ -76,7 +76,7 @@ def decode_frames(source: Path | bytes, frames_per_second: float, settings: Visi
     except ImportError:
         raise missing_extra("av", "media", f"Reading the video {describe(source)}") from None
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             if not container.streams.video:
                 raise AntiphonError(f"{describe(source)} holds no video track; give a video file.")
             stream = container.streams.video[0]

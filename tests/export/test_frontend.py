@@ -10,7 +10,6 @@ import pytest
 
 from antiphon.export.frontend import write_frontend
 from antiphon.graphs.config import OmniConfig, read_config
-from antiphon.graphs.new_checkpoint import new_checkpoint
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.prompt import FrontEnd
 
@@ -20,23 +19,18 @@ FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", 
 Change = Callable[[Any], Any]
 
 
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def config(complete: Path) -> OmniConfig:
-    return read_config(complete)
+@pytest.fixture(scope="session")
+def config(tiny_checkpoint: Path) -> OmniConfig:
+    return read_config(tiny_checkpoint)
 
 
 @pytest.fixture()
-def checkpoint(complete: Path, tmp_path: Path) -> Path:
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy without weights, to be changed by the test."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for name in FILES:
-        shutil.copy(complete / name, folder / name)
+        shutil.copy(tiny_checkpoint / name, folder / name)
     return folder
 
 

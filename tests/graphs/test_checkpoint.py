@@ -105,12 +105,10 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
     assert encode(values, "bfloat16") == expected
 
 
-def test_digest_depends_on_dtype_shape_and_bytes_alone(single: Path, tmp_path: Path) -> None:
+def test_digest_depends_on_dtype_shape_and_bytes_alone(single: Path) -> None:
     data = np.arange(6, dtype="<f4").tobytes()
-    write_file(
-        single / "model.safetensors",
-        {"a": ("F32", (2, 3), data), "same": ("F32", (2, 3), data), "shape": ("F32", (3, 2), data), "dtype": ("I32", (2, 3), data), "bytes": ("F32", (2, 3), data[::-1])},
-    )  # fmt: skip
+    stored = {"a": ("F32", (2, 3), data), "same": ("F32", (2, 3), data), "shape": ("F32", (3, 2), data)}
+    write_file(single / "model.safetensors", {**stored, "dtype": ("I32", (2, 3), data), "bytes": ("F32", (2, 3), data[::-1])})
     checkpoint = Checkpoint(single)
     assert checkpoint.digest("a") == checkpoint.digest("same")
     assert len({checkpoint.digest(name) for name in ("a", "shape", "dtype", "bytes")}) == 4

@@ -45,7 +45,7 @@ def make_reference(config: Code2WavConfig, seed: int, max_position_embeddings: i
         elif name.endswith(("alpha", "beta", "bias")):
             parameter.data = 0.2 * noise
         else:
-            parameter.data = noise if "embedding" in name else 0.8 * noise / parameter[0].numel() ** 0.5
+            parameter.data = noise if "embedding" in name else 0.6 * noise / parameter[0].numel() ** 0.5
     model.eval().requires_grad_(False)
     last = model.decoder[-1].conv
     loud = decode_reference(model, random_codes(config, 1, 24, seed=99)).std()
@@ -110,14 +110,23 @@ def largest_difference(left, right) -> float:
     return float((left - right).abs().max())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The tensors are tiny: a second thread only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def published():
+def published(one_thread):
     reference = make_reference(PUBLISHED_RATES, seed=0)
     return reference, *load(PUBLISHED_RATES, reference)
 
 
 @pytest.fixture(scope="module")
-def short():
+def short(one_thread):
     reference = make_reference(SHORT, seed=1)
     return reference, *load(SHORT, reference)
 
@@ -137,8 +146,8 @@ def test_stage_equals_the_reference_after_the_lead_samples(config, seed, frames)
     assert not audio[:, :lead].any()
 
 
-@settings(max_examples=15, deadline=None)
-@given(schedule=st.lists(st.integers(1, 10), min_size=1, max_size=8))
+@settings(max_examples=12, deadline=None)
+@given(schedule=st.lists(st.integers(1, 10), min_size=1, max_size=6))
 def test_any_packet_schedule_equals_offline(published, schedule):
     _, stage, module = published
     codes = random_codes(PUBLISHED_RATES, 1, sum(schedule), seed=len(schedule))
@@ -278,7 +287,7 @@ def test_exported_graph_equals_the_module_at_other_sizes_than_the_example(tmp_pa
 def test_module_exports_without_weights_when_built_on_the_meta_device():
     stage = code2wav_stage(omni(dataclasses.replace(SHORT, num_hidden_layers=1)))
     with torch.device("meta"):
-        module = stage.make_module()
+        module = stage.make_module().eval()
     graph = export(stage, module, "meta").model.graph
     assert [str(axis) for axis in graph.inputs[0].shape] == ["batch", "frames", "3"]
     assert [value.name for value in graph.outputs] == ["audio", *(f"present.{state.name}" for state in stage.states)]

@@ -1,4 +1,4 @@
-"""One tiny checkpoint and its front end for all tests of this folder."""
+"""The tiny checkpoint's front end for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ import pytest
 
 from antiphon.export.frontend import write_frontend
 from antiphon.graphs.config import read_config
-from antiphon.graphs.new_checkpoint import new_checkpoint
 from antiphon.runtime.frontend.prompt import FrontEnd
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
-
-
-@pytest.fixture(scope="session")
-def frontend_folder(checkpoint: Path) -> Path:
-    folder = checkpoint.parent / "frontend"
-    write_frontend(checkpoint, read_config(checkpoint), folder)
+def frontend_folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frontend")
+    write_frontend(tiny_checkpoint, read_config(tiny_checkpoint), folder)
     return folder
 
 

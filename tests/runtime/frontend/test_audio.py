@@ -92,6 +92,16 @@ def test_bad_audio_raises_one_sentence(tmp_path: Path) -> None:
             read_audio(source, RATE, RATE)
 
 
+def test_a_header_that_claims_terabytes_reserves_no_memory(tmp_path: Path) -> None:
+    data = bytearray(written(tmp_path / "a.flac", tone(RATE), RATE).read_bytes())
+    data[21] |= 0x0F  # the top bits of STREAMINFO's 36-bit sample count
+    try:
+        clip = read_audio(bytes(data), 1, RATE)
+    except AntiphonError:
+        return
+    assert len(clip) <= 8000
+
+
 def test_a_missing_pyav_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     path = tmp_path / "a.m4a"

@@ -18,8 +18,8 @@ texts = st.text(st.one_of(letters, st.sampled_from(" \n👩\u200d👩\u200d👧�
 
 
 @pytest.fixture(scope="module")
-def tokenizer(checkpoint) -> Tokenizer:
-    return Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+def tokenizer(tiny_checkpoint) -> Tokenizer:
+    return Tokenizer.from_file(str(tiny_checkpoint / "tokenizer.json"))
 
 
 @settings(max_examples=300, deadline=None)

@@ -42,10 +42,14 @@ def test_patches_lie_in_merge_order() -> None:
     assert patches[0, :8, 0].tolist() == [0, 1, 10, 11, 2, 3, 12, 13] and np.ptp(patches[0], axis=1).max() == 0
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1"])
-def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
-    image = PIL.fromarray(picture(32, 48)).convert(mode)
-    assert load_image(image).mode == "RGB"
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_every_mode_becomes_rgb_as_in_the_reference(mode: str) -> None:
+    transforms = pytest.importorskip("transformers.image_transforms")
+    image = PIL.fromarray(picture(32, 48))
+    if "A" in mode:
+        image.putalpha(PIL.fromarray(picture(32, 48, seed=1)[:, :, 0]))
+    image = image.convert(mode)
+    np.testing.assert_array_equal(np.asarray(load_image(image)), transforms.convert_to_rgb(image, return_numpy=True))
 
 
 def test_all_sources_give_the_same_image(tmp_path: Path) -> None:

@@ -35,8 +35,14 @@ def test_audio_parts_of_both_shapes_are_read(part: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image_url", "image_url": "a.png"}, {"type": "image", "image": "a.png"}, {"type": "image", "path": "a.png"}]
-)  # fmt: skip
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "a.png"}},
+        {"type": "image_url", "image_url": "a.png"},
+        {"type": "image", "image": "a.png"},
+        {"type": "image", "path": "a.png"},
+    ],
+)
 def test_image_parts_of_both_shapes_are_read(part: dict[str, Any]) -> None:
     found = only_part(part)
     assert isinstance(found, ImagePart) and found.source == "a.png"

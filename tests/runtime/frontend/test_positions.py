@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from antiphon.runtime.frontend.positions import MediaItem, PositionRules, interleave, multimodal_positions
 
@@ -62,9 +64,9 @@ def reference(ids: np.ndarray, media: list[MediaItem], use_audio_in_video: bool)
 CLIP, SHORT_CLIP = MediaItem("audio", audio_tokens=30), MediaItem("audio", audio_tokens=1)
 PICTURE, WIDE = MediaItem("image", (1, 4, 6)), MediaItem("image", (1, 2, 20))
 VIDEO_WHOLE, VIDEO_FRACTIONAL = MediaItem("video", (3, 4, 4), 1.0), MediaItem("video", (4, 4, 6), 2 / 3)
-FILM, SLOW_FILM, LONG_SOUND = (
-    MediaItem("video", (3, 4, 4), 1.0, audio_tokens=33), MediaItem("video", (5, 6, 4), 0.7, audio_tokens=12), MediaItem("video", (1, 8, 8), 1.0, audio_tokens=2),
-)  # fmt: skip
+FILM = MediaItem("video", (3, 4, 4), 1.0, audio_tokens=33)
+SLOW_FILM = MediaItem("video", (5, 6, 4), 0.7, audio_tokens=12)
+LITTLE_SOUND = MediaItem("video", (1, 8, 8), 1.0, audio_tokens=2)
 CASES = {
     "image": [PICTURE],
     "video": [VIDEO_WHOLE],
@@ -75,7 +77,7 @@ CASES = {
 CASES_WITH_SOUND = {
     "sound as long as the film": [FILM],
     "film longer than its sound": [SLOW_FILM],
-    "tall film with little sound": [LONG_SOUND, PICTURE],
+    "tall film with little sound": [LITTLE_SOUND, PICTURE],
     "with a clip and an image": [CLIP, SLOW_FILM, PICTURE, FILM, SHORT_CLIP],
 }
 
@@ -88,6 +90,27 @@ def test_positions_equal_get_rope_index(media: list[MediaItem]) -> None:
 @pytest.mark.parametrize("media", CASES_WITH_SOUND.values(), ids=CASES_WITH_SOUND)
 def test_positions_equal_get_rope_index_when_the_video_is_heard(media: list[MediaItem]) -> None:
     check(media, use_audio_in_video=True)
+
+
+sides = st.integers(1, 4).map(lambda side: 2 * side)
+clips = st.builds(MediaItem, st.just("audio"), audio_tokens=st.integers(1, 40))
+pictures = st.builds(MediaItem, st.just("image"), st.tuples(st.just(1), sides, sides))
+
+
+def films(sound: st.SearchStrategy[int]) -> st.SearchStrategy[MediaItem]:
+    return st.builds(MediaItem, st.just("video"), st.tuples(st.integers(1, 5), sides, sides), st.floats(0.125, 4.0, width=32), sound)
+
+
+@settings(max_examples=50, deadline=None)
+@given(media=st.lists(st.one_of(clips, pictures, films(st.just(0))), max_size=3), last=st.one_of(pictures, films(st.just(0))))
+def test_positions_equal_get_rope_index_for_any_media(media: list[MediaItem], last: MediaItem) -> None:
+    check([*media, last], use_audio_in_video=False)
+
+
+@settings(max_examples=50, deadline=None)
+@given(media=st.lists(st.one_of(clips, pictures, films(st.integers(1, 60))), max_size=3), last=films(st.integers(1, 60)))
+def test_positions_equal_get_rope_index_for_any_media_when_videos_are_heard(media: list[MediaItem], last: MediaItem) -> None:
+    check([*media, last], use_audio_in_video=True)
 
 
 def check(media: list[MediaItem], use_audio_in_video: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import prompt as module
-from antiphon.runtime.frontend.prompt import FrontEnd, Prompt
+from antiphon.runtime.frontend.prompt import FrontEnd
 from antiphon.runtime.frontend.video import Video
 
 
@@ -43,7 +43,7 @@ def film(*shape: int) -> dict[str, Any]:
 class Reference:
     """The Hugging Face processor; only the pixels of videos, which need torchvision, are left out."""
 
-    def __init__(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
         pil = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
         processor = transformers.Qwen3OmniMoeProcessor
@@ -58,9 +58,12 @@ class Reference:
                 return {"video_grid_thw": torch.tensor(self.grids)}
 
         self.processor = processor(
-            pil.Qwen2VLImageProcessorPil.from_pretrained(checkpoint), VideoProcessor(), transformers.WhisperFeatureExtractor.from_pretrained(checkpoint),
-            transformers.AutoTokenizer.from_pretrained(checkpoint), chat_template=(checkpoint / "chat_template.jinja").read_text(),
-        )  # fmt: skip
+            pil.Qwen2VLImageProcessorPil.from_pretrained(tiny_checkpoint),
+            VideoProcessor(),
+            transformers.WhisperFeatureExtractor.from_pretrained(tiny_checkpoint),
+            transformers.AutoTokenizer.from_pretrained(tiny_checkpoint),
+            chat_template=(tiny_checkpoint / "chat_template.jinja").read_text(),
+        )
 
     def __call__(self, messages: list[dict], **media: Any) -> Any:
         rendered = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -68,8 +71,8 @@ class Reference:
 
 
 @pytest.fixture()
-def reference(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Reference:
-    return Reference(checkpoint, monkeypatch)
+def reference(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Reference:
+    return Reference(tiny_checkpoint, monkeypatch)
 
 
 def media_of(messages: list[dict], kind: str) -> list[np.ndarray]:
@@ -79,7 +82,9 @@ def media_of(messages: list[dict], kind: str) -> list[np.ndarray]:
 CONVERSATIONS = {
     "a clip": [{"role": "user", "content": [sound(20000), text("what?")]}],
     "three clips over two turns": [
-        {"role": "user", "content": [sound(16000), sound(33333, 1)]}, {"role": "assistant", "content": [text("ok")]}, {"role": "user", "content": [sound(900, 2)]},
+        {"role": "user", "content": [sound(16000), sound(33333, 1)]},
+        {"role": "assistant", "content": [text("ok")]},
+        {"role": "user", "content": [sound(900, 2)]},
     ],
     "images": [{"role": "user", "content": [picture(70, 100), text("and"), picture(200, 130)]}],
     "all kinds": [{"role": "user", "content": [text("see"), picture(64, 64), sound(48000), film(5, 64, 64), text("?"), film(2, 40, 200), sound(1600)]}],
@@ -123,10 +128,16 @@ def test_ids_and_positions_equal_the_reference_when_videos_are_heard(front_end: 
     )  # fmt: skip
     assert prompt.token_ids.tolist() == found["input_ids"][0]
     assert reference.video_options["size"] == {"shortest_edge": front_end._video_settings.min_pixels, "longest_edge": front_end._video_settings.max_pixels}
-    check_positions(front_end, prompt, found, use_audio_in_video=True)
+    check_positions(front_end, prompt.token_ids, prompt.positions, found, use_audio_in_video=True)
 
 
-def check_positions(front_end: FrontEnd, prompt: Prompt, found: Any, use_audio_in_video: bool) -> None:
+    talker_ids = np.concatenate([prompt.token_ids, np.full(9, front_end._tts_pad)])
+    talker_positions, following = front_end.talker_positions(prompt.token_ids, prompt.media)
+    check_positions(front_end, talker_ids, talker_positions, found, use_audio_in_video=True)
+    assert following == talker_positions.max() + 1
+
+
+def check_positions(front_end: FrontEnd, token_ids: np.ndarray, positions: np.ndarray, found: Any, use_audio_in_video: bool) -> None:
     import torch
     from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeling
 
@@ -137,12 +148,12 @@ def check_positions(front_end: FrontEnd, prompt: Prompt, found: Any, use_audio_i
         audio_start_token_id=rules.audio_start, position_id_per_seconds=rules.position_id_per_seconds, audio_config=SimpleNamespace(n_window=50),
     ))  # fmt: skip
     this.get_llm_pos_ids_for_vision = lambda *arguments: model.get_llm_pos_ids_for_vision(this, *arguments)
-    batch = torch.tensor(prompt.token_ids)[None]
+    batch = torch.tensor(token_ids)[None]
     lengths = torch.tensor(np.asarray(found["feature_attention_mask"]).sum(-1))
     seconds = torch.tensor([float(value) for value in found["video_second_per_grid"]])
     grids = [torch.tensor(np.asarray(found[name])) for name in ("image_grid_thw", "video_grid_thw")]
     expected, _ = model.get_rope_index(this, batch, *grids, torch.ones_like(batch), use_audio_in_video, lengths, seconds)
-    np.testing.assert_array_equal(prompt.positions, expected[:, 0].numpy())
+    np.testing.assert_array_equal(positions, expected[:, 0].numpy())
 
 
 def test_rows_of_the_calls_are_the_placeholders(front_end: FrontEnd) -> None:
@@ -213,8 +224,13 @@ def test_an_unusable_folder_is_named_in_one_sentence(frontend_folder: Path, tmp_
     with pytest.raises(AntiphonError, match="No front end at"):
         FrontEnd(tmp_path)
     path, constants = tmp_path / "frontend.json", json.loads((frontend_folder / "frontend.json").read_text())
-    for content, sentence in [("{", "not valid JSON"), ("[]", "not of front-end schema"), (json.dumps({**constants, "schema": 99}), "not of front-end schema"),
-                              (json.dumps({**constants, "ids": {}}), "lacks or misspells 'im_start'"), (json.dumps(constants), "No chat template")]:  # fmt: skip
+    for content, sentence in [
+        ("{", "not valid JSON"),
+        ("[]", "not of front-end schema"),
+        (json.dumps({**constants, "schema": 99}), "not of front-end schema"),
+        (json.dumps({**constants, "ids": {}}), "lacks or misspells 'im_start'"),
+        (json.dumps(constants), "No chat template"),
+    ]:
         path.write_text(content)
         with pytest.raises(AntiphonError, match=sentence):
             FrontEnd(tmp_path)

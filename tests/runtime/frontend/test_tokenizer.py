@@ -38,19 +38,19 @@ CONVERSATIONS = {
 
 
 @pytest.fixture(scope="module", params=["plain template", "template with preamble"])
-def template(request: pytest.FixtureRequest, checkpoint: Path) -> str:
-    return (checkpoint / "chat_template.jinja").read_text() if request.param == "plain template" else PREAMBLE_TEMPLATE
+def template(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> str:
+    return (tiny_checkpoint / "chat_template.jinja").read_text() if request.param == "plain template" else PREAMBLE_TEMPLATE
 
 
 @pytest.fixture(scope="module")
-def tokenizer(checkpoint: Path, template: str) -> ChatTokenizer:
-    return ChatTokenizer(checkpoint / "tokenizer.json", template, {"eos_token": "<|im_end|>"})
+def tokenizer(tiny_checkpoint: Path, template: str) -> ChatTokenizer:
+    return ChatTokenizer(tiny_checkpoint / "tokenizer.json", template, {"eos_token": "<|im_end|>"})
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint: Path, template: str):
+def reference(tiny_checkpoint: Path, template: str):
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_checkpoint)
     return lambda messages, prompt: tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=prompt)["input_ids"]
 
 
@@ -113,34 +113,34 @@ def test_turn_end_closes_an_assistant_turn(tokenizer: ChatTokenizer) -> None:
     assert ids[-len(end) :] == end and end[0] == tokenizer.id_of("<|im_end|>")
 
 
-def test_a_refusing_template_gives_one_sentence(checkpoint: Path) -> None:
-    tokenizer = ChatTokenizer(checkpoint / "tokenizer.json", PREAMBLE_TEMPLATE, {"eos_token": "<|im_end|>"})
+def test_a_refusing_template_gives_one_sentence(tiny_checkpoint: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", PREAMBLE_TEMPLATE, {"eos_token": "<|im_end|>"})
     with pytest.raises(AntiphonError, match="An assistant cannot begin"):
         encoded(tokenizer, [{"role": "assistant", "content": "I"}])
 
 
-def test_a_template_may_format_json_and_mark_generations(checkpoint: Path) -> None:
+def test_a_template_may_format_json_and_mark_generations(tiny_checkpoint: Path) -> None:
     template = "{% generation %}{{ {'<': 'é'} | tojson }}{% endgeneration %}{{ strftime_now('%Y')[:0] }}"
-    tokenizer = ChatTokenizer(checkpoint / "tokenizer.json", template, {})
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", template, {})
     assert tokenizer.decode(encoded(tokenizer, [{"role": "user", "content": "x"}])) == '{"<": "é"}'
 
 
-def test_a_template_cannot_reach_python(checkpoint: Path) -> None:
-    tokenizer = ChatTokenizer(checkpoint / "tokenizer.json", "{{ ''.__class__.__mro__[1].__subclasses__() }}", {})
+def test_a_template_cannot_reach_python(tiny_checkpoint: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", "{{ ''.__class__.__mro__[1].__subclasses__() }}", {})
     with pytest.raises(AntiphonError, match="chat template refuses"):
         encoded(tokenizer, [{"role": "user", "content": "x"}])
 
 
-def test_loading_fails_in_one_sentence_for_unusable_files(checkpoint: Path, tmp_path: Path) -> None:
+def test_loading_fails_in_one_sentence_for_unusable_files(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(AntiphonError, match="not valid Jinja"):
-        ChatTokenizer(checkpoint / "tokenizer.json", "{% if %}", {})
+        ChatTokenizer(tiny_checkpoint / "tokenizer.json", "{% if %}", {})
     with pytest.raises(AntiphonError, match="No tokenizer at"):
         ChatTokenizer(tmp_path / "tokenizer.json", "", {})
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     with pytest.raises(AntiphonError, match="cannot be read as a tokenizer"):
         ChatTokenizer(broken, "", {})
-    foreign = json.loads((checkpoint / "tokenizer.json").read_text())
+    foreign = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     foreign["decoder"] = None
     broken.write_text(json.dumps(foreign))
     with pytest.raises(AntiphonError, match="expected a byte-level BPE"):

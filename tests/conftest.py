@@ -1,0 +1,39 @@
+"""What all tests share: one tiny random checkpoint and the bundle built from it, made once a session when first asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antiphon.graphs.new_checkpoint import new_checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache of built stages out of the tests, and the tests out of it. A cache named in the environment is used: it saves minutes."""
+    if "ANTIPHON_CACHE" in os.environ:
+        yield
+        return
+    os.environ["ANTIPHON_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["ANTIPHON_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of size tiny, seed 0. Read only."""
+    return new_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path) -> Path:
+    """The bundle of tiny_checkpoint for ONNX Runtime. Read only: its files are shared with the cache of built stages."""
+    pytest.importorskip("torch")
+    from antiphon.export.build import build
+
+    folder = tiny_checkpoint.parent / "bundle"
+    build(tiny_checkpoint, folder)
+    return folder

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from antiphon.runtime.bundle import StageEntry, StateSpec, TensorSpec
+from antiphon.runtime.engine import OnnxEngine
+from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.sessions import make_session, set_threads
+from antiphon.runtime.states import StateSet
+
+onnx = pytest.importorskip("onnx")
+FLOAT, INT = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+
+
+def save(path: Path, nodes: str, inputs: str, outputs: str) -> Path:
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24]> g ({inputs}) => ({outputs}) {{ {nodes} }}'), path)
+    return path
+
+
+def entry(inputs, outputs, states=()) -> StageEntry:
+    return StageEntry("stage", "onnxruntime", "engine.onnx", "fp32", inputs, outputs, states)
+
+
+@pytest.fixture
+def counter(tmp_path):
+    """Adds x to a kv state in place and to a recurrent state; y = sum of x; rows = x where it is positive (a shape the inputs do not tell)."""
+    path = save(
+        tmp_path / "engine.onnx",
+        "present.kv = Add(past.kv, x)  present.sum = Add(past.sum, x)  y = ReduceSum<keepdims=0>(x)  flat = Constant<value_ints=[-1]>() "
+        "z = Constant<value_float=0.0>()  g = Greater(x, z)  line = Reshape(x, flat)  mask = Reshape(g, flat)  rows = Compress(line, mask)",
+        "float[batch, n] x, float[batch, n] past.kv, float[batch, n] past.sum",
+        "float y, float[k] rows, float[batch, n] present.kv, float[batch, n] present.sum",
+    )
+    inputs = (TensorSpec("x", "float32", ("batch", "n")),)
+    outputs = (TensorSpec("y", "float32", ()), TensorSpec("rows", "float32", ("positive",)))
+    states = (StateSpec("kv", "kv", "float32", ("batch", 3)), StateSpec("sum", "recurrent", "float32", ("batch", 3)))
+    return OnnxEngine(path, entry(inputs, outputs, states))
+
+
+X = np.array([[1.0, -2.0, 3.0]], np.float32)
+
+
+def test_states_are_carried_from_run_to_run_kv_in_place(counter):
+    states = StateSet(counter.entry.states)
+    address = states.past("kv").ctypes.data
+    for turn in range(1, 5):
+        outputs = counter.run({"x": X}, states)
+        assert outputs["y"] == 2 and outputs["rows"].tolist() == [1, 3]
+        assert np.array_equal(states.past("kv"), turn * X) and np.array_equal(states.past("sum"), turn * X)
+    assert states.past("kv").ctypes.data == address
+
+
+def test_only_the_wanted_outputs_come_back_and_belong_to_the_caller(counter):
+    states = StateSet(counter.entry.states)
+    first = counter.run({"x": X}, states, ("y",))
+    assert set(first) == {"y"}
+    counter.run({"x": 10 * X}, states, ("y",))
+    assert first["y"] == 2
+
+
+def test_a_repeated_shape_binds_nothing_new(counter, monkeypatch):
+    from antiphon.runtime import engine
+
+    made = []
+    original = engine._Binding.__init__
+    monkeypatch.setattr(engine._Binding, "__init__", lambda self, *arguments: (made.append(1), original(self, *arguments))[1])
+    states = StateSet(counter.entry.states)
+    for _ in range(6):
+        counter.run({"x": X}, states, ("y",))
+    assert len(made) == 2, "one binding for each of the two arrays of the recurrent state"
+
+
+def test_streams_of_several_threads_do_not_mix(counter):
+    results = {}
+
+    def work(number: int) -> None:
+        states = StateSet(counter.entry.states)
+        for _ in range(50):
+            counter.run({"x": X * number}, states)
+        results[number] = states.past("sum").copy()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.allclose(results[number], 50 * number * X) for number in range(4))
+
+
+def test_a_stateless_engine_serves_several_threads(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    engine = OnnxEngine(path, entry((TensorSpec("x", "float32", ("n",)),), (TensorSpec("y", "float32", ("n",)),)))
+    wrong = []
+
+    def work(number: int) -> None:
+        for size in [1, 2, 3, 4, 5, 6, 7, 8, 9] * 10:
+            x = np.full(size, number, np.float32)
+            if not np.array_equal(engine.run({"x": x})["y"], x * x):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_inputs_of_no_rows_are_taken(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = ReduceSum<keepdims=0>(x)", "float[n, 2] x", "float y")
+    engine = OnnxEngine(path, entry((TensorSpec("x", "float32", ("n", 2)),), (TensorSpec("y", "float32", ()),)))
+    assert engine.run({"x": np.zeros((0, 2), np.float32)})["y"] == 0
+
+
+def test_a_file_that_does_not_load_is_one_sentence_and_nothing_is_printed(tmp_path, capfd):
+    path = tmp_path / "engine.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(AntiphonError, match="cannot load .*engine.onnx"):
+        make_session(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_manifest_that_names_other_inputs_is_refused(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    with pytest.raises(AntiphonError, match="disagree about the inputs x, z"):
+        OnnxEngine(path, entry((TensorSpec("z", "float32", ("n",)),), ()))
+
+
+def test_the_pool_keeps_its_size():
+    size = set_threads(None)
+    assert set_threads(size) == size
+    with pytest.raises(AntiphonError, match="cannot change"):
+        set_threads(size + 1)
+    with pytest.raises(AntiphonError, match="at least 1"):
+        set_threads(0)
+
+
+def test_an_engine_beside_others_is_not_slowed_down(tmp_path):
+    path = save(
+        tmp_path / "engine.onnx", "a = MatMul(x, x)  b = MatMul(a, x)  c = MatMul(b, x)  y = ReduceSum<keepdims=0>(c)", "float[n, n] x", "float y"
+    )
+    spec = entry((TensorSpec("x", "float32", ("n", "n")),), (TensorSpec("y", "float32", ()),))
+    engines = [OnnxEngine(path, spec) for _ in range(4)]
+    x = np.full((256, 256), 0.01, np.float32)
+
+    def best(others: list[OnnxEngine]) -> float:
+        times = []
+        for _ in range(60):
+            for other in others:
+                other.run({"x": x})
+            began = time.perf_counter()
+            engines[0].run({"x": x})
+            times.append(time.perf_counter() - began)
+        return sorted(times)[5]
+
+    best([])
+    assert best(engines[1:]) < 1.5 * best([]) + 2e-4

@@ -1,0 +1,69 @@
+"""Every command and program shown in README.md and docs/ is run, page by page and from top to bottom, on the tiny bundle."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if re.search(r"^```(sh|python)$", page.read_text(encoding="utf-8"), re.M)]
+
+# What .ci/run itself is or has done before the tests: the environment, the installation, and the tests.
+SET_UP = ('python3 -m venv .venv && export PATH="$PWD/.venv/bin:$PATH" &&\n', 'pip install torch==2.13.0 ".[build,media]" &&\n', "bash .ci/run\n")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, content) of every sh and python block of `page`."""
+    return re.findall(r"^```(sh|python)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path) -> Path:
+    """A folder like the repository's root after the README's first command."""
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    shutil.copytree(tiny_checkpoint, tmp_path / "demo" / "checkpoint")
+    shutil.copytree(tiny_bundle, tmp_path / "demo" / "bundle")
+    return tmp_path
+
+
+@pytest.fixture
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which `antiphon` and `python` are this interpreter's."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name, arguments in (("antiphon", "-m antiphon"), ("python", "")):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+    return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_shown_command_runs(page: Path, workplace: Path, environment: dict[str, str]) -> None:
+    if page.name == "README.md":
+        shutil.rmtree(workplace / "demo")  # its first command makes these
+    for language, content in blocks(page):
+        for line in SET_UP:
+            content = content.replace(line, "")
+        command = ["bash", "-euo", "pipefail", "-c", content] if language == "sh" else [sys.executable, "-c", content]
+        done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, f"{page.name}:\n{content}\nprinted\n{done.stdout}{done.stderr}"
+    if page.name == "README.md":
+        assert (workplace / "answer.wav").stat().st_size > 44
+
+
+def test_every_linked_page_exists() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_readme_starts_with_the_command_that_sets_everything_up() -> None:
+    language, content = blocks(ROOT / "README.md")[0]
+    assert language == "sh"
+    assert content.startswith(SET_UP[0] + SET_UP[1])
