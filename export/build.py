@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import time
@@ -22,16 +23,17 @@ from ..graphs.checkpoint import Checkpoint
 from ..graphs.config import OmniConfig
 from ..graphs.families import stages
 from ..graphs.stage import Stage, WeightSource
-from ..runtime.bundle import FileHash, Manifest, StageEntry, StateSpec, TensorSpec, hash_folder, read_manifest, write_manifest
+from ..runtime.bundle import MANIFEST_FILE, FileHash, Manifest, StageEntry, StateSpec, TensorSpec, hash_folder, read_manifest, write_manifest
 from ..runtime.errors import AntiphonError
 from .cache import StageCache, default_cache, stage_key
 from .frontend import write_frontend
 from .lower_onnxruntime import lower_onnxruntime
 from .manifest import compose_manifest
 from .onnx_export import export_portable
+from .plan import ITEM_BYTES
 from .weights import write_weights
 
-TARGETS, ENGINES, PRECISIONS = ("cpu",), ("onnxruntime",), ("fp32",)
+TARGETS, ENGINES, PRECISIONS = ("cpu",), ("onnxruntime",), tuple(ITEM_BYTES)
 TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
 
 
@@ -69,11 +71,11 @@ def build(
         if value not in known:
             raise AntiphonError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
     source = Checkpoint(checkpoint)
-    destination = Path(bundle_path)
-    _check_destination(destination)
+    destination = Path(os.path.realpath(bundle_path))  # the bundle takes the place of what a link points to, not of the link
     folder = None if cache is False else default_cache() if cache is True else Path(cache)
     beside = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.building"
     try:
+        _check_destination(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
         manifest = _Build(source, beside, StageCache(folder), target, engine, precision, on_progress).run()
@@ -102,6 +104,8 @@ class _Build:
     def run(self) -> Manifest:
         made = stages(self.config)
         sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
+        for tensor in {tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors}:
+            self.checkpoint.shape(tensor)  # a missing one is said now, not after the stages before its own
         sizes = {stage.name: _module_bytes(stage) for stage in made}
         self.total = sum(sizes.values())
         entries: dict[str, StageEntry] = {}
@@ -211,8 +215,18 @@ def _entry_from(stored: dict[str, Any]) -> StageEntry:
 def _check_destination(destination: Path) -> None:
     if destination.is_file():
         raise AntiphonError(f"{destination} is a file, expected a folder for the bundle; give another path.")
-    if destination.is_dir() and any(destination.iterdir()) and not (destination / "manifest.json").is_file():
+    if destination.is_dir() and any(destination.iterdir()) and not _is_bundle(destination):
         raise AntiphonError(f"{destination} holds files but is no bundle; give a new folder or an older bundle to replace.")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether `folder` holds a bundle, of whatever version, and nothing else: it will be removed."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    named = isinstance(manifest, dict) and {"schema_version", "family", "stages"} <= manifest.keys()
+    return named and {path.name for path in folder.iterdir()} <= {MANIFEST_FILE, "stages", "frontend"}
 
 
 def _put_in_place(beside: Path, destination: Path) -> None:
@@ -227,7 +241,10 @@ def _put_in_place(beside: Path, destination: Path) -> None:
     except BaseException:
         os.replace(old, destination)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        shutil.rmtree(old, ignore_errors=True)
+    finally:  # Ctrl-C may have come in between
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_error(error: OSError, destination: Path) -> AntiphonError:

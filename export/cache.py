@@ -2,7 +2,7 @@
 
 A key is the hash of named parts (graph code, configuration, weights, precision, target, tools). An entry is a folder `STAGE/KEY` with the
 stage's files and `entry.json`; a bundle gets hard links to the files where it can, copies where it cannot. An entry is used only after its
-files were hashed again, so a damaged one is built anew.
+files, and what entry.json says, were hashed again, so a damaged one is built anew.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Lookup:
 
 def default_cache() -> Path:
     """ANTIPHON_CACHE, else `antiphon` in the user's cache folder."""
-    named = os.environ.get("ANTIPHON_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "antiphon"
+    named, caches = os.environ.get("ANTIPHON_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(named) if named else (Path(caches) if caches else Path.home() / ".cache") / "antiphon"
 
 
 def stage_key(parts: dict[str, str]) -> str:
@@ -58,10 +58,10 @@ class StageCache:
         if entry is None:
             return Lookup(False, self._difference(stage, parts), {})
         folder = self.folder / stage / key
-        for name, expected in entry["files"].items():
-            if not (folder / name).is_file() or hash_file(folder / name) != FileHash(**expected):
-                shutil.rmtree(folder, ignore_errors=True)
-                return Lookup(False, f"the cached file {name} was damaged", {})
+        damaged = [ENTRY] if entry["sha256"] != _digest(entry) else [name for name, known in entry["files"].items() if not _is_whole(folder / name, known)]
+        if damaged:
+            shutil.rmtree(folder, ignore_errors=True)
+            return Lookup(False, f"the cached file {damaged[0]} was damaged", {})
         for name in entry["files"]:
             _link(folder / name, destination / name)
         return Lookup(True, "nothing that decides it has changed", entry["stage"])
@@ -78,7 +78,8 @@ class StageCache:
             for file in sorted(source.iterdir()):
                 _link(file, beside / file.name)
                 files[file.name] = dataclasses.asdict(hash_file(file))
-            content = {"parts": parts, "files": files, "stage": entry}
+            content: dict[str, Any] = {"parts": parts, "files": files, "stage": entry}
+            content["sha256"] = _digest(content)
             (beside / ENTRY).write_text(json.dumps(content, indent=2), encoding="utf-8")
             if not home.exists():
                 os.replace(beside, home)
@@ -93,7 +94,7 @@ class StageCache:
             content = json.loads((self.folder / stage / key / ENTRY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) and {"parts", "files", "stage"} <= content.keys() else None
+        return content if isinstance(content, dict) and {"parts", "files", "stage", "sha256"} <= content.keys() else None
 
     def _difference(self, stage: str, parts: dict[str, str]) -> str:
         """Which parts differ from the closest entry of this stage."""
@@ -105,6 +106,19 @@ class StageCache:
             return "this stage was never built with this cache"
         differences = [sorted(name for name in {*parts, *entry["parts"]} if parts.get(name) != entry["parts"].get(name)) for entry in entries]
         return f"changed since the closest build: {', '.join(min(differences, key=len))}"
+
+
+def _digest(entry: dict[str, Any]) -> str:
+    """SHA-256 of all that entry.json says but this digest itself."""
+    content = {name: value for name, value in entry.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_whole(file: Path, known: dict[str, Any]) -> bool:
+    try:
+        return hash_file(file) == FileHash(**known)
+    except OSError:
+        return False
 
 
 def _link(source: Path, destination: Path) -> None:

@@ -10,12 +10,17 @@ import torch
 from ..graphs.config import read_config
 from ..graphs.families import stages
 from ..graphs.stage import Stage
+from ..runtime.errors import AntiphonError
+from .weights import ALIGNMENT
 
 BASELINE_BYTES = 620 * 2**20
 """Resident memory of a building process with its libraries loaded and a graph of the largest families traced, weights aside (measured)."""
 
-GRAPH_BYTES = 2 * 2**20
-"""Room for a stage's two graph files, which hold no weights."""
+GRAPH_BYTES = 800
+"""Size of a graph file, which holds no weights, per parameter of its stage (measured: 600 to 1,000)."""
+
+ITEM_BYTES = {"fp32": 4}
+"""Bytes of a weight, by precision."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Plan:
     @property
     def total(self) -> PlanRow:
         """Sums over the stages; memory is the largest, because stages are built one after the other."""
+
         def added(name: str) -> int:
             return sum(getattr(row, name) for row in self.rows)
 
@@ -61,16 +67,18 @@ def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
     """Plan the build of the folder `checkpoint`, of which only `config.json` is read.
 
     Parameters counted in two stages (the Talker keeps its own copy of the Thinker's embedding) count in both.
-    Raises AntiphonError as `read_config` does.
+    Raises AntiphonError as `read_config` does, and for an unknown precision.
     """
+    if precision not in ITEM_BYTES:
+        raise AntiphonError(f"Unknown precision {precision!r}; expected one of {', '.join(ITEM_BYTES)}.")
     config = read_config(checkpoint)
-    return Plan(str(checkpoint), config.family, precision, tuple(_row(stage) for stage in stages(config)))
+    return Plan(str(checkpoint), config.family, precision, tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config)))
 
 
-def _row(stage: Stage) -> PlanRow:
+def _row(stage: Stage, item: int) -> PlanRow:
     with torch.device("meta"):
-        sizes = [parameter.numel() for parameter in stage.make_module().parameters()]
-    item = 4
+        sizes = {name: parameter.numel() for name, parameter in stage.make_module().named_parameters()}
+    parameters, largest = sum(sizes.values()), max(sizes.values())
     fixed, growing = 0, 0
     for state in stage.states:
         count = 4
@@ -82,5 +90,19 @@ def _row(stage: Stage) -> PlanRow:
             continue  # lowered into one run per frame: its cache lives inside the engine
         else:
             growing += 1000 * count
-    engine = sum(sizes) * item + GRAPH_BYTES
-    return PlanRow(stage.name, sum(sizes), engine, fixed, growing, BASELINE_BYTES + 3 * max(sizes) * item, engine)
+    engine = _weights_file(sizes, item) + _graph_files(stage, len(sizes))
+    return PlanRow(stage.name, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, engine)
+
+
+def _weights_file(sizes: dict[str, int], item: int) -> int:
+    """Bytes of weights.bin, where every parameter begins at a page; see export.weights."""
+    end = 0
+    for name in sorted(sizes):
+        end = -(-end // ALIGNMENT) * ALIGNMENT + sizes[name] * item
+    return end
+
+
+def _graph_files(stage: Stage, parameters: int) -> int:
+    """Bytes of portable.onnx and engine.onnx; the predictor's engine repeats its graph for every residual code."""
+    copies = int(stage.constants["code_groups"]) if stage.name == "predictor" else 1
+    return GRAPH_BYTES * parameters * (1 + copies)

@@ -37,7 +37,7 @@ def write_weights(
                 )
             offset = -(-out.tell() // ALIGNMENT) * ALIGNMENT
             out.seek(offset)
-            array.tofile(out)
+            out.write(array.data)  # not array.tofile, which hides that a disk is full
             value.const_value = ir.ExternalTensor(
                 file.name, offset, array.nbytes, ir.DataType.FLOAT, shape=ir.Shape(list(expected)), name=name, base_dir=file.parent
             )

@@ -20,7 +20,7 @@ SINGLE_NAME = "model.safetensors"
 # Bytes per value of the supported safetensors dtypes; integers and booleans are read as stored, the others as float32.
 ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "BOOL": 1}
 INTEGER_TYPES = {"I64": "<i8", "I32": "<i4", "BOOL": "?"}
-FLOAT_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+FLOAT_TYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 BLOCK_BYTES = 8 * 2**20
 LARGEST_HEADER = 100 * 2**20
 REPAIR = "download the file again"
@@ -77,20 +77,20 @@ class Checkpoint:
     def read(self, name: str) -> np.ndarray:
         """The values of tensor `name`: float32 for every floating dtype, integers and booleans as stored.
 
-        Only this tensor's bytes are read. Raises AntiphonError when it is missing.
+        Only this tensor's bytes are read, and converted block by block, so that nothing but the result takes memory of its size.
+        Raises AntiphonError when it is missing.
         """
         tensor = self._find(name)
-        buffer = np.empty(tensor.end - tensor.begin, dtype=np.uint8)
+        stored = np.dtype(INTEGER_TYPES.get(tensor.dtype) or FLOAT_TYPES[tensor.dtype])
+        values = np.zeros(math.prod(tensor.shape), stored if tensor.dtype in INTEGER_TYPES else "<f4")
+        # A bfloat16 value is the upper half of a float32.
+        target = values.view("<u2")[1::2] if tensor.dtype == "BF16" else values
         filled = 0
         for block in _blocks(tensor):
-            buffer[filled : filled + len(block)] = np.frombuffer(block, dtype=np.uint8)
-            filled += len(block)
-        if tensor.dtype in INTEGER_TYPES:
-            return buffer.view(INTEGER_TYPES[tensor.dtype]).reshape(tensor.shape)
-        if tensor.dtype == "BF16":
-            # A bfloat16 value is the upper half of a float32.
-            return (buffer.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(tensor.shape)
-        return buffer.view(FLOAT_TYPES[tensor.dtype]).astype(np.float32, copy=False).reshape(tensor.shape)
+            count = len(block) // stored.itemsize
+            target[filled : filled + count] = np.frombuffer(block, stored)
+            filled += count
+        return values.reshape(tensor.shape)
 
     def digest(self, name: str) -> str:
         """Hexadecimal BLAKE2b (32 bytes) of the dtype, the shape and the stored bytes of tensor `name`; read in blocks."""
@@ -108,16 +108,19 @@ class Checkpoint:
 
 
 def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
-    """The stored bytes of `tensor` in blocks, each valid until the next; the file is opened for this read alone."""
+    """The stored bytes of `tensor` in blocks of whole values, each valid until the next; the file is opened for this read alone."""
     block = memoryview(bytearray(min(BLOCK_BYTES, tensor.end - tensor.begin)))
-    with open(tensor.shard, "rb", buffering=0) as file:
-        position = file.seek(tensor.begin)
-        while position < tensor.end:
-            count = file.readinto(block[: min(len(block), tensor.end - position)])
-            if not count:
-                raise AntiphonError(f"{tensor.shard} ended while it was being read; something shortened the file, {REPAIR}.")
-            position += count
-            yield block[:count]
+    try:
+        with open(tensor.shard, "rb") as file:
+            position = file.seek(tensor.begin)
+            while position < tensor.end:
+                wanted = block[: min(len(block), tensor.end - position)]
+                if file.readinto(wanted) < len(wanted):
+                    raise AntiphonError(f"{tensor.shard} ended while it was being read; something shortened the file, {REPAIR}.")
+                position += len(wanted)
+                yield wanted
+    except OSError as error:
+        raise AntiphonError(f"{tensor.shard} cannot be read ({error.strerror or error}); make it readable or {REPAIR}.") from None
 
 
 def _locate(folder: Path) -> dict[str, StoredTensor]:

@@ -16,6 +16,9 @@ from typing import Any
 from ..runtime.errors import AntiphonError
 
 FAMILIES = ("qwen3_omni_moe",)
+_ROLES = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
+TEXT_IDS = tuple(f"{name}_token_id" for name in _ROLES)
+MEDIA_IDS = tuple(f"{name}_token_id" for name in ("audio", "image", "video", "audio_start", "vision_start"))
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class VisionConfig:
     out_hidden_size: int
     deepstack_visual_indexes: tuple[int, ...] = ()
     hidden_act: str = "gelu_pytorch_tanh"
+    rope_theta: float = 10000.0
 
 
 @dataclass(frozen=True)
@@ -221,22 +225,39 @@ class _Reader:
                     raise AntiphonError(f"{self.path}: field {'.'.join((*keys, entry.name))} is missing; use the complete config.json of the checkpoint.")
                 continue
             values[entry.name] = tuple(value) if isinstance(value, list) else value
-            expected = {"int": int, "float": (int, float), "bool": bool}.get(str(entry.type))
-            if expected and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
-                name = ".".join((*keys, entry.name))
-                raise AntiphonError(f"{self.path}: field {name} is {value!r}, expected a value of type {entry.type}; correct the file.")
+        for entry in dataclasses.fields(cls):
+            if entry.name in values:
+                expected = _violated(entry, values[entry.name])
+                if expected:
+                    name, found = ".".join((*keys, entry.name)), _short(values[entry.name])
+                    raise AntiphonError(f"{self.path}: field {name} is {found}, expected {expected}; correct the file.")
         return cls(**values)
 
     def rope(self, keys: tuple[str, ...]) -> RopeConfig:
         section = self.section(*keys)
         parameters = section.get("rope_parameters") or section.get("rope_scaling") or {}
+        if not isinstance(parameters, dict):
+            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_scaling is {_short(parameters)}, expected an object; correct the file.")
         kind = parameters.get("rope_type", parameters.get("type", "default"))
         if kind not in ("default", "mrope"):
             raise AntiphonError(f"{self.path}: {'.'.join(keys)} asks for rope_type {kind!r}; only default rotary embeddings are supported.")
         theta = parameters.get("rope_theta", section.get("rope_theta"))
         if theta is None:
             raise AntiphonError(f"{self.path}: field {'.'.join(keys)}.rope_theta is missing; use the complete config.json of the checkpoint.")
-        return RopeConfig(float(theta), tuple(parameters.get("mrope_section") or ()))
+        sections = parameters.get("mrope_section") or []
+        if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
+            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_theta is {_short(theta)}, expected a number above 0; correct the file.")
+        if not isinstance(sections, list) or not all(_is_count(count) for count in sections):
+            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.mrope_section is {_short(sections)}, expected a list of counts; correct the file.")
+        return RopeConfig(float(theta), tuple(sections))
+
+    def vision(self, keys: tuple[str, ...]) -> VisionConfig:
+        section = self.section(*keys)
+        # Published files leave the base out; files written by transformers 5.23 state it.
+        parameters = section.get("rope_parameters")
+        stated = {**section, **(parameters if isinstance(parameters, dict) else {})}.get("rope_theta")
+        vision: VisionConfig = self.build(VisionConfig, keys, **({} if stated is None else {"rope_theta": stated}))
+        return vision
 
     def decoder(self, keys: tuple[str, ...]) -> DecoderConfig:
         section = self.section(*keys)
@@ -253,19 +274,42 @@ class _Reader:
         thinker = self.build(
             ThinkerConfig, ("thinker_config",), text=self.decoder(("thinker_config", "text_config")),
             audio=self.build(AudioConfig, ("thinker_config", "audio_config")),
-            vision=self.build(VisionConfig, ("thinker_config", "vision_config")),
+            vision=self.vision(("thinker_config", "vision_config")),
         )  # fmt: skip
         talker = code2wav = None
         if self.raw.get("enable_audio_output", True):
             predictor = self.decoder(("talker_config", "code_predictor_config"))
             # The reference gives every Talker layer experts, whatever mlp_only_layers and decoder_sparse_step say.
             text = dataclasses.replace(self.decoder(("talker_config", "text_config")), mlp_only_layers=(), decoder_sparse_step=1)
-            talker = self.build(
-                TalkerConfig, ("talker_config",), text=text, predictor=predictor,
-                speaker_id={str(name).lower(): int(row) for name, row in (self.section("talker_config").get("speaker_id") or {}).items()},
-            )  # fmt: skip
+            voices = self.section("talker_config").get("speaker_id") or {}
+            if not isinstance(voices, dict) or not all(_is_count(row) for row in voices.values()):
+                raise AntiphonError(f"{self.path}: talker_config.speaker_id is {_short(voices)}, expected voices with their codec ids; correct the file.")
+            speaker_id = {name.lower(): row for name, row in voices.items()}
+            talker = self.build(TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id)
             code2wav = self.build(Code2WavConfig, ("code2wav_config",), rope=self.rope(("code2wav_config",)))
         return self.build(OmniConfig, (), family=family, thinker=thinker, talker=talker, code2wav=code2wav, raw=self.raw)
+
+
+def _violated(entry: dataclasses.Field[Any], value: Any) -> str:
+    """What the value of a plain field should be instead; empty where it is right. Sizes are positive; ids and optional counts may be 0."""
+    if entry.type == "int":
+        lowest = 0 if "_id" in entry.name or entry.default == 0 or entry.name in ("accept_hidden_layer", "intermediate_size") else 1
+        return "" if _is_count(value) and value >= lowest else f"an integer of at least {lowest}"
+    if entry.type == "tuple[int, ...]":
+        return "" if isinstance(value, tuple) and all(_is_count(item) for item in value) else "a list of integers of at least 0"
+    if entry.type == "float":
+        return "" if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else "a number above 0"
+    kinds = {"bool": bool, "str": str}
+    return "" if isinstance(value, kinds.get(str(entry.type), object)) else f"a value of type {entry.type}"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _check(config: OmniConfig, path: Path) -> None:
@@ -279,6 +323,10 @@ def _check(config: OmniConfig, path: Path) -> None:
     expect("thinker_config.audio_config.output_dim", thinker.audio.output_dim, thinker.text.hidden_size)
     expect("thinker_config.vision_config.out_hidden_size", thinker.vision.out_hidden_size, thinker.text.hidden_size)
     _check_decoder(thinker.text, "thinker_config.text_config", expect)
+    for section, names in ((config, TEXT_IDS), (thinker, MEDIA_IDS)):
+        for name in names:
+            value = getattr(section, name)
+            expect(f"whether {name} ({value}) lies inside the vocabulary of {thinker.text.vocab_size}", value < thinker.text.vocab_size, True)
     if config.talker is None or config.code2wav is None:
         return
     talker, predictor = config.talker, config.talker.predictor

@@ -1,6 +1,6 @@
 """Bounded queues between the workers of one stream, and the switch that stops them all.
 
-One condition variable serves a whole stream: a handful of threads share it, nobody polls, and a cancelled stream wakes everyone.
+One lock serves a whole stream: a handful of threads share it, nobody polls, and a cancelled stream wakes everyone.
 """
 
 from __future__ import annotations
@@ -18,29 +18,51 @@ class Cancelled(Exception):
 
 
 class Control:
-    """The shared condition of one stream: who waits, whether to stop, and the first error of a worker."""
+    """The shared lock of one stream: who waits for what, whether to stop, and the first error of a worker.
+
+    Whoever changes something looks which waiters it lets go on and wakes those alone: with a dozen threads on one interpreter,
+    waking everyone at each change costs more than a small engine's run.
+    """
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        self.lock = threading.Lock()
         self.stopped = False
         self.error: BaseException | None = None
+        self._waiters: list[tuple[Callable[[], bool], threading.Lock]] = []
 
     def stop(self, error: BaseException | None = None) -> None:
         """Make every waiting and every later call on the stream raise Cancelled; the first `error` is kept for the caller."""
-        with self.condition:
+        with self.lock:
             if error is not None and self.error is None and not self.stopped:
                 self.error = error
             self.stopped = True
-            self.condition.notify_all()
+            self.changed()
 
     def check(self) -> None:
         """Raise Cancelled if the stream was stopped; called once per token, frame and packet."""
         if self.stopped:
             raise Cancelled
 
+    def changed(self) -> None:
+        """Wake the waiters that can go on now. The caller holds the lock."""
+        for waiter in list(self._waiters):
+            if self.stopped or waiter[0]():
+                self._waiters.remove(waiter)
+                waiter[1].release()
+
     def wait_for(self, predicate: Callable[[], bool]) -> None:
-        """Wait until `predicate()` holds. The caller holds the condition. Raises Cancelled when the stream stops."""
-        self.condition.wait_for(lambda: self.stopped or predicate())
+        """Wait until `predicate()` holds, without the lock meanwhile. The caller holds the lock. Raises Cancelled when the stream stops."""
+        while not self.stopped and not predicate():
+            waiter = (predicate, threading.Lock())
+            waiter[1].acquire()
+            self._waiters.append(waiter)
+            self.lock.release()
+            try:
+                waiter[1].acquire()
+            finally:
+                self.lock.acquire()
+                if waiter in self._waiters:  # interrupted by a signal
+                    self._waiters.remove(waiter)
         self.check()
 
 
@@ -56,41 +78,41 @@ class Channel(Generic[Item]):
 
     @property
     def starving(self) -> bool:
-        """Whether the consumer has handled all it got: read under the stream's condition."""
+        """Whether the consumer has handled all it got: read under the stream's lock."""
         return self._idle and not self._items
 
     def put(self, item: Item) -> None:
         """Append, waiting while the queue is full."""
-        with self._control.condition:
+        with self._control.lock:
             assert not self._closed
             self._control.wait_for(lambda: len(self._items) < self._bound or self._abandoned)
             if not self._abandoned:
                 self._items.append(item)
-                self._control.condition.notify_all()
+                self._control.changed()
 
     def abandon(self) -> None:
         """The consumer needs no more: what is in the queue and what comes is dropped, so that its producer is not stalled."""
-        with self._control.condition:
+        with self._control.lock:
             self._abandoned = True
             self._items.clear()
-            self._control.condition.notify_all()
+            self._control.changed()
 
     def close(self) -> None:
         """No more items: the consumer gets None after the last."""
-        with self._control.condition:
+        with self._control.lock:
             self._closed = True
-            self._control.condition.notify_all()
+            self._control.changed()
 
     def get(self) -> tuple[Item | None, bool]:
         """The next item, or None at the end; and whether the call had to wait for it."""
-        with self._control.condition:
+        with self._control.lock:
             self._control.check()
             waited = not self._items and not self._closed
             if not self._items:
                 self._idle = True
-                self._control.condition.notify_all()
+                self._control.changed()
                 self._control.wait_for(lambda: bool(self._items) or self._closed)
             self._idle = False
             item = self._items.popleft() if self._items else None
-            self._control.condition.notify_all()
+            self._control.changed()
             return item, waited

@@ -81,6 +81,7 @@ class Omni:
         self._max_streams, self._admission_seconds = max_streams, admission_seconds
         self._places = threading.Semaphore(max_streams)
         self._streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
+        weakref.finalize(self, _close_all, self._streams)  # at the latest when the interpreter ends: no worker may be inside an engine then
         self._closed = False
         constants = engines["code2wav"].entry.constants if "code2wav" in engines else {}
         self.sample_rate = int(constants.get("sample_rate", DEFAULT_SAMPLE_RATE))  # type: ignore[arg-type]
@@ -128,8 +129,7 @@ class Omni:
     def close(self) -> None:
         """Stop all replies in flight, wait until their workers have ended, and refuse new ones."""
         self._closed = True
-        for stream in list(self._streams):
-            stream.close()
+        _close_all(self._streams)
 
     def __enter__(self) -> Omni:
         return self
@@ -169,6 +169,11 @@ def collect(stream: ReplyStream, sample_rate: int) -> Reply:
                 audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
                 return Reply(event.text, event.token_ids, event.codes, audio, sample_rate, event.finish_reason, event.timings)
     raise AntiphonError("The reply was closed before its end; ask again.")
+
+
+def _close_all(streams: weakref.WeakSet[ReplyStream]) -> None:
+    for stream in list(streams):
+        stream.close()
 
 
 def _cancel_result(opening: Any) -> None:

@@ -82,7 +82,6 @@ class Workers:
         self.events: Channel[Event] = Channel(self.control, MAX_EVENTS_AHEAD)
         self._text: Channel[int] = Channel(self.control, MAX_TEXT_AHEAD)
         self._frames: Channel[Frame] = Channel(self.control, MAX_FRAMES_AHEAD)
-        self._lock = threading.Lock()
         self._token_ids: list[int] = []
         self._pieces: list[str] = []
         self._codes: list[np.ndarray] = []
@@ -107,7 +106,7 @@ class Workers:
             pass
         except BaseException as error:
             self.control.stop(error)
-        with self._lock:
+        with self.control.lock:
             self._left -= 1
             is_last = self._left == 0
         if is_last:
@@ -149,7 +148,7 @@ class Workers:
 
     def _before_thinking(self) -> int:
         """Wait while the first sound is on its way and does not lack text; then say how urgent the next token is."""
-        with self.control.condition:
+        with self.control.lock:
             self.control.wait_for(lambda: not self._speaking or "audio" in self._moments or self._text.starving and self._frames.starving)
             is_awaited = self._speaking and "token" in self._moments and self._text.starving
         return self._urgency() if is_awaited else NORMAL
@@ -195,18 +194,18 @@ class Workers:
             self._mark("audio")
         if self._codes and not self._samples:
             raise AssertionError(f"{len(self._codes)} frames gave no sound: the stage code2wav claims a lead longer than the answer")
-        with self.control.condition:
+        with self.control.lock:
             self._speaking = False
-            self.control.condition.notify_all()
+            self.control.changed()
 
     # Time
 
     def _mark(self, event: str) -> None:
         """Note when `event` happened first; a Thinker that waits for the first sound looks at it."""
         if event not in self._moments:
-            with self.control.condition:
+            with self.control.lock:
                 self._moments[event] = time.perf_counter()
-                self.control.condition.notify_all()
+                self.control.changed()
 
     def _buffered(self) -> float:
         """Seconds of sound that a listener who plays since the first packet has left."""
@@ -257,6 +256,8 @@ class ReplyStream:
         try:
             event = self._workers.events.get()[0]
         except Cancelled:
+            if self._ended:  # closed by another thread meanwhile
+                raise StopIteration from None
             self.close()
             if self._workers.control.error is not None:
                 raise self._workers.control.error from None

@@ -51,8 +51,11 @@ def set_threads(threads: int | None) -> int:
         return _threads
 
 
-def make_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Load the ONNX file at `path` for the CPU. Raises AntiphonError in one sentence when ONNX Runtime cannot take it."""
+def make_session(model: Path | bytes, threads: int | None = None, weights_folder: Path | None = None) -> onnxruntime.InferenceSession:
+    """Load an ONNX file for the CPU, or a serialized model whose external weights lie in `weights_folder`.
+
+    Raises AntiphonError in one sentence when ONNX Runtime cannot take it.
+    """
     size = set_threads(threads)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # nothing but fatal errors on the terminal; failures reach the caller as exceptions
@@ -63,8 +66,10 @@ def make_session(path: Path, threads: int | None = None) -> onnxruntime.Inferenc
         options.use_per_session_threads = False
     else:
         options.intra_op_num_threads, options.inter_op_num_threads = size, 1
+    if weights_folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise AntiphonError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {reason}; build the bundle again.") from error
+        reason, place = " ".join(str(error).split())[:300], weights_folder if isinstance(model, bytes) else model
+        raise AntiphonError(f"ONNX Runtime {onnxruntime.__version__} cannot load {place}: {reason}; build the bundle again.") from error

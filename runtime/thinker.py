@@ -149,10 +149,11 @@ class Thinker:
                 "output_index": np.array([end - start - 1]),
                 **draw,
             }
-            wanted = ("token", "hidden") if is_media[start:end].any() else ("token",)
+            is_tapped = self._manifest.speaks and bool(is_media[start:end].any())
+            wanted = ("token", "hidden") if is_tapped else ("token",)
             with self._turns.take(NORMAL):
                 outputs = self._engine.run(feeds, context.states, wanted)
-            for place in np.flatnonzero(is_media[start:end]):
+            for place in np.flatnonzero(is_media[start:end]) if is_tapped else ():
                 context.hidden_rows[context.states.length + int(place)] = outputs["hidden"][0, place].copy()
             context.states.advance(end - start)
             context.token_ids.extend(token_ids[start:end].tolist())

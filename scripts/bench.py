@@ -45,18 +45,17 @@ def bench(
         options: dict[str, Any] = {"seed": 0, "max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames}
         replies = [omni.generate(messages, **options) for _ in range(runs + 1)][1:]
     measured = {name: _median([getattr(reply.timings, name) for reply in replies]) for name in MEASURES}
-    result = {
-        "bundle": str(bundle), "machine": platform.machine(), "cores": os.cpu_count(), "runs": runs,
-        "prompt_tokens": replies[0].timings.prefill_tokens, "text_tokens": len(replies[0].token_ids), "frames": len(replies[0].codes),
-        "audio_seconds": replies[0].timings.audio_seconds, "median": measured, "underruns": max(reply.timings.underruns for reply in replies),
-        "peak_memory_bytes": peak_memory(),
-    }  # fmt: skip
+    timings, memory, underruns = replies[0].timings, peak_memory(), max(reply.timings.underruns for reply in replies)
+    lengths = {"prompt_tokens": timings.prefill_tokens, "text_tokens": len(replies[0].token_ids), "frames": len(replies[0].codes)}
     if json:
-        print_json(result)
+        machine = {"machine": platform.machine(), "cores": os.cpu_count()}
+        result = {"bundle": str(bundle), **machine, "runs": runs, **lengths, "audio_seconds": timings.audio_seconds, "median": measured}
+        print_json({**result, "underruns": underruns, "peak_memory_bytes": memory})
         return
-    rows = [[label, f"{value:.3f}" if name == "real_time_factor" and value is not None else seconds(value)] for name, label in MEASURES.items() for value in [measured[name]]]
-    rows += [["underruns, worst run", str(result["underruns"])], ["peak memory of the process", size(result["peak_memory_bytes"])]]
-    print_table(f"{bundle}: {result['prompt_tokens']} prompt tokens, {result['text_tokens']} text tokens, {result['frames']} frames", ("median", ""), rows)
+    rows = [[label, _shown(name, measured[name])] for name, label in MEASURES.items()]
+    rows += [["underruns, worst run", str(underruns)], ["peak memory of the process", size(memory)]]
+    title = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in lengths.items())
+    print_table(f"{bundle}: {title}, median of {runs}", ("measure", "value"), rows)
 
 
 def peak_memory() -> int | None:
@@ -78,6 +77,10 @@ def _prompt(omni: Any, tokens: int) -> list[dict[str, str]]:
         if missing <= 0:
             return messages
         words += max(1, missing // 4)
+
+
+def _shown(name: str, value: float | None) -> str:
+    return f"{value:.3f}" if name == "real_time_factor" and value is not None else seconds(value)
 
 
 def _median(values: list[float | None]) -> float | None:

@@ -54,7 +54,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     """Print rows under columns; the first column is flushed left, and so is every column that holds words."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):
-        words = place == 0 or any(isinstance(row[place], str) and not row[place][:1].isdigit() and row[place] != "-" for row in rows)
+        words = place == 0 or any(not str(row[place])[:1].isdigit() and row[place] not in ("", "-") for row in rows)
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for index, row in enumerate(rows):
         table.add_row(*(Text(str(cell)) for cell in row), end_section=last_is_total and index == len(rows) - 2)

@@ -1,14 +1,19 @@
-"""antiphon verify: every engine of a bundle against its portable graph."""
+"""antiphon verify: every engine of a bundle against the checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..runtime.errors import missing_extra
 from .console import print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from ..export.verify import Row
 
 
 def verify(
@@ -18,21 +23,28 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Compare every stage's engine with its reference on the same inputs; exit code 1 when an output is out of tolerance."""
-    from ..export.verify import verify as compare
-
+    try:
+        from ..export.verify import verify as compare
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "build", "antiphon verify") from None
+    began = time.monotonic()
     with progress_bar() as report:
-        result = compare(bundle, checkpoint, layers=layers, on_progress=lambda at: report(f"{at.stage}: {at.step}", at.done, at.total, at.remaining))
-    passed = all(row.passed for row in result.rows)
+
+        def on_progress(stage: str, number: int, stages: int) -> None:
+            gone = time.monotonic() - began
+            report(stage, number, stages, gone * (stages - number) / number if number else None)
+
+        result = compare(bundle, checkpoint, layers=layers, on_progress=on_progress)
     if json:
-        print_json({"passed": passed, **dataclasses.asdict(result)})
+        print_json({"passed": result.passed, **dataclasses.asdict(result)})
     else:
         columns = ["stage", "output", "worst", "mean", "cosine", "tolerance", "result"] + (["first diverging layer"] if layers else [])
         print_table("", columns, [_cells(row, layers) for row in result.rows])
-    if not passed:
+    if not result.passed:
         raise typer.Exit(1)
 
 
-def _cells(row: object, layers: bool) -> list[object]:
+def _cells(row: Row, layers: bool) -> list[object]:
     cells: list[object] = [row.stage, row.output, f"{row.worst:.2e}", f"{row.mean:.2e}", f"{row.cosine:.7f}", f"{row.tolerance:.0e}"]
     cells.append("within" if row.passed else "OUT OF TOLERANCE")
     return [*cells, row.first_diverging_layer or "-"] if layers else cells

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.runtime.bundle import read_manifest
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if re.search(r"^```(sh|python)$", page.read_text(encoding="utf-8"), re.M)]
 
@@ -67,3 +69,21 @@ def test_the_readme_starts_with_the_command_that_sets_everything_up() -> None:
     language, content = blocks(ROOT / "README.md")[0]
     assert language == "sh"
     assert content.startswith(SET_UP[0] + SET_UP[1])
+
+
+def test_the_tables_of_the_stages_page_are_those_of_a_bundle(tiny_bundle: Path) -> None:
+    sections = re.split(r"^## (\w+)$", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), flags=re.M)[1:]
+    shown = dict(zip(sections[::2], sections[1::2], strict=True))
+    stages = read_manifest(tiny_bundle).stages
+    assert shown.keys() == stages.keys()
+    for name, stage in stages.items():
+        for kind, specs in (("input", stage.inputs), ("output", stage.outputs)):
+            table = re.search(rf"^\| {kind} \|.*?\n\n", shown[name] + "\n", re.M | re.S)
+            assert table is not None, f"{name} has no table of {kind}s"
+            rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[(.*?)\] \|", table[0], re.M)
+            assert [(row[0], row[1]) for row in rows] == [(spec.name, spec.dtype) for spec in specs], f"{name}: {kind}s"
+            for row, spec in zip(rows, specs, strict=True):
+                axes = row[2].split(", ")
+                assert len(axes) == len(spec.shape), f"{name}.{spec.name}"
+                for written, axis in zip(axes, spec.shape, strict=True):
+                    assert written == str(axis) or (written.isupper() and isinstance(axis, int)), f"{name}.{spec.name}: {written} is {axis}"

@@ -44,7 +44,8 @@ def test_a_runtime_module_loads_neither_torch_nor_onnx(module: str, tmp_path: Pa
 
 
 def test_a_whole_conversation_loads_neither_torch_nor_onnx(tiny_bundle: Path, tmp_path: Path) -> None:
-    code = f"import antiphon\nwith antiphon.load({str(tiny_bundle)!r}) as omni:\n    omni.generate([{{'role': 'user', 'content': 'hi'}}], max_text_tokens=2, max_frames=2)"
+    ask = "omni.generate([{'role': 'user', 'content': 'hi'}], max_text_tokens=2, max_frames=2)"
+    code = f"import antiphon\nwith antiphon.load({str(tiny_bundle)!r}) as omni:\n    {ask}"
     assert not loaded_modules(code, tmp_path) & set(HEAVY)
 
 

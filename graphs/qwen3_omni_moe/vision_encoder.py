@@ -19,7 +19,6 @@ from .encoder_layers import EncoderLayer, LayerNorm, Rotation, activation_functi
 
 PREFIX = "thinker.visual"
 EPSILON = 1e-6
-ROTARY_THETA = 10_000.0
 
 
 class VisionEncoder(nn.Module):
@@ -29,6 +28,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.head_dim = width // config.num_heads
+        self.rotary_theta = config.rope_theta
         self.patch_embedding = Projection(patch_dim(config), width, bias=True)
         self.position_table = nn.Parameter(torch.empty(config.num_position_embeddings, width))
         self.blocks = nn.ModuleList(EncoderLayer(width, config.num_heads, config.intermediate_size, config.hidden_act, EPSILON) for _ in range(config.depth))
@@ -56,7 +56,7 @@ class VisionEncoder(nn.Module):
     def _rotation(self, rotary_positions: Tensor, x: Tensor) -> Rotation:
         """Cosine and sine [patches, head_dim / 2]: the first half of the frequencies turns by the row, the second by the column."""
         half = self.head_dim // 2
-        frequencies = 1.0 / ROTARY_THETA ** (torch.arange(0, half, 2, dtype=torch.float32, device=x.device) / half)
+        frequencies = 1.0 / self.rotary_theta ** (torch.arange(0, half, 2, dtype=torch.float32, device=x.device) / half)
         angles = (rotary_positions.to(torch.float32).unsqueeze(2) * frequencies).flatten(1)
         return torch.cos(angles).to(x.dtype), torch.sin(angles).to(x.dtype)
 

@@ -227,7 +227,9 @@ def fakes():
         opened.append(Omni(manifest, {name: engines[name] for name in stages}, FakeFrontEnd(), **options))
         return opened[-1]
 
-    yield SimpleNamespace(engines=engines, omni=omni, ids=IDS, letters=letters, constants=constants, lead=LEAD, samples=SAMPLES, rate=RATE, front_end=FakeFrontEnd)
+    yield SimpleNamespace(
+        engines=engines, omni=omni, ids=IDS, letters=letters, constants=constants, lead=LEAD, samples=SAMPLES, rate=RATE, front_end=FakeFrontEnd
+    )
     for one in opened:
         one.close()
 

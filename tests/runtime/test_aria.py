@@ -103,7 +103,9 @@ def test_need_never_falls(policy, frame):
     assert 1 <= policy.need(frame) <= policy.need(frame + 1)
 
 
-@pytest.mark.parametrize("make", [lambda: chunked(0, 4), lambda: chunked(4, 0), lambda: adaptive(0, 1), lambda: adaptive(1, 0), lambda: adaptive(1, float("inf"))])
+@pytest.mark.parametrize(
+    "make", [lambda: chunked(0, 4), lambda: chunked(4, 0), lambda: adaptive(0, 1), lambda: adaptive(1, 0), lambda: adaptive(1, float("inf"))]
+)
 def test_a_policy_that_cannot_run_is_refused(make):
     with pytest.raises(AntiphonError, match="expected"):
         make()

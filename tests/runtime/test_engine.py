@@ -14,11 +14,20 @@ from antiphon.runtime.sessions import make_session, set_threads
 from antiphon.runtime.states import StateSet
 
 onnx = pytest.importorskip("onnx")
-FLOAT, INT = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 
 def save(path: Path, nodes: str, inputs: str, outputs: str) -> Path:
-    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24]> g ({inputs}) => ({outputs}) {{ {nodes} }}'), path)
+    """Write a graph given as text, in which past_ and present_ stand for past. and present. (the parser knows no dots)."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24]> g ({inputs}) => ({outputs}) {{ {nodes} }}')
+
+    def dotted(name: str) -> str:
+        return name.replace("past_", "past.").replace("present_", "present.")
+
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = dotted(value.name)
+    for node in model.graph.node:
+        node.input[:], node.output[:] = map(dotted, node.input), map(dotted, node.output)
+    onnx.save(model, path)
     return path
 
 
@@ -31,10 +40,10 @@ def counter(tmp_path):
     """Adds x to a kv state in place and to a recurrent state; y = sum of x; rows = x where it is positive (a shape the inputs do not tell)."""
     path = save(
         tmp_path / "engine.onnx",
-        "present.kv = Add(past.kv, x)  present.sum = Add(past.sum, x)  y = ReduceSum<keepdims=0>(x)  flat = Constant<value_ints=[-1]>() "
+        "present_kv = Add(past_kv, x)  present_sum = Add(past_sum, x)  y = ReduceSum<keepdims=0>(x)  flat = Constant<value_ints=[-1]>() "
         "z = Constant<value_float=0.0>()  g = Greater(x, z)  line = Reshape(x, flat)  mask = Reshape(g, flat)  rows = Compress(line, mask)",
-        "float[batch, n] x, float[batch, n] past.kv, float[batch, n] past.sum",
-        "float y, float[k] rows, float[batch, n] present.kv, float[batch, n] present.sum",
+        "float[batch, n] x, float[batch, n] past_kv, float[batch, n] past_sum",
+        "float y, float[k] rows, float[batch, n] present_kv, float[batch, n] present_sum",
     )
     inputs = (TensorSpec("x", "float32", ("batch", "n")),)
     outputs = (TensorSpec("y", "float32", ()), TensorSpec("rows", "float32", ("positive",)))
@@ -141,9 +150,7 @@ def test_the_pool_keeps_its_size():
 
 
 def test_an_engine_beside_others_is_not_slowed_down(tmp_path):
-    path = save(
-        tmp_path / "engine.onnx", "a = MatMul(x, x)  b = MatMul(a, x)  c = MatMul(b, x)  y = ReduceSum<keepdims=0>(c)", "float[n, n] x", "float y"
-    )
+    path = save(tmp_path / "engine.onnx", "a = MatMul(x, x)  b = MatMul(a, x)  c = MatMul(b, x)  y = ReduceSum<keepdims=0>(c)", "float[n, n] x", "float y")
     spec = entry((TensorSpec("x", "float32", ("n", "n")),), (TensorSpec("y", "float32", ()),))
     engines = [OnnxEngine(path, spec) for _ in range(4)]
     x = np.full((256, 256), 0.01, np.float32)

@@ -12,13 +12,13 @@ from antiphon.runtime.turns import NORMAL, Turns
 
 @pytest.fixture
 def make(fakes):
-    def make_talker(sampling=SamplingParameters(0.9, 50, 1.0, 1.05), predictor=SamplingParameters(1.0, 50, 0.8), seed=4, chunk=512, priority=lambda: NORMAL):
+    def make_talker(seed=4, chunk=512, priority=lambda: NORMAL):
         ids = [1, 5, 3, 20, 7, 7, 2, 3, 1, 6, 3]
         hidden = {4: np.ones(2, np.float32), 5: np.full(2, 2, np.float32)}
         manifest = Manifest("fake", "0", "cpu", "fake", "fp32", {}, fakes.ids, fakes.constants, {})
         return Talker(
             fakes.engines, manifest, Turns(), lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end()),
-            sampling, predictor, seed, priority, chunk,
+            SamplingParameters(0.9, 50, 1.0, 1.05), SamplingParameters(1.0, 50, 0.8), seed, priority, chunk,
         )  # fmt: skip
 
     return make_talker

@@ -1,0 +1,55 @@
+"""A graph with one node of `ai.antiphon`, run in plain ONNX Runtime: with its function, and lowered."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from antiphon.export.lower_onnxruntime import LOWERINGS
+from antiphon.export.passes.replace_ops import replace_ops
+from antiphon.plugins import onnx_domain
+from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
+
+KINDS = {"T": onnx.TensorProto.FLOAT, "tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL}
+
+
+def graph(op: str, **attributes: int) -> onnx.ModelProto:
+    """One node, its function beside it; inputs and outputs have the names of the registry and no fixed shape."""
+    found = OPS[op]
+    onnx_domain.schema(found)
+    node = onnx.helper.make_node(op, [name for name, _ in found.inputs], [name for name, _ in found.outputs], domain=DOMAIN, **attributes)
+    values = [[onnx.helper.make_tensor_value_info(name, KINDS[kind], None) for name, kind in group] for group in (found.inputs, found.outputs)]
+    opsets = [onnx.helper.make_opsetid("", 24), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    return onnx.helper.make_model(onnx.helper.make_graph([node], op, *values), opset_imports=opsets, functions=[onnx_domain.function(op)], ir_version=10)
+
+
+@cache
+def _session(op: str, is_lowered: bool, attributes: tuple[tuple[str, int], ...]) -> onnxruntime.InferenceSession:
+    model = graph(op, **dict(attributes))
+    if is_lowered:
+        lowered = ir.serde.deserialize_model(model)
+        assert replace_ops(lowered, LOWERINGS) == 1
+        model = ir.serde.serialize_model(lowered)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run_function(op: str, *inputs: np.ndarray, **attributes: int) -> Any:
+    """The outputs of the portable graph; a single output comes bare."""
+    return _run(_session(op, False, tuple(attributes.items())), op, inputs)
+
+
+def run_lowered(op: str, *inputs: np.ndarray, **attributes: int) -> Any:
+    """The outputs of the graph lowered for ONNX Runtime."""
+    return _run(_session(op, True, tuple(attributes.items())), op, inputs)
+
+
+def _run(session: onnxruntime.InferenceSession, op: str, inputs: tuple[np.ndarray, ...]) -> Any:
+    outputs = session.run(None, {name: value for (name, _), value in zip(OPS[op].inputs, inputs, strict=True)})
+    return outputs[0] if len(outputs) == 1 else outputs

@@ -1,0 +1,56 @@
+"""Every op of the domain is described once and the same everywhere."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("torch")
+
+from antiphon import plugins  # noqa: E402
+from antiphon.plugins import onnx_domain  # noqa: E402
+from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS  # noqa: E402
+
+from .one_op import graph  # noqa: E402
+
+ATTRIBUTES = {"MoE": {"top_k": 2, "normalize": 1}, "Attention": {"num_heads": 4, "kv_num_heads": 2}, "SampleToken": {}}
+
+
+def test_every_folder_is_an_op_and_every_op_a_folder() -> None:
+    folders = {module.name for module in pkgutil.iter_modules(plugins.__path__) if module.ispkg}
+    assert set(onnx_domain.FOLDERS) == set(OPS)
+    assert set(onnx_domain.FOLDERS.values()) == folders
+
+
+@pytest.mark.parametrize("name", list(OPS))
+def test_function_has_the_signature_of_the_op(name: str) -> None:
+    op, function = OPS[name], onnx_domain.function(name)
+    assert (function.domain, function.name) == (DOMAIN, op.name == name and name)
+    assert list(function.input) == [given for given, _ in op.inputs]
+    assert list(function.output) == [given for given, _ in op.outputs]
+    assert list(function.attribute) == [given for given, _ in op.attributes]
+    assert {imported.domain: imported.version for imported in function.opset_import} == {"": 24}
+
+
+@pytest.mark.parametrize("name", list(OPS))
+def test_schema_is_registered_once_with_the_description_of_the_op(name: str) -> None:
+    op = OPS[name]
+    first, again = onnx_domain.schema(op), onnx_domain.schema(op)
+    assert first.since_version == again.since_version == DOMAIN_VERSION and first.doc == op.doc
+    assert [(given.name, given.type_str) for given in first.inputs] == list(op.inputs)
+    assert [(given.name, given.type_str) for given in first.outputs] == list(op.outputs)
+    assert {given for given, attribute in first.attributes.items() if attribute.required} == {given for given, _ in op.attributes}
+
+
+@pytest.mark.parametrize("name", list(OPS))
+def test_graph_with_one_node_passes_the_checker(name: str) -> None:
+    onnx.checker.check_model(graph(name, **ATTRIBUTES[name]), full_check=True)
+
+
+def test_registry_is_plain_data_that_needs_no_other_library() -> None:
+    code = "import sys, antiphon.plugins.registry; print(sorted({'torch', 'onnx', 'onnx_ir', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
