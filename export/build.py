@@ -111,6 +111,8 @@ class _Build:
         entries: dict[str, StageEntry] = {}
         timings: dict[str, Any] = {}
         hashes: dict[str, FileHash] = {}
+        self._report("frontend", "writing")
+        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
         for stage in made:
             started, before = time.monotonic(), self.done
             home = self.folder / "stages" / stage.name
@@ -118,8 +120,6 @@ class _Build:
             entries[stage.name], reason, hit = self._stage(stage, sources[stage.name], home)
             timings[stage.name] = {"seconds": round(time.monotonic() - started, 3), "cached": hit, "reason": reason}
             self.done = before + sizes[stage.name]
-        self._report("frontend", "writing")
-        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")
         self._report("bundle", "hashing")
         hashes = hash_folder(self.folder)
         build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings}
@@ -213,6 +213,9 @@ def _entry_from(stored: dict[str, Any]) -> StageEntry:
 
 
 def _check_destination(destination: Path) -> None:
+    for above in destination.parents:
+        if above.is_file():
+            raise AntiphonError(f"{above} is a file, so {destination} cannot be made below it; give another path.")
     if destination.is_file():
         raise AntiphonError(f"{destination} is a file, expected a folder for the bundle; give another path.")
     if destination.is_dir() and any(destination.iterdir()) and not _is_bundle(destination):

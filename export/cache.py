@@ -54,12 +54,12 @@ class StageCache:
         if self.folder is None:
             return Lookup(False, "the cache is off", {})
         key = stage_key(parts)
-        entry = self._read(stage, key)
-        if entry is None:
-            return Lookup(False, self._difference(stage, parts), {})
         folder = self.folder / stage / key
-        damaged = [ENTRY] if entry["sha256"] != _digest(entry) else [name for name, known in entry["files"].items() if not _is_whole(folder / name, known)]
-        if damaged:
+        if not folder.is_dir():
+            return Lookup(False, self._difference(stage, parts), {})
+        entry = self._read(stage, key)
+        damaged = [ENTRY] if entry is None else [name for name, known in entry["files"].items() if not _is_whole(folder / name, known)]
+        if entry is None or damaged:
             shutil.rmtree(folder, ignore_errors=True)
             return Lookup(False, f"the cached file {damaged[0]} was damaged", {})
         for name in entry["files"]:
@@ -89,12 +89,13 @@ class StageCache:
             shutil.rmtree(beside, ignore_errors=True)
 
     def _read(self, stage: str, key: str) -> dict[str, Any] | None:
+        """What entry.json says; None where it is missing or damaged."""
         assert self.folder is not None
         try:
             content = json.loads((self.folder / stage / key / ENTRY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) and {"parts", "files", "stage", "sha256"} <= content.keys() else None
+        return content if isinstance(content, dict) and content.get("sha256") == _digest(content) else None
 
     def _difference(self, stage: str, parts: dict[str, str]) -> str:
         """Which parts differ from the closest entry of this stage."""
@@ -105,7 +106,7 @@ class StageCache:
         if not entries:
             return "this stage was never built with this cache"
         differences = [sorted(name for name in {*parts, *entry["parts"]} if parts.get(name) != entry["parts"].get(name)) for entry in entries]
-        return f"changed since the closest build: {', '.join(min(differences, key=len))}"
+        return f"changed since the closest build: {', '.join(min(differences, key=lambda names: (len(names), names)))}"
 
 
 def _digest(entry: dict[str, Any]) -> str:

@@ -43,3 +43,4 @@ def write_weights(
             )
             if on_bytes is not None:
                 on_bytes(array.nbytes)
+            del array  # or it would still be held while the next one is made

@@ -322,6 +322,8 @@ def _check(config: OmniConfig, path: Path) -> None:
     thinker = config.thinker
     expect("thinker_config.audio_config.output_dim", thinker.audio.output_dim, thinker.text.hidden_size)
     expect("thinker_config.vision_config.out_hidden_size", thinker.vision.out_hidden_size, thinker.text.hidden_size)
+    for layer in thinker.vision.deepstack_visual_indexes:
+        expect(f"whether deepstack layer {layer} is one of the {thinker.vision.depth} of the vision encoder", layer < thinker.vision.depth, True)
     _check_decoder(thinker.text, "thinker_config.text_config", expect)
     for section, names in ((config, TEXT_IDS), (thinker, MEDIA_IDS)):
         for name in names:

@@ -79,7 +79,7 @@ class Omni:
         self.prefill_chunk = prefill_chunk
         self.thinker = Thinker(engines, manifest, self.turns, prefill_chunk)
         self._max_streams, self._admission_seconds = max_streams, admission_seconds
-        self._places = threading.Semaphore(max_streams)
+        self._admission, self._running = threading.Condition(), 0
         self._streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
         weakref.finalize(self, _close_all, self._streams)  # at the latest when the interpreter ends: no worker may be inside an engine then
         self._closed = False
@@ -128,7 +128,9 @@ class Omni:
 
     def close(self) -> None:
         """Stop all replies in flight, wait until their workers have ended, and refuse new ones."""
-        self._closed = True
+        with self._admission:
+            self._closed = True
+            self._admission.notify_all()
         _close_all(self._streams)
 
     def __enter__(self) -> Omni:
@@ -143,13 +145,19 @@ class Omni:
             raise AntiphonError("This Omni is closed; load the bundle again.")
 
     def admit(self) -> None:
-        """Wait for one of the `max_streams` places; raises AntiphonError after `admission_seconds`."""
-        if not self._places.acquire(timeout=self._admission_seconds):
+        """Wait for one of the `max_streams` places; raises AntiphonError after `admission_seconds`, or when the Omni is closed."""
+        with self._admission:
+            is_admitted = self._admission.wait_for(lambda: self._closed or self._running < self._max_streams, self._admission_seconds)
+            self.check_open()
+            self._running += is_admitted
+        if not is_admitted:
             raise AntiphonError(f"All {self._max_streams} streams were busy for {self._admission_seconds} s; finish one, or load with a larger max_streams.")
 
     def dismiss(self) -> None:
         """Give a place back."""
-        self._places.release()
+        with self._admission:
+            self._running -= 1
+            self._admission.notify()
 
     def register(self, stream: ReplyStream) -> None:
         """Remember a running reply, so that `close` can stop it."""

@@ -24,9 +24,10 @@ class ReplyOptions:
     """Options of generate, stream, astream and Conversation.reply. None takes the bundle's default.
 
     greedy: no chance anywhere. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and max_frames limit text
-    and speech. modalities: ("text",) switches speech off. voice: a name of the bundle's voices, upper or lower case. temperature, top_k,
-    top_p, repetition_penalty and min_text_tokens are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
-    packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps: how videos are read.
+    and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
+    the bundle's voices, upper or lower case. temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's;
+    predictor_... the code predictor's. packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps:
+    how videos are read.
     """
 
     greedy: bool = False
@@ -34,6 +35,7 @@ class ReplyOptions:
     max_text_tokens: int | None = None
     min_text_tokens: int | None = None
     max_frames: int | None = None
+    min_frames: int | None = None
     modalities: Sequence[str] | None = None
     voice: str | None = None
     temperature: float | None = None
@@ -79,6 +81,7 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None 
     check_seed(options.seed)
     _check_count("max_text_tokens", options.max_text_tokens)
     _check_count("max_frames", options.max_frames)
+    _check_count("min_frames", options.min_frames)
     thinker = _sampling(
         manifest,
         "thinker",
@@ -96,6 +99,7 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None 
         top_k=options.talker_top_k,
         top_p=options.talker_top_p,
         repetition_penalty=options.talker_repetition_penalty,
+        min_tokens=options.min_frames,
     )
     predictor = _sampling(manifest, "predictor", temperature=options.predictor_temperature, top_k=options.predictor_top_k, top_p=options.predictor_top_p)
     if thinker.max_tokens is None:

@@ -30,7 +30,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     prompt_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of the prompt, at least.")] = 32,
     text_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of the answer.")] = 48,
-    frames: Annotated[int, typer.Option(metavar="N", help="Limit of the speech, in frames of 80 ms.")] = 160,
+    frames: Annotated[int, typer.Option(metavar="N", help="Frames of its speech, 80 ms each.")] = 160,
     runs: Annotated[int, typer.Option(metavar="N", help="Measured answers after one that warms up; medians are reported.")] = 5,
 ) -> None:
     """Measure one stream: latencies, time per token and frame, real-time factor and memory, as medians over warm answers."""
@@ -42,7 +42,7 @@ def bench(
     with load(bundle, max_streams=1) as omni:
         messages = _prompt(omni, prompt_tokens)
         # the same seed every time: the same answer, so that the runs differ in time only
-        options: dict[str, Any] = {"seed": 0, "max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames}
+        options: dict[str, Any] = {"seed": 0, "max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames, "min_frames": frames}
         replies = [omni.generate(messages, **options) for _ in range(runs + 1)][1:]
     measured = {name: _median([getattr(reply.timings, name) for reply in replies]) for name in MEASURES}
     timings, memory, underruns = replies[0].timings, peak_memory(), max(reply.timings.underruns for reply in replies)

@@ -51,8 +51,10 @@ def count(value: int) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], last_is_total: bool = False) -> None:
-    """Print rows under columns; the first column is flushed left, and so is every column that holds words."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Print rows under columns; columns of numbers are flushed right."""
+    if title:  # above the table, because inside it rich would fold it to the table's width
+        print(title)
+    table = Table()
     for place, column in enumerate(columns):
         words = place == 0 or any(not str(row[place])[:1].isdigit() and row[place] not in ("", "-") for row in rows)
         table.add_column(column, justify="left" if words else "right", overflow="fold")

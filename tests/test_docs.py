@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from antiphon.runtime.bundle import read_manifest
+from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta, Timings
+from antiphon.runtime.options import ReplyOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if re.search(r"^```(sh|python)$", page.read_text(encoding="utf-8"), re.M)]
@@ -36,13 +39,13 @@ def workplace(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which `antiphon` and `python` are this interpreter's."""
+    """An environment in which `antiphon`, `python` and the tools of the extras are this interpreter's."""
     folder = tmp_path_factory.mktemp("bin")
     for name, arguments in (("antiphon", "-m antiphon"), ("python", "")):
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n', encoding="utf-8")
         script.chmod(0o755)
-    return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    return os.environ | {"PATH": os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -87,3 +90,9 @@ def test_the_tables_of_the_stages_page_are_those_of_a_bundle(tiny_bundle: Path) 
                 assert len(axes) == len(spec.shape), f"{name}.{spec.name}"
                 for written, axis in zip(axes, spec.shape, strict=True):
                     assert written == str(axis) or (written.isupper() and isinstance(axis, int)), f"{name}.{spec.name}: {written} is {axis}"
+
+
+@pytest.mark.parametrize("kind", [ReplyOptions, TextDelta, AudioDelta, Done, Reply, Timings])
+def test_the_python_page_names_every_option_and_field(kind: type) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in page] == []

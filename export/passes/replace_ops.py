@@ -9,19 +9,20 @@ from onnx_ir import convenience
 
 from ...plugins.registry import DOMAIN
 
+Lowering = Callable[[ir.Node], tuple[list[ir.Node], list[ir.Value]]]
 
-def replace_ops(model: ir.Model, lowerings: dict[str, Callable[[ir.Node], list[ir.Node]]]) -> int:
-    """Replace every node whose op is a key of `lowerings` by the nodes the value returns; the last one's outputs take over.
+
+def replace_ops(model: ir.Model, lowerings: dict[str, Lowering]) -> int:
+    """Replace every node whose op is a key of `lowerings`: the value returns the new nodes, in order, and the values that take the outputs' place.
 
     Ops without a lowering stay and keep their function.
     """
     nodes = [node for node in model.graph if node.domain == DOMAIN and node.op_type in lowerings]
     for node in nodes:
-        new_nodes = lowerings[node.op_type](node)
-        outputs = new_nodes[-1].outputs[: len(node.outputs)]
+        new_nodes, outputs = lowerings[node.op_type](node)
         for old, new in zip(node.outputs, outputs, strict=True):
             new.shape, new.type, new.name = old.shape, old.type, old.name
-        convenience.replace_nodes_and_values(model.graph, node, [node], new_nodes, list(node.outputs), list(outputs))
+        convenience.replace_nodes_and_values(model.graph, node, [node], new_nodes, list(node.outputs), outputs)
         for domain in {new.domain for new in new_nodes} - set(model.opset_imports):
             model.opset_imports[domain] = 1
     remaining = {node.op_type for node in model.graph if node.domain == DOMAIN}

@@ -5,20 +5,37 @@ from __future__ import annotations
 import onnx_ir as ir
 
 
-def lower(node: ir.Node) -> list[ir.Node]:
+def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     """`com.microsoft.GroupQueryAttention` without its own rotary embedding; it writes the cache in place when past and present are one buffer.
 
-    The lengths it wants are computed beside every node; common subexpression elimination leaves one copy per graph. The CPU kernel
-    takes several rows (batch) only for single-token steps or an empty cache: the runtime prefills one stream at a time.
+    The kernel knows no padding: told of `query_length` it would place the rows too early, over old ones. It is told of `tokens` instead, so
+    padding rows land behind the visible cache (the capacity must hold past_length + tokens), and their result is set to zero here.
+    It takes several rows (batch) only for single-token steps or an empty cache: the runtime prefills one stream at a time.
     """
     query, key, value, past_key, past_value, past_length, query_length = node.inputs
     attributes = {"num_heads": node.attributes["num_heads"].as_int(), "kv_num_heads": node.attributes["kv_num_heads"].as_int(), "do_rotary": 0}
-    total = ir.node("Add", [past_length, query_length])
-    total_int = ir.node("Cast", [total.outputs[0]], {"to": ir.DataType.INT32})
-    longest = ir.node("ReduceMax", [total_int.outputs[0]], {"keepdims": 0})
-    one = ir.node("Constant", [], {"value_int": 1})
-    one_int = ir.node("Cast", [one.outputs[0]], {"to": ir.DataType.INT32})
-    last = ir.node("Sub", [total_int.outputs[0], one_int.outputs[0]])
-    inputs = [query, key, value, past_key, past_value, last.outputs[0], longest.outputs[0]]
-    attention = ir.node("GroupQueryAttention", inputs, attributes, domain="com.microsoft", num_outputs=3)
-    return [total, total_int, longest, one, one_int, last, attention]
+    nodes: list[ir.Node] = []
+
+    def emit(op: str, inputs: list[ir.Value | None], given: dict[str, int | float | list[int]] | None = None) -> ir.Value:
+        nodes.append(ir.node(op, inputs, given or {}))
+        return nodes[-1].outputs[0]
+
+    # Common subexpression elimination leaves one copy per graph of all that does not depend on the layer.
+    one, one_int = emit("Constant", [], {"value_int": 1}), ir.DataType.INT32
+    tokens = emit("Shape", [_shared_shape(query)], {"start": 1, "end": 2})
+    total = emit("Cast", [emit("Add", [past_length, tokens])], {"to": one_int})
+    longest = emit("ReduceMax", [total], {"keepdims": 0})
+    last = emit("Sub", [total, emit("Cast", [one], {"to": one_int})])
+    attention = ir.node("GroupQueryAttention", [query, key, value, past_key, past_value, last, longest], attributes, domain="com.microsoft", num_outputs=3)
+    nodes.append(attention)
+    token = emit("Range", [emit("Constant", [], {"value_int": 0}), emit("Squeeze", [tokens]), one])
+    is_row = emit("Less", [token, emit("Unsqueeze", [query_length, emit("Constant", [], {"value_ints": [1]})])])
+    is_row_column = emit("Unsqueeze", [is_row, emit("Constant", [], {"value_ints": [2]})])
+    y = emit("Where", [is_row_column, attention.outputs[0], emit("Constant", [], {"value_float": 0.0})])
+    return nodes, [y, *attention.outputs[1:]]
+
+
+def _shared_shape(query: ir.Value | None) -> ir.Value | None:
+    """A value [batch, tokens, ...]: the rotary table where there is one, because all layers share it, else the query."""
+    rotary = query.producer() if query is not None else None
+    return rotary.inputs[1] if rotary is not None and rotary.op_type == "RotaryEmbedding" else query

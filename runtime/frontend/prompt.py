@@ -21,7 +21,7 @@ from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate,
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
 from .tokenizer import ChatTokenizer
 from .video import read_video
-from .vision_layout import vision_feeds
+from .vision_layout import vision_calls
 
 SCHEMA = 1
 
@@ -220,8 +220,11 @@ class FrontEnd:
         merge = self._thinker_rules.spatial_merge_size
         for piece, places in zip(loaded, rows, strict=True):
             if piece.patches is not None:
-                feeds = vision_feeds(piece.patches.reshape(-1, piece.patches.shape[2]), piece.grid, merge, self._position_embeddings)
-                calls.append(EncoderCall("vision_encoder", feeds, places))
+                patches, first = piece.patches.reshape(-1, piece.patches.shape[2]), 0
+                for feeds in vision_calls(patches, piece.grid, merge, self._position_embeddings):
+                    last = first + feeds["pixels"].shape[0] * feeds["pixels"].shape[1] // merge**2
+                    calls.append(EncoderCall("vision_encoder", feeds, places[first:last]))
+                    first = last
         return calls
 
 

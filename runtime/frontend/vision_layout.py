@@ -6,7 +6,7 @@ Patches lie in the merge order of the Hugging Face processor: blocks of merge x 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -50,6 +50,19 @@ def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, 
         raise AntiphonError(f"Patches of the shape {patches.shape} do not fill a grid of {frames} x {height} x {width}; make both from one picture.")
     pixels = np.asarray(patches, np.float32).reshape(frames, height * width, -1)
     return {"pixels": pixels, **vision_layout(grid_thw, merge_size, num_position_embeddings)}
+
+
+def vision_calls(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, num_position_embeddings: int, max_patches: int = 16384) -> Iterator[Feeds]:
+    """The feeds of one image or video in several calls of at most `max_patches` patches (but whole frames), so that memory stays flat.
+
+    Attention stays within a frame, so the features of the calls, joined along their rows, are those of the one big call. Arguments and
+    errors as for `vision_feeds`.
+    """
+    feeds = vision_feeds(patches, grid_thw, merge_size, num_position_embeddings)
+    pixels = feeds["pixels"]
+    frames = max(1, max_patches // pixels.shape[1])
+    for start in range(0, len(pixels), frames):
+        yield {**feeds, "pixels": pixels[start : start + frames]}
 
 
 def _checked_grid(grid_thw: Sequence[int], merge_size: int) -> tuple[int, int, int]:

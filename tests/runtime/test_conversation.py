@@ -142,3 +142,21 @@ def test_an_encoder_that_the_bundle_lacks_is_named(fakes):
     omni = fakes.omni(stages=("thinker", "talker", "predictor", "code2wav"))
     with pytest.raises(AntiphonError, match="no stage audio_encoder"):
         omni.conversation().append(audio=np.zeros(3))
+
+
+@pytest.mark.parametrize("read", range(0, 12))
+def test_a_reply_may_be_closed_at_any_event_and_the_conversation_goes_on(fakes, read):
+    conversation = fakes.omni(max_streams=1).conversation(system="xyz")
+    conversation.append(text="abcdefgh")
+    stream = conversation.reply(packet_schedule=(1,))
+    for _ in range(read):
+        next(stream)
+    stream.close()
+    conversation.append(text="uvw")
+    assert finish(conversation.reply()).text == "uvw"
+    history = conversation._context.token_ids
+    assert len(history) == conversation._context.states.length
+    turns = [place for place, token in enumerate(history) if token == fakes.ids["im_start"]]
+    roles = [history[place + 1] for place in turns]
+    assert roles == [fakes.ids[name] for name in ("system", "user", "assistant", "user", "assistant")]
+    assert all(history[place - 2 : place] == [2, 3] for place in turns[1:])

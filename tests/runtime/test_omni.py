@@ -131,3 +131,13 @@ def test_several_astreams_share_one_loop(fakes):
 def test_loading_what_is_no_bundle_is_one_sentence(tmp_path):
     with pytest.raises(AntiphonError, match="No bundle at"):
         load(tmp_path)
+
+
+def test_closing_wakes_who_waits_for_a_place(fakes):
+    fakes.engines["talker"].tail = None
+    omni = fakes.omni(max_streams=1)
+    stream = omni.stream(QUESTION, max_frames=100_000)
+    threading.Timer(0.05, omni.close).start()
+    with pytest.raises(AntiphonError, match="closed"):
+        omni.stream(QUESTION)
+    stream.close()

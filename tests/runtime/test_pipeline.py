@@ -216,3 +216,9 @@ def test_timings_tell_the_order_of_events(fakes):
     assert 0 < timings.time_to_first_token <= timings.time_to_first_frame <= timings.time_to_first_audio <= timings.total
     assert timings.seconds_per_token > 0 and timings.seconds_per_frame > 0 and timings.real_time_factor > 0
     assert timings.prefill_tokens == len(SENTENCE) + 8
+
+
+def test_frames_without_sound_are_an_error_never_a_silent_success(fakes):
+    fakes.engines["code2wav"].entry.constants["lead_samples"] = 10**6
+    with pytest.raises(AssertionError, match="gave no sound"):
+        fakes.omni().generate(ask("abc"))

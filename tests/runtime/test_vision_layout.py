@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend.vision_layout import vision_feeds, vision_layout
+from antiphon.runtime.frontend.vision_layout import vision_calls, vision_feeds, vision_layout
 
 GRIDS = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from([4, 64, 2304]))
 
@@ -70,3 +70,11 @@ def test_a_grid_without_whole_blocks_is_refused(grid: tuple[int, int, int]) -> N
 def test_patches_that_do_not_fill_the_grid_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(AntiphonError, match="do not fill a grid of 1 x 4 x 4"):
         vision_feeds(np.zeros(shape, np.float32), (1, 4, 4), 2, 64)
+
+
+@pytest.mark.parametrize(("most", "frames"), [(1, [1, 1, 1]), (48, [2, 1]), (10_000, [3])])
+def test_vision_calls_split_a_video_between_frames(most: int, frames: list[int]) -> None:
+    patches = np.random.default_rng(0).standard_normal((3 * 24, 5)).astype(np.float32)
+    calls = list(vision_calls(patches, (3, 4, 6), 2, 64, max_patches=most))
+    assert [len(call["pixels"]) for call in calls] == frames
+    np.testing.assert_array_equal(np.concatenate([call["pixels"] for call in calls]), vision_feeds(patches, (3, 4, 6), 2, 64)["pixels"])

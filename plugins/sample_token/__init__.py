@@ -1,0 +1,1 @@
+"""One id per row of logits, from noise that is given."""

@@ -1,0 +1,162 @@
+"""The cache of built stages: when it hits, what it says when it does not, and that damage is never handed out."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import antiphon.export.cache as caching
+from antiphon.export.cache import StageCache, default_cache, stage_key
+
+PARTS = {"weights": "w0", "configuration": "c0", "antiphon code": "a0", "target": "cpu"}
+ENTRY = {"name": "thinker", "bytes": 7}
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """The files of a stage that was just built."""
+    folder = tmp_path / "built"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(bytes(range(256)) * 40)
+    (folder / "engine.onnx").write_bytes(b"a graph")
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, built: Path) -> StageCache:
+    """A cache that holds it."""
+    cache = StageCache(tmp_path / "cache")
+    cache.store("thinker", PARTS, built, ENTRY)
+    return cache
+
+
+def fetch(cache: StageCache, destination: Path, **changes: str) -> tuple[bool, str, dict[str, Any], list[str]]:
+    destination.mkdir()
+    found = cache.fetch("thinker", PARTS | changes, destination)
+    return found.hit, found.reason, found.entry, sorted(path.name for path in destination.iterdir())
+
+
+def home(cache: StageCache) -> Path:
+    assert cache.folder is not None
+    return cache.folder / "thinker" / stage_key(PARTS)
+
+
+def test_equal_parts_hit_and_give_the_files_and_the_entry(cache: StageCache, built: Path, tmp_path: Path) -> None:
+    assert fetch(cache, tmp_path / "out") == (True, "nothing that decides it has changed", ENTRY, ["engine.onnx", "weights.bin"])
+    for file in built.iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_files_are_shared_where_links_work_and_copied_where_not(cache: StageCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch(cache, tmp_path / "linked")
+    assert (tmp_path / "linked" / "weights.bin").stat().st_ino == (home(cache) / "weights.bin").stat().st_ino
+
+    def no_link(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_link)
+    assert fetch(cache, tmp_path / "copied")[0]
+    assert (tmp_path / "copied" / "weights.bin").stat().st_ino != (home(cache) / "weights.bin").stat().st_ino
+
+
+def test_a_miss_names_every_part_that_changed(cache: StageCache, tmp_path: Path) -> None:
+    assert fetch(cache, tmp_path / "one", weights="w1") == (False, "changed since the closest build: weights", {}, [])
+    assert fetch(cache, tmp_path / "two", weights="w1", target="sm90")[1] == "changed since the closest build: target, weights"
+    assert fetch(cache, tmp_path / "new", **{"version of onnx": "2"})[1] == "changed since the closest build: version of onnx"
+
+
+def test_a_miss_is_measured_against_the_closest_of_several_builds(cache: StageCache, built: Path, tmp_path: Path) -> None:
+    cache.store("thinker", PARTS | {"weights": "w1", "configuration": "c1"}, built, ENTRY)
+    assert fetch(cache, tmp_path / "out", weights="w1", configuration="c2")[1] == "changed since the closest build: configuration"
+
+
+def test_another_stage_is_another_matter(cache: StageCache, tmp_path: Path) -> None:
+    found = cache.fetch("talker", PARTS, tmp_path / "out")
+    assert (found.hit, found.reason) == (False, "this stage was never built with this cache")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
+def test_a_damaged_file_is_not_handed_out_and_is_forgotten(cache: StageCache, tmp_path: Path, damage: str) -> None:
+    file = home(cache) / "weights.bin"
+    content = bytearray(file.read_bytes())
+    file.unlink()
+    if damage == "flipped":
+        content[5000] ^= 1
+    if damage != "missing":
+        file.write_bytes(content[: 5000 if damage == "truncated" else None])
+    assert fetch(cache, tmp_path / "out") == (False, "the cached file weights.bin was damaged", {}, [])
+    assert fetch(cache, tmp_path / "again")[1] == "this stage was never built with this cache"
+
+
+def test_a_damaged_description_is_not_believed(cache: StageCache, tmp_path: Path) -> None:
+    path = home(cache) / "entry.json"
+    content = json.loads(path.read_text())
+    content["stage"]["bytes"] = 8
+    path.write_text(json.dumps(content))
+    assert fetch(cache, tmp_path / "out") == (False, "the cached file entry.json was damaged", {}, [])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"parts": {}}', "\ufffd"])
+def test_a_description_that_is_none_is_a_miss(cache: StageCache, tmp_path: Path, text: str) -> None:
+    (home(cache) / "entry.json").write_text(text)
+    assert fetch(cache, tmp_path / "out") == (False, "the cached file entry.json was damaged", {}, [])
+
+
+def test_a_damaged_entry_can_be_stored_again(cache: StageCache, built: Path, tmp_path: Path) -> None:
+    (home(cache) / "entry.json").write_text("")
+    fetch(cache, tmp_path / "out")
+    cache.store("thinker", PARTS, built, ENTRY)
+    assert fetch(cache, tmp_path / "again")[0]
+
+
+def test_storing_twice_keeps_one_entry_and_no_stray_folder(cache: StageCache, built: Path) -> None:
+    cache.store("thinker", PARTS, built, ENTRY)
+    assert [path.name for path in home(cache).parent.iterdir()] == [stage_key(PARTS)]
+
+
+def test_no_folder_keeps_nothing(built: Path, tmp_path: Path) -> None:
+    cache = StageCache(None)
+    cache.store("thinker", PARTS, built, ENTRY)
+    assert fetch(cache, tmp_path / "out") == (False, "the cache is off", {}, [])
+
+
+def test_a_cache_that_cannot_be_written_never_fails_a_build(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = StageCache(tmp_path / "file")
+    cache.store("thinker", PARTS, built, ENTRY)
+    assert fetch(cache, tmp_path / "out")[1] == "this stage was never built with this cache"
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(caching, "_link", full)
+    StageCache(tmp_path / "cache2").store("thinker", PARTS, built, ENTRY)
+    assert list((tmp_path / "cache2" / "thinker").iterdir()) == []
+
+
+def test_an_interrupted_store_leaves_no_stray_folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(caching, "hash_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        StageCache(tmp_path / "cache").store("thinker", PARTS, built, ENTRY)
+    assert list((tmp_path / "cache" / "thinker").iterdir()) == []
+
+
+def test_the_key_depends_on_every_part_but_not_on_their_order() -> None:
+    assert stage_key(PARTS) == stage_key(dict(reversed(PARTS.items())))
+    assert len({stage_key(PARTS), *(stage_key(PARTS | {name: "else"}) for name in PARTS)}) == 1 + len(PARTS)
+
+
+def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    for named, caches, expected in (("/a", "/b", "/a"), ("", "/b", "/b/antiphon"), ("", "", "/home/someone/.cache/antiphon")):
+        monkeypatch.setenv("ANTIPHON_CACHE", named)
+        monkeypatch.setenv("XDG_CACHE_HOME", caches)
+        assert default_cache() == Path(expected)

@@ -1,0 +1,107 @@
+"""What the manifest takes from config.json, from generation_config.json and from the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from antiphon.export.frontend import write_frontend  # noqa: E402
+from antiphon.export.manifest import compose_manifest, sampling_defaults  # noqa: E402
+from antiphon.graphs.config import read_config  # noqa: E402
+from antiphon.runtime.bundle import FileHash, Manifest, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
+from antiphon.runtime.version import VERSION  # noqa: E402
+
+PREDICTOR = SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)
+
+
+def compose(checkpoint: Path, home: Path, **changes: Any) -> Manifest:
+    """The manifest of a checkpoint whose top-level and Talker fields were changed, without its stages."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    for name, value in changes.items():
+        (config["talker_config"] if name in config["talker_config"] else config)[name] = value
+    (home / "config").mkdir()
+    (home / "config" / "config.json").write_text(json.dumps(config))
+    write_frontend(checkpoint, read_config(checkpoint), home / "frontend")
+    return compose_manifest(
+        read_config(home / "config"), home / "frontend", {}, target="cpu", engine="onnxruntime", precision="fp32",
+        tool_versions={"torch": "2"}, build={"seconds": 1.5}, hashes={"a": FileHash(1, "00")},
+    )  # fmt: skip
+
+
+def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    manifest, config = read_manifest(tiny_bundle), read_config(tiny_checkpoint)
+    assert (manifest.family, manifest.antiphon_version, manifest.target) == ("qwen3_omni_moe", VERSION, "cpu")
+    assert (manifest.engine, manifest.precision, manifest.speaks) == ("onnxruntime", "fp32", True)
+    assert {"torch", "onnx", "onnxruntime", "numpy"} <= manifest.tool_versions.keys()
+    assert config.talker is not None and manifest.voices == config.talker.speaker_id and manifest.default_voice == "ethan"
+    assert manifest.constants == {"thinker_context": 65536, "talker_context": 65536, "codebook_size": 256}
+    files = {path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file()}
+    assert files == {*manifest.hashes, "manifest.json"}
+    for name, stage in manifest.stages.items():
+        assert stage.name == name and stage.file == f"stages/{name}/engine.onnx" and stage.file in manifest.hashes and stage.key
+    assert {"samples_per_frame", "lead_samples", "sample_rate"} <= manifest.stages["code2wav"].constants.keys()
+    assert set(manifest.build["stages"]) == set(manifest.stages)
+
+
+def test_every_id_comes_from_the_configuration_or_the_tokenizer(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    ids, raw = read_manifest(tiny_bundle).ids, json.loads((tiny_checkpoint / "config.json").read_text())
+    tokenizer = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
+    for name in ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos"):
+        assert ids[name] == raw[f"{name}_token_id"]
+    for name in ("audio", "image", "video"):
+        assert ids[name] == raw["thinker_config"][f"{name}_token_id"]
+    for name in ("nothink", "think_bos", "think_eos", "pad", "bos"):
+        assert ids[f"codec_{name}"] == raw["talker_config"][f"codec_{name}_id"]
+    assert ids["codec_eos"] == raw["talker_config"]["codec_eos_token_id"]
+    assert ids["eos"] == [raw["im_end_token_id"]]
+    assert ids["newline"] == tokenizer["model"]["vocab"]["Ċ"]
+
+
+def test_a_composed_manifest_reads_back(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = compose(tiny_checkpoint, tmp_path)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "a").write_bytes(b"x")
+    write_manifest(tmp_path / "bundle", manifest)
+    assert read_manifest(tmp_path / "bundle") == manifest
+
+
+def test_the_first_voice_speaks_where_there_is_no_ethan(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = compose(tiny_checkpoint, tmp_path, speaker_id={"Eve": 300, "adam": 301})
+    assert manifest.voices == {"eve": 300, "adam": 301} and manifest.default_voice == "eve"
+
+
+def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = compose(tiny_checkpoint, tmp_path, enable_audio_output=False)
+    assert manifest.voices == {} and manifest.default_voice is None and not manifest.speaks
+    assert not [name for name in manifest.ids if name.startswith("codec_")]
+    assert manifest.constants == {"thinker_context": 65536}
+
+
+@pytest.mark.parametrize(
+    ("generation", "thinker"),
+    [
+        ({}, SamplingParameters(temperature=0.0, top_k=0, top_p=1.0)),
+        ({"do_sample": False, "temperature": 0.7, "top_k": 20, "top_p": 0.9}, SamplingParameters(temperature=0.0, top_k=0, top_p=1.0)),
+        ({"do_sample": True}, SamplingParameters(temperature=1.0, top_k=50, top_p=1.0)),
+        ({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9}, SamplingParameters(temperature=0.7, top_k=20, top_p=0.9)),
+        ({"do_sample": True, "temperature": None, "top_k": None, "top_p": None}, SamplingParameters(temperature=1.0, top_k=50, top_p=1.0)),
+        ({"repetition_penalty": 1.2}, SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.2)),
+    ],
+)
+def test_the_thinker_samples_as_generation_config_says(generation: dict[str, Any], thinker: SamplingParameters) -> None:
+    found = sampling_defaults(generation)
+    assert found["thinker"] == thinker
+    assert found["talker"] == SamplingParameters(temperature=0.9, top_k=50, top_p=1.0, repetition_penalty=1.05)
+    assert found["predictor"] == PREDICTOR
+
+
+def test_the_talker_has_keys_of_its_own() -> None:
+    generation = {"talker_temperature": 0.5, "talker_top_k": 7, "talker_top_p": 0.6, "talker_repetition_penalty": 1.3}
+    assert sampling_defaults(generation)["talker"] == SamplingParameters(temperature=0.5, top_k=7, top_p=0.6, repetition_penalty=1.3)
+    assert sampling_defaults(generation)["predictor"] == PREDICTOR

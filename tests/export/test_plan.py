@@ -1,0 +1,97 @@
+"""The plan against what is built, and for the published model of which only config.json is at hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from antiphon.export.plan import BASELINE_BYTES, plan  # noqa: E402
+from antiphon.runtime.bundle import read_manifest  # noqa: E402
+from antiphon.runtime.errors import AntiphonError  # noqa: E402
+from antiphon.runtime.states import StateSet  # noqa: E402
+
+PUBLISHED = Path(__file__).parents[1] / "data" / "qwen3_omni_30b_a3b"
+"""config.json alone, with the sizes and ids of Qwen3-Omni-30B-A3B."""
+
+
+def test_a_plan_agrees_with_what_is_built(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+    planned, stages = plan(tiny_checkpoint), read_manifest(tiny_bundle).stages
+    assert [row.stage for row in planned.rows] == list(stages) and planned.family == "qwen3_omni_moe"
+    for row in planned.rows:
+        stage = stages[row.stage]
+        files = sum(file.stat().st_size for file in (tiny_bundle / "stages" / row.stage).iterdir())
+        assert row.parameters == stage.parameters
+        assert stage.bytes == files and row.engine_bytes == pytest.approx(files, rel=0.05)
+        assert row.disk_bytes == row.engine_bytes
+
+
+def test_planned_states_are_those_the_runtime_allocates(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+    stages = read_manifest(tiny_bundle).stages
+    for row in plan(tiny_checkpoint).rows:
+        states = StateSet(stages[row.stage].states, limit=1000)
+        before, capacity = states.bytes, states.capacity
+        states.reserve(1000)
+        grown = (states.bytes - before) * 1000 // max(1, 1000 - capacity) if states.bytes > before else 0
+        assert row.state_bytes_per_1000_tokens == grown
+        assert row.state_bytes == before - capacity * grown // 1000
+
+
+def test_the_published_model_is_planned_from_its_configuration_alone() -> None:
+    began = time.perf_counter()
+    planned = plan(PUBLISHED)
+    assert time.perf_counter() - began < 10
+    rows = {row.stage: row for row in planned.rows}
+    vocabulary, hidden, codebook, talker_hidden = 152_064, 2048, 2048, 1024
+    copies = vocabulary * hidden + codebook * talker_hidden  # the Talker's text embedding and the predictor's first codebook
+    assert planned.total.parameters - copies == pytest.approx(35_259_818_545, rel=1e-5)
+    assert rows["thinker"].parameters == pytest.approx(30.5e9, rel=0.01)
+    assert planned.total.engine_bytes == pytest.approx(4 * planned.total.parameters, rel=0.001)
+    assert rows["thinker"].state_bytes_per_1000_tokens == 1000 * 2 * 96 * 1024
+    assert rows["talker"].state_bytes_per_1000_tokens == 1000 * 20 * 2 * 2 * 128 * 4
+    assert rows["predictor"].state_bytes_per_1000_tokens == rows["predictor"].state_bytes == 0
+    assert rows["code2wav"].state_bytes > 0
+
+
+def test_build_memory_is_under_the_limit_and_the_largest_is_the_total() -> None:
+    planned = plan(PUBLISHED)
+    experts = 128 * 768 * 2048 * 4
+    largest_layer = 3 * experts
+    assert planned.total.build_memory_bytes == max(row.build_memory_bytes for row in planned.rows)
+    assert planned.total.build_memory_bytes == BASELINE_BYTES + 2 * 2 * experts
+    assert planned.total.build_memory_bytes < 1.5e9 + largest_layer
+
+
+def test_planning_needs_little_memory_itself() -> None:
+    """In a process of its own: the peak of this one belongs to other tests too."""
+    code = "import resource, sys\nfrom antiphon.export.plan import plan\nplan(sys.argv[1])\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    import antiphon
+
+    paths = [str(Path(antiphon.__file__).parent.parent), *sys.path]
+    found = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}", str(PUBLISHED)], capture_output=True, text=True, check=True)
+    assert int(found.stdout) * 1024 < 800e6
+
+
+def test_nothing_is_read_but_config_json(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
+    assert plan(tmp_path).rows == plan(tiny_checkpoint).rows
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_text_only_checkpoint_has_no_stages_of_speech(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    config: dict[str, Any] = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["enable_audio_output"] = False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert [row.stage for row in plan(tmp_path).rows] == ["audio_encoder", "vision_encoder", "thinker"]
+
+
+def test_an_unknown_precision_is_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(AntiphonError, match="Unknown precision 'int3'; expected one of fp32"):
+        plan(tiny_checkpoint, "int3")

@@ -1,0 +1,47 @@
+"""antiphon inspect."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from antiphon.runtime.bundle import StageEntry, StateSpec
+from antiphon.runtime.states import StateSet
+from antiphon.scripts.inspect import state_bytes
+
+
+def test_the_tables_name_stages_voices_ids_and_versions(antiphon, tiny_bundle: Path) -> None:
+    code, output, error = antiphon("inspect", tiny_bundle)
+    assert (code, error) == (0, "")
+    for word in ("thinker", "talker", "predictor", "code2wav", "audio_encoder", "vision_encoder", "ethan (default)", "codec_eos", "onnxruntime 1.", "fp32"):
+        assert word in output
+
+
+def test_json_is_the_manifest_with_the_memory_of_a_stream(antiphon, tiny_bundle: Path) -> None:
+    described = json.loads(antiphon("inspect", tiny_bundle, "--json")[1])
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert described["ids"] == manifest["ids"] and described["hashes_checked"] is False
+    assert described["stages"]["thinker"]["state_bytes_per_row"] > 0 and described["stages"]["code2wav"]["state_bytes"] > 0
+
+
+def test_hashes_are_checked_when_asked_for(antiphon, tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    assert "match their SHA-256" in antiphon("inspect", copy, "--hashes")[1]
+    weights = copy / "stages" / "thinker" / "weights.bin"
+    content = bytearray(weights.read_bytes())
+    content[100] ^= 1
+    weights.write_bytes(content)
+    assert antiphon("inspect", copy)[0] == 0
+    code, _, error = antiphon("inspect", copy, "--hashes")
+    assert code == 2 and str(weights) in error
+
+
+def test_the_memory_of_a_stream_is_what_the_runtime_allocates() -> None:
+    specs = (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)), StateSpec("left", "conv", "float32", ("batch", 4, 6)))
+    fixed, growing = state_bytes(StageEntry("thinker", "onnxruntime", "", "fp32", (), (), specs))
+    states = StateSet(specs)
+    pair = {id(array): array.nbytes for array in (states.past("left"), states.present("left"))}
+    assert fixed == sum(pair.values())
+    assert growing * states.capacity == states.past("key.0").nbytes

@@ -1,0 +1,297 @@
+"""Bad input through the command line: each one clear sentence that names the thing and says what to do, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+pytest.importorskip("torch")
+
+from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
+from antiphon.runtime.errors import AntiphonError  # noqa: E402
+from antiphon.runtime.omni import Omni, load  # noqa: E402
+from antiphon.scripts.cli import app  # noqa: E402
+
+WHAT_TO_DO = re.compile(r"\b(give|use|download|build|make|correct|copy|shorten|finish|repair|encode|leave|ask|free|set|check|expected|the (bundle's )?voices are)\b")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a case may spoil: copies of the tiny checkpoint and of its bundle, and a folder for anything else."""
+
+    home: Path
+    checkpoint: Path
+    bundle: Path
+
+
+Arguments = list[str]
+Prepare = Callable[[Place], Arguments]
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Not written into: the file shares its bytes with the other copies."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def edit(path: Path, name: str, value: Any) -> None:
+    """Set the field `name` (a dotted path; a value of None removes it) of a JSON file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    *sections, last = name.split(".")
+    node = content
+    for section in sections:
+        node = node[section]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    replace(path, json.dumps(content).encode())
+
+
+def cut(path: Path) -> None:
+    replace(path, path.read_bytes()[:-1000])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    replace(path, bytes(content))
+
+
+def building(spoil: Callable[[Path], object], destination: str = "out") -> Prepare:
+    """Build from a checkpoint that `spoil` has changed."""
+
+    def prepare(place: Place) -> Arguments:
+        spoil(place.checkpoint)
+        return ["build", str(place.checkpoint), str(place.home / destination)]
+
+    return prepare
+
+
+def config(name: str, value: Any) -> Prepare:
+    return building(lambda checkpoint: edit(checkpoint / "config.json", name, value))
+
+
+def asking(*arguments: str, spoil: Callable[[Place], object] = lambda place: None) -> Prepare:
+    """Run the bundle with these arguments, in which {home} stands for the folder of the case."""
+
+    def prepare(place: Place) -> Arguments:
+        spoil(place)
+        return ["run", str(place.bundle), *(argument.format(home=place.home) for argument in arguments)]
+
+    return prepare
+
+
+def manifest(name: str, value: Any) -> Callable[[Place], object]:
+    return lambda place: edit(place.bundle / "manifest.json", name, value)
+
+
+def file(name: str, content: bytes) -> Callable[[Place], object]:
+    return lambda place: (place.home / name).write_bytes(content)
+
+
+def as_int8(checkpoint: Path) -> None:
+    """Rewrite the header of the first shard so that its first tensor is of a quantised dtype."""
+    shard = sorted(checkpoint.glob("*.safetensors"))[0]
+    content = shard.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    name = next(name for name in header if name != "__metadata__")
+    header[name] |= {"dtype": "I8", "shape": [2 * size if place == 0 else size for place, size in enumerate(header[name]["shape"])]}
+    text = json.dumps(header).encode()
+    replace(shard, len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def drop_tensor(checkpoint: Path) -> None:
+    index = checkpoint / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    del content["weight_map"]["talker.codec_head.weight"]
+    replace(index, json.dumps(content).encode())
+
+
+def silence(place: Place) -> None:
+    soundfile.write(place.home / "silence.wav", np.zeros(0, np.float32), 16000)
+
+
+def text_only(place: Place) -> None:
+    for stage in ("talker", "predictor", "code2wav"):
+        edit(place.bundle / "manifest.json", f"stages.{stage}", None)
+
+
+FIRST_SHARD = "model-00001-of-00002.safetensors"
+CASES: dict[str, tuple[Prepare, str]] = {
+    # checkpoints
+    "no checkpoint at the path": (lambda place: ["build", str(place.home / "nowhere"), str(place.home / "out")], "No checkpoint at .*nowhere"),
+    "checkpoint is a file": (lambda place: ["build", str(place.checkpoint / "config.json"), str(place.home / "out")], "No checkpoint at .*config.json"),
+    "plan of nothing": (lambda place: ["build", str(place.home / "nowhere"), "--plan"], "No checkpoint at .*nowhere"),
+    "config is no JSON": (building(lambda checkpoint: replace(checkpoint / "config.json", b"{")), "config.json is not valid JSON"),
+    "unknown family": (config("model_type", "llama"), "unknown model family 'llama'"),
+    "config without an id": (config("tts_eos_token_id", None), "field tts_eos_token_id is missing"),
+    "config without a nested id": (config("talker_config.codec_bos_id", None), "field talker_config.codec_bos_id is missing"),
+    "config without a section": (config("code2wav_config", None), "section code2wav_config is missing"),
+    "config with an id beyond the vocabulary": (config("im_end_token_id", 10**6), r"im_end_token_id \(1000000\) lies inside the vocabulary"),
+    "config at odds with itself": (config("talker_config.thinker_hidden_size", 64), "thinker_hidden_size is 64, expected 128"),
+    "config with a word for a number": (config("thinker_config.text_config.rope_theta", "large"), "rope_theta is 'large', expected a number"),
+    "config with a size of zero": (config("thinker_config.text_config.num_key_value_heads", 0), "num_key_value_heads is 0, expected an integer of at least 1"),
+    "config with voices that are none": (config("talker_config.speaker_id", ["Ethan"]), "speaker_id is .*, expected voices with their codec ids"),
+    "config of other weights": (config("thinker_config.audio_config.encoder_ffn_dim", 128), r"shape .* expected .* from config.json"),
+    "missing shard": (building(lambda checkpoint: (checkpoint / FIRST_SHARD).unlink()), f"{FIRST_SHARD} is missing"),
+    "truncated shard": (building(lambda checkpoint: cut(checkpoint / FIRST_SHARD)), f"{FIRST_SHARD} is truncated"),
+    "empty shard": (building(lambda checkpoint: replace(checkpoint / FIRST_SHARD, b"")), f"{FIRST_SHARD} is truncated or not a safetensors file"),
+    "wrong dtype": (building(as_int8), "is stored as I8, expected one of BF16, F16"),
+    "missing tensor": (building(drop_tensor), "tensor talker.codec_head.weight is missing"),
+    "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"[]")), "is not an index of shards"),
+    "no weights": (building(lambda checkpoint: [path.unlink() for path in checkpoint.glob("model*")]), "holds no weights"),
+    "no tokenizer": (building(lambda checkpoint: [(checkpoint / name).unlink() for name in ("tokenizer.json", "vocab.json")]), "no tokenizer.*vocab.json is missing"),
+    "broken tokenizer": (building(lambda checkpoint: replace(checkpoint / "tokenizer.json", b"{}")), "tokenizer.json cannot be read as a tokenizer"),
+    "no chat template": (building(lambda checkpoint: (checkpoint / "chat_template.jinja").unlink()), "no chat template"),
+    "no preprocessor": (building(lambda checkpoint: (checkpoint / "preprocessor_config.json").unlink()), "no preprocessor_config.json"),
+    # where a bundle goes
+    "output below a file": (building(lambda checkpoint: None, "file/out"), "file is a file, so .* cannot be made below it"),
+    "output is a file": (building(lambda checkpoint: None, "file"), "file is a file, expected a folder"),
+    "output holds other things": (building(lambda checkpoint: None, "things"), "things holds files but is no bundle"),
+    "read-only output": (building(lambda checkpoint: None, "/proc/out"), "Cannot write the bundle /proc/out"),
+    "no output": (lambda place: ["build", str(place.checkpoint)], "needs a BUNDLE folder"),
+    "unknown target": (lambda place: ["build", str(place.checkpoint), str(place.home / "out"), "--target", "sm999"], "Unknown target 'sm999'"),
+    "unknown precision": (lambda place: ["build", str(place.checkpoint), "--plan", "--precision", "int3"], "Unknown precision 'int3'"),
+    # bundles
+    "no bundle at the path": (lambda place: ["run", str(place.home / "nowhere"), "Hi"], "No bundle at .*nowhere"),
+    "a checkpoint for a bundle": (lambda place: ["run", str(place.checkpoint), "Hi"], "No bundle at .*checkpoint"),
+    "bundle of another version": (asking("Hi", spoil=manifest("schema_version", 99)), "schema version 99, this Antiphon reads version"),
+    "bundle of another target": (asking("Hi", spoil=manifest("target", "sm90")), "was built for sm90, not for cpu"),
+    "bundle of another engine": (asking("Hi", spoil=manifest("stages.talker.engine", "tensorrt")), "Stage talker was built for the engine tensorrt"),
+    "manifest is no JSON": (asking("Hi", spoil=lambda place: replace(place.bundle / "manifest.json", b"{")), "manifest.json is not valid JSON"),
+    "manifest without a field": (asking("Hi", spoil=manifest("ids", None)), "manifest.json lacks the field ids"),
+    "bundle without a file": (asking("Hi", spoil=lambda place: (place.bundle / "stages/talker/weights.bin").unlink()), "lacks the file stages/talker/weights.bin"),
+    "bundle with a truncated file": (asking("Hi", spoil=lambda place: cut(place.bundle / "stages/code2wav/weights.bin")), "weights.bin has .* bytes, expected"),
+    "bundle with a flipped byte": (
+        lambda place: [flip(place.bundle / "stages/thinker/weights.bin") or "inspect", str(place.bundle), "--hashes"],
+        "stages/thinker/weights.bin is damaged",
+    ),
+    "bundle with an engine that is none": (
+        asking("Hi", spoil=lambda place: replace(path := place.bundle / "stages/talker/engine.onnx", bytes(path.stat().st_size))),
+        "cannot load .*talker/engine.onnx",
+    ),
+    "bundle without a tokenizer's content": (
+        asking("Hi", spoil=lambda place: replace(path := place.bundle / "frontend/tokenizer.json", b" " * path.stat().st_size)),
+        "tokenizer.json",
+    ),
+    "speech of a bundle without it": (asking("Hi", "--output", "{home}/a.wav", spoil=text_only), "holds no speech stages"),
+    # questions
+    "nothing to ask": (asking(), "There is nothing to ask"),
+    "audio file that is not there": (asking("--audio", "{home}/nothing.wav"), "No audio file at .*nothing.wav"),
+    "audio file that is a folder": (asking("--audio", "{home}"), "No audio file at .*: found a folder"),
+    "empty audio file": (asking("--audio", "{home}/empty.wav", spoil=file("empty.wav", b"")), r"audio file .*empty.wav is empty \(0 bytes\)"),
+    "text for audio": (asking("--audio", "{home}/text.wav", spoil=file("text.wav", b"not a sound at all\n" * 99)), "text.wav cannot be read as audio"),
+    "audio of no samples": (asking("--audio", "{home}/silence.wav", spoil=silence), "no samples"),
+    "text for an image": (asking("--image", "{home}/a.png", spoil=file("a.png", b"not an image")), "a.png"),
+    "text for a video": (asking("--video", "{home}/a.mp4", spoil=file("a.mp4", b"not a video")), "a.mp4"),
+    "prompt beyond the context": (asking("word " * 50, spoil=manifest("constants.thinker_context", 40)), "the model's context holds 40"),
+    "user turns beyond the Talker's context": (asking("word " * 50, spoil=manifest("constants.talker_context", 40)), "Talker's context, which holds 40"),
+    "unknown voice": (asking("Hi", "--voice", "nobody"), "no voice 'nobody'; the bundle's voices are aiden, chelsie, ethan"),
+    "no text allowed": (asking("Hi", "--max-text-tokens", "0"), "max_text_tokens is 0, expected an integer of at least 1"),
+    "output that is no WAV": (asking("Hi", "--output", "{home}/a.mp3"), "a.mp3 is not a .wav file"),
+    "output in no folder": (asking("Hi", "--output", "{home}/nowhere/a.wav"), "output folder .*nowhere does not exist"),
+}
+
+
+@pytest.fixture
+def place(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> Place:
+    home = tmp_path / "home"
+    (home / "things").mkdir(parents=True)
+    (home / "things" / "notes.txt").write_text("mine")
+    (home / "file").write_text("mine")
+    for folder, name in ((tiny_checkpoint, "checkpoint"), (tiny_bundle, "bundle")):
+        shutil.copytree(folder, tmp_path / name, copy_function=os.link)
+    return Place(home, tmp_path / "checkpoint", tmp_path / "bundle")
+
+
+def is_clear(sentence: str) -> bool:
+    return len(sentence) < 400 and "\n" not in sentence and "Traceback" not in sentence and sentence.endswith(".") and bool(WHAT_TO_DO.search(sentence))
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_bad_input_is_one_clear_sentence_and_exit_code_2(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, named = CASES[name]
+    arguments = prepare(place)
+    monkeypatch.chdir(place.home)  # answer.wav would go here
+    before = sorted(place.home.parent.rglob("*"))
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert result.stderr.startswith("antiphon: ") and result.stderr.endswith("\n")
+    sentence = result.stderr.removeprefix("antiphon: ")[:-1]
+    assert is_clear(sentence), sentence
+    assert re.search(named, sentence), sentence
+    assert sorted(place.home.parent.rglob("*")) == before, "nothing half-written"
+
+
+@pytest.fixture(scope="module")
+def omni(tiny_bundle: Path) -> Any:
+    with load(tiny_bundle) as omni:
+        yield omni
+
+
+def heard(samples: Any, rate: Any = 16000) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": samples, "sample_rate": rate}}]}]
+
+
+QUESTION = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "named"),
+    [
+        (heard(np.zeros(0, np.float32)), {}, "audio has no samples"),
+        (heard(np.full(400, np.nan, np.float32)), {}, "NaN"),
+        (heard(np.zeros((2, 400), np.int32)), {}, "int32|shape"),
+        (heard("bm90IGEgc291bmQ="), {}, "cannot be read as audio"),
+        (heard("https://example.org/a.wav"), {}, "is a web address and is not fetched"),
+        (heard(np.zeros(400, np.float32), 0), {}, "rate"),
+        ([], {}, "messages"),
+        ("Hi", {}, "messages"),
+        ([{"role": "nobody", "content": "Hi"}], {}, "nobody"),
+        ([{"role": "user", "content": [{"type": "smell"}]}], {}, "smell"),
+        (QUESTION, {"voice": "nobody"}, "no voice 'nobody'"),
+        (QUESTION, {"modalities": ("audio",)}, "modalities"),
+        (QUESTION, {"temperature": -1.0}, "temperature is -1.0"),
+        (QUESTION, {"seed": "one"}, "seed"),
+        (QUESTION, {"max_frames": 0}, "max_frames is 0"),
+        (QUESTION, {"packet_schedule": ()}, "packet_schedule"),
+        (QUESTION, {"loudness": 3}, "no option 'loudness'"),
+    ],
+)  # fmt: skip
+def test_a_bad_question_raises_before_any_work(omni: Omni, messages: Any, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(AntiphonError, match=named) as raised:
+        omni.stream(messages, **options)
+    assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
+    assert omni.generate(QUESTION, modalities=("text",), max_text_tokens=1).token_ids, "the next question is answered"
+
+
+@pytest.mark.parametrize(("options", "named"), [({"max_streams": 0}, "max_streams is 0"), ({"prefill_chunk": True}, "prefill_chunk is True")])
+def test_bad_options_of_load_are_refused(tiny_bundle: Path, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(AntiphonError, match=named):
+        load(tiny_bundle, **options)
+
+
+def test_a_flipped_byte_is_noticed_by_load_on_request(place: Place) -> None:
+    flip(place.bundle / "stages" / "code2wav" / "weights.bin")
+    with pytest.raises(AntiphonError, match="stages/code2wav/weights.bin is damaged") as raised:
+        load(place.bundle, check_hashes=True)
+    assert is_clear(str(raised.value))
+
+
+def test_a_tensor_is_named_by_the_file_that_holds_it(tiny_checkpoint: Path) -> None:
+    with pytest.raises(AntiphonError, match="tensor thinker.nothing is missing; use a complete checkpoint") as raised:
+        Checkpoint(tiny_checkpoint).read("thinker.nothing")
+    assert is_clear(str(raised.value))
