@@ -161,7 +161,7 @@ class _Build:
             shapes = [(name, tuple(parameter.shape)) for name, parameter in stage.make_module().named_parameters()]
         description = repr((shapes, stage.inputs, stage.outputs, stage.states, stage.constants, _configuration(self.config, stage.name)))
         return {
-            "weights": digest.hexdigest(), "configuration": hashlib.sha256(description.encode()).hexdigest(), "antiphon code": _code_hash(),
+            "weights": digest.hexdigest(), "configuration": hashlib.sha256(description.encode()).hexdigest(), "antiphon code": CODE_HASH,
             "target": self.target, "engine": self.engine, "precision": self.precision, **{f"version of {name}": found for name, found in self.tools.items()},
         }  # fmt: skip
 
@@ -197,6 +197,10 @@ def _code_hash() -> str:
         for file in files:
             digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+CODE_HASH = _code_hash()
+"""Taken when the code is loaded: a file that is edited during a build does not change what that build runs."""
 
 
 def _module_bytes(stage: Stage) -> int:
@@ -251,6 +255,6 @@ def _put_in_place(beside: Path, destination: Path) -> None:
 
 
 def _write_error(error: OSError, destination: Path) -> AntiphonError:
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AntiphonError(f"No space left on the disk of {destination} while building; free some (antiphon build --plan says how much) and try again.")
     return AntiphonError(f"Cannot write the bundle {destination} ({error.strerror or error}); give a folder that can be written.")

@@ -1,13 +1,14 @@
 """The cache of built stages, addressed by everything that decides them.
 
 A key is the hash of named parts (graph code, configuration, weights, precision, target, tools). An entry is a folder `STAGE/KEY` with the
-stage's files and `entry.json`; a bundle gets hard links to the files where it can, copies where it cannot. An entry is used only after its
+stage's files and `entry.json`; a bundle gets copies, which share their blocks where the file system can. An entry is used only after its
 files, and what entry.json says, were hashed again, so a damaged one is built anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ from typing import Any
 from ..runtime.bundle import FileHash, hash_file
 
 ENTRY = "entry.json"
+FICLONE = 0x40049409  # linux/fs.h: make the destination share the blocks of the source
+COPY_BLOCK = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class StageCache:
             shutil.rmtree(folder, ignore_errors=True)
             return Lookup(False, f"the cached file {damaged[0]} was damaged", {})
         for name in entry["files"]:
-            _link(folder / name, destination / name)
+            _copy(folder / name, destination / name)
         return Lookup(True, "nothing that decides it has changed", entry["stage"])
 
     def store(self, stage: str, parts: dict[str, str], source: Path, entry: dict[str, Any]) -> None:
@@ -76,7 +79,7 @@ class StageCache:
             beside.mkdir(parents=True)
             files = {}
             for file in sorted(source.iterdir()):
-                _link(file, beside / file.name)
+                _copy(file, beside / file.name)
                 files[file.name] = dataclasses.asdict(hash_file(file))
             content: dict[str, Any] = {"parts": parts, "files": files, "stage": entry}
             content["sha256"] = _digest(content)
@@ -106,7 +109,8 @@ class StageCache:
         if not entries:
             return "this stage was never built with this cache"
         differences = [sorted(name for name in {*parts, *entry["parts"]} if parts.get(name) != entry["parts"].get(name)) for entry in entries]
-        return f"changed since the closest build: {', '.join(min(differences, key=lambda names: (len(names), names)))}"
+        closest: list[str] = min(differences, key=lambda names: (len(list(names)), list(names)))
+        return f"changed since the closest build: {', '.join(closest)}"
 
 
 def _digest(entry: dict[str, Any]) -> str:
@@ -122,8 +126,13 @@ def _is_whole(file: Path, known: dict[str, Any]) -> bool:
         return False
 
 
-def _link(source: Path, destination: Path) -> None:
-    try:
-        os.link(source, destination)
-    except OSError:
-        shutil.copyfile(source, destination)
+def _copy(source: Path, destination: Path) -> None:
+    """Copy a file; on file systems that can (Btrfs, XFS) both share their blocks until one changes.
+
+    Never a hard link: ONNX refuses external data with several names, and a change in a bundle would reach the cache.
+    """
+    with source.open("rb") as origin, destination.open("wb") as copy:
+        try:
+            fcntl.ioctl(copy, FICLONE, origin.fileno())
+        except OSError:
+            shutil.copyfileobj(origin, copy, COPY_BLOCK)

@@ -8,8 +8,10 @@ from onnx_ir.passes import common
 from ..graphs.stage import Stage
 from ..plugins.attention.lower_onnxruntime import lower as lower_attention
 from ..plugins.moe.lower_onnxruntime import lower as lower_moe
+from ..plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
 from ..runtime.bundle import StateSpec, TensorSpec
 from .passes.flash_attention import flash_attention
+from .passes.fuse_head_norms import fuse_head_norms
 from .passes.fuse_skip_norm import fuse_skip_norm
 from .passes.replace_ops import replace_ops
 from .passes.unroll_frame import frame_interface, unroll_frame
@@ -23,12 +25,15 @@ def lower_onnxruntime(stage: Stage, model: ir.Model) -> tuple[ir.Model, Interfac
     """Lower `model`, the portable graph of `stage` with its weights attached, in place; returns the engine graph and its interface."""
     replace_ops(model, LOWERINGS)
     fuse_skip_norm(model)
+    fuse_head_norms(model)
     flash_attention(model)
     interface: Interface = (stage.inputs, stage.outputs, stage.states)
     if stage.name == "predictor":
         sizes = (int(stage.constants["hidden_size"]), int(stage.constants["codebook_size"]), int(stage.constants["code_groups"]))
         model = unroll_frame(model, *sizes)
         interface = (*frame_interface(*sizes), ())
+    # After the unrolling, which copies nodes but no branches, and knows what a frame never forbids.
+    replace_ops(model, {"SampleToken": lower_sample_token})
     common.InlinePass()(model)
     common.LiftConstantsToInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)

@@ -34,6 +34,7 @@ def sampling_defaults(generation: dict[str, Any]) -> dict[str, SamplingParameter
     Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker. The predictor's are
     fixed in HF's prepare_inputs_for_generation: temperature 1, top-k 50, top-p 0.8.
     """
+
     def value(name: str, default: float) -> float:
         found = generation.get(name)
         return default if found is None else found

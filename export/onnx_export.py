@@ -23,6 +23,7 @@ from ..plugins.attention.torch_op import attention  # noqa: F401
 from ..plugins.moe.torch_op import moe  # noqa: F401
 from ..plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
 from ..plugins.sample_token.torch_op import sample_token  # noqa: F401
+from ..runtime.version import VERSION
 
 OPSET, IR_VERSION = 24, 10
 CAPACITY_EXAMPLE = 7
@@ -52,7 +53,7 @@ def export_portable(stage: Stage) -> ir.Model:
     parameters = dict(module.named_parameters())
     _optimize(model, {f"module.{name}" for name in parameters})
     model.ir_version = IR_VERSION
-    model.producer_name = "antiphon"
+    model.producer_name, model.producer_version = "antiphon", VERSION
     model.graph.name = stage.name
     _name_axes(stage, model)
     _keep_scopes(model)
@@ -153,6 +154,7 @@ def _keep_scopes(model: ir.Model) -> None:
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.metadata_props.clear()
+    model.graph.metadata_props.clear()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class PlanRow:
     build_memory_bytes: int
     """Most resident memory while this stage is built: libraries, and the largest parameter with the tensors it is made from."""
     disk_bytes: int
-    """Disk the build needs for this stage; the cache and the bundle share the file where the file system allows hard links."""
+    """Disk the build needs for this stage: one copy in the bundle, one in the cache; half of it without a cache."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _row(stage: Stage, item: int) -> PlanRow:
         else:
             growing += 1000 * count
     engine = _weights_file(sizes, item) + _graph_files(stage, len(sizes))
-    return PlanRow(stage.name, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, engine)
+    return PlanRow(stage.name, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, 2 * engine)
 
 
 def _weights_file(sizes: dict[str, int], item: int) -> int:
@@ -104,5 +104,5 @@ def _weights_file(sizes: dict[str, int], item: int) -> int:
 
 def _graph_files(stage: Stage, parameters: int) -> int:
     """Bytes of portable.onnx and engine.onnx; the predictor's engine repeats its graph for every residual code."""
-    copies = int(stage.constants["code_groups"]) if stage.name == "predictor" else 1
+    copies = int(stage.constants["code_groups"]) if stage.name == "predictor" else 1  # type: ignore[arg-type]
     return GRAPH_BYTES * parameters * (1 + copies)

@@ -64,7 +64,9 @@ def verify(
     folder = Path(bundle)
     manifest, source = read_manifest(folder), Checkpoint(checkpoint)
     if manifest.family != source.config.family:
-        raise AntiphonError(f"The bundle {bundle} is of family {manifest.family}, the checkpoint {checkpoint} of {source.config.family}; give its own checkpoint.")
+        raise AntiphonError(
+            f"The bundle {bundle} is of family {manifest.family}, the checkpoint {checkpoint} of {source.config.family}; give its own checkpoint."
+        )
     check_hashes(folder)
     made = [stage for stage in stages(source.config) if stage.name in manifest.stages]
     rows: list[Row] = []

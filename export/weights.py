@@ -16,9 +16,7 @@ ALIGNMENT = 4096
 """Engines map the file; a page boundary lets them use a tensor where it lies."""
 
 
-def write_weights(
-    model: ir.Model, sources: dict[str, WeightSource], checkpoint: Any, file: Path, on_bytes: Callable[[int], None] | None = None
-) -> None:
+def write_weights(model: ir.Model, sources: dict[str, WeightSource], checkpoint: Any, file: Path, on_bytes: Callable[[int], None] | None = None) -> None:
     """Give every parameter of `model` its bytes: write them to `file` and refer to them as external data.
 
     Holds one parameter in memory at a time. `on_bytes(n)` is called after each. Raises AntiphonError when a source's shape does not
@@ -28,7 +26,8 @@ def write_weights(
     with file.open("wb") as out:
         for name in sorted(parameters):
             value, source = parameters[name], sources[name]
-            expected = tuple(int(size) for size in value.shape or ())
+            assert value.shape is not None
+            expected = value.shape.numpy()
             array = np.ascontiguousarray(source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors)), dtype=np.float32)
             if array.shape != expected:
                 raise AntiphonError(

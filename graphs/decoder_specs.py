@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..runtime.bundle import StateSpec, TensorSpec
+from .checkpoint import Checkpoint
 from .config import DecoderConfig
 from .stage import WeightSource, plain, transposed
 from .weights import experts_down, experts_gate_up
@@ -42,7 +43,7 @@ def greedy_sampling(rows: int, vocab: int) -> dict[str, np.ndarray]:
     }
 
 
-def layer_weights(checkpoint: object, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
+def layer_weights(checkpoint: Checkpoint, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
     """Sources of one `DecoderLayer` whose parameters start with `target`, from checkpoint tensors that start with `source`."""
     attention, experts = f"{source}.self_attn", f"{source}.mlp"
     weights = {

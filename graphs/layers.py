@@ -111,11 +111,11 @@ class SparseFeedForward(nn.Module):
         self.shared_expert_gate = Projection(hidden, 1) if shared else None
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        y = moe(rows, self.router(rows), self.gate_up, self.down, self.top_k, self.normalize)
+        router_logits = self.router(x)
+        y = moe(x, router_logits.reshape(-1, router_logits.shape[-1]), self.gate_up, self.down, self.top_k, self.normalize)
         if self.shared_expert is not None and self.shared_expert_gate is not None:
-            y = y + torch.sigmoid(self.shared_expert_gate(rows)) * self.shared_expert(rows)
-        return y.reshape(x.shape)
+            y = y + torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)
+        return y
 
 
 class DecoderLayer(nn.Module):

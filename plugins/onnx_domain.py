@@ -8,7 +8,7 @@ import onnx
 import onnx.defs
 import onnx.parser
 
-from .registry import DOMAIN, DOMAIN_VERSION, OPS, Op
+from .registry import DOMAIN, DOMAIN_VERSION, Op
 
 FOLDERS = {"MoE": "moe", "Attention": "attention", "SampleToken": "sample_token"}
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]

@@ -40,8 +40,8 @@ def load(
     """Load the bundle at `bundle_path`. The result is a context manager.
 
     `max_streams` replies run at once; a further one waits for a free place, at most `admission_seconds` (None: as long as it takes) and
-    then raises. `threads` of the one pool that all engines of the process share (default: ANTIPHON_THREADS, else all cores); it is fixed
-    by the first load. `check_hashes` reads every file and compares its SHA-256. `prefill_chunk`: the most prompt tokens of one run.
+    then raises. `threads` work on one run of an engine (default: ANTIPHON_THREADS, else all cores); runs take turns. `check_hashes` reads
+    every file and compares its SHA-256. `prefill_chunk`: the most prompt tokens of one run.
     Raises AntiphonError in one sentence for anything that does not fit.
     """
     folder = Path(bundle_path)

@@ -1,22 +1,18 @@
 """The one place that makes ONNX Runtime sessions.
 
-Every session with threads of its own lets them spin after a run, which slows all other sessions several times; so all sessions
-share one process-wide pool of as many threads as there are cores.
+A session's threads spin after a run and then slow every other session several times, so here they stop with the run. Runs take turns
+(`turns`), so each session may have as many threads as there are cores. A process-wide pool would serve as well and is not used: it
+would forbid a host program its own plain sessions.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import onnxruntime
 
 from .errors import AntiphonError
-
-_lock = threading.Lock()
-_threads: int | None = None
-_pool_is_shared = False
 
 
 def default_threads() -> int:
@@ -29,43 +25,19 @@ def default_threads() -> int:
     return int(value)
 
 
-def set_threads(threads: int | None) -> int:
-    """Fix the size of the shared pool, at the first session of the process; returns the size in force.
-
-    Raises AntiphonError when the pool exists with another size, or `threads` is not positive. None accepts whatever is in force.
-    """
-    global _threads, _pool_is_shared
-    if threads is not None and threads < 1:
-        raise AntiphonError(f"threads is {threads}, expected at least 1.")
-    with _lock:
-        if _threads is None:
-            size = threads or default_threads()
-            try:
-                onnxruntime.set_global_thread_pool_sizes(size, 1)
-                _pool_is_shared = True
-            except Exception:  # another library has made sessions before us: the environment exists and keeps its kind
-                _pool_is_shared = False
-            _threads = size
-        elif threads is not None and threads != _threads:
-            raise AntiphonError(f"This process already runs engines on {_threads} threads and cannot change to {threads}; ask for it at the first load.")
-        return _threads
-
-
 def make_session(model: Path | bytes, threads: int | None = None, weights_folder: Path | None = None) -> onnxruntime.InferenceSession:
     """Load an ONNX file for the CPU, or a serialized model whose external weights lie in `weights_folder`.
 
-    Raises AntiphonError in one sentence when ONNX Runtime cannot take it.
+    `threads` work on one run (default: `default_threads`). Raises AntiphonError in one sentence when ONNX Runtime cannot take the model.
     """
-    size = set_threads(threads)
+    if threads is not None and threads < 1:
+        raise AntiphonError(f"threads is {threads}, expected at least 1.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # nothing but fatal errors on the terminal; failures reach the caller as exceptions
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_mem_pattern = False  # shapes change with every prompt, and each one would keep a plan of its own
+    options.intra_op_num_threads, options.inter_op_num_threads = threads or default_threads(), 1
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if _pool_is_shared:
-        options.use_per_session_threads = False
-    else:
-        options.intra_op_num_threads, options.inter_op_num_threads = size, 1
     if weights_folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder))
     try:

@@ -1,4 +1,4 @@
-"""Whose turn it is on the one thread pool that all engines share.
+"""Whose turn it is on the cores that all engines of a bundle share.
 
 Two runs side by side slow each other down by more than a half, so runs are serial; what remains is to choose the order. Whoever
 keeps a listener waiting goes first; everyone else in the order of asking; and nobody is passed over more than a few times.
@@ -33,7 +33,7 @@ class Turns:
 
     @contextmanager
     def take(self, priority: int = NORMAL) -> Iterator[None]:
-        """Hold the thread pool; `priority` is URGENT while a listener waits for sound, else NORMAL."""
+        """Hold the cores; `priority` is URGENT while a listener waits for sound, else NORMAL."""
         with self._lock:
             waiter = _Waiter(priority) if self._busy else None
             self._busy = True

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.engine import OnnxEngine
-from ..runtime.sessions import set_threads
 from ..runtime.states import StateSet
 
 CONTEXT, CAPACITY, LARGE_CAPACITY = 256, 512, 8192
@@ -31,11 +30,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
     bundles = [_bundle(arguments.folder, arguments.size, factor) for factor in (1, 2)]
-    set_threads(arguments.threads)
     variants = {
-        "published experts, capacity 512": _Decoder(bundles[0], CAPACITY),
-        "published experts, capacity 8,192": _Decoder(bundles[0], LARGE_CAPACITY),
-        "twice the experts, capacity 512": _Decoder(bundles[1], CAPACITY),
+        "published experts, capacity 512": _Decoder(bundles[0], CAPACITY, arguments.threads),
+        "published experts, capacity 8,192": _Decoder(bundles[0], LARGE_CAPACITY, arguments.threads),
+        "twice the experts, capacity 512": _Decoder(bundles[1], CAPACITY, arguments.threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for step in range(arguments.steps + 5):
@@ -56,8 +54,10 @@ def _bundle(folder: Path, size: str, factor: int) -> Path:
 
     checkpoint, bundle = folder / f"checkpoint-{factor}", folder / f"bundle-{factor}"
     if not checkpoint.exists():
-        experts = factor * configuration(size, 0)["thinker_config"]["text_config"]["num_experts"]
-        new_checkpoint(checkpoint, size=size, overrides={"thinker_config.text_config.num_experts": experts})
+        overrides = None
+        if factor > 1:
+            overrides = {"thinker_config.text_config.num_experts": factor * read_config(folder / "checkpoint-1").thinker.text.num_experts}
+        new_checkpoint(checkpoint, size=size, overrides=overrides)
     if not bundle.exists():
         build(checkpoint, bundle)
     return bundle
@@ -66,11 +66,11 @@ def _bundle(folder: Path, size: str, factor: int) -> Path:
 class _Decoder:
     """Decode steps of one Thinker at a fixed context, on random tokens."""
 
-    def __init__(self, bundle: Path, capacity: int) -> None:
+    def __init__(self, bundle: Path, capacity: int, threads: int) -> None:
         from ..runtime.bundle import read_manifest
 
         entry = read_manifest(bundle).stages["thinker"]
-        self.engine = OnnxEngine(bundle / entry.file, entry)
+        self.engine = OnnxEngine(bundle / entry.file, entry, threads)
         self.states = StateSet(entry.states)
         self.states.reserve(capacity)
         self.states.advance(CONTEXT)

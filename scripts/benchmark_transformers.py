@@ -2,8 +2,9 @@
 
     python -m antiphon.scripts.benchmark_transformers CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--json FILE]
 
-Both sides answer a prompt of 32 tokens with exactly 48 text tokens and 160 frames, ends suppressed, in float32. transformers is measured with
-every experts implementation it has on this machine and counts with its fastest, stage by stage. All figures are medians of warm runs.
+Both sides answer a prompt of 32 tokens with exactly 48 text tokens and 160 frames, ends suppressed, in float32. A short probe of
+transformers' experts implementations decides which are worth measuring (those within twice the fastest); of these the fastest counts, stage by
+stage. All figures are medians of warm runs.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Ours:
         total = statistics.median(reply.timings.total for reply in spoken)
         return {
             "thinker_token": statistics.median(reply.timings.seconds_per_token for reply in replies),
-            "talker_frame": median_seconds(self._speak, max(1, runs // 2)) / FRAMES,
+            "talker_frame": median_seconds(self._speak, runs) / FRAMES,
             "prefill_512": median_seconds(self._prefill, runs),
             "code2wav_offline_frame": offline,
             "code2wav_packet_frame": packets,
@@ -145,6 +146,10 @@ class Theirs:
 
         setattr(owner, method, timed)
 
+    def probe(self, prompt_ids: np.ndarray) -> float:
+        """Seconds of a short text answer, warm."""
+        return min(self._answer(prompt_ids, 4, 0)["answer"] for _ in range(2))
+
     def measure(self, prompt_ids: np.ndarray, long_prompt: np.ndarray, runs: int) -> dict[str, float]:
         """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, answer; and real_time_factor."""
         torch = self.torch
@@ -178,7 +183,9 @@ class Theirs:
         self.seconds = {}
         began = time.perf_counter()
         with torch.no_grad():
-            self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), return_audio=bool(frames), thinker_eos_token_id=config.im_end_token_id, **options)
+            self.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), return_audio=bool(frames), thinker_eos_token_id=config.im_end_token_id, **options
+            )
         return {**self.seconds, "answer": time.perf_counter() - began}
 
 
@@ -205,11 +212,13 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    others = {experts: Theirs(arguments.checkpoint, experts).measure(prompt_ids, long_prompt, arguments.runs) for experts in EXPERTS}
+    probed = {experts: Theirs(arguments.checkpoint, experts).probe(prompt_ids) for experts in EXPERTS}
+    worth = [experts for experts, seconds in probed.items() if seconds <= 2 * min(probed.values())]
+    others = {experts: Theirs(arguments.checkpoint, experts).measure(prompt_ids, long_prompt, arguments.runs) for experts in worth}
     fastest = {name: min(other[name] for other in others.values()) for name in next(iter(others.values()))}
     result = {
         "machine": platform.processor() or platform.machine(), "threads": arguments.threads, "runs": arguments.runs, "prompt_tokens": len(prompt_ids),
-        "antiphon": own, "transformers": others, "ratio": {name: fastest[name] / own[name] for name in fastest},
+        "antiphon": own, "transformers": others, "probe_seconds": probed, "ratio": {name: fastest[name] / own[name] for name in fastest},
     }  # fmt: skip
     _print(result, fastest)
     if arguments.json:
@@ -221,10 +230,11 @@ def _print(result: dict[str, Any], fastest: dict[str, float]) -> None:
     from .console import print_table
 
     own = result["antiphon"]
-    rows = [
-        [name, _shown(name, value), *(_shown(name, other.get(name)) for other in result["transformers"].values()), f"{fastest[name] / value:.2f}" if name in fastest else ""]
-        for name, value in own.items()
-    ]  # fmt: skip
+    rows = []
+    for name, value in own.items():
+        others = [_shown(name, other.get(name)) for other in result["transformers"].values()]
+        rows.append([name, _shown(name, value), *others, f"{fastest[name] / value:.2f}" if name in fastest else ""])
+    print("probe of transformers, 4 tokens: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["probe_seconds"].items()))
     print_table(f"{result['threads']} threads, median of {result['runs']}", ("measure", "antiphon", *result["transformers"], "ratio"), rows)
 
 

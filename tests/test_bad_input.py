@@ -23,7 +23,9 @@ from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.omni import Omni, load  # noqa: E402
 from antiphon.scripts.cli import app  # noqa: E402
 
-WHAT_TO_DO = re.compile(r"\b(give|use|download|build|make|correct|copy|shorten|finish|repair|encode|leave|ask|free|set|check|expected|the (bundle's )?voices are)\b")
+WHAT_TO_DO = re.compile(
+    r"\b(give|use|download|build|make|correct|copy|shorten|finish|repair|encode|leave|ask|free|set|check|expected|the (bundle's )?voices are)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "missing tensor": (building(drop_tensor), "tensor talker.codec_head.weight is missing"),
     "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"[]")), "is not an index of shards"),
     "no weights": (building(lambda checkpoint: [path.unlink() for path in checkpoint.glob("model*")]), "holds no weights"),
-    "no tokenizer": (building(lambda checkpoint: [(checkpoint / name).unlink() for name in ("tokenizer.json", "vocab.json")]), "no tokenizer.*vocab.json is missing"),
+    "no tokenizer": (
+        building(lambda checkpoint: [(checkpoint / name).unlink() for name in ("tokenizer.json", "vocab.json")]),
+        "no tokenizer.*vocab.json is missing",
+    ),
     "broken tokenizer": (building(lambda checkpoint: replace(checkpoint / "tokenizer.json", b"{}")), "tokenizer.json cannot be read as a tokenizer"),
     "no chat template": (building(lambda checkpoint: (checkpoint / "chat_template.jinja").unlink()), "no chat template"),
     "no preprocessor": (building(lambda checkpoint: (checkpoint / "preprocessor_config.json").unlink()), "no preprocessor_config.json"),
@@ -173,7 +178,10 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "bundle of another engine": (asking("Hi", spoil=manifest("stages.talker.engine", "tensorrt")), "Stage talker was built for the engine tensorrt"),
     "manifest is no JSON": (asking("Hi", spoil=lambda place: replace(place.bundle / "manifest.json", b"{")), "manifest.json is not valid JSON"),
     "manifest without a field": (asking("Hi", spoil=manifest("ids", None)), "manifest.json lacks the field ids"),
-    "bundle without a file": (asking("Hi", spoil=lambda place: (place.bundle / "stages/talker/weights.bin").unlink()), "lacks the file stages/talker/weights.bin"),
+    "bundle without a file": (
+        asking("Hi", spoil=lambda place: (place.bundle / "stages/talker/weights.bin").unlink()),
+        "lacks the file stages/talker/weights.bin",
+    ),
     "bundle with a truncated file": (asking("Hi", spoil=lambda place: cut(place.bundle / "stages/code2wav/weights.bin")), "weights.bin has .* bytes, expected"),
     "bundle with a flipped byte": (
         lambda place: [flip(place.bundle / "stages/thinker/weights.bin") or "inspect", str(place.bundle), "--hashes"],

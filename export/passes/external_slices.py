@@ -10,7 +10,7 @@ import onnx_ir as ir
 def slice_external(tensor: ir.TensorProtocol, index: int, name: str) -> ir.ExternalTensor:
     """`tensor[index]` as a view into the same weights file: only offset and length change."""
     assert isinstance(tensor, ir.ExternalTensor) and tensor.offset is not None
-    shape = [int(size) for size in tensor.shape][1:]
+    shape = [int(size) for size in tensor.shape.numpy()][1:]
     length = math.prod(shape) * tensor.dtype.itemsize
     return ir.ExternalTensor(
         tensor.location, int(tensor.offset + index * length), int(length), tensor.dtype, shape=ir.Shape(shape), name=name, base_dir=tensor.base_dir

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 from onnx_ir import convenience
@@ -12,7 +12,7 @@ from ...plugins.registry import DOMAIN
 Lowering = Callable[[ir.Node], tuple[list[ir.Node], list[ir.Value]]]
 
 
-def replace_ops(model: ir.Model, lowerings: dict[str, Lowering]) -> int:
+def replace_ops(model: ir.Model, lowerings: Mapping[str, Lowering]) -> int:
     """Replace every node whose op is a key of `lowerings`: the value returns the new nodes, in order, and the values that take the outputs' place.
 
     Ops without a lowering stay and keep their function.
@@ -25,7 +25,7 @@ def replace_ops(model: ir.Model, lowerings: dict[str, Lowering]) -> int:
         convenience.replace_nodes_and_values(model.graph, node, [node], new_nodes, list(node.outputs), outputs)
         for domain in {new.domain for new in new_nodes} - set(model.opset_imports):
             model.opset_imports[domain] = 1
-    remaining = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    remaining = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
     for identifier in [key for key in model.functions if key[0] == DOMAIN and key[1] not in remaining]:
         del model.functions[identifier]
     if not remaining:

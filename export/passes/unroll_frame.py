@@ -50,7 +50,8 @@ class _Unroller:
     def build(self) -> ir.Model:
         hidden = self._emit("Unsqueeze", [self.inputs["hidden"], self._constant("axis_one", np.array([1]))])
         penalised = self._nothing_forbidden()
-        code, past = self.inputs["code0"], {}
+        code = self.inputs["code0"]
+        past: dict[str, ir.Value] = {}
         codes, rows, logits = [code], [], []
         for step in range(self.groups - 1):
             bound = {
@@ -69,7 +70,8 @@ class _Unroller:
         axis = self._constant("axis_one", np.array([1]))
         columns = [self._emit("Unsqueeze", [value, axis]) for value in codes]
         steps = [self._emit("Unsqueeze", [value, axis]) for value in logits]
-        results = {"codes": self._emit("Concat", columns, {"axis": 1}), "frame_row": self._emit("Sum", rows), "logits": self._emit("Concat", steps, {"axis": 1})}
+        results = {"codes": self._emit("Concat", columns, {"axis": 1}), "frame_row": self._emit("Sum", rows)}
+        results["logits"] = self._emit("Concat", steps, {"axis": 1})
         return self._model(results)
 
     def _copy_step(self, step: int, bound: dict[str, ir.Value], past: dict[str, ir.Value]) -> dict[str, ir.Value]:
@@ -110,7 +112,11 @@ class _Unroller:
         if node.op_type == "Concat" and step > 0 and node.inputs[0] is not None and node.inputs[0].name == "hidden":
             assert node.inputs[1] is not None
             return [values[node.inputs[1]]]
-        if node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].name == "hidden" and "start" in node.attributes and node.attributes["start"].as_int() == 1:
+        if node.op_type == "Where" and _is_attention(node.inputs[1]):
+            assert node.inputs[1] is not None
+            return [values[node.inputs[1]]]  # a frame has no padding rows to set to zero
+        is_of_hidden = node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].name == "hidden"
+        if is_of_hidden and "start" in node.attributes and node.attributes["start"].as_int() == 1:
             return [self._constant("one_row" if step == 0 else "no_row", np.array([1 if step == 0 else 0]))]
         return None
 
@@ -175,13 +181,14 @@ class _Unroller:
         return self.initializers[value.name]
 
     def _add_initializer(self, name: str, tensor: ir.TensorProtocol) -> None:
-        self.initializers[name] = ir.Value(name=name, shape=ir.Shape(list(tensor.shape)), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.initializers[name] = ir.Value(name=name, shape=ir.Shape(list(tensor.shape.numpy())), type=ir.TensorType(tensor.dtype), const_value=tensor)
 
     def _model(self, results: dict[str, ir.Value]) -> ir.Model:
         outputs = []
         for spec in self.output_specs:
             value = results[spec.name]
-            value.name, value.shape, value.type = spec.name, ir.Shape(list(spec.shape)), ir.TensorType(ir.DataType[spec.dtype.upper().replace("FLOAT32", "FLOAT")])
+            kind = ir.DataType[spec.dtype.upper().replace("FLOAT32", "FLOAT")]
+            value.name, value.shape, value.type = spec.name, ir.Shape(list(spec.shape)), ir.TensorType(kind)
             outputs.append(value)
         used = {value for node in self.nodes for value in node.inputs}
         initializers = [value for value in self.initializers.values() if value in used]
@@ -191,6 +198,11 @@ class _Unroller:
         )  # fmt: skip
         functions = list(self.step_model.functions.values())
         return ir.Model(graph, ir_version=self.step_model.ir_version, producer_name="antiphon", functions=functions)
+
+
+def _is_attention(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "GroupQueryAttention"
 
 
 def _graph_input(spec: TensorSpec) -> ir.Value:

@@ -85,12 +85,13 @@ def predictor_stage(config: OmniConfig) -> Stage:
 
 def _example(talker: TalkerConfig) -> dict[str, np.ndarray]:
     batch, hiddens = 3, 2
-    return {
+    feeds: dict[str, np.ndarray] = {
         "hidden": np.zeros((batch, hiddens, talker.predictor.hidden_size), np.float32),
         "code": np.zeros(batch, np.int64),
         "step": np.zeros(1, np.int64),
         "past_length": np.zeros(batch, np.int64),
-    } | greedy_sampling(batch, talker.predictor.vocab_size)
+    }
+    return feeds | greedy_sampling(batch, talker.predictor.vocab_size)
 
 
 def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:

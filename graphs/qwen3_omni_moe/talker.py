@@ -46,9 +46,7 @@ class Talker(nn.Module):
         self.norm = RootMeanSquareNorm(text.hidden_size, text.rms_norm_eps)
         self.head = Projection(text.hidden_size, text.vocab_size)
 
-    def rows(
-        self, text_ids: Tensor, hidden: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_rows: Tensor, frame_index: Tensor
-    ) -> Tensor:
+    def rows(self, text_ids: Tensor, hidden: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_rows: Tensor, frame_index: Tensor) -> Tensor:
         """The Talker's input rows [batch, tokens, hidden]: the sum of the tracks, an id of -1 or a row not indexed adding nothing."""
         batch, tokens = text_ids.shape
         text = self.text_projection(self.text_embedding[text_ids.clamp(min=0)]) * (text_ids >= 0)[..., None]
@@ -104,13 +102,16 @@ def talker_stage(config: OmniConfig) -> Stage:
         states=kv_states(text),
         example=lambda: _example(config, talker),
         weights=lambda checkpoint: _weights(talker, checkpoint),
-        constants={"hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings, "thinker_hidden_size": thinker.hidden_size},
+        constants={
+            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
+            "thinker_hidden_size": thinker.hidden_size,
+        },
     )  # fmt: skip
 
 
 def _example(config: OmniConfig, talker: TalkerConfig) -> dict[str, np.ndarray]:
     batch, tokens, hiddens, frames, rows = 2, 5, 3, 4, 6
-    return {
+    feeds: dict[str, np.ndarray] = {
         "text_ids": np.zeros((batch, tokens), np.int64),
         "hidden": np.zeros((hiddens, config.thinker.text.hidden_size), np.float32),
         "hidden_index": np.arange(hiddens, dtype=np.int64),
@@ -121,7 +122,8 @@ def _example(config: OmniConfig, talker: TalkerConfig) -> dict[str, np.ndarray]:
         "query_length": np.full(batch, tokens, np.int64),
         "past_length": np.zeros(batch, np.int64),
         "output_index": np.arange(rows, dtype=np.int64),
-    } | greedy_sampling(rows, talker.text.vocab_size)
+    }
+    return feeds | greedy_sampling(rows, talker.text.vocab_size)
 
 
 def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:

@@ -39,7 +39,7 @@ class Thinker(nn.Module):
         """Arguments in the order of `thinker_stage(...).inputs`, then the past states. Returns token, logits, hidden, present states."""
         deepstack = None
         if self.deepstack_layers:
-            deepstack, deepstack_index, *rest = rest
+            deepstack, deepstack_index, *rest = rest  # type: ignore[assignment]
         output_index, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = rest
 
         batch, tokens = input_ids.shape
@@ -101,7 +101,7 @@ def _example(config: OmniConfig) -> dict[str, np.ndarray]:
     text = config.thinker.text
     batch, tokens, features, visuals, rows = 2, 5, 4, 3, 6
     layers = len(config.thinker.vision.deepstack_visual_indexes)
-    feeds = {
+    feeds: dict[str, np.ndarray] = {
         "input_ids": np.zeros((batch, tokens), np.int64),
         "positions": np.broadcast_to(np.arange(tokens, dtype=np.float32), (3, batch, tokens)).copy(),
         "query_length": np.full(batch, tokens, np.int64),

@@ -8,8 +8,9 @@ from torch import Tensor
 
 @torch.library.custom_op("antiphon::attention", mutates_args=())
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor, num_heads: int, kv_num_heads: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor,
+    num_heads: int, kv_num_heads: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """See plugins.registry.ATTENTION and plugins.attention.reference; functional here, in place in a lowered engine."""
     batch, tokens, _ = query.shape
     capacity, dim = past_key.shape[2:]
@@ -32,6 +33,7 @@ def attention(
 
 @attention.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor, num_heads: int, kv_num_heads: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor,
+    num_heads: int, kv_num_heads: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return torch.empty_like(query), torch.empty_like(past_key), torch.empty_like(past_value)

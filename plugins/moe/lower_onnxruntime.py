@@ -11,7 +11,7 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     Of exactly equal router logits the kernel takes the higher expert, the reference the lower; PyTorch promises neither.
     """
     x, router_logits, gate_up, down = node.inputs
-    attributes = {
+    attributes: dict[str, int | float | str] = {
         "k": node.attributes["top_k"].as_int(), "normalize_routing_weights": node.attributes["normalize"].as_int(),
         "activation_type": "swiglu", "swiglu_fusion": 1, "activation_alpha": 1.0, "activation_beta": 0.0,
     }  # fmt: skip

@@ -46,7 +46,7 @@ def _sample_row(
     weights = np.where(is_kept, np.exp(logits - largest_first[0]), kind(0))
     cumulative = np.cumsum(weights)
     drawn = np.count_nonzero(cumulative <= kind(noise) * cumulative[-1])
-    return min(drawn, int(np.flatnonzero(is_kept)[-1]))
+    return min(int(drawn), int(np.flatnonzero(is_kept)[-1]))
 
 
 def _nucleus(largest_first: np.ndarray, top_p: np.floating) -> int:

@@ -1,4 +1,4 @@
-"""The stages of the tiny bundle, opened for inspection and run without the runtime."""
+"""The stages of the tiny bundle, opened for inspection and run tensor by tensor."""
 
 from __future__ import annotations
 
@@ -17,15 +17,9 @@ from antiphon.graphs.checkpoint import Checkpoint
 from antiphon.graphs.decoder_specs import greedy_sampling
 from antiphon.graphs.stage import Stage
 from antiphon.runtime.bundle import StageEntry
+from antiphon.runtime.sessions import make_session
 
 Feeds = dict[str, np.ndarray]
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)
@@ -39,11 +33,11 @@ class Exported:
 
     @cached_property
     def portable(self) -> onnxruntime.InferenceSession:
-        return session(self.folder / "portable.onnx")
+        return make_session(self.folder / "portable.onnx")
 
     @cached_property
     def engine(self) -> onnxruntime.InferenceSession:
-        return session(self.folder / "engine.onnx")
+        return make_session(self.folder / "engine.onnx")
 
     def graph(self, file: str = "portable.onnx") -> onnx.ModelProto:
         return onnx.load(self.folder / file, load_external_data=False)
@@ -96,7 +90,8 @@ def decoder_feeds(name: str, exported: Exported, lengths: list[int], past: list[
     }  # fmt: skip
     if name == "thinker":
         visual, layers = index[len(index) // 2 :], len(config.thinker.vision.deepstack_visual_indexes)
-        feeds |= {"input_ids": random.integers(0, config.thinker.text.vocab_size, (batch, tokens)), "features": rows(len(index), hidden), "feature_index": index}
+        feeds["input_ids"] = random.integers(0, config.thinker.text.vocab_size, (batch, tokens))
+        feeds |= {"features": rows(len(index), hidden), "feature_index": index}
         if layers:
             feeds |= {"deepstack": rows(layers, len(visual), hidden), "deepstack_index": visual}
         return feeds | greedy_sampling(total, config.thinker.text.vocab_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +51,13 @@ def test_equal_parts_hit_and_give_the_files_and_the_entry(cache: StageCache, bui
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_files_are_shared_where_links_work_and_copied_where_not(cache: StageCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch(cache, tmp_path / "linked")
-    assert (tmp_path / "linked" / "weights.bin").stat().st_ino == (home(cache) / "weights.bin").stat().st_ino
-
-    def no_link(*_: Any) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", no_link)
-    assert fetch(cache, tmp_path / "copied")[0]
-    assert (tmp_path / "copied" / "weights.bin").stat().st_ino != (home(cache) / "weights.bin").stat().st_ino
+def test_a_change_in_a_bundle_never_reaches_the_cache(cache: StageCache, built: Path, tmp_path: Path) -> None:
+    fetch(cache, tmp_path / "out")
+    for folder in (built, tmp_path / "out"):
+        with (folder / "weights.bin").open("r+b") as file:
+            file.write(b"changed")
+    assert fetch(cache, tmp_path / "again")[0]
+    assert (tmp_path / "again" / "weights.bin").read_bytes() == bytes(range(256)) * 40
 
 
 def test_a_miss_names_every_part_that_changed(cache: StageCache, tmp_path: Path) -> None:
@@ -134,7 +130,7 @@ def test_a_cache_that_cannot_be_written_never_fails_a_build(built: Path, tmp_pat
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(caching, "_link", full)
+    monkeypatch.setattr(caching, "_copy", full)
     StageCache(tmp_path / "cache2").store("thinker", PARTS, built, ENTRY)
     assert list((tmp_path / "cache2" / "thinker").iterdir()) == []
 

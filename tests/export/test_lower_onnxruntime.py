@@ -16,9 +16,10 @@ pytest.importorskip("onnxscript")
 
 from antiphon.plugins.registry import DOMAIN  # noqa: E402
 from antiphon.runtime.engine import OnnxEngine  # noqa: E402
+from antiphon.runtime.sessions import make_session  # noqa: E402
 from antiphon.runtime.states import StateSet  # noqa: E402
 
-from .exported import Exported, carried, close, decoder_feeds, run, session  # noqa: E402
+from .exported import Exported, carried, close, decoder_feeds, run  # noqa: E402
 
 DECODERS = ("thinker", "talker")
 
@@ -35,7 +36,9 @@ def test_no_op_of_ours_is_left_and_attention_and_experts_are_contrib_kernels(exp
     assert not model.functions and not any(domain == DOMAIN for domain, _ in ops)
     assert ops["com.microsoft", "GroupQueryAttention"] == layers(exported[name]) * steps
     assert ops["com.microsoft", "MoE"] == (0 if name == "predictor" else layers(exported[name]))
-    assert ops["com.microsoft", "SkipSimplifiedLayerNormalization"] >= (2 * layers(exported[name]) - 1) * steps
+    # Not fused: in the Thinker deepstack rows come in between, and the tapped rows are put out with axis names of their own; the predictor norms one row.
+    fused = 2 * layers(exported[name]) - {"thinker": 3, "talker": 0, "predictor": 1}[name]
+    assert ops["com.microsoft", "SkipSimplifiedLayerNormalization"] == fused * steps
     assert ops["", "TensorScatter"] == ops["", "Attention"] == 0
 
 
@@ -94,11 +97,11 @@ def test_engine_equals_the_portable_graph_for_ragged_streams(exported: Any, name
 def chosen_experts(found: Exported, feeds: dict[str, np.ndarray]) -> list[set[int]]:
     """The experts that any row of the call chooses, layer by layer."""
     seen: list[set[int]] = []
-    layers = found.module.layers
-    hooks = [
-        layer.feed_forward.router.register_forward_hook(lambda _, __, logits, k=layer.feed_forward.top_k: seen.append({*logits.topk(k).indices.flatten().tolist()}))
-        for layer in layers
-    ]
+
+    def watch(block: Any) -> Any:
+        return block.router.register_forward_hook(lambda _, __, logits: seen.append(set(logits.topk(block.top_k).indices.flatten().tolist())))
+
+    hooks = [watch(layer.feed_forward) for layer in found.module.layers]
     found.run_module(feeds)
     for hook in hooks:
         hook.remove()
@@ -123,7 +126,7 @@ def test_experts_that_no_row_chooses_are_not_read(exported: Any, name: str, tmp_
             poisoned += len(unchosen)
     weights.flush()
     assert poisoned >= 2 * layers(found) * 4
-    poisoned_run = run(session(tmp_path / "engine.onnx"), feeds)
+    poisoned_run = run(make_session(tmp_path / "engine.onnx"), feeds)
     for output, value in expected.items():
         np.testing.assert_array_equal(poisoned_run[output], value)
 

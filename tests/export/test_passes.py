@@ -10,7 +10,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 
 import onnx_ir as ir  # noqa: E402
 
@@ -20,6 +19,7 @@ from antiphon.export.passes.replace_ops import replace_ops  # noqa: E402
 from antiphon.plugins import onnx_domain  # noqa: E402
 from antiphon.plugins.moe.lower_onnxruntime import lower as lower_moe  # noqa: E402
 from antiphon.plugins.registry import DOMAIN, OPS  # noqa: E402
+from antiphon.runtime.sessions import make_session  # noqa: E402
 
 from .exported import carried, close, run, step_feeds  # noqa: E402
 
@@ -31,7 +31,7 @@ def parse(text: str, *functions: str) -> ir.Model:
 
 
 def execute(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
-    return onnxruntime.InferenceSession(ir.serde.serialize_model(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
+    return make_session(ir.serde.serialize_model(model).SerializeToString()).run(None, feeds)
 
 
 def ops(model: ir.Model) -> list[str]:
@@ -66,8 +66,8 @@ def test_replace_ops_replaces_what_has_a_lowering_and_keeps_the_rest_with_its_fu
 
 
 def test_replace_ops_forgets_the_domain_when_no_op_of_it_is_left_and_keeps_names_and_shapes() -> None:
-    text = "g (float[r, 4] x, float[r, 3] l, float[3, 4, 4] u, float[3, 4, 2] d) => (float[r, 4] y) { y = ai.antiphon.MoE <top_k = 2, normalize = 1> (x, l, u, d) }"
-    model = parse(text, "MoE")
+    node = "y = ai.antiphon.MoE <top_k = 2, normalize = 1> (x, l, u, d)"
+    model = parse(f"g (float[r, 4] x, float[r, 3] l, float[3, 4, 4] u, float[3, 4, 2] d) => (float[r, 4] y) {{ {node} }}", "MoE")
     replace_ops(model, {"MoE": lower_moe})
     assert DOMAIN not in model.opset_imports and not model.functions
     assert model.graph.outputs[0].name == "y" and list(model.graph.outputs[0].shape or ()) == ["r", 4]

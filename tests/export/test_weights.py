@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 ir = pytest.importorskip("onnx_ir")
 
+import antiphon.graphs.checkpoint as reading  # noqa: E402
 from antiphon.export.weights import ALIGNMENT, write_weights  # noqa: E402
 from antiphon.graphs.stage import WeightSource, plain, transposed  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
@@ -86,6 +88,28 @@ def test_a_full_disk_is_an_error_of_the_operating_system(tensors: FakeCheckpoint
     with pytest.raises(OSError) as raised:
         write_weights(model(**SHAPES), SOURCES, tensors, SimpleNamespace(open=Path("/dev/full").open, name="full", parent=Path("/dev")))  # type: ignore[arg-type]
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(("dtype", "item"), [("BF16", 2), ("F16", 2), ("F32", 4), ("F64", 8)])
+def test_reading_a_tensor_takes_no_memory_beside_the_result(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, item: int
+) -> None:
+    count = 1 << 20
+    header = json.dumps({"w": {"dtype": dtype, "shape": [1024, 1024], "data_offsets": [0, count * item]}}).encode()
+    stored = np.random.default_rng(0).integers(0, 60, count * item, dtype=np.uint8)
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + stored.tobytes())
+    (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
+    checkpoint = reading.Checkpoint(tmp_path)
+    whole = checkpoint.read("w")
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)
+    tracemalloc.start()
+    try:
+        in_pieces = checkpoint.read("w")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(in_pieces, whole)
+    assert in_pieces.dtype == np.float32 and peak < 1.1 * in_pieces.nbytes
 
 
 def test_memory_holds_no_more_than_one_parameter_and_what_it_is_made_from(tmp_path: Path) -> None:

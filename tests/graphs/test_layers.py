@@ -52,9 +52,10 @@ def test_norm_equals_the_reference(size: int, scale: float) -> None:
 
 @pytest.mark.parametrize(("dim", "section"), [(128, (24, 20, 20)), (32, (6, 5, 5)), (16, (4, 2, 2)), (16, (8, 0, 0))])
 def test_rotary_tables_equal_the_interleaved_reference_at_fractional_positions(dim: int, section: tuple[int, ...]) -> None:
-    settings_ = SimpleNamespace(max_position_embeddings=9, head_dim=dim, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(section)})
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(section)}
+    config = SimpleNamespace(max_position_embeddings=9, head_dim=dim, rope_parameters=rope)
     positions = torch.rand(3, 2, 5, generator=torch.Generator().manual_seed(0)) * 3000
-    cosine, sine = modeling.Qwen3OmniMoeThinkerTextRotaryEmbedding(settings_)(torch.zeros(1), positions)
+    cosine, sine = modeling.Qwen3OmniMoeThinkerTextRotaryEmbedding(config)(torch.zeros(1), positions)
     found = rotary_tables(positions, RopeConfig(1e6, section), dim)
     for ours, theirs in zip(found, (cosine, sine), strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs[..., : dim // 2].numpy())

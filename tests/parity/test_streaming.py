@@ -287,7 +287,7 @@ def test_closing_the_iterator_stops_all_work_within_one_frame(omni: Omni) -> Non
             break
     at_close, began = runs.copy(), time.monotonic()
     stream.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2
     assert all(count <= 1 for count in (runs - at_close).values()), "no stage began a second run"
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("antiphon")]
     after = runs.copy()

@@ -14,6 +14,7 @@ from antiphon.export.lower_onnxruntime import LOWERINGS
 from antiphon.export.passes.replace_ops import replace_ops
 from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
+from antiphon.runtime.sessions import make_session
 
 KINDS = {"T": onnx.TensorProto.FLOAT, "tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL}
 
@@ -35,9 +36,7 @@ def _session(op: str, is_lowered: bool, attributes: tuple[tuple[str, int], ...])
         lowered = ir.serde.deserialize_model(model)
         assert replace_ops(lowered, LOWERINGS) == 1
         model = ir.serde.serialize_model(lowered)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return make_session(model.SerializeToString())
 
 
 def run_function(op: str, *inputs: np.ndarray, **attributes: int) -> Any:

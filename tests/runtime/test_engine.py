@@ -5,12 +5,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from antiphon.runtime.bundle import StageEntry, StateSpec, TensorSpec
 from antiphon.runtime.engine import OnnxEngine
 from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.sessions import make_session, set_threads
+from antiphon.runtime.sessions import make_session
 from antiphon.runtime.states import StateSet
 
 onnx = pytest.importorskip("onnx")
@@ -140,13 +141,16 @@ def test_a_manifest_that_names_other_inputs_is_refused(tmp_path):
         OnnxEngine(path, entry((TensorSpec("z", "float32", ("n",)),), ()))
 
 
-def test_the_pool_keeps_its_size():
-    size = set_threads(None)
-    assert set_threads(size) == size
-    with pytest.raises(AntiphonError, match="cannot change"):
-        set_threads(size + 1)
+def test_no_threads_are_refused(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
     with pytest.raises(AntiphonError, match="at least 1"):
-        set_threads(0)
+        make_session(path, threads=0)
+
+
+def test_a_host_program_keeps_its_own_plain_sessions(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    make_session(path)
+    assert onnxruntime.InferenceSession(path).run(None, {"x": np.full(2, 3, np.float32)})[0].tolist() == [9, 9]
 
 
 def test_an_engine_beside_others_is_not_slowed_down(tmp_path):

@@ -130,7 +130,6 @@ def test_ids_and_positions_equal_the_reference_when_videos_are_heard(front_end: 
     assert reference.video_options["size"] == {"shortest_edge": front_end._video_settings.min_pixels, "longest_edge": front_end._video_settings.max_pixels}
     check_positions(front_end, prompt.token_ids, prompt.positions, found, use_audio_in_video=True)
 
-
     talker_ids = np.concatenate([prompt.token_ids, np.full(9, front_end._tts_pad)])
     talker_positions, following = front_end.talker_positions(prompt.token_ids, prompt.media)
     check_positions(front_end, talker_ids, talker_positions, found, use_audio_in_video=True)

@@ -1,0 +1,83 @@
+"""Normalise and rotate queries and keys together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class _Track:
+    """The way from one output of the projection's Split to its rotated heads: Reshape, RMSNormalization, Reshape, RotaryEmbedding."""
+
+    nodes: tuple[ir.Node, ir.Node, ir.Node, ir.Node]
+    weight: np.ndarray
+    heads: int
+    epsilon: float
+
+    @property
+    def rotary(self) -> ir.Node:
+        return self.nodes[3]
+
+
+def fuse_head_norms(model: ir.Model) -> int:
+    """Where a Split feeds queries and keys through a norm over the head and the same rotary tables, do both on one tensor.
+
+    A decode step is many small nodes: this leaves six of nine per layer. The norm's weight becomes a table [heads, dim]; ONNX Runtime's
+    kernel broadcasts it over the rows, which the ONNX standard does not promise, so this is a pass of that target alone.
+    """
+    changed = 0
+    for split in [node for node in model.graph if node.op_type == "Split" and len(node.outputs) == 3]:
+        tracks = [_track(output) for output in split.outputs[:2]]
+        if tracks[0] is None or tracks[1] is None or split.inputs[1] is None or split.inputs[1].const_value is None:
+            continue
+        query, key = tracks[0], tracks[1]
+        if query.rotary.inputs[1:] != key.rotary.inputs[1:] or query.epsilon != key.epsilon or query.weight.shape != key.weight.shape:
+            continue
+        _replace(model, split, query, key, changed)
+        changed += 1
+    return changed
+
+
+def _replace(model: ir.Model, split: ir.Node, query: _Track, key: _Track, number: int) -> None:
+    sizes = split.inputs[1].const_value.numpy()  # type: ignore[union-attr]
+    both, dim = query.heads + key.heads, len(query.weight)
+    table = np.concatenate([np.tile(track.weight, (track.heads, 1)) for track in (query, key)])  # [heads, dim]
+    parts = ir.node(
+        "Split", [split.inputs[0], _constant(model, f"fused_sizes.{number}", np.array([sizes[0] + sizes[1], sizes[2]]))], {"axis": 2}, num_outputs=2
+    )
+    heads = ir.node("Reshape", [parts.outputs[0], _constant(model, f"fused_heads.{number}", np.array([0, 0, both, dim]))])
+    norm = ir.node("RMSNormalization", [heads.outputs[0], _constant(model, f"fused_norm.{number}", table)], {"axis": -1, "epsilon": query.epsilon})
+    flat = ir.node("Reshape", [norm.outputs[0], _constant(model, f"fused_flat.{number}", np.array([0, 0, both * dim]))])
+    rotary = ir.node("RotaryEmbedding", [flat.outputs[0], *query.rotary.inputs[1:3]], {"num_heads": both})
+    apart = ir.node("Split", [rotary.outputs[0], _constant(model, f"fused_apart.{number}", sizes[:2])], {"axis": 2}, num_outputs=2)
+    new = [parts, heads, norm, flat, rotary, apart]
+    for old, value in ((query.rotary.outputs[0], apart.outputs[0]), (key.rotary.outputs[0], apart.outputs[1]), (split.outputs[2], parts.outputs[1])):
+        value.shape, value.type, value.name = old.shape, old.type, old.name
+        old.replace_all_uses_with(value)
+    model.graph.insert_after(split, new)
+    model.graph.remove([*reversed(query.nodes), *reversed(key.nodes), split], safe=True)
+
+
+def _track(value: ir.Value) -> _Track | None:
+    nodes: list[ir.Node] = []
+    for op in ("Reshape", "RMSNormalization", "Reshape", "RotaryEmbedding"):
+        uses = list(value.uses())
+        if len(uses) != 1 or uses[0].idx != 0 or uses[0].node.op_type != op or value.is_graph_output():
+            return None
+        nodes.append(uses[0].node)
+        value = uses[0].node.outputs[0]
+    reshape, norm, back, rotary = nodes
+    weight = norm.inputs[1]
+    if weight is None or weight.const_value is None or rotary.attributes["num_heads"].as_int() < 1:
+        return None
+    return _Track((reshape, norm, back, rotary), weight.const_value.numpy(), rotary.attributes["num_heads"].as_int(), norm.attributes["epsilon"].as_float())
+
+
+def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(list(array.shape)), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.initializers[name] = value
+    return value
