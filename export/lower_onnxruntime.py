@@ -29,7 +29,7 @@ def lower_onnxruntime(stage: Stage, model: ir.Model) -> tuple[ir.Model, Interfac
     flash_attention(model)
     interface: Interface = (stage.inputs, stage.outputs, stage.states)
     if stage.name == "predictor":
-        sizes = (int(stage.constants["hidden_size"]), int(stage.constants["codebook_size"]), int(stage.constants["code_groups"]))
+        sizes = (stage.size("hidden_size"), stage.size("codebook_size"), stage.size("code_groups"))
         model = unroll_frame(model, *sizes)
         interface = (*frame_interface(*sizes), ())
     # After the unrolling, which copies nodes but no branches, and knows what a frame never forbids.

@@ -104,5 +104,5 @@ def _weights_file(sizes: dict[str, int], item: int) -> int:
 
 def _graph_files(stage: Stage, parameters: int) -> int:
     """Bytes of portable.onnx and engine.onnx; the predictor's engine repeats its graph for every residual code."""
-    copies = int(stage.constants["code_groups"]) if stage.name == "predictor" else 1  # type: ignore[arg-type]
+    copies = stage.size("code_groups") if stage.name == "predictor" else 1
     return GRAPH_BYTES * parameters * (1 + copies)

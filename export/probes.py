@@ -32,7 +32,7 @@ def _is_signal(name: str) -> bool:
 
 
 def _thinker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    size, vocab, layers = (int(stage.constants[name]) for name in ("hidden_size", "vocab_size", "deepstack_layers"))  # type: ignore[arg-type]
+    size, vocab, layers = (stage.size(name) for name in ("hidden_size", "vocab_size", "deepstack_layers"))
     calls = []
     for feeds, rows in _decoder_calls(vocab):
         features = rows // 4
@@ -48,7 +48,7 @@ def _thinker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
 
 
 def _talker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    size, vocab, thinker_size = (int(stage.constants[name]) for name in ("hidden_size", "vocab_size", "thinker_hidden_size"))  # type: ignore[arg-type]
+    size, vocab, thinker_size = (stage.size(name) for name in ("hidden_size", "vocab_size", "thinker_hidden_size"))
     calls = []
     for feeds, rows in _decoder_calls(vocab):
         hiddens = rows // 3
@@ -77,7 +77,7 @@ def _decoder_calls(vocab: int) -> list[tuple[Feeds, int]]:
 
 def _predictor(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     """Feeds of the frame engine; the module's steps follow from the codes that it returns."""
-    size, codebook, groups = (int(stage.constants[name]) for name in ("hidden_size", "codebook_size", "code_groups"))  # type: ignore[arg-type]
+    size, codebook, groups = (stage.size(name) for name in ("hidden_size", "codebook_size", "code_groups"))
     return [
         {
             "hidden": noise.standard_normal((1, size)).astype(np.float32), "code0": noise.integers(0, codebook, 1),
@@ -88,7 +88,7 @@ def _predictor(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
 
 
 def _code2wav(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    codebook, groups = int(stage.constants["codebook_size"]), int(stage.constants["num_quantizers"])  # type: ignore[arg-type]
+    codebook, groups = stage.size("codebook_size"), stage.size("num_quantizers")
     calls, past = [], 0
     for frames in PACKETS:
         calls.append({"codes": noise.integers(0, codebook, (1, frames, groups)), "past_length": np.array([past])})

@@ -90,11 +90,12 @@ def _verify_stage(folder: Path, manifest: Manifest, stage: Stage, runner: Module
 
 def _check_interface(stage: Stage, entry: StageEntry, folder: Path) -> None:
     """A bundle of another checkpoint is told apart from a wrong engine before anything runs."""
-    expected = {spec.name: spec for spec in (*stage.outputs, *stage.states)}
-    for spec in (*entry.outputs, *entry.states):
-        if spec.name in expected and stage.name != "predictor" and tuple(expected[spec.name].shape) != tuple(spec.shape):
+    expected = {spec.name: spec.shape for spec in stage.outputs} | {state.name: state.shape for state in stage.states}
+    found = {spec.name: spec.shape for spec in entry.outputs} | {state.name: state.shape for state in entry.states}
+    for name, shape in found.items():
+        if name in expected and stage.name != "predictor" and tuple(expected[name]) != tuple(shape):
             raise AntiphonError(
-                f"Stage {stage.name} of {folder} has {spec.name} of shape {list(spec.shape)}, the checkpoint's is {list(expected[spec.name].shape)}; "
+                f"Stage {stage.name} of {folder} has {name} of shape {list(shape)}, the checkpoint's is {list(expected[name])}; "
                 "give the checkpoint that the bundle was built from."
             )
 
@@ -139,7 +140,7 @@ def _module_frame(runner: ModuleRunner, feeds: Feeds, codes: np.ndarray) -> tupl
         logits.append(outputs["logits"])
         rows.append(outputs["code_row"])
     table = runner.module.get_parameter("code_embedding").numpy()
-    codebook = int(runner.stage.constants["codebook_size"])  # type: ignore[arg-type]
+    codebook = runner.stage.size("codebook_size")
     rows.append(table[codes[:, -1] + (groups - 1) * codebook])
     return np.stack(logits, axis=1), np.sum(rows, axis=0)
 
@@ -149,7 +150,7 @@ def _first_diverging(engine: Path, runner: ModuleRunner, calls: list[Feeds], tol
     values = layer_values(engine.parent / "portable.onnx", runner.module)
     feeds = calls[0]
     is_frame = runner.stage.name == "predictor"
-    steps = int(runner.stage.constants["code_groups"]) - 1 if is_frame else 1  # type: ignore[arg-type]
+    steps = runner.stage.size("code_groups") - 1 if is_frame else 1
     names = {(step, path): f"step{step}.{name}" if is_frame else name for step in range(steps) for path, name in values.items()}
     session, found_names = session_with_outputs(engine, list(names.values()))
     states = {} if is_frame else {f"past.{name}": value for name, value in runner.empty_states(_rows(feeds)).items()}

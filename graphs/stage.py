@@ -58,3 +58,9 @@ class Stage:
 
     constants: dict[str, int | float | list[int]] = field(default_factory=dict)
     """Numbers the runtime needs beside the graph (hidden sizes, samples per frame, lost leading samples ...)."""
+
+    def size(self, name: str) -> int:
+        """The integer constant `name`."""
+        value = self.constants[name]
+        assert isinstance(value, int), f"constant {name} of stage {self.name} is {value!r}, expected an integer"
+        return value

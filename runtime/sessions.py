@@ -25,10 +25,12 @@ def default_threads() -> int:
     return int(value)
 
 
-def make_session(model: Path | bytes, threads: int | None = None, weights_folder: Path | None = None) -> onnxruntime.InferenceSession:
+def make_session(
+    model: Path | bytes, threads: int | None = None, weights_folder: Path | None = None, profile: Path | None = None
+) -> onnxruntime.InferenceSession:
     """Load an ONNX file for the CPU, or a serialized model whose external weights lie in `weights_folder`.
 
-    `threads` work on one run (default: `default_threads`). Raises AntiphonError in one sentence when ONNX Runtime cannot take the model.
+    `threads` work on one run (default: `default_threads`). `profile` is the beginning of the name of a file that `end_profiling` writes. Raises AntiphonError in one sentence when ONNX Runtime cannot take the model.
     """
     if threads is not None and threads < 1:
         raise AntiphonError(f"threads is {threads}, expected at least 1.")
@@ -38,6 +40,8 @@ def make_session(model: Path | bytes, threads: int | None = None, weights_folder
     options.enable_mem_pattern = False  # shapes change with every prompt, and each one would keep a plan of its own
     options.intra_op_num_threads, options.inter_op_num_threads = threads or default_threads(), 1
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if weights_folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder))
     try:

@@ -77,9 +77,9 @@ class _Decoder:
         self.noise = np.random.default_rng(0)
         vocabulary, hidden = int(entry.constants["vocab_size"]), int(entry.constants["hidden_size"])  # type: ignore[arg-type]
         layers = int(entry.constants["deepstack_layers"])  # type: ignore[arg-type]
-        deepstack = {"deepstack": np.zeros((layers, 0, hidden), np.float32), "deepstack_index": np.zeros(0, np.int64)}
+        deepstack: dict[str, np.ndarray] = {"deepstack": np.zeros((layers, 0, hidden), np.float32), "deepstack_index": np.zeros(0, np.int64)}
         self.vocabulary = vocabulary
-        self.feeds = {
+        self.feeds: dict[str, np.ndarray] = {
             "positions": np.full((3, 1, 1), CONTEXT, np.float32), "query_length": np.ones(1, np.int64), "past_length": np.full(1, CONTEXT),
             "features": np.zeros((0, hidden), np.float32), "feature_index": np.zeros(0, np.int64), **(deepstack if layers else {}),
             "output_index": np.zeros(1, np.int64), "noise": np.zeros(1, np.float32), "temperature": np.zeros(1, np.float32),

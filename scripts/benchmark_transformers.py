@@ -1,8 +1,8 @@
 """How a bundle compares with transformers: the same checkpoint, prompt and lengths, in one process and on the same threads.
 
-    python -m antiphon.scripts.benchmark_transformers CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--json FILE]
+    python -m antiphon.scripts.benchmark_transformers CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--text-tokens 48] [--frames 160] [--json FILE]
 
-Both sides answer a prompt of 32 tokens with exactly 48 text tokens and 160 frames, ends suppressed, in float32. A short probe of
+Both sides answer a prompt of 32 tokens with exactly as many text tokens and frames as asked, ends suppressed, in float32. A short probe of
 transformers' experts implementations decides which are worth measuring (those within twice the fastest); of these the fastest counts, stage by
 stage. All figures are medians of warm runs.
 """
@@ -15,13 +15,20 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-PROMPT, TEXT, FRAMES, LONG_PROMPT = 32, 48, 160, 512
+PROMPT, LONG_PROMPT = 32, 512
 EXPERTS = ("eager", "batched_mm", "grouped_mm")
+
+
+def median(values: Iterable[float | None]) -> float:
+    """Median of measurements, all of which were made."""
+    present = list(values)
+    assert None not in present
+    return statistics.median([value for value in present if value is not None])
 
 
 def median_seconds(work: Callable[[], Any], runs: int) -> float:
@@ -38,43 +45,44 @@ def median_seconds(work: Callable[[], Any], runs: int) -> float:
 class Ours:
     """The bundle, stage by stage and as a whole."""
 
-    def __init__(self, bundle: str, threads: int) -> None:
+    def __init__(self, bundle: str, threads: int, text_tokens: int, frames: int) -> None:
         from ..runtime.omni import load
 
+        self.text_tokens, self.frames = text_tokens, frames
         self.omni = load(bundle, max_streams=1, threads=threads)
         self.prompt_ids = np.random.default_rng(0).integers(0, 500, LONG_PROMPT)
 
     def measure(self, runs: int) -> dict[str, float]:
         """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, code2wav_packet_frame, answer; and real_time_factor."""
-        exact = {"greedy": True, "max_text_tokens": TEXT, "min_text_tokens": TEXT, "voice": None}
+        exact = {"greedy": True, "max_text_tokens": self.text_tokens, "min_text_tokens": self.text_tokens, "voice": None}
         messages = _messages(self.omni)
         replies = [self.omni.generate(messages, **exact, modalities=("text",)) for _ in range(runs + 1)][1:]
-        spoken = [self.omni.generate(messages, **exact, max_frames=FRAMES, min_frames=FRAMES) for _ in range(runs + 1)][1:]
-        assert all(len(reply.codes) == FRAMES and len(reply.token_ids) == TEXT for reply in spoken)
+        spoken = [self.omni.generate(messages, **exact, max_frames=self.frames, min_frames=self.frames) for _ in range(runs + 1)][1:]
+        assert all(len(reply.codes) == self.frames and len(reply.token_ids) == self.text_tokens for reply in spoken)
         codes = spoken[0].codes
-        offline = median_seconds(lambda: self._vocode(codes, FRAMES), runs) / FRAMES
-        packets = median_seconds(lambda: self._vocode(codes, 4), runs) / FRAMES
-        total = statistics.median(reply.timings.total for reply in spoken)
+        offline = median_seconds(lambda: self._vocode(codes, self.frames), runs) / self.frames
+        packets = median_seconds(lambda: self._vocode(codes, 4), runs) / self.frames
+        total = median(reply.timings.total for reply in spoken)
         return {
-            "thinker_token": statistics.median(reply.timings.seconds_per_token for reply in replies),
-            "talker_frame": median_seconds(self._speak, runs) / FRAMES,
+            "thinker_token": median(reply.timings.seconds_per_token for reply in replies),
+            "talker_frame": median_seconds(lambda: self._speak(self.frames), runs) / self.frames,
             "prefill_512": median_seconds(self._prefill, runs),
             "code2wav_offline_frame": offline,
             "code2wav_packet_frame": packets,
             "answer": total,
-            "real_time_factor": total / (FRAMES * 0.08),
+            "real_time_factor": total / (self.frames * 0.08),
             **self._first_audio(messages, exact, spoken, runs),
         }
 
     def _first_audio(self, messages: Any, exact: dict[str, Any], spoken: list[Any], runs: int) -> dict[str, float]:
         """First audio, and the sum it is held to: prefill and first token, Talker prefill, one frame of predictor and Code2Wav."""
-        first_token = statistics.median(
+        first_token = median(
             self.omni.generate(messages, **exact, modalities=("text",)).timings.time_to_first_token for _ in range(runs)
         )  # fmt: skip
         one_frame = median_seconds(lambda: self._speak(1), runs)
         code2wav = median_seconds(lambda: self._vocode(spoken[0].codes[:1], 1), runs)
         return {
-            "first_audio": statistics.median(reply.timings.time_to_first_audio for reply in spoken),
+            "first_audio": median(reply.timings.time_to_first_audio for reply in spoken),
             "first_audio_parts": first_token + one_frame + code2wav,
         }
 
@@ -92,7 +100,7 @@ class Ours:
         for start in range(0, len(frames), packet):
             vocoder.decode(frames[start : start + packet])
 
-    def _speak(self, frames: int = FRAMES) -> None:
+    def _speak(self, frames: int) -> None:
         """Talker and code predictor alone, all text at hand."""
         import dataclasses
 
@@ -103,7 +111,7 @@ class Ours:
         omni, manifest = self.omni, self.omni.manifest
         prompt_ids = [int(token) for token in omni.front_end.prompt(_messages(omni)).token_ids]
         hidden = int({spec.name: spec.shape for spec in omni.engines["talker"].entry.inputs}["hidden"][1])
-        voice = next(iter(manifest.voices.values()))
+        voice, text_tokens = next(iter(manifest.voices.values())), self.text_tokens
         talker = Talker(
             omni.engines, manifest, omni.turns,
             lambda first: talker_prompt(prompt_ids, {}, hidden, [], manifest.ids, voice, first, omni.front_end),
@@ -111,7 +119,7 @@ class Ours:
         )  # fmt: skip
 
         class Text:
-            left = iter(range(300, 300 + TEXT))
+            left = iter(range(300, 300 + text_tokens))
 
             def next(self) -> int | None:
                 return next(self.left, None)
@@ -123,11 +131,11 @@ class Ours:
 class Theirs:
     """transformers with one experts implementation."""
 
-    def __init__(self, checkpoint: str, experts: str) -> None:
+    def __init__(self, checkpoint: str, experts: str, text_tokens: int, frames: int) -> None:
         import torch
         from transformers import Qwen3OmniMoeForConditionalGeneration
 
-        self.torch = torch
+        self.torch, self.text_tokens, self.frames = torch, text_tokens, frames
         self.model = Qwen3OmniMoeForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32, experts_implementation=experts).eval()
         self.seconds: dict[str, float] = {}
         for name, owner, method in (
@@ -154,7 +162,7 @@ class Theirs:
         """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, answer; and real_time_factor."""
         torch = self.torch
         first = [self._answer(prompt_ids, 1, 0) for _ in range(runs + 1)][1:]
-        answers = [self._answer(prompt_ids, TEXT, FRAMES) for _ in range(max(1, runs // 2) + 1)][1:]
+        answers = [self._answer(prompt_ids, self.text_tokens, self.frames) for _ in range(max(1, runs // 2) + 1)][1:]
         ids = torch.from_numpy(np.asarray(long_prompt, np.int64))[None]
 
         def prefill() -> None:
@@ -165,12 +173,12 @@ class Theirs:
             return statistics.median(answer[name] for answer in among)
 
         return {
-            "thinker_token": (middle("thinker", answers) - middle("thinker", first)) / (TEXT - 1),
-            "talker_frame": middle("talker", answers) / FRAMES,
+            "thinker_token": (middle("thinker", answers) - middle("thinker", first)) / (self.text_tokens - 1),
+            "talker_frame": middle("talker", answers) / self.frames,
             "prefill_512": median_seconds(prefill, runs),
-            "code2wav_offline_frame": middle("code2wav", answers) / FRAMES,
+            "code2wav_offline_frame": middle("code2wav", answers) / self.frames,
             "answer": middle("answer", answers),
-            "real_time_factor": middle("answer", answers) / (FRAMES * 0.08),
+            "real_time_factor": middle("answer", answers) / (self.frames * 0.08),
         }
 
     def _answer(self, prompt_ids: np.ndarray, tokens: int, frames: int) -> dict[str, float]:
@@ -203,18 +211,21 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--text-tokens", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=160)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    ours = Ours(arguments.bundle, arguments.threads)
+    lengths = (arguments.text_tokens, arguments.frames)
+    ours = Ours(arguments.bundle, arguments.threads, *lengths)
     own = ours.measure(arguments.runs)
     prompt_ids, long_prompt = ours.omni.front_end.prompt(_messages(ours.omni)).token_ids, ours.prompt_ids
     import torch
 
     torch.set_num_threads(arguments.threads)
-    probed = {experts: Theirs(arguments.checkpoint, experts).probe(prompt_ids) for experts in EXPERTS}
+    probed = {experts: Theirs(arguments.checkpoint, experts, *lengths).probe(prompt_ids) for experts in EXPERTS}
     worth = [experts for experts, seconds in probed.items() if seconds <= 2 * min(probed.values())]
-    others = {experts: Theirs(arguments.checkpoint, experts).measure(prompt_ids, long_prompt, arguments.runs) for experts in worth}
+    others = {experts: Theirs(arguments.checkpoint, experts, *lengths).measure(prompt_ids, long_prompt, arguments.runs) for experts in worth}
     fastest = {name: min(other[name] for other in others.values()) for name in next(iter(others.values()))}
     result = {
         "machine": platform.processor() or platform.machine(), "threads": arguments.threads, "runs": arguments.runs, "prompt_tokens": len(prompt_ids),

@@ -22,6 +22,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["ANTIPHON_CACHE"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> Iterator[None]:
+    """The tensors of the tests are tiny: a second thread of PyTorch only waits, and very long beside other work."""
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of size tiny, seed 0. Read only."""
@@ -30,7 +44,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path) -> Path:
-    """The bundle of tiny_checkpoint for ONNX Runtime. Read only: its files are shared with the cache of built stages."""
+    """The bundle of tiny_checkpoint for ONNX Runtime. Read only: all tests of the session share it."""
     pytest.importorskip("torch")
     from antiphon.export.build import build
 

@@ -44,10 +44,12 @@ def test_no_op_of_ours_is_left_and_attention_and_experts_are_contrib_kernels(exp
 
 @pytest.mark.parametrize("name", [*DECODERS, "predictor"])
 def test_engine_uses_the_weights_of_the_portable_graph_where_they_lie(exported: Any, name: str) -> None:
-    def ranges(file: str) -> list[tuple[int, int]]:
+    def ranges(file: str, left_out: tuple[str, ...] = ()) -> list[tuple[int, int]]:
         found = []
         for tensor in exported[name].graph(file).graph.initializer:
             where = {entry.key: entry.value for entry in tensor.external_data}
+            if tensor.name.endswith(left_out):
+                continue
             if where:
                 assert where["location"] == "weights.bin"
                 found.append((int(where["offset"]), int(where["offset"]) + int(where["length"])))
@@ -58,7 +60,9 @@ def test_engine_uses_the_weights_of_the_portable_graph_where_they_lie(exported: 
     portable, engine = ranges("portable.onnx"), ranges("engine.onnx")
     assert all(before[1] <= after[0] for before, after in zip(engine, engine[1:], strict=False)), "a weight is referred to twice"
     assert all(any(start <= first and last <= end for start, end in portable) for first, last in engine)
-    assert sum(end - start for start, end in engine) == sum(end - start for start, end in portable)
+    # The norms of query and key heads are the one exception: together they become a small table.
+    unfused = ranges("portable.onnx", ("query_norm.weight", "key_norm.weight"))
+    assert sum(end - start for start, end in engine) == sum(end - start for start, end in unfused)
 
 
 @pytest.mark.parametrize("name", list(DECODERS))

@@ -19,27 +19,9 @@ from antiphon.export.passes.replace_ops import replace_ops  # noqa: E402
 from antiphon.plugins import onnx_domain  # noqa: E402
 from antiphon.plugins.moe.lower_onnxruntime import lower as lower_moe  # noqa: E402
 from antiphon.plugins.registry import DOMAIN, OPS  # noqa: E402
-from antiphon.runtime.sessions import make_session  # noqa: E402
 
 from .exported import carried, close, run, step_feeds  # noqa: E402
-
-
-def parse(text: str, *functions: str) -> ir.Model:
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24, "ai.antiphon" : 1]> {text}')
-    model.functions.extend(onnx_domain.function(name) for name in functions)
-    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model))
-
-
-def execute(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
-    return make_session(ir.serde.serialize_model(model).SerializeToString()).run(None, feeds)
-
-
-def ops(model: ir.Model) -> list[str]:
-    return [node.op_type for node in model.graph]
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+from .hand_made import execute, normal, ops, parse  # noqa: E402
 
 
 TWO_OPS = """g (float[r, 4] x, float[r, 3] logits, float[3, 4, 4] gate_up, float[3, 4, 2] down, float[r] n, float[r] t, int64[r] k, float[r] p, float[r] rp,
@@ -142,3 +124,11 @@ def test_unrolled_frame_equals_15_portable_steps(exported: Any, batch: int, temp
     close(frame["logits"], np.stack(logits, axis=1))
     close(frame["frame_row"], np.sum(rows, axis=0), 1e-6)
     assert frame["codes"].shape == (batch, 16) and len({tuple(row) for row in frame["codes"]}) == batch
+
+
+@pytest.mark.parametrize(("name", "count"), [("thinker", 1), ("predictor", 0)])
+def test_only_an_unrolled_frame_has_no_padding_rows_to_blank_behind_attention(exported: Any, name: str, count: int) -> None:
+    graph = exported[name].graph("engine.onnx").graph
+    attention = {node.output[0] for node in graph.node if node.op_type == "GroupQueryAttention"}
+    blanked = [node for node in graph.node if node.op_type == "Where" and attention & set(node.input)]
+    assert attention and len(blanked) == count * len(attention)

@@ -16,6 +16,8 @@ from antiphon.graphs.config import OmniConfig
 from antiphon.graphs.new_checkpoint import new_checkpoint
 from antiphon.graphs.stage import Stage
 
+from .module_pair import load_module
+
 THINKER, TALKER, PREDICTOR = "thinker_config.text_config", "talker_config.text_config", "talker_config.code_predictor_config"
 VARIANTS: dict[str, dict[str, Any]] = {
     "published structure": {"seed": 0},
@@ -57,15 +59,8 @@ class Pair:
         return self.checkpoint.config
 
     def module(self, stage: Stage) -> Any:
-        """The stage's module with every parameter made from the checkpoint, as a build makes it."""
-        module, sources = stage.make_module().eval().requires_grad_(False), stage.weights(self.checkpoint)
-        parameters = dict(module.named_parameters())
-        assert set(sources) == set(parameters)
-        for name, source in sources.items():
-            value = source.assemble(*(self.checkpoint.read(tensor) for tensor in source.tensors))
-            assert value.shape == tuple(parameters[name].shape), name
-            parameters[name].data = torch.from_numpy(np.array(value, np.float32))
-        return module
+        """The stage's module with the weights of the checkpoint."""
+        return load_module(stage, self.checkpoint)
 
 
 def make_pair(name: str, folder: Path) -> Pair:
@@ -89,10 +84,3 @@ class Runner:
         count = len(self.stage.outputs)
         self.states = list(results[count:])
         return {spec.name: value.numpy() for spec, value in zip(self.stage.outputs, results[:count], strict=True)}
-
-
-def relative_error(found: Any, expected: Any) -> float:
-    """Largest difference over the largest expected value; a row of zeros must be met to 1e-11."""
-    found, expected = (value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value) for value in (found, expected))
-    assert found.shape == expected.shape, (found.shape, expected.shape)
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))

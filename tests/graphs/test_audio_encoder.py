@@ -17,6 +17,8 @@ from antiphon.graphs.stage import Stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.frontend.audio_layout import audio_calls, audio_layout  # noqa: E402
 
+from .module_pair import check_example_axes, exported_session, load_reference_weights, randomise, relative_error  # noqa: E402
+
 PREFIX = "thinker.audio_tower."
 TINY = dict(num_mel_bins=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, d_model=32, downsample_hidden_size=6, output_dim=24)
 WINDOWS = dict(n_window=50, n_window_infer=800, max_source_positions=1500)
@@ -27,32 +29,8 @@ SHAPES = [
 ]
 
 
-class FakeCheckpoint:
-    """Tensors of a reference model under their published names."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.tensors = {PREFIX + name: tensor.numpy() for name, tensor in state.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        return self.tensors[name]
-
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
-
-
 def make_stage(**changes: Any) -> Stage:
     return audio_encoder_stage(cast(OmniConfig, SimpleNamespace(thinker=SimpleNamespace(audio=AudioConfig(**{**TINY, **WINDOWS, **changes})))))
-
-
-def randomise(module: Any, seed: int) -> None:
-    """Random values everywhere, biases and norms too, so that no parameter can be left out unseen."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        scale = 1.0 if parameter.ndim == 1 else 1.5 / (parameter[0].numel() ** 0.5)
-        parameter.data = torch.randn(parameter.shape, generator=generator) * scale * (0.3 if name.endswith("bias") else 1.0)
 
 
 def reference(seed: int = 0, **changes: Any) -> Any:
@@ -62,19 +40,6 @@ def reference(seed: int = 0, **changes: Any) -> Any:
     encoder = modeling.Qwen3OmniMoeAudioEncoder(config).eval()
     randomise(encoder, seed)
     return encoder
-
-
-def loaded(stage: Stage, checkpoint: FakeCheckpoint) -> Any:
-    """The stage's module with every parameter made from the checkpoint."""
-    module, sources = stage.make_module().eval(), stage.weights(checkpoint)
-    parameters = dict(module.named_parameters())
-    assert set(sources) == set(parameters)
-    for name, source in sources.items():
-        value = source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors))
-        assert value.shape == tuple(parameters[name].shape), name
-        parameters[name].data = torch.from_numpy(np.array(value))
-    assert {tensor for source in sources.values() for tensor in source.tensors} == set(checkpoint.tensors)
-    return module
 
 
 def clips_of(lengths: list[int], mel: int, seed: int = 0) -> list[np.ndarray]:
@@ -94,15 +59,10 @@ def run_reference(encoder: Any, clips: list[np.ndarray]) -> np.ndarray:
         return encoder(frames, feature_lens=torch.tensor([clip.shape[1] for clip in clips])).last_hidden_state.numpy()
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
 @pytest.fixture(scope="module")
 def pair() -> tuple[Any, Any]:
     encoder = reference()
-    return loaded(make_stage(), FakeCheckpoint(encoder.state_dict())), encoder
+    return load_reference_weights(make_stage(), encoder, PREFIX), encoder
 
 
 @pytest.mark.parametrize(
@@ -132,7 +92,7 @@ def test_features_equal_the_reference_for_every_left_over_of_a_chunk(pair: tuple
 @pytest.mark.parametrize("changes", SHAPES)
 def test_features_equal_the_reference_for_other_shapes_and_seeds(changes: dict[str, int], seed: int) -> None:
     encoder = reference(seed, **changes)
-    module = loaded(make_stage(**changes), FakeCheckpoint(encoder.state_dict()))
+    module = load_reference_weights(make_stage(**changes), encoder, PREFIX)
     clips = clips_of([120, 33], encoder.config.num_mel_bins, seed)
     assert relative_error(run(module, audio_layout(clips, 50, 800)[0]), run_reference(encoder, clips)) < 1e-5
 
@@ -143,7 +103,7 @@ def test_features_equal_the_reference_when_small_activations_show_the_epsilon_of
         if "norm" not in name and not name.startswith(("ln_post", "proj")):
             parameter.data *= 1e-3
     encoder.positional_embedding.positional_embedding.zero_()
-    module = loaded(make_stage(), FakeCheckpoint(encoder.state_dict()))
+    module = load_reference_weights(make_stage(), encoder, PREFIX)
     module._positions = lambda x: torch.zeros(x.shape[1:])
     clips = clips_of([130], TINY["num_mel_bins"])
     assert relative_error(run(module, audio_layout(clips, 50, 800)[0]), run_reference(encoder, clips)) < 1e-5
@@ -152,7 +112,7 @@ def test_features_equal_the_reference_when_small_activations_show_the_epsilon_of
 def test_attention_windows_follow_the_configuration() -> None:
     changes = dict(n_window_infer=250)  # two chunks: the half chunk that is left does not count
     encoder = reference(**changes)
-    module = loaded(make_stage(**changes), FakeCheckpoint(encoder.state_dict()))
+    module = load_reference_weights(make_stage(**changes), encoder, PREFIX)
     clips = clips_of([530, 90], TINY["num_mel_bins"])
     assert relative_error(run(module, audio_layout(clips, 50, 250)[0]), run_reference(encoder, clips)) < 1e-5
 
@@ -190,30 +150,16 @@ def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(changes: d
 
 
 def test_example_shows_every_axis_with_a_size_of_its_own() -> None:
-    stage = make_stage()
-    example = stage.example()
-    assert list(example) == [spec.name for spec in stage.inputs]
-    sizes: dict[str, int] = {}
-    for spec in stage.inputs:
-        assert example[spec.name].dtype == spec.dtype
-        for axis, size in zip(spec.shape, example[spec.name].shape, strict=True):
-            assert sizes.setdefault(axis, size) == size if isinstance(axis, str) else axis == size
-    assert min(sizes.values()) >= 2
-    assert len(set(sizes.values())) == len(sizes)
+    check_example_axes(make_stage())
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_export_with_dynamic_axes_gives_the_modules_features_at_other_sizes(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
     stage = make_stage(encoder_layers=1)
     module = stage.make_module().eval()
     randomise(module, seed=3)
-    example = tuple(torch.from_numpy(value) for value in stage.example().values())
-    axes = tuple({axis: name for axis, name in enumerate(spec.shape) if isinstance(name, str)} for spec in stage.inputs)
-    names = [spec.name for spec in stage.inputs]
-    torch.onnx.export(module, example, tmp_path / "encoder.onnx", dynamo=True, opset_version=24, dynamic_shapes=axes, input_names=names, verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    session = exported_session(stage, module, tmp_path)
     for lengths in ([10], [100], [1730, 30, 800], [8, 16]):
         feeds, _ = audio_layout(clips_of(lengths, TINY["num_mel_bins"]), 50, 800)
         assert relative_error(session.run(None, feeds)[0], run(module, feeds)) < 1e-5

@@ -17,6 +17,9 @@ from antiphon.graphs.config import Code2WavConfig, OmniConfig, RopeConfig  # noq
 from antiphon.graphs.qwen3_omni_moe.code2wav import code2wav_stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
+from .module_pair import FakeCheckpoint, export, exported_session, load_reference_weights, zero_states  # noqa: E402
+
+PREFIX = "code2wav."
 PUBLISHED_RATES = Code2WavConfig(
     codebook_size=40, num_quantizers=3, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=3,
     sliding_window=72, rms_norm_eps=1e-5, rope=RopeConfig(10_000.0), upsample_rates=(8, 5, 4, 3), upsampling_ratios=(2, 2), decoder_dim=32,
@@ -54,30 +57,10 @@ def make_reference(config: Code2WavConfig, seed: int, max_position_embeddings: i
     return model
 
 
-class DictCheckpoint:
-    """A checkpoint held in memory, named as the published one."""
-
-    def __init__(self, model) -> None:
-        self.tensors = {f"code2wav.{name}": tensor.numpy() for name, tensor in model.state_dict().items()}
-
-    def read(self, name: str) -> np.ndarray:
-        return self.tensors[name]
-
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
-
-
 def load(config: Code2WavConfig, reference):
     """The stage and its module with the reference's weights, read the way an export reads them."""
-    stage, checkpoint = code2wav_stage(omni(config)), DictCheckpoint(reference)
-    module = stage.make_module().eval().requires_grad_(False)
-    for name, source in stage.weights(checkpoint).items():
-        value = source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors))
-        module.get_parameter(name).copy_(torch.from_numpy(value))
-    return stage, module
+    stage = code2wav_stage(omni(config))
+    return stage, load_reference_weights(stage, reference, PREFIX)
 
 
 def random_codes(config: Code2WavConfig, batch: int, frames: int, seed: int):
@@ -88,10 +71,6 @@ def decode_reference(model, codes):
     """codes [batch, frames, codebooks] -> waveform [batch, samples], in one call."""
     with torch.inference_mode():
         return model(codes.transpose(1, 2))[:, 0]
-
-
-def zero_states(stage, batch: int):
-    return [torch.zeros(*(batch if axis == "batch" else axis for axis in state.shape)) for state in stage.states]
 
 
 def decode(stage, module, codes, schedule):
@@ -110,23 +89,14 @@ def largest_difference(left, right) -> float:
     return float((left - right).abs().max())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tensors are tiny: a second thread only waits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def published(one_thread):
+def published():
     reference = make_reference(PUBLISHED_RATES, seed=0)
     return reference, *load(PUBLISHED_RATES, reference)
 
 
 @pytest.fixture(scope="module")
-def short(one_thread):
+def short():
     reference = make_reference(SHORT, seed=1)
     return reference, *load(SHORT, reference)
 
@@ -208,7 +178,7 @@ def test_decoding_does_not_depend_on_the_position_in_the_stream(short):
 
 
 def test_every_parameter_has_a_source_and_every_stored_tensor_is_used():
-    stage, checkpoint = code2wav_stage(omni(GROUPED)), DictCheckpoint(make_reference(GROUPED, seed=0))
+    stage, checkpoint = code2wav_stage(omni(GROUPED)), FakeCheckpoint(make_reference(GROUPED, seed=0), PREFIX)
     with torch.device("meta"):
         module = stage.make_module()
     sources = stage.weights(checkpoint)
@@ -253,24 +223,10 @@ def test_stage_is_refused_when_sizes_do_not_divide(field, value):
         code2wav_stage(omni(dataclasses.replace(PUBLISHED_RATES, **{field: value})))
 
 
-def export(stage, module, device: str):
-    example = [torch.from_numpy(value).to(device) for value in stage.example().values()]
-    states = [state.to(device) for state in zero_states(stage, 2)]
-    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
-    return torch.onnx.export(
-        module, (*example, *states), dynamo=True, opset_version=24, verbose=False, optimize=False,
-        dynamic_shapes=({0: batch, 1: frames}, {0: batch}, tuple({0: batch} for _ in states)),
-        input_names=["codes", "past_length", *(f"past.{state.name}" for state in stage.states)],
-        output_names=["audio", *(f"present.{state.name}" for state in stage.states)],
-    )  # fmt: skip
-
-
 def test_exported_graph_equals_the_module_at_other_sizes_than_the_example(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     config = dataclasses.replace(GROUPED, num_hidden_layers=1)
     stage, module = load(config, make_reference(config, seed=6))
-    export(stage, module, "cpu").save(tmp_path / "code2wav.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "code2wav.onnx", providers=["CPUExecutionProvider"])
+    session = exported_session(stage, module, tmp_path)
     names = [tensor.name for tensor in session.get_inputs()]
     for batch, schedule in ((1, [1]), (1, [37]), (3, [4, 1, 9])):
         codes = random_codes(config, batch, sum(schedule), seed=batch)

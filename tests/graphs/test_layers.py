@@ -18,7 +18,7 @@ from antiphon.graphs.config import DecoderConfig, RopeConfig  # noqa: E402
 from antiphon.graphs.decoder_specs import greedy_sampling, kv_states, sampling_inputs  # noqa: E402
 from antiphon.graphs.layers import DecoderLayer, GatedFeedForward, Projection, RootMeanSquareNorm, rotary_tables, rotate  # noqa: E402
 
-from .decoder_pair import relative_error  # noqa: E402
+from .module_pair import relative_error  # noqa: E402
 
 CONFIG = DecoderConfig(
     vocab_size=50, hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6,

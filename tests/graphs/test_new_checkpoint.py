@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def load() -> Iterator[Callable[[Path], Any]]:
+def load() -> Callable[[Path], Any]:
     """Loads a checkpoint in the reference implementation and checks that every tensor found its place."""
     torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    # Matrices of this size are slower on several threads, very much so beside other work.
-    torch.set_num_threads(1)
     transformers = pytest.importorskip("transformers")
 
     def loader(path: Path) -> Any:
@@ -52,8 +49,7 @@ def load() -> Iterator[Callable[[Path], Any]]:
         assert not any(report.values()), report
         return model.eval()
 
-    yield loader
-    torch.set_num_threads(threads)
+    return loader
 
 
 @pytest.mark.parametrize(

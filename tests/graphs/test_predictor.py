@@ -13,7 +13,8 @@ pytest.importorskip("transformers")
 from antiphon.graphs.decoder_specs import greedy_sampling  # noqa: E402
 from antiphon.graphs.qwen3_omni_moe.predictor import predictor_stage  # noqa: E402
 
-from .decoder_pair import VARIANTS, Pair, Runner, relative_error  # noqa: E402
+from .decoder_pair import VARIANTS, Pair, Runner  # noqa: E402
+from .module_pair import relative_error  # noqa: E402
 
 TOLERANCE = 1e-5
 Predictor = tuple[Pair, Any, Any]

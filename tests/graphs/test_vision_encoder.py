@@ -17,6 +17,8 @@ from antiphon.graphs.stage import Stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.frontend.vision_layout import vision_feeds  # noqa: E402
 
+from .module_pair import check_example_axes, exported_session, load_reference_weights, randomise, relative_error  # noqa: E402
+
 PREFIX = "thinker.visual."
 TINY = dict(depth=3, hidden_size=32, intermediate_size=40, num_heads=2, in_channels=3, patch_size=4, temporal_patch_size=2, spatial_merge_size=2)
 TINY |= dict(num_position_embeddings=64, out_hidden_size=24)
@@ -29,32 +31,8 @@ SHAPES = [
 GRIDS = [(1, 6, 6), (1, 12, 18), (1, 6, 18), (1, 30, 12), (2, 6, 12), (5, 12, 6)]
 
 
-class FakeCheckpoint:
-    """Tensors of a reference model under their published names."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.tensors = {PREFIX + name: tensor.numpy() for name, tensor in state.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        return self.tensors[name]
-
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
-
-
 def make_stage(**changes: Any) -> Stage:
     return vision_encoder_stage(cast(OmniConfig, SimpleNamespace(thinker=SimpleNamespace(vision=VisionConfig(**{**TINY, **changes})))))
-
-
-def randomise(module: Any, seed: int) -> None:
-    """Random values everywhere, biases and norms too, so that no parameter can be left out unseen."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        scale = 1.0 if parameter.ndim == 1 else 1.5 / (parameter[0].numel() ** 0.5)
-        parameter.data = torch.randn(parameter.shape, generator=generator) * scale * (0.3 if name.endswith("bias") else 1.0)
 
 
 def reference(seed: int = 0, **changes: Any) -> Any:
@@ -64,19 +42,6 @@ def reference(seed: int = 0, **changes: Any) -> Any:
     encoder = modeling.Qwen3OmniMoeVisionEncoder(config).eval()
     randomise(encoder, seed)
     return encoder
-
-
-def loaded(stage: Stage, checkpoint: FakeCheckpoint) -> Any:
-    """The stage's module with every parameter made from the checkpoint."""
-    module, sources = stage.make_module().eval(), stage.weights(checkpoint)
-    parameters = dict(module.named_parameters())
-    assert set(sources) == set(parameters)
-    for name, source in sources.items():
-        value = source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors))
-        assert value.shape == tuple(parameters[name].shape), name
-        parameters[name].data = torch.from_numpy(np.array(value))
-    assert {tensor for source in sources.values() for tensor in source.tensors} == set(checkpoint.tensors)
-    return module
 
 
 def patches_of(grid: tuple[int, int, int], patch_dim: int, seed: int = 0) -> np.ndarray:
@@ -95,11 +60,6 @@ def run_reference(encoder: Any, patches: list[np.ndarray], grids: list[tuple[int
     return [result.pooler_output.numpy(), *deepstack]
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
 def assert_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
     assert len(found) == len(expected)
     assert max(map(relative_error, found, expected)) < 1e-5
@@ -109,7 +69,7 @@ def assert_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("changes", SHAPES)
 def test_features_and_deepstack_equal_the_reference_for_images_and_videos(changes: dict[str, Any], seed: int) -> None:
     stage, encoder = make_stage(**changes), reference(seed, **changes)
-    module = loaded(stage, FakeCheckpoint(encoder.state_dict()))
+    module = load_reference_weights(stage, encoder, PREFIX)
     for grid in GRIDS:
         patches = patches_of(grid, stage.inputs[0].shape[2], seed)
         found = run(module, vision_feeds(patches, grid, stage.constants["spatial_merge_size"], stage.constants["num_position_embeddings"]))
@@ -119,7 +79,7 @@ def test_features_and_deepstack_equal_the_reference_for_images_and_videos(change
 
 def test_features_equal_the_reference_for_several_pictures_one_after_the_other() -> None:
     stage, encoder = make_stage(**SHAPES[1]), reference(5, **SHAPES[1])
-    module = loaded(stage, FakeCheckpoint(encoder.state_dict()))
+    module = load_reference_weights(stage, encoder, PREFIX)
     grids = [(1, 4, 10), (3, 2, 2), (1, 14, 6)]
     patches = [patches_of(grid, stage.inputs[0].shape[2], number) for number, grid in enumerate(grids)]
     found = [run(module, vision_feeds(*picture, 2, 2304)) for picture in zip(patches, grids, strict=True)]
@@ -132,7 +92,7 @@ def test_features_equal_the_reference_when_small_activations_show_the_epsilon_of
     for name, parameter in encoder.named_parameters():
         if "norm" not in name and not name.startswith("merger"):
             parameter.data *= 1e-3
-    module, patches = loaded(stage, FakeCheckpoint(encoder.state_dict())), patches_of((1, 6, 8), stage.inputs[0].shape[2])
+    module, patches = load_reference_weights(stage, encoder, PREFIX), patches_of((1, 6, 8), stage.inputs[0].shape[2])
     assert_equal(run(module, vision_feeds(patches, (1, 6, 8), 2, 2304)), run_reference(encoder, [patches], [(1, 6, 8)]))
 
 
@@ -165,31 +125,17 @@ def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(changes: d
 
 
 def test_example_shows_every_axis_with_a_size_of_its_own() -> None:
-    stage = make_stage()
-    example = stage.example()
-    assert list(example) == [spec.name for spec in stage.inputs]
-    sizes: dict[str, int] = {}
-    for spec in stage.inputs:
-        assert example[spec.name].dtype == spec.dtype
-        for axis, size in zip(spec.shape, example[spec.name].shape, strict=True):
-            assert sizes.setdefault(axis, size) == size if isinstance(axis, str) else axis == size
-    assert min(sizes.values()) >= 2
-    assert len(set(sizes.values())) == len(sizes)
+    check_example_axes(make_stage())
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("indexes", [(), (0, 1)])
 def test_export_with_dynamic_axes_gives_the_modules_features_at_other_sizes(indexes: tuple[int, ...], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
     stage = make_stage(depth=2, deepstack_visual_indexes=indexes)
     module = stage.make_module().eval()
     randomise(module, seed=3)
-    example = tuple(torch.from_numpy(value) for value in stage.example().values())
-    axes = tuple({axis: name for axis, name in enumerate(spec.shape) if isinstance(name, str)} for spec in stage.inputs)
-    names = [spec.name for spec in stage.inputs]
-    torch.onnx.export(module, example, tmp_path / "encoder.onnx", dynamo=True, opset_version=24, dynamic_shapes=axes, input_names=names, verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    session = exported_session(stage, module, tmp_path)
     for grid in GRIDS[:1] + GRIDS[-2:] + [(1, 2, 2)]:
         feeds = vision_feeds(patches_of(grid, stage.inputs[0].shape[2]), grid, 2, 64)
         assert_equal(session.run(None, feeds), run(module, feeds))

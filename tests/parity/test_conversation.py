@@ -28,11 +28,8 @@ def omni(tiny_bundle: Path) -> Iterator[Omni]:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint: Path) -> Iterator[Any]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load_reference(tiny_checkpoint)
-    torch.set_num_threads(threads)
+def model(tiny_checkpoint: Path) -> Any:
+    return load_reference(tiny_checkpoint)
 
 
 def sound(seconds: float) -> np.ndarray:

@@ -39,14 +39,11 @@ VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Omni, Any]]:
     """A bundle at work and the HF model of the same checkpoint."""
     seed, overrides = VARIANTS[request.param]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # beside other work two threads of PyTorch wait for each other
     folder: Path = tmp_path_factory.mktemp("parity")
     checkpoint = new_checkpoint(folder / "checkpoint", seed=seed, overrides=overrides)
     build(checkpoint, folder / "bundle", cache=False)
     with load(folder / "bundle") as omni:
         yield omni, load_reference(checkpoint)
-    torch.set_num_threads(threads)
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:

@@ -14,6 +14,7 @@ from antiphon.export.lower_onnxruntime import LOWERINGS
 from antiphon.export.passes.replace_ops import replace_ops
 from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
+from antiphon.plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
 from antiphon.runtime.sessions import make_session
 
 KINDS = {"T": onnx.TensorProto.FLOAT, "tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL}
@@ -34,7 +35,7 @@ def _session(op: str, is_lowered: bool, attributes: tuple[tuple[str, int], ...])
     model = graph(op, **dict(attributes))
     if is_lowered:
         lowered = ir.serde.deserialize_model(model)
-        assert replace_ops(lowered, LOWERINGS) == 1
+        assert replace_ops(lowered, {**LOWERINGS, "SampleToken": lower_sample_token}) == 1
         model = ir.serde.serialize_model(lowered)
     return make_session(model.SerializeToString())
 

@@ -1,6 +1,6 @@
 """SampleToken: the PyTorch op and the ONNX function draw the reference's ids; the reference draws the right distribution at every edge.
 
-The reference alone, on hand-made rows: test_sample_token_reference.py.
+The reference alone, on hand-made rows: test_sample_token_reference.py. Lowered for ONNX Runtime: test_sample_token_lowered.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,140 @@
+"""The passes that lean on ONNX Runtime's own kernels: the same results from fewer or leaner nodes, and hands off everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+import onnx_ir as ir  # noqa: E402
+
+from antiphon.export.passes.flash_attention import flash_attention  # noqa: E402
+from antiphon.export.passes.fuse_head_norms import fuse_head_norms  # noqa: E402
+
+from .exported import close  # noqa: E402
+from .hand_made import execute, normal, ops, parse  # noqa: E402
+
+DIM = 8
+"""Size of a head."""
+LAYER = ["Split", *["Reshape", "RMSNormalization", "Reshape", "RotaryEmbedding"] * 2, "Concat"]
+FUSED = ["Split", "Reshape", "RMSNormalization", "Reshape", "RotaryEmbedding", "Split", "Concat"]
+
+
+def projected(
+    heads: int = 4, kv_heads: int = 2, key_tables: str = "cos, sin", key_epsilon: str = "epsilon = 0.001", extra: str = "", key_weight: str = "key_weight"
+) -> ir.Model:
+    """Queries and keys of one projection, each normed by head and rotated, put out beside the values."""
+    sizes = [heads * DIM, kv_heads * DIM, kv_heads * DIM]
+    weights = [", ".join(map(str, normal(DIM, seed=seed) + 1)) for seed in (8, 9)]
+    return parse(f"""g (float[b, t, {sum(sizes)}] x, float[b, t, {DIM // 2}] cos, float[b, t, {DIM // 2}] sin, float[b, t, {DIM // 2}] cos2, float[{DIM}] fed)
+        => (float[b, t, {sum(sizes)}] y{", float[b, t, n] z" if extra else ""})
+        <float[{DIM}] query_weight = {{{weights[0]}}}, float[{DIM}] key_weight = {{{weights[1]}}}, int64[3] sizes = {{{", ".join(map(str, sizes))}}},
+         int64[4] query_heads = {{0, 0, {heads}, {DIM}}}, int64[4] key_heads = {{0, 0, {kv_heads}, {DIM}}}, int64[3] flat = {{0, 0, -1}}> {{
+        q, k, v = Split <axis = 2> (x, sizes)
+        q1 = Reshape (q, query_heads)
+        q2 = RMSNormalization <axis = -1, epsilon = 0.001> (q1, query_weight)
+        q3 = Reshape (q2, flat)
+        q4 = RotaryEmbedding <num_heads = {heads}> (q3, cos, sin)
+        k1 = Reshape (k, key_heads)
+        k2 = RMSNormalization <axis = -1, {key_epsilon}> (k1, {key_weight})
+        k3 = Reshape (k2, flat)
+        k4 = RotaryEmbedding <num_heads = {kv_heads}> (k3, {key_tables})
+        y = Concat <axis = 2> (q4, k4, v)
+        {extra} }}""")
+
+
+def projection_feeds(model: ir.Model, batch: int, tokens: int) -> dict[str, np.ndarray]:
+    angles = normal(batch, tokens, DIM // 2, seed=2) * 3
+    width = model.graph.inputs[0].shape[2]  # type: ignore[index]
+    feeds = {"x": normal(batch, tokens, int(width)), "cos": np.cos(angles), "sin": np.sin(angles)}  # type: ignore[arg-type]
+    return feeds | {"cos2": np.cos(angles + 1), "fed": normal(DIM, seed=3)}
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 1), (2, 2)])
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 1), (3, 1), (2, 5)])
+def test_fuse_head_norms_gives_the_same_rows_with_fewer_nodes(heads: int, kv_heads: int, batch: int, tokens: int) -> None:
+    model = projected(heads, kv_heads)
+    feeds = projection_feeds(model, batch, tokens)
+    (expected,) = execute(model, **feeds)
+    assert ops(model) == LAYER
+    assert fuse_head_norms(model) == 1
+    assert ops(model) == FUSED
+    close(execute(model, **feeds)[0], expected, 1e-6)
+    assert fuse_head_norms(model) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"key_tables": "cos2, sin"}, id="other rotary tables"),
+        pytest.param({"key_epsilon": "epsilon = 0.01"}, id="another epsilon"),
+        pytest.param({"key_weight": "fed"}, id="a weight that is no constant"),
+        *(pytest.param({"extra": f"z = Identity ({value})"}, id=f"a second reader of {value}") for value in ("q", "k", "q3", "k3")),
+        pytest.param({"extra": "z1 = Identity (q2)  z = Reshape (z1, flat)"}, id="a second reader of a norm"),
+    ],
+)
+def test_fuse_head_norms_leaves_queries_and_keys_apart_when_they_cannot_share(changes: dict[str, Any]) -> None:
+    model = projected(**changes)
+    feeds = projection_feeds(model, 2, 3)
+    before, expected = ops(model), execute(model, **feeds)
+    assert fuse_head_norms(model) == 0 and ops(model) == before
+    for found, wanted in zip(execute(model, **feeds), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def attended(
+    attributes: str = "", inputs: str = "q, k, v", heads: str = "3", perm: str = "0, 2, 1, 3", outputs: str = "float[f, t, 24] y", extra: str = ""
+) -> ir.Model:
+    """Attention over [frames, heads, tokens, 8], turned to rows as the encoders do it."""
+    given = ", ".join(f"float[f, {heads}, t, {DIM}] {name}" for name in "qkv")
+    return parse(f"""g ({given}, float[t, t] mask, int64[3] shape) => ({outputs}) {{
+        a = Attention {attributes} ({inputs})
+        turned = Transpose <perm = [{perm}]> (a)
+        y = Reshape (turned, shape)
+        {extra} }}""")
+
+
+def attention_feeds(frames: int, tokens: int) -> dict[str, np.ndarray]:
+    feeds = {name: normal(frames, 3, tokens, DIM, seed=seed) * 2 for seed, name in enumerate("qkv")}
+    return feeds | {"mask": normal(tokens, tokens, seed=4), "shape": np.array([frames, tokens, 3 * DIM])}
+
+
+@pytest.mark.parametrize("attributes", ["", "<scale = 0.7>", "<is_causal = 0, softcap = 0.0>"])
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 1), (1, 40), (4, 9), (2, 600)])
+def test_flash_attention_gives_the_rows_of_plain_attention(attributes: str, frames: int, tokens: int) -> None:
+    model, feeds = attended(attributes), attention_feeds(frames, tokens)
+    (expected,) = execute(model, **feeds)
+    assert flash_attention(model) == 1
+    assert ops(model) == ["Transpose", "Transpose", "Transpose", "Reshape", "Reshape", "Reshape", "MultiHeadAttention"]
+    assert model.opset_imports["com.microsoft"] == 1
+    close(execute(model, **feeds)[0], expected, 1e-5)
+
+
+def test_flash_attention_keeps_a_scale_of_its_own() -> None:
+    model = attended("<scale = 0.7>")
+    flash_attention(model)
+    assert model.graph[-1].attributes["scale"].as_float() == pytest.approx(0.7)
+    assert model.graph[-1].attributes["num_heads"].as_int() == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"inputs": "q, k, v, mask"}, id="masked"),
+        pytest.param({"attributes": "<is_causal = 1>"}, id="causal"),
+        pytest.param({"attributes": "<softcap = 5.0>"}, id="soft cap"),
+        pytest.param({"heads": "h"}, id="number of heads unknown"),
+        pytest.param({"perm": "0, 1, 2, 3"}, id="rows in another order"),
+        pytest.param({"outputs": f"float[f, t, 24] y, float[f, 3, t, {DIM}] a"}, id="the heads are put out"),
+        pytest.param({"outputs": f"float[f, t, 24] y, float[f, 3, t, {DIM}] z", "extra": "z = Identity (a)"}, id="a second reader of the heads"),
+        pytest.param({"outputs": f"float[f, t, 24] y, float[f, t, 3, {DIM}] z", "extra": "z = Identity (turned)"}, id="a second reader of the rows"),
+    ],
+)
+def test_flash_attention_leaves_alone_what_is_not_plain(changes: dict[str, Any]) -> None:
+    model = attended(**changes)
+    before = ops(model)
+    assert flash_attention(model) == 0 and ops(model) == before
