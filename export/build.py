@@ -23,7 +23,7 @@ from ..graphs.checkpoint import Checkpoint
 from ..graphs.config import OmniConfig
 from ..graphs.families import stages
 from ..graphs.stage import Stage, WeightSource
-from ..runtime.bundle import MANIFEST_FILE, FileHash, Manifest, StageEntry, StateSpec, TensorSpec, hash_folder, read_manifest, write_manifest
+from ..runtime.bundle import MANIFEST_FILE, FileHash, Manifest, StageEntry, hash_folder, read_entry, read_manifest, write_manifest
 from ..runtime.errors import AntiphonError
 from .cache import StageCache, default_cache, stage_key
 from .frontend import write_frontend
@@ -136,7 +136,7 @@ class _Build:
         parts = self._key_parts(stage, sources)
         found = self.cache.fetch(stage.name, parts, home)
         if found.hit:
-            return _entry_from(found.entry), found.reason, True
+            return read_entry(found.entry, f"the cached stage {stage.name}"), found.reason, True
         self._report(stage.name, "exporting")
         model = export_portable(stage)
         self._report(stage.name, "writing weights")
@@ -206,14 +206,6 @@ CODE_HASH = _code_hash()
 def _module_bytes(stage: Stage) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() * 4 for parameter in stage.make_module().parameters())
-
-
-def _entry_from(stored: dict[str, Any]) -> StageEntry:
-    def tensors(name: str) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in stored[name])
-
-    states = tuple(StateSpec(**(spec | {"shape": tuple(spec["shape"])})) for spec in stored["states"])
-    return StageEntry(**(stored | {"inputs": tensors("inputs"), "outputs": tensors("outputs"), "states": states}))
 
 
 def _check_destination(destination: Path) -> None:

@@ -122,6 +122,12 @@ class Manifest:
         return value
 
 
+def read_entry(stored: Any, where: str) -> StageEntry:
+    """The stage entry that `dataclasses.asdict` and JSON made `stored` from. Raises AntiphonError that names the place in `where`."""
+    entry: StageEntry = _parse(StageEntry, stored, where)
+    return entry
+
+
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write `manifest.json` into `folder`, readable by people: one short list a line."""
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)

@@ -30,7 +30,8 @@ def make_session(
 ) -> onnxruntime.InferenceSession:
     """Load an ONNX file for the CPU, or a serialized model whose external weights lie in `weights_folder`.
 
-    `threads` work on one run (default: `default_threads`). `profile` is the beginning of the name of a file that `end_profiling` writes. Raises AntiphonError in one sentence when ONNX Runtime cannot take the model.
+    `threads` work on one run (default: `default_threads`). `profile` is the beginning of the name of the file that `end_profiling` writes.
+    Raises AntiphonError in one sentence when ONNX Runtime cannot take the model.
     """
     if threads is not None and threads < 1:
         raise AntiphonError(f"threads is {threads}, expected at least 1.")

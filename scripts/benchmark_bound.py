@@ -80,13 +80,14 @@ def memory_bandwidth(threads: int, side: int = 4096, matrices: int = 16) -> floa
 
 def bytes_read(engine: Path) -> int:
     """Bytes of weights that one single-row run reads: all of every product's matrix and convolution's kernel, the chosen part of experts."""
-    total = 0.0
+    total: float = 0
     for node in ir.load(engine).graph:
         weights = [value.const_value for value in node.inputs if value is not None and value.is_initializer() and value.const_value is not None]
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             total += sum(weight.nbytes for weight in weights)
         elif node.op_type == "MoE":
-            total += sum(weight.nbytes * node.attributes["k"].as_int() / int(weight.shape[0]) for weight in weights)
+            chosen = node.attributes["k"].as_int()
+            total += sum(weight.nbytes * chosen / weight.shape.numpy()[0] for weight in weights)
     return int(total)
 
 

@@ -23,7 +23,6 @@ from antiphon.plugins.registry import DOMAIN, OPS  # noqa: E402
 from .exported import carried, close, run, step_feeds  # noqa: E402
 from .hand_made import execute, normal, ops, parse  # noqa: E402
 
-
 TWO_OPS = """g (float[r, 4] x, float[r, 3] logits, float[3, 4, 4] gate_up, float[3, 4, 2] down, float[r] n, float[r] t, int64[r] k, float[r] p, float[r] rp,
     bool[r, 4] pen, bool[r, 4] sup) => (int64[r] token) {
     y = ai.antiphon.MoE <top_k = 2, normalize = 1> (x, logits, gate_up, down)

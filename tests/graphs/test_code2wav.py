@@ -223,6 +223,7 @@ def test_stage_is_refused_when_sizes_do_not_divide(field, value):
         code2wav_stage(omni(dataclasses.replace(PUBLISHED_RATES, **{field: value})))
 
 
+@pytest.mark.filterwarnings("ignore:# The axis name", "ignore:.*LeafSpec")
 def test_exported_graph_equals_the_module_at_other_sizes_than_the_example(tmp_path):
     config = dataclasses.replace(GROUPED, num_hidden_layers=1)
     stage, module = load(config, make_reference(config, seed=6))
@@ -240,6 +241,7 @@ def test_exported_graph_equals_the_module_at_other_sizes_than_the_example(tmp_pa
         np.testing.assert_allclose(np.concatenate(outputs, axis=1), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:# The axis name", "ignore:.*LeafSpec")
 def test_module_exports_without_weights_when_built_on_the_meta_device():
     stage = code2wav_stage(omni(dataclasses.replace(SHORT, num_hidden_layers=1)))
     with torch.device("meta"):

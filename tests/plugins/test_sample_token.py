@@ -1,6 +1,6 @@
-"""SampleToken: the PyTorch op and the ONNX function draw the reference's ids; the reference draws the right distribution at every edge.
+"""SampleToken: the PyTorch op, the ONNX function and its lowering draw the reference's ids; the reference draws the right distribution at every edge.
 
-The reference alone, on hand-made rows: test_sample_token_reference.py. Lowered for ONNX Runtime: test_sample_token_lowered.py.
+The reference alone, on hand-made rows: test_sample_token_reference.py.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+import onnx_ir as ir  # noqa: E402
+
+from antiphon.export.passes.replace_ops import replace_ops  # noqa: E402
+from antiphon.plugins.sample_token.lower_onnxruntime import lower  # noqa: E402
 from antiphon.plugins.sample_token.reference import sample_token  # noqa: E402
 from antiphon.plugins.sample_token.torch_op import sample_token as torch_sample_token  # noqa: E402
 from antiphon.runtime.sampling import uniform  # noqa: E402
 
-from .one_op import run_function  # noqa: E402
+from .one_op import graph, run_function, run_lowered  # noqa: E402
 
 LAST_NOISE = np.float32(1 - 2**-24)
 """The largest number that the noise can be."""
@@ -64,11 +68,19 @@ def kept(arguments: list[np.ndarray], row: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 90), st.integers(0, 2**16))
-def test_torch_op_and_function_draw_the_ids_of_the_reference(rows: int, vocab: int, seed: int) -> None:
+def test_torch_op_function_and_lowering_draw_the_ids_of_the_reference(rows: int, vocab: int, seed: int) -> None:
     arguments = make(rows, vocab, seed)
     expected = sample_token(*arguments)
     np.testing.assert_array_equal(torch_sample_token(*(torch.from_numpy(argument) for argument in arguments)).numpy(), expected)
     np.testing.assert_array_equal(run_function("SampleToken", *arguments), expected)
+    np.testing.assert_array_equal(run_lowered("SampleToken", *arguments), expected)
+
+
+@pytest.mark.parametrize("temperature", [pytest.param([0.0], id="greedy"), pytest.param([0.9], id="sampled"), pytest.param([0.0, 0.9, 1.7], id="mixed")])
+@pytest.mark.parametrize("rows", [1, 3, 300])
+def test_lowering_draws_the_ids_of_the_reference_at_any_mixture_of_temperatures(temperature: list[float], rows: int) -> None:
+    arguments = make(rows, 700, seed=rows, temperature=np.resize(temperature, rows))
+    np.testing.assert_array_equal(run_lowered("SampleToken", *arguments), sample_token(*arguments))
 
 
 @pytest.mark.parametrize(("rows", "vocab"), [(4000, 60), (300, 3000)])
@@ -113,7 +125,7 @@ def test_frequencies_follow_the_filtered_distribution(draw: Any, seed: int) -> N
 def test_suppressed_ids_are_never_drawn_even_when_they_are_the_likeliest(vocab: int, seed: int, temperature: float, noise: float) -> None:
     arguments = make(8, vocab, seed, temperature=temperature, noise=noise)
     arguments[0][arguments[7]] += 50
-    for tokens in (sample_token(*arguments), run_function("SampleToken", *arguments)):
+    for tokens in (sample_token(*arguments), run_function("SampleToken", *arguments), run_lowered("SampleToken", *arguments)):
         assert not arguments[7][np.arange(8), tokens].any()
 
 
@@ -122,14 +134,15 @@ def test_suppressed_ids_are_never_drawn_even_when_they_are_the_likeliest(vocab: 
 def test_the_only_free_id_is_drawn(noise: float, temperature: float) -> None:
     arguments = make(5, 9, noise=noise, temperature=temperature)
     arguments[7] = ~np.eye(5, 9, 2, dtype=bool)
-    for tokens in (sample_token(*arguments), run_function("SampleToken", *arguments)):
+    for tokens in (sample_token(*arguments), run_function("SampleToken", *arguments), run_lowered("SampleToken", *arguments)):
         assert tokens.tolist() == [2, 3, 4, 5, 6]
 
 
 def test_greedy_takes_the_first_of_the_largest_whatever_the_filters() -> None:
     arguments = make(3, 7, temperature=0, suppressed=False, penalised=False, top_k=1)
     arguments[0][:] = [0, 4, 1, 4, -2, 4, 0]
-    for tokens in (sample_token(*arguments), run_function("SampleToken", *arguments), torch_sample_token(*map(torch.from_numpy, arguments)).numpy()):
+    results = [run("SampleToken", *arguments) for run in (run_function, run_lowered)]
+    for tokens in (sample_token(*arguments), *results, torch_sample_token(*map(torch.from_numpy, arguments)).numpy()):
         assert tokens.tolist() == [1, 1, 1]
 
 
@@ -150,3 +163,30 @@ def test_a_flat_tail_is_kept_whole_when_top_p_is_off() -> None:
     expected = sample_token(*arguments)
     assert expected[0] > 2900
     np.testing.assert_array_equal(run_function("SampleToken", *arguments), expected)
+
+
+def greedy_branch(penalised: bool | None, suppressed: bool | None) -> list[str]:
+    """Ops of the branch for rows that are all greedy; a mask is constant, with one id set or none, or (None) an input."""
+    model = ir.serde.deserialize_model(graph("SampleToken"))
+    for name, is_set in (("penalised", penalised), ("suppressed", suppressed)):
+        if is_set is not None:
+            mask = np.zeros((1, 4), bool)
+            mask[0, 2] = is_set
+            (value,) = (value for value in model.graph.inputs if value.name == name)
+            model.graph.inputs.remove(value)
+            value.const_value = ir.tensor(mask, name=name)
+            model.graph.initializers[name] = value
+    assert replace_ops(model, {"SampleToken": lower}) == 1
+    (choice,) = (node for node in model.graph if node.op_type == "If")
+    return [node.op_type for node in choice.attributes["then_branch"].as_graph()]
+
+
+def test_masks_known_to_be_empty_cost_nothing_when_all_rows_are_greedy() -> None:
+    assert greedy_branch(False, False) == ["Cast", "ArgMax"]
+
+
+@pytest.mark.parametrize(("penalised", "suppressed", "count"), [(None, None, 3), (True, True, 3), (False, True, 1), (False, None, 1), (None, False, 2)])
+def test_masks_that_may_forbid_an_id_are_heeded_when_all_rows_are_greedy(penalised: bool | None, suppressed: bool | None, count: int) -> None:
+    branch = greedy_branch(penalised, suppressed)
+    assert branch.count("Where") == count and branch[-1] == "ArgMax"
+    assert not {"TopK", "CumSum", "Exp", "SampleToken"} & set(branch)
