@@ -23,7 +23,7 @@ from ..graphs.checkpoint import Checkpoint
 from ..graphs.config import OmniConfig
 from ..graphs.families import stages
 from ..graphs.stage import Stage, WeightSource
-from ..runtime.bundle import MANIFEST_FILE, FileHash, Manifest, StageEntry, hash_folder, read_entry, read_manifest, write_manifest
+from ..runtime.bundle import MANIFEST_FILE, Manifest, StageEntry, hash_folder, read_entry, read_manifest, write_manifest
 from ..runtime.errors import AntiphonError
 from .cache import StageCache, default_cache, stage_key
 from .frontend import write_frontend
@@ -110,7 +110,6 @@ class _Build:
         self.total = sum(sizes.values())
         entries: dict[str, StageEntry] = {}
         timings: dict[str, Any] = {}
-        hashes: dict[str, FileHash] = {}
         self._report("frontend", "writing")
         write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
         for stage in made:
@@ -229,6 +228,20 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _put_in_place(beside: Path, destination: Path) -> None:
+    """Replace; where another build to the same place comes in between, once more. Raises AntiphonError where that happens again."""
+    for is_last in (False, True):
+        try:
+            _replace(beside, destination)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not beside.is_dir():
+                raise
+            if is_last:
+                raise AntiphonError(f"Cannot replace {destination}: another build is writing this bundle; give another path, or run it again.") from None
+            _check_destination(destination)
+
+
+def _replace(beside: Path, destination: Path) -> None:
     """Rename; an older bundle steps aside first and is removed last."""
     if not destination.exists():
         os.replace(beside, destination)
@@ -238,7 +251,10 @@ def _put_in_place(beside: Path, destination: Path) -> None:
     try:
         os.replace(beside, destination)
     except BaseException:
-        os.replace(old, destination)
+        if destination.exists():  # another build's, and newer
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, destination)
         raise
     try:
         shutil.rmtree(old, ignore_errors=True)
@@ -249,4 +265,6 @@ def _put_in_place(beside: Path, destination: Path) -> None:
 def _write_error(error: OSError, destination: Path) -> AntiphonError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AntiphonError(f"No space left on the disk of {destination} while building; free some (antiphon build --plan says how much) and try again.")
+    if error.errno == errno.EFBIG:
+        return AntiphonError(f"A file of {destination} grew beyond what the disk or ulimit -f allows; raise the limit or give another disk (see --plan).")
     return AntiphonError(f"Cannot write the bundle {destination} ({error.strerror or error}); give a folder that can be written.")

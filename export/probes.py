@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from ..graphs.decoder_specs import greedy_sampling
 from ..graphs.stage import Stage
+from ..runtime.frontend.audio_layout import audio_layout
+from ..runtime.frontend.vision_layout import vision_feeds
 
 Feeds = dict[str, np.ndarray]
-CALLS = (24, 5, 1)
-"""Rows of the calls to a decoder stage: a prefill, a further chunk, one step."""
+CALLS = (24, 5, 1, 8)
+"""Rows of the calls to a decoder stage: a prefill, a further chunk, one step, and a chunk whose tokens are drawn, not the most likely."""
+CLIPS = ((100, 37), (8,))
+"""Mel frames of the clips in further calls to the audio encoder: whole and cut chunks together, and one chunk shorter than any window."""
+GRIDS = ((1, 2, 3), (3, 2, 2))
+"""Frames, and rows and columns of merged patches, in further calls to the vision encoder: a picture and a video."""
 PACKETS = (1, 2, 5)
 """Frames of the calls to Code2Wav."""
 
 
 def probes(stage: Stage, seed: int = 0) -> list[Feeds]:
     """Feeds of successive calls to `stage`, one stream, from `seed`. Decoder stages ask for the logits of every row."""
-    noise = np.random.default_rng(seed)
-    return _MAKERS.get(stage.name, _example)(stage, noise)
+    return _MAKERS[stage.name](stage, np.random.default_rng(seed))
 
 
-def _example(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    """A stateless encoder: its own example with random values."""
-    return [{name: noise.standard_normal(value.shape).astype(np.float32) if _is_signal(name) else value for name, value in stage.example().items()}]
+def _audio_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
+    mel, window, window_infer = (stage.size(name) for name in ("num_mel_bins", "n_window", "n_window_infer"))
+    further = ([noise.standard_normal((mel, frames), np.float32) for frames in clips] for clips in CLIPS)
+    return [_example(stage, "chunks", noise), *(audio_layout(clips, window, window_infer)[0] for clips in further)]
 
 
-def _is_signal(name: str) -> bool:
-    return name in ("chunks", "pixels")
+def _vision_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
+    merge, table = stage.size("spatial_merge_size"), stage.size("num_position_embeddings")
+    calls = [_example(stage, "pixels", noise)]
+    for frames, rows, columns in GRIDS:
+        grid = (frames, rows * merge, columns * merge)
+        patches = noise.standard_normal((math.prod(grid), calls[0]["pixels"].shape[-1]), np.float32)
+        calls.append(vision_feeds(patches, grid, merge, table))
+    return calls
+
+
+def _example(stage: Stage, signal: str, noise: np.random.Generator) -> Feeds:
+    """The stage's own example with other values of `signal`."""
+    example = stage.example()
+    return example | {signal: noise.standard_normal(example[signal].shape, np.float32)}
 
 
 def _thinker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     size, vocab, layers = (stage.size(name) for name in ("hidden_size", "vocab_size", "deepstack_layers"))
     calls = []
-    for feeds, rows in _decoder_calls(vocab):
+    for feeds, rows in _decoder_calls(vocab, noise):
         features = rows // 4
         feeds |= {
             "input_ids": noise.integers(0, vocab, (1, rows)), "features": noise.standard_normal((features, size)).astype(np.float32),
@@ -50,7 +69,7 @@ def _thinker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
 def _talker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     size, vocab, thinker_size = (stage.size(name) for name in ("hidden_size", "vocab_size", "thinker_hidden_size"))
     calls = []
-    for feeds, rows in _decoder_calls(vocab):
+    for feeds, rows in _decoder_calls(vocab, noise):
         hiddens = rows // 3
         text, codec = noise.integers(0, vocab, (1, rows)), noise.integers(0, vocab, (1, rows))
         text[0, 1 : 1 + hiddens] = codec[0, : rows // 2] = -1
@@ -62,28 +81,38 @@ def _talker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     return calls
 
 
-def _decoder_calls(vocab: int) -> list[tuple[Feeds, int]]:
+def _decoder_calls(vocab: int, noise: np.random.Generator) -> list[tuple[Feeds, int]]:
     calls, past = [], 0
-    for rows in CALLS:
+    for number, rows in enumerate(CALLS):
         positions = np.broadcast_to((past + np.arange(rows)).astype(np.float32), (3, 1, rows)).copy()
         positions[1:] *= np.float32(0.5)  # height and width of a picture differ from its time
         feeds = {
             "positions": positions, "query_length": np.array([rows]), "past_length": np.array([past]), "output_index": np.arange(rows),
-        } | greedy_sampling(rows, vocab)  # fmt: skip
+        } | (_drawn(rows, vocab, noise) if number == len(CALLS) - 1 else greedy_sampling(rows, vocab))  # fmt: skip
         calls.append((feeds, rows))
         past += rows
     return calls
 
 
+def _drawn(rows: int, vocab: int, noise: np.random.Generator) -> Feeds:
+    """Values for `sampling_inputs` that use all of them."""
+    return {
+        "noise": noise.random(rows, np.float32), "temperature": np.full(rows, 0.8, np.float32), "top_k": np.full(rows, 20),
+        "top_p": np.full(rows, 0.9, np.float32), "repetition_penalty": np.full(rows, 1.1, np.float32), "penalised": noise.random((rows, vocab)) < 0.3,
+        "suppressed": noise.random((rows, vocab)) < 0.3,
+    }  # fmt: skip
+
+
 def _predictor(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    """Feeds of the frame engine; the module's steps follow from the codes that it returns."""
+    """Feeds of the frame engine, one frame of the most likely codes and one of drawn ones; the module's steps follow from the codes it returns."""
     size, codebook, groups = (stage.size(name) for name in ("hidden_size", "codebook_size", "code_groups"))
     return [
         {
             "hidden": noise.standard_normal((1, size)).astype(np.float32), "code0": noise.integers(0, codebook, 1),
-            "noise": noise.random((1, groups - 1), dtype=np.float32), "temperature": np.ones(1, np.float32), "top_k": np.zeros(1, np.int64),
-            "top_p": np.ones(1, np.float32),
+            "noise": noise.random((1, groups - 1), dtype=np.float32), "temperature": np.full(1, temperature, np.float32), "top_k": np.full(1, 20),
+            "top_p": np.full(1, 0.9, np.float32),
         }
+        for temperature in (0.0, 0.8)
     ]  # fmt: skip
 
 
@@ -97,5 +126,5 @@ def _code2wav(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
 
 
 _MAKERS: dict[str, Callable[[Stage, np.random.Generator], list[Feeds]]] = {
-    "thinker": _thinker, "talker": _talker, "predictor": _predictor, "code2wav": _code2wav,
+    "audio_encoder": _audio_encoder, "vision_encoder": _vision_encoder, "thinker": _thinker, "talker": _talker, "predictor": _predictor, "code2wav": _code2wav,
 }  # fmt: skip

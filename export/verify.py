@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from ..graphs.checkpoint import Checkpoint
+from ..graphs.decoder_specs import greedy_sampling, sampling_inputs
 from ..graphs.families import stages
 from ..graphs.stage import Stage
-from ..runtime.bundle import Manifest, StageEntry, check_hashes, read_manifest
+from ..plugins.sample_token.reference import sample_token
+from ..runtime.bundle import Manifest, check_hashes, read_manifest
 from ..runtime.engine import OnnxEngine
 from ..runtime.errors import AntiphonError
 from ..runtime.states import StateSet
+from .check_bundle import check_bundle
 from .layer_taps import layer_values, session_with_outputs
 from .module_runner import ModuleRunner
 from .probes import Feeds, probes
@@ -25,7 +28,10 @@ TOLERANCES = {"fp32": 1e-4}
 
 @dataclass(frozen=True)
 class Row:
-    """One output (or state) of one stage over all probe calls. Errors are relative to the reference's largest magnitude."""
+    """One output (or state) of one stage over all probe calls. Errors are relative to the reference's largest magnitude.
+
+    The row `token` judges the sampling alone, by its reference on the engine's own logits: `worst` and `mean` are the share of wrong tokens.
+    """
 
     stage: str
     output: str
@@ -67,8 +73,9 @@ def verify(
         raise AntiphonError(
             f"The bundle {bundle} is of family {manifest.family}, the checkpoint {checkpoint} of {source.config.family}; give its own checkpoint."
         )
+    made = stages(source.config)
+    check_bundle(folder, manifest, made)
     check_hashes(folder)
-    made = [stage for stage in stages(source.config) if stage.name in manifest.stages]
     rows: list[Row] = []
     for number, stage in enumerate(made):
         if on_progress is not None:
@@ -79,25 +86,12 @@ def verify(
 
 def _verify_stage(folder: Path, manifest: Manifest, stage: Stage, runner: ModuleRunner, layers: bool, seed: int) -> list[Row]:
     entry = manifest.stages[stage.name]
-    _check_interface(stage, entry, folder)
     tolerance = TOLERANCES[entry.precision]
     calls = probes(stage, seed)
     compare = _compare_frames if stage.name == "predictor" else _compare_calls
     pairs = compare(OnnxEngine(folder / entry.file, entry), runner, calls)
     diverging = _first_diverging(folder / entry.file, runner, calls, tolerance) if layers else None
     return [_row(stage.name, name, [pair for pair in pairs if pair[0] == name], tolerance, diverging) for name in dict.fromkeys(pair[0] for pair in pairs)]
-
-
-def _check_interface(stage: Stage, entry: StageEntry, folder: Path) -> None:
-    """A bundle of another checkpoint is told apart from a wrong engine before anything runs."""
-    expected = {spec.name: spec.shape for spec in stage.outputs} | {state.name: state.shape for state in stage.states}
-    found = {spec.name: spec.shape for spec in entry.outputs} | {state.name: state.shape for state in entry.states}
-    for name, shape in found.items():
-        if name in expected and stage.name != "predictor" and tuple(expected[name]) != tuple(shape):
-            raise AntiphonError(
-                f"Stage {stage.name} of {folder} has {name} of shape {list(shape)}, the checkpoint's is {list(expected[name])}; "
-                "give the checkpoint that the bundle was built from."
-            )
 
 
 def _compare_calls(engine: OnnxEngine, runner: ModuleRunner, calls: list[Feeds]) -> list[Pair]:
@@ -111,6 +105,8 @@ def _compare_calls(engine: OnnxEngine, runner: ModuleRunner, calls: list[Feeds])
         found = engine.run(feeds, states)
         states.advance(_rows(feeds))
         pairs += [(spec.name, expected[spec.name], found[spec.name]) for spec in engine.entry.outputs if spec.dtype == "float32"]
+        if "token" in found:
+            pairs.append(("token", _sampled(feeds, found["logits"]), found["token"]))
     for state in engine.entry.states:
         used = tuple(slice(rows) if axis == "capacity" else slice(None) for axis in state.shape)
         pairs.append((f"states ({state.kind})", reference_states[state.name][used], states.past(state.name)[used]))
@@ -123,7 +119,25 @@ def _compare_frames(engine: OnnxEngine, runner: ModuleRunner, calls: list[Feeds]
         found = engine.run(feeds)
         logits, frame_row = _module_frame(runner, feeds, found["codes"])
         pairs += [("logits", logits, found["logits"]), ("frame_row", frame_row, found["frame_row"])]
+        pairs.append(("token", _sampled_frame(feeds, found["logits"]), found["codes"]))
     return pairs
+
+
+def _sampled(feeds: Feeds, logits: np.ndarray) -> np.ndarray:
+    """The tokens int64 [rows] that belong to an engine's own `logits` [rows, vocab]; -1, which no engine gives, where they are not finite."""
+    settings = [feeds[spec.name] for spec in sampling_inputs(logits.shape[1])]
+    tokens = np.full(len(logits), -1, np.int64)
+    rows = np.isfinite(logits).all(axis=1)
+    tokens[rows] = sample_token(logits[rows].astype(np.float64), *(setting[rows] for setting in settings))
+    return tokens
+
+
+def _sampled_frame(feeds: Feeds, logits: np.ndarray) -> np.ndarray:
+    """The codes int64 [batch, groups] that belong to the predictor's own `logits` [batch, groups - 1, codebook]."""
+    batch, steps, codebook = logits.shape
+    nothing = greedy_sampling(batch, codebook)  # a frame neither penalises nor suppresses
+    codes = [_sampled(nothing | feeds | {"noise": feeds["noise"][:, step]}, logits[:, step]) for step in range(steps)]
+    return np.stack([feeds["code0"], *codes], axis=1)
 
 
 def _module_frame(runner: ModuleRunner, feeds: Feeds, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +191,9 @@ def _rows(feeds: Feeds) -> int:
 
 def _row(stage: str, name: str, pairs: list[Pair], tolerance: float, diverging: str | None) -> Row:
     worst, mean, cosine = _errors(pairs)
+    if name == "token":
+        tolerance = 0.0
+        worst = mean = float(np.concatenate([(pair[1] != pair[2]).ravel() for pair in pairs]).mean())
     # Not a number compares false with everything, so a broken engine never passes.
     return Row(stage, name, worst, mean, cosine, tolerance, bool(worst <= tolerance), diverging)
 

@@ -8,6 +8,9 @@ import onnx
 import onnx.defs
 import onnx.parser
 
+# Not used here: it indexes all registered ops by name when it is imported, and fails once ours, some named like standard ones, are among them.
+import onnx.reference  # noqa: F401
+
 from .registry import DOMAIN, DOMAIN_VERSION, Op
 
 FOLDERS = {"MoE": "moe", "Attention": "attention", "SampleToken": "sample_token"}

@@ -44,13 +44,11 @@ def load(
     every file and compares its SHA-256. `prefill_chunk`: the most prompt tokens of one run.
     Raises AntiphonError in one sentence for anything that does not fit.
     """
+    _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
     folder = Path(bundle_path)
     manifest = read_manifest(folder, TARGET)
     if check_hashes:
         check_all_hashes(folder)
-    for name, value in (("max_streams", max_streams), ("prefill_chunk", prefill_chunk)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")
     engines: dict[str, Engine] = {}
     for name, entry in manifest.stages.items():
         if entry.engine != "onnxruntime":
@@ -177,6 +175,25 @@ def collect(stream: ReplyStream, sample_rate: int) -> Reply:
                 audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
                 return Reply(event.text, event.token_ids, event.codes, audio, sample_rate, event.finish_reason, event.timings)
     raise AntiphonError("The reply was closed before its end; ask again.")
+
+
+def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_chunk: Any, admission_seconds: Any) -> None:
+    """Raise AntiphonError for an argument of `load` that can not be meant."""
+    if not isinstance(bundle_path, (str, Path)):
+        raise AntiphonError(f"bundle_path is {bundle_path!r}, expected the path of a folder made by antiphon build.")
+    for name, value in (("max_streams", max_streams), ("prefill_chunk", prefill_chunk)):
+        if not _is_count(value):
+            raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")
+    if threads is not None and not _is_count(threads):
+        raise AntiphonError(f"threads is {threads!r}, expected an integer of at least 1, or None for the default.")
+    if admission_seconds is not None:
+        is_number = isinstance(admission_seconds, (int, float)) and not isinstance(admission_seconds, bool)
+        if not is_number or not 0 < admission_seconds <= threading.TIMEOUT_MAX:  # also false for NaN
+            raise AntiphonError(f"admission_seconds is {admission_seconds!r}, expected a positive number of seconds, or None to wait as long as it takes.")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _close_all(streams: weakref.WeakSet[ReplyStream]) -> None:

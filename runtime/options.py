@@ -11,6 +11,7 @@ import numpy as np
 
 from .bundle import Manifest
 from .errors import AntiphonError
+from .frontend.messages import check_frame_rate
 from .sampling import SamplingParameters, check_seed
 from .vocoder import DEFAULT_SCHEDULE, check_schedule
 
@@ -27,7 +28,7 @@ class ReplyOptions:
     and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
     the bundle's voices, upper or lower case. temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's;
     predictor_... the code predictor's. packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps:
-    how videos are read.
+    how videos are read. Raises AntiphonError when a switch is no bool or video_fps no rate; `choose` checks the rest.
     """
 
     greedy: bool = False
@@ -52,6 +53,13 @@ class ReplyOptions:
     packet_schedule: Sequence[int] = DEFAULT_SCHEDULE
     use_audio_in_video: bool = False
     video_fps: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("greedy", "use_audio_in_video"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise AntiphonError(f"{name} is {value!r}, expected True or False.")
+        check_frame_rate(self.video_fps, "video_fps")
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,8 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None 
     predictor = _sampling(manifest, "predictor", temperature=options.predictor_temperature, top_k=options.predictor_top_k, top_p=options.predictor_top_p)
     if thinker.max_tokens is None:
         thinker = dataclasses.replace(thinker, max_tokens=DEFAULT_MAX_TEXT_TOKENS)
+    _check_order("text_tokens", options.min_text_tokens, thinker.max_tokens)
+    _check_order("frames", options.min_frames, options.max_frames)
     if options.greedy:
         thinker, talker = thinker.greedy(), talker.greedy()
     if talker.temperature == 0:  # the predictor follows the Talker, as in HF
@@ -119,8 +129,9 @@ def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
     """Whether the answer is spoken. Raises AntiphonError for unknown modalities, or speech from a bundle without it."""
     if options.modalities is None:
         return manifest.speaks
-    modalities = tuple(options.modalities)
-    if isinstance(options.modalities, str) or "text" not in modalities or not set(modalities) <= set(MODALITIES):
+    given = options.modalities
+    modalities = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    if "text" not in modalities or not all(isinstance(name, str) and name in MODALITIES for name in modalities):
         raise AntiphonError(f'modalities is {options.modalities!r}, expected ("text",) or ("text", "audio").')
     if "audio" in modalities and not manifest.speaks:
         raise AntiphonError('The bundle holds no speech stages; ask for modalities=("text",) or build it from a checkpoint with a Talker.')
@@ -145,3 +156,9 @@ def _sampling(manifest: Manifest, stage: str, **given: Any) -> SamplingParameter
 def _check_count(name: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
         raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")
+
+
+def _check_order(name: str, least: int | None, most: int | None) -> None:
+    """Of a least that was asked for: a bundle's own gives way to a smaller limit."""
+    if least is not None and most is not None and least > most:
+        raise AntiphonError(f"min_{name} is {least}, expected at most max_{name}, which is {most}.")

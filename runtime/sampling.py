@@ -6,7 +6,7 @@ drawn, never on when, so that an answer can be replayed whatever the timing of t
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,7 +87,7 @@ class SamplingParameters:
 
     def __post_init__(self) -> None:
         _expect("temperature", self.temperature, _is_number(self.temperature) and self.temperature >= 0, "a number of at least 0")
-        _expect("top_k", self.top_k, _is_count(self.top_k), "an integer of at least 0")
+        _expect("top_k", self.top_k, _is_count(self.top_k) and self.top_k < 2**31, "an integer from 0 to 2**31 - 1")
         _expect("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "a number above 0 and at most 1")
         _expect("repetition_penalty", self.repetition_penalty, _is_number(self.repetition_penalty) and self.repetition_penalty > 0, "a number above 0")
         _expect("min_tokens", self.min_tokens, _is_count(self.min_tokens), "an integer of at least 0")
@@ -108,7 +108,8 @@ class SamplingParameters:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool) and math.isfinite(float(value))
+    is_number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # not of NaN either
 
 
 def _is_count(value: object) -> bool:

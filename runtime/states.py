@@ -1,4 +1,4 @@
-"""The states of one stream: allocated, grown, copied and rewound by their description alone."""
+"""The states of one stream: allocated, grown, copied and restored by their description alone."""
 
 from __future__ import annotations
 
@@ -86,12 +86,6 @@ class StateSet:
         self.length = snapshot.length
         for name, copy in snapshot.copies.items():
             self.past(name)[...] = copy
-
-    def rewind(self, length: int) -> None:
-        """Forget all rows from `length` on. Only kv states can be cropped; a set with others needs a snapshot."""
-        assert not self._pairs, "recurrent, conv, window and overlap states cannot be cropped; restore a snapshot"
-        assert 0 <= length <= self.length
-        self.length = length
 
     @property
     def bytes(self) -> int:

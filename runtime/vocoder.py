@@ -19,7 +19,7 @@ DEFAULT_SCHEDULE = (1, 2, 4, 8)
 
 def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
     """The schedule as a tuple. Raises AntiphonError when it is empty or holds anything but positive integers."""
-    sizes = tuple(schedule)
+    sizes = tuple(schedule) if isinstance(schedule, Sequence) or isinstance(schedule, np.ndarray) and schedule.ndim else ()
     if not sizes or any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 for size in sizes):
         raise AntiphonError(f"packet_schedule is {schedule!r}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
     return tuple(int(size) for size in sizes)

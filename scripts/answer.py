@@ -75,20 +75,24 @@ class JsonPrinter:
 def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, printer: Printer) -> None:
     """Show `stream` to its end and write its speech to `output` (None: the answer is not spoken).
 
-    Ctrl-C stops the model within a frame and keeps what was said. Raises AntiphonError for an answer without text, or without the
+    Ctrl-C stops the model within a frame, keeps what was said and tells where. Raises AntiphonError for an answer without text, or without the
     speech that was asked for: no empty file is ever left behind.
     """
     done: Done | None = None
-    with stream, nullcontext() if output is None else WavFile(output, sample_rate) as file:
-        for event in stream:
-            if isinstance(event, TextDelta):
-                printer.text(event)
-            elif isinstance(event, AudioDelta):
-                printer.audio(event)
-                assert file is not None, "an answer that is not spoken has no audio"
-                file.write(event.samples)
-            else:
-                done = event
+    writer = None if output is None else WavFile(output, sample_rate)
+    try:
+        with stream, writer or nullcontext() as file:
+            for event in stream:
+                if isinstance(event, TextDelta):
+                    printer.text(event)
+                elif isinstance(event, AudioDelta):
+                    assert file is not None, "an answer that is not spoken has no audio"
+                    file.write(event.samples)  # before it is shown: what was shown is in the file, also after Ctrl-C
+                    printer.audio(event)
+                else:
+                    done = event
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Interrupted; what was said until then is in {output}." if writer is not None and writer.kept else "") from None
     assert done is not None, "a stream ends with Done"
     spoken = file is not None and file.samples > 0
     printer.done(done, output if spoken else None)
@@ -101,7 +105,7 @@ def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, prin
 def closing_line(done: Done, output: Path | None) -> str:
     """Why the answer ended, how long it is and when things happened, for people."""
     timings = done.timings
-    facts = [done.finish_reason, f"{len(done.token_ids)} tokens"]
+    facts = [done.finish_reason, f"{len(done.token_ids)} {'token' if len(done.token_ids) == 1 else 'tokens'}"]
     if output is not None:
         facts += [f"{timings.audio_seconds:.2f} s of speech in {output}"]
     facts += [f"TTFT {seconds(timings.time_to_first_token)}"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..runtime.errors import AntiphonError
+from ..runtime.events import Reply
 from .console import print_json, print_table, seconds, size
 
 MEASURES = {
@@ -31,31 +33,62 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of the prompt, at least.")] = 32,
     text_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of the answer.")] = 48,
     frames: Annotated[int, typer.Option(metavar="N", help="Frames of its speech, 80 ms each.")] = 160,
-    runs: Annotated[int, typer.Option(metavar="N", help="Measured answers after one that warms up; medians are reported.")] = 5,
+    runs: Annotated[int, typer.Option(metavar="N", help="Measured rounds after one that warms up; medians over all their answers are reported.")] = 5,
+    streams: Annotated[str, typer.Option(metavar="N,N", help="Answers at once in a round; every number is measured by itself.")] = "1",
 ) -> None:
-    """Measure one stream: latencies, time per token and frame, real-time factor and memory, as medians over warm answers."""
+    """Measure answers, one or several at once: latencies, time per token and frame, real-time factor and memory, as medians over warm answers."""
     for name, value in (("--prompt-tokens", prompt_tokens), ("--text-tokens", text_tokens), ("--frames", frames), ("--runs", runs)):
         if value < 1:
             raise AntiphonError(f"{name} is {value}, expected a number of at least 1.")
+    counts = _counts(streams)
     from ..runtime.omni import load
 
-    with load(bundle, max_streams=1) as omni:
+    # the pool is left last: after Ctrl-C the Omni stops the answers that its threads wait for
+    with ThreadPoolExecutor(max(counts)) as pool, load(bundle, max_streams=max(counts)) as omni:
         messages = _prompt(omni, prompt_tokens)
-        # the same seed every time: the same answer, so that the runs differ in time only
-        options: dict[str, Any] = {"seed": 0, "max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames, "min_frames": frames}
-        replies = [omni.generate(messages, **options) for _ in range(runs + 1)][1:]
-    measured = {name: _median([getattr(reply.timings, name) for reply in replies]) for name in MEASURES}
-    timings, memory, underruns = replies[0].timings, peak_memory(), max(reply.timings.underruns for reply in replies)
-    lengths = {"prompt_tokens": timings.prefill_tokens, "text_tokens": len(replies[0].token_ids), "frames": len(replies[0].codes)}
+        options = {"max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames, "min_frames": frames}
+
+        def answer(seed: int) -> Reply:
+            return omni.generate(messages, seed=seed, **options)
+
+        measured = []
+        for count in counts:
+            # the same seeds in every round: the same answers, so that the rounds differ in time only
+            rounds = [list(pool.map(answer, range(count))) for _ in range(runs + 1)]
+            replies = [reply for warm in rounds[1:] for reply in warm]
+            measured.append(_measured(count, replies))
+    reply = replies[0]
+    lengths = {"prompt_tokens": reply.timings.prefill_tokens, "text_tokens": len(reply.token_ids), "frames": len(reply.codes)}
     if json:
         machine = {"machine": platform.machine(), "cores": os.cpu_count()}
-        result = {"bundle": str(bundle), **machine, "runs": runs, **lengths, "audio_seconds": timings.audio_seconds, "median": measured}
-        print_json({**result, "underruns": underruns, "peak_memory_bytes": memory})
+        result = {"bundle": str(bundle), **machine, "runs": runs, **lengths, "audio_seconds": reply.timings.audio_seconds}
+        print_json({**result, **measured[0], "streams": measured})
         return
-    rows = [[label, _shown(name, measured[name])] for name, label in MEASURES.items()]
-    rows += [["underruns, worst run", str(underruns)], ["peak memory of the process", size(memory)]]
+    rows = [[label, *(_shown(name, column["median"][name]) for column in measured)] for name, label in MEASURES.items()]
+    rows.append(["underruns, worst answer", *(str(column["underruns"]) for column in measured)])
+    rows.append(["peak memory of the process", *(size(column["peak_memory_bytes"]) for column in measured)])
     title = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in lengths.items())
-    print_table(f"{bundle}: {title}, median of {runs}", ("measure", "value"), rows)
+    columns = ["measure", *(f"{count} stream{'s' if count > 1 else ''}" for count in counts)]
+    print_table(f"{bundle}: {title}, median of {runs}", columns, rows)
+
+
+def _counts(streams: str) -> list[int]:
+    """The numbers in `streams`, which are separated by commas."""
+    try:
+        counts = [int(part) for part in streams.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise AntiphonError(f"--streams is {streams!r}, expected numbers of at least 1 separated by commas, for example 1,4,8.")
+    return counts
+
+
+def _measured(count: int, replies: list[Reply]) -> dict[str, Any]:
+    """What `replies`, `count` of them at once, took; the memory is the most that the process ever had until now."""
+    timings = [reply.timings for reply in replies]
+    medians = {name: _median([getattr(timing, name) for timing in timings]) for name in MEASURES}
+    underruns = max(timing.underruns for timing in timings)
+    return {"streams": count, "median": medians, "underruns": underruns, "peak_memory_bytes": peak_memory()}
 
 
 def peak_memory() -> int | None:

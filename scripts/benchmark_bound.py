@@ -64,7 +64,7 @@ def memory_bandwidth(threads: int, side: int = 4096, matrices: int = 16) -> floa
     nodes, initializers, value = [], [], x
     for number in range(matrices):
         tensor = ir.tensor((noise.standard_normal((side, side), np.float32) / np.float32(side**0.5)), name=f"w{number}")
-        weight = ir.Value(name=f"w{number}", shape=tensor.shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+        weight = ir.Value(name=f"w{number}", shape=ir.Shape([side, side]), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
         nodes.append(ir.node("MatMul", [value, weight]))
         initializers.append(weight)
         value = nodes[-1].outputs[0]

@@ -17,15 +17,16 @@ def chat(omni: Omni, system: str | None, output: Path | None, options: dict[str,
     conversation = omni.conversation(system=system, voice=voice)
     turn = 0
     while line := _ask():
-        turn += 1
-        target = None if output is None else output.with_name(f"{output.stem}-{turn}{output.suffix}")
-        conversation.append(text=line)
         try:
+            conversation.append(text=line)
+            turn += 1
+            target = None if output is None else output.with_name(f"{output.stem}-{turn}{output.suffix}")
             print_reply(conversation.reply(**options), omni.sample_rate, target, printer)
-        except AntiphonError as error:  # one answer that failed does not end the conversation
+        except AntiphonError as error:  # one line or answer that failed does not end the conversation
             print(f"antiphon: {error}", file=sys.stderr)
 
 
 def _ask() -> str:
     print("> ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip()
+    line = sys.stdin.buffer.readline()
+    return line.decode(sys.stdin.encoding, "surrogateescape").strip()  # what cannot be decoded is refused with the message, and the next line is asked

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a verification found an output out of tolerance; 2 bad inp
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -27,7 +28,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. A character that the terminal's encoding lacks is shown as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()
 
 
@@ -57,8 +61,8 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except OSError as error:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
-        except KeyboardInterrupt:
-            _fail("Interrupted.", 130)
+        except KeyboardInterrupt as interrupt:  # its text, if any, tells what was kept
+            _fail(str(interrupt) or "Interrupted.", 130)
 
     return checked
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.sampling import check_seed
 from .console import progress_bar, size
 
 
@@ -18,6 +19,7 @@ def new_checkpoint(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write a random checkpoint in the published format: it loads and runs like the real one, and it speaks noise."""
+    check_seed(seed)
     from ..graphs.new_checkpoint import new_checkpoint as make
 
     began = time.monotonic()

@@ -37,7 +37,7 @@ def run(
 
     Without TEXT and files, on a terminal, this is a conversation: one line a turn, an empty line or Ctrl-D ends it.
     """
-    question = sys.stdin.read().strip() if text == "-" else text
+    question = _standard_input() if text == "-" else text
     media = [*_parts("input_audio", "data", audio), *_parts("image_url", "url", image), *_parts("video_url", "url", video)]
     parts = media + ([{"type": "text", "text": question}] if question else [])
     is_chat = text is None and not media
@@ -48,16 +48,22 @@ def run(
         if text_only:
             raise AntiphonError("--output and --text-only contradict each other; leave one of them out.")
 
+    from ..runtime.frontend.messages import parse_messages
     from ..runtime.omni import load
+    from ..runtime.options import choose, read_options
     from .answer import JsonPrinter, TextPrinter, print_reply
 
-    options: dict[str, Any] = {"greedy": greedy, "seed": seed, "max_text_tokens": max_text_tokens, "max_frames": max_frames}
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
+    if messages:
+        parse_messages(messages)  # said now: a conversation would say it at every turn
+    options: dict[str, Any] = {"greedy": greedy, "seed": seed, "max_text_tokens": max_text_tokens, "max_frames": max_frames, "voice": voice}
     options |= {"use_audio_in_video": use_audio_in_video} if not is_chat else {}
     with load(bundle, max_streams=1) as omni:
         if output is not None and not omni.manifest.speaks:
             raise AntiphonError(f"{bundle} holds no speech stages, so nothing can go to --output; leave it out.")
         speaks = omni.manifest.speaks and not text_only
-        options |= {"voice": voice} if speaks else {"modalities": ("text",)}
+        options |= {} if speaks else {"modalities": ("text",)}
+        choose(read_options(options), omni.manifest)  # before the first question of a conversation, too
         target = (output or DEFAULT_OUTPUT) if speaks else None
         printer = JsonPrinter() if json else TextPrinter()
         if is_chat:
@@ -65,9 +71,17 @@ def run(
 
             chat(omni, system, target, options, printer)
             return
-        messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": parts if media else question})
         print_reply(omni.stream(messages, **options), omni.sample_rate, target, printer)
+
+
+def _standard_input() -> str:
+    """All of standard input, as UTF-8 whatever the terminal's encoding is. Raises AntiphonError for bytes that are no UTF-8."""
+    content = sys.stdin.buffer.read()
+    try:
+        return content.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise AntiphonError(f"Standard input is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}; send UTF-8 text.") from None
 
 
 def _parts(kind: str, key: str, files: Files | None) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -16,39 +17,54 @@ def check_wav_path(path: Path) -> None:
     """Raise AntiphonError unless `path` can become a WAV file: its suffix, its folder, and no folder of that name."""
     if path.suffix.lower() != ".wav":
         raise AntiphonError(f"The output {path} is not a .wav file; only WAV is written, so give a name that ends in .wav.")
-    if not path.parent.is_dir():
-        raise AntiphonError(f"The output folder {path.parent} does not exist; make it first.")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise AntiphonError(f"The output folder {folder if path.is_symlink() else path.parent} does not exist; make it first.")
     if path.is_dir():
         raise AntiphonError(f"The output {path} is a folder, expected a file; give another name.")
 
 
 class WavFile:
-    """Mono 16-bit WAV at `path`, written beside as the samples come and renamed on leaving the `with` block.
+    """Mono 16-bit WAV at `path` (a link: at what it points to), written beside as the samples come and renamed on leaving the `with` block.
 
     Also after an interruption the file is whole and holds what was said until then. Without a single sample, or after an error, there
-    is no new file and an older one stays.
+    is no new file and an older one stays. `kept` tells which. Raises AntiphonError where the disk takes no more.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         check_wav_path(path)
-        self.path, self.samples = path, 0
-        self._beside = path.parent / f".{path.stem}.{uuid.uuid4().hex[:8]}.wav"
+        self.path, self.samples, self.kept = path, 0, False
+        self._target = Path(os.path.realpath(path))
+        self._beside = self._target.parent / f".{path.stem}.{uuid.uuid4().hex[:8]}.wav"
         try:
             self._file = soundfile.SoundFile(self._beside, "w", sample_rate, 1, "PCM_16", format="WAV")
         except (OSError, soundfile.LibsndfileError) as error:
+            self._beside.unlink(missing_ok=True)
             raise AntiphonError(f"Cannot write to {path.parent} ({error}); give another --output.") from None
 
     def write(self, samples: np.ndarray) -> None:
         """Append float32 [n]; values beyond [-1, 1] are clipped."""
-        self._file.write(np.clip(samples, -1.0, 1.0))
+        try:
+            self._file.write(np.clip(samples, -1.0, 1.0))
+        except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were taken
+            raise self._full(error) from None
         self.samples += len(samples)
 
     def __enter__(self) -> WavFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._file.close()
-        if self.samples and (error is None or isinstance(error, KeyboardInterrupt)):
-            self._beside.replace(self.path)
-        else:
+        try:
+            self._file.close()
+            if self.samples and (error is None or isinstance(error, KeyboardInterrupt)):
+                self._beside.replace(self._target)
+                self.kept = True
+        except (OSError, soundfile.LibsndfileError) as failure:
+            if error is None or isinstance(error, KeyboardInterrupt):
+                raise self._full(failure) from None
+        finally:  # gone after the rename
             self._beside.unlink(missing_ok=True)
+
+    def _full(self, error: Exception) -> AntiphonError:
+        reason = str(error).rstrip(".") or "not all samples were written"
+        return AntiphonError(f"Cannot write {self.path} (is the disk full?): {reason}; free some space or give another --output.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -42,8 +41,6 @@ Prepare = Callable[[Place], Arguments]
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Not written into: the file shares its bytes with the other copies."""
-    path.unlink(missing_ok=True)
     path.write_bytes(content)
 
 
@@ -221,7 +218,7 @@ def place(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> Place:
     (home / "things" / "notes.txt").write_text("mine")
     (home / "file").write_text("mine")
     for folder, name in ((tiny_checkpoint, "checkpoint"), (tiny_bundle, "bundle")):
-        shutil.copytree(folder, tmp_path / name, copy_function=os.link)
+        shutil.copytree(folder, tmp_path / name)
     return Place(home, tmp_path / "checkpoint", tmp_path / "bundle")
 
 
@@ -270,6 +267,10 @@ QUESTION = [{"role": "user", "content": "Hi"}]
         ("Hi", {}, "messages"),
         ([{"role": "nobody", "content": "Hi"}], {}, "nobody"),
         ([{"role": "user", "content": [{"type": "smell"}]}], {}, "smell"),
+        ([{"role": "user", "content": "\ud83d hi"}], {}, "not valid Unicode: character 0"),
+        (heard(np.full(400, 1e300)), {}, "far beyond"),
+        (QUESTION, {"top_k": 2**63}, "top_k is"),
+        (QUESTION, {"greedy": "no"}, "greedy is 'no'"),
         (QUESTION, {"voice": "nobody"}, "no voice 'nobody'"),
         (QUESTION, {"modalities": ("audio",)}, "modalities"),
         (QUESTION, {"temperature": -1.0}, "temperature is -1.0"),

@@ -17,9 +17,11 @@ def flash_attention(model: ir.Model) -> int:
         query = node.inputs[0]
         if tail is None or query is None or query.shape is None or not isinstance(query.shape[1], int):
             continue
+        if any(value is None or value.shape != query.shape for value in node.inputs[1:3]):
+            continue  # attention over other rows, or with fewer heads for the keys
         transpose, reshape = tail
         turned = [ir.node("Transpose", [value], {"perm": [0, 2, 1, 3]}) for value in node.inputs]
-        flat = [ir.node("Reshape", [rows.outputs[0], reshape.inputs[1]], {"allowzero": 1}) for rows in turned]
+        flat = [ir.node("Reshape", [rows.outputs[0], reshape.inputs[1]], dict(reshape.attributes)) for rows in turned]
         attributes: dict[str, int | float] = {"num_heads": query.shape[1]}
         if "scale" in node.attributes:
             attributes["scale"] = node.attributes["scale"].as_float()
@@ -52,4 +54,5 @@ def _tail(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
             return None
         found.append(uses[0].node)
         value = uses[0].node.outputs[0]
-    return (found[0], found[1]) if list(found[0].attributes["perm"].as_ints()) == [0, 2, 1, 3] else None
+    is_whole = value.shape is not None and len(value.shape) == 3 and not value.is_graph_output()  # [batch, tokens, heads * dim]
+    return (found[0], found[1]) if is_whole and list(found[0].attributes["perm"].as_ints()) == [0, 2, 1, 3] else None

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+DEFAULT_EPSILON = 1e-5
+"""Of RMSNormalization-23."""
+
 
 @dataclass(frozen=True)
 class _Track:
@@ -32,6 +35,8 @@ def fuse_head_norms(model: ir.Model) -> int:
     for split in [node for node in model.graph if node.op_type == "Split" and len(node.outputs) == 3]:
         tracks = [_track(output) for output in split.outputs[:2]]
         if tracks[0] is None or tracks[1] is None or split.inputs[1] is None or split.inputs[1].const_value is None:
+            continue
+        if _integer(split, "axis", 0) not in (-1, 2) or split.outputs[2].is_graph_output():
             continue
         query, key = tracks[0], tracks[1]
         if query.rotary.inputs[1:] != key.rotary.inputs[1:] or query.epsilon != key.epsilon or query.weight.shape != key.weight.shape:
@@ -71,9 +76,16 @@ def _track(value: ir.Value) -> _Track | None:
         value = uses[0].node.outputs[0]
     reshape, norm, back, rotary = nodes
     weight = norm.inputs[1]
-    if weight is None or weight.const_value is None or rotary.attributes["num_heads"].as_int() < 1:
+    heads, axis = _integer(rotary, "num_heads", 0), _integer(norm, "axis", -1)
+    is_special = any(_integer(rotary, name, 0) for name in ("interleaved", "rotary_embedding_dim")) or len(rotary.inputs) != 3
+    if weight is None or weight.const_value is None or heads < 1 or axis not in (-1, 3) or is_special or rotary.outputs[0].is_graph_output():
         return None
-    return _Track((reshape, norm, back, rotary), weight.const_value.numpy(), rotary.attributes["num_heads"].as_int(), norm.attributes["epsilon"].as_float())
+    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else DEFAULT_EPSILON
+    return _Track((reshape, norm, back, rotary), weight.const_value.numpy(), heads, epsilon)
+
+
+def _integer(node: ir.Node, name: str, default: int) -> int:
+    return node.attributes[name].as_int() if name in node.attributes else default
 
 
 def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:

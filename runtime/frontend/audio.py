@@ -16,6 +16,9 @@ from .media_source import resolve_source
 BLOCK_SAMPLES = 2**20
 """Samples read at a time: a broken header that claims terabytes must not reserve them."""
 
+LOUDEST = 2.0**32
+"""Floats in the units of 32-bit integers still pass; what is far beyond overflows in the spectrum and is no sound."""
+
 MOST_CHANNELS = 64
 """More columns than this are samples, not channels: the array is then the wrong way round."""
 
@@ -38,8 +41,8 @@ def to_mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     """float32 [samples, channels] at `rate` Hz to float32 [samples] at `target_rate` Hz: mean over channels, soxr HQ."""
     if samples.shape[0] == 0:
         raise AntiphonError("The audio has no samples; give a clip that is longer than 0 seconds.")
-    if not np.isfinite(samples).all():
-        raise AntiphonError("The audio has samples that are NaN or infinite; repair the recording.")
+    if not (np.abs(samples) <= LOUDEST).all():  # not of NaN either
+        raise AntiphonError("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
     mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     if rate != target_rate:
         mono = soxr.resample(mono, rate, target_rate, quality="HQ")
@@ -56,7 +59,8 @@ def _array(samples: np.ndarray) -> np.ndarray:
         samples = samples.astype(np.float32) / np.float32(32768)
     elif samples.dtype not in (np.float16, np.float32, np.float64):
         raise AntiphonError(f"The audio array holds {samples.dtype}; expected float32 in -1 .. 1 or int16.")
-    return samples.astype(np.float32).reshape(len(samples), -1) if samples.size else np.zeros((0, 1), np.float32)
+    with np.errstate(over="ignore"):  # beyond float32: infinite, which to_mono refuses
+        return samples.astype(np.float32).reshape(len(samples), -1) if samples.size else np.zeros((0, 1), np.float32)
 
 
 def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:

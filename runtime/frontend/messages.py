@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -79,7 +80,7 @@ def _message(message: Any, where: str) -> Message:
     if role not in ROLES:
         raise AntiphonError(f"{where} has the role {role!r}; expected one of {', '.join(ROLES)}.")
     if isinstance(content, str):
-        return Message(role, (TextPart(content),), plain=True)
+        return Message(role, (TextPart(_text(content, f"{where}.content")),), plain=True)
     if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
         raise AntiphonError(f"{where}.content is a {type(content).__name__}; expected text or a list of content parts.")
     if not content:
@@ -97,13 +98,22 @@ def _part(part: Any, where: str) -> Part:
         text = part.get("text")
         if not isinstance(text, str):
             raise AntiphonError(f"{where}.text is a {type(text).__name__}; expected text.")
-        return TextPart(text)
+        return TextPart(_text(text, f"{where}.text"))
     source, options = _source(part, kind, where)
     if kind in ("input_audio", "audio"):
         return AudioPart(source, _sample_rate(options, where))
     if kind in ("image_url", "image"):
         return ImagePart(source)
     return VideoPart(source, _use_audio(options, where), _frames_per_second(options, where))
+
+
+def _text(text: str, where: str) -> str:
+    """`text` itself; raises AntiphonError where it is no Unicode: half of a surrogate pair, which is also how Python marks a byte that is no UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise AntiphonError(f"{where} is not valid Unicode: character {error.start} is {ascii(text[error.start])}; send UTF-8 text.") from None
+    return text
 
 
 def _source(part: Mapping[str, Any], kind: str, where: str) -> tuple[Any, Mapping[str, Any]]:
@@ -139,6 +149,6 @@ def _frames_per_second(options: Mapping[str, Any], where: str) -> float | None:
 
 def check_frame_rate(rate: Any, name: str) -> float:
     """`rate` as a float; raises AntiphonError unless it is a positive, finite number of frames a second."""
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < float("inf"):
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= sys.float_info.max:
         raise AntiphonError(f"{name} is {rate!r}; expected a positive number of frames a second.")
     return float(rate)

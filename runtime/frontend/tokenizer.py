@@ -42,13 +42,6 @@ class ChatTokenizer:
         self._template, self._names = _compile(template), special_tokens
         self._template_source = template
 
-    def id_of(self, token: str) -> int:
-        """The id of a token by its text; raises AntiphonError where the vocabulary lacks it."""
-        index = self._tokenizer.token_to_id(token)
-        if index is None:
-            raise AntiphonError(f"The tokenizer has no token {token!r}, which multimodal prompts need; use the tokenizer of the checkpoint.")
-        return index
-
     def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> np.ndarray:
         """Token ids int64 [tokens] of a whole conversation, one placeholder token per piece of media."""
         guard = self._guard(messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import onnx_ir as ir  # noqa: E402
 
 from antiphon.export.verify import verify  # noqa: E402
 from antiphon.graphs.new_checkpoint import new_checkpoint  # noqa: E402
-from antiphon.runtime.bundle import hash_folder, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.bundle import StageEntry, hash_folder, read_manifest, write_manifest  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
 
@@ -27,7 +28,26 @@ def spoil(bundle: Path, stage: str, parameter: str) -> None:
     weights = np.memmap(folder / "weights.bin", np.float32, "r+", tensor.offset, tuple(int(size) for size in tensor.shape))
     weights[...] *= 1.5
     weights.flush()
-    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), hashes=hash_folder(bundle)))
+    rewrite(bundle, read_manifest(bundle).stages)
+
+
+def mistake(bundle: Path, stage: str, setting: str, other: str) -> None:
+    """Make an engine take the input `other` for `setting`, as a wrong lowering of the sampling would."""
+    engine = bundle / "stages" / stage / "engine.onnx"
+    model = ir.load(engine)
+    inputs = {value.name: value for value in model.graph.inputs}
+    for node in list(model.graph.all_nodes()):
+        for place, value in enumerate(node.inputs):
+            if value is inputs[setting]:
+                node.replace_input_with(place, inputs[other])
+    manifest = read_manifest(bundle)  # before the file's size changes
+    ir.save(model, engine)
+    write_manifest(bundle, dataclasses.replace(manifest, hashes=hash_folder(bundle)))
+
+
+def rewrite(bundle: Path, stages: dict[str, StageEntry]) -> None:
+    """Write the manifest anew: `stages`, and the hashes of the files as they are."""
+    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), stages=stages, hashes=hash_folder(bundle)))
 
 
 @pytest.fixture
@@ -63,7 +83,46 @@ def test_verify_fails_for_the_weights_of_another_checkpoint(tiny_bundle: Path, t
     assert {row.stage for row in verify(tiny_bundle, other).rows if not row.passed} == set(read_manifest(tiny_bundle).stages)
 
 
-def test_verify_refuses_a_checkpoint_of_another_shape(tiny_bundle: Path, tmp_path: Path) -> None:
-    other = new_checkpoint(tmp_path / "other", overrides={"thinker_config.text_config.num_key_value_heads": 1})
-    with pytest.raises(AntiphonError, match="the bundle was built from"):
+@pytest.mark.parametrize(
+    ("name", "value", "difference"),
+    [
+        ("thinker_config.text_config.num_key_value_heads", 1, "Stage thinker of .* has key.0 of shape .*, the checkpoint's is of shape"),
+        ("thinker_config.text_config.num_hidden_layers", 3, "Stage thinker of .* has the state key.3, the checkpoint's has none"),
+        ("code2wav_config.num_hidden_layers", 1, "Stage code2wav of .* has the state .*, the checkpoint's has none"),
+        ("thinker_config.audio_config.encoder_layers", 5, "Stage audio_encoder of .* has [0-9,]+ weights, the checkpoint's has [0-9,]+"),
+        ("talker_config.code_predictor_config.num_hidden_layers", 5, "Stage predictor of .* has [0-9,]+ weights, the checkpoint's has [0-9,]+"),
+    ],
+)
+def test_verify_refuses_a_checkpoint_of_another_shape(tiny_bundle: Path, tmp_path: Path, name: str, value: int, difference: str) -> None:
+    other = new_checkpoint(tmp_path / "other", overrides={name: value})
+    with pytest.raises(AntiphonError, match=f"{difference}.*; give the checkpoint that the bundle was built from"):
         verify(tiny_bundle, other)
+
+
+def test_verify_refuses_a_bundle_with_fewer_layers_or_another_frame(own_bundle: Path, tiny_checkpoint: Path) -> None:
+    entries = read_manifest(own_bundle).stages
+    rewrite(own_bundle, entries | {"thinker": dataclasses.replace(entries["thinker"], states=entries["thinker"].states[:-2])})
+    with pytest.raises(AntiphonError, match=r"Stage thinker of .* has no state key\.\d, the checkpoint's has one; give the checkpoint that"):
+        verify(own_bundle, tiny_checkpoint)
+    rewrite(own_bundle, entries | {"predictor": dataclasses.replace(entries["predictor"], outputs=entries["predictor"].outputs[:-1])})
+    with pytest.raises(AntiphonError, match="Stage predictor of .* has no output logits, the checkpoint's has one; give the checkpoint that"):
+        verify(own_bundle, tiny_checkpoint)
+
+
+def test_verify_names_the_stages_that_only_one_of_the_two_has(own_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    silent = Path(shutil.copytree(tiny_checkpoint, tmp_path / "silent"))
+    config = json.loads((silent / "config.json").read_text())
+    (silent / "config.json").write_text(json.dumps(config | {"enable_audio_output": False}))
+    with pytest.raises(AntiphonError, match="has the stages code2wav, predictor, talker, which the checkpoint lacks; give the checkpoint"):
+        verify(own_bundle, silent)
+    rewrite(own_bundle, {name: entry for name, entry in read_manifest(own_bundle).stages.items() if name != "thinker"})
+    with pytest.raises(AntiphonError, match="lacks the stage thinker, which the checkpoint has; give the checkpoint"):
+        verify(own_bundle, tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting", "other"), [("thinker", "suppressed", "penalised"), ("talker", "temperature", "top_p"), ("predictor", "temperature", "top_p")]
+)
+def test_verify_fails_for_wrong_sampling_alone(own_bundle: Path, tiny_checkpoint: Path, stage: str, setting: str, other: str) -> None:
+    mistake(own_bundle, stage, setting, other)
+    assert [(row.stage, row.output) for row in verify(own_bundle, tiny_checkpoint).rows if not row.passed] == [(stage, "token")]

@@ -60,6 +60,29 @@ def test_waiting_for_a_place_may_have_an_end(fakes):
         omni.stream(QUESTION)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("bundle_path", [None, 3, b"bundle", ["bundle"]]),
+        ("max_streams", [0, -1, 1.0, "4", True, None]),
+        ("prefill_chunk", [0, 2.5, "512", False, None]),
+        ("threads", [0, -2, 2.0, "2", True, False]),
+        ("admission_seconds", [0, -1.0, "5", True, float("nan"), float("inf"), [1]]),
+    ],
+)
+def test_load_names_the_argument_that_does_not_fit(tmp_path, name, values):
+    for value in values:
+        with pytest.raises(AntiphonError) as raised:
+            load(**{"bundle_path": tmp_path, name: value})
+        assert str(raised.value).startswith(f"{name} is {value!r}, expected ")
+
+
+def test_load_looks_for_the_bundle_when_the_arguments_fit(tmp_path):
+    for admission_seconds in (None, 1, 0.5):
+        with pytest.raises(AntiphonError, match="No bundle at"):
+            load(str(tmp_path), max_streams=1, threads=1, prefill_chunk=1, admission_seconds=admission_seconds)
+
+
 def test_closing_stops_replies_and_refuses_new_ones(fakes):
     fakes.engines["talker"].tail = None
     with fakes.omni() as omni:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from antiphon.runtime.errors import AntiphonError
@@ -54,6 +55,19 @@ def test_voices_are_found_in_any_case(pick, name):
         ({"seed": -1}, "seed is -1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"packet_schedule": ()}, "packet_schedule"),
+        ({"modalities": 5}, "modalities is 5"),
+        ({"modalities": (["text"],)}, "modalities"),
+        ({"packet_schedule": 4}, "packet_schedule is 4"),
+        ({"packet_schedule": np.array(4)}, "packet_schedule"),
+        ({"top_k": 2**31}, "top_k is 2147483648, expected an integer from 0 to"),
+        ({"talker_top_k": 2**63}, "top_k is"),
+        ({"temperature": 10**400}, "temperature is"),
+        ({"greedy": "no"}, "greedy is 'no', expected True or False"),
+        ({"use_audio_in_video": 1}, "use_audio_in_video is 1"),
+        ({"video_fps": "fast"}, "video_fps is 'fast'"),
+        ({"min_text_tokens": 9, "max_text_tokens": 8}, "min_text_tokens is 9, expected at most max_text_tokens, which is 8"),
+        ({"min_text_tokens": DEFAULT_MAX_TEXT_TOKENS + 1}, "min_text_tokens"),
+        ({"min_frames": 3, "max_frames": 2}, "min_frames is 3, expected at most max_frames, which is 2"),
         ({"colour": 1}, "no option 'colour'; the options are greedy, seed"),
     ],
 )
@@ -64,3 +78,8 @@ def test_options_that_do_not_fit_are_named(pick, options, message):
 
 def test_an_answer_without_speech_has_no_voice(pick):
     assert pick(modalities=("text",)).voice is None
+
+
+def test_the_least_may_equal_the_most(pick):
+    choices = pick(min_text_tokens=8, max_text_tokens=8, min_frames=2, max_frames=2, top_k=2**31 - 1)
+    assert (choices.thinker.min_tokens, choices.talker.min_tokens, choices.max_frames) == (8, 2, 2)

@@ -71,16 +71,6 @@ def test_restoring_a_snapshot_is_as_if_the_rest_had_never_been(before, lost, aft
     assert seen(states) == seen(expected) and np.array_equal(states.past("conv"), expected.past("conv"))
 
 
-def test_rewinding_kv_is_only_a_length_and_other_states_refuse_it():
-    states = StateSet([KV])
-    for value in range(5):
-        feed(states, value)
-    states.rewind(2)
-    assert seen(states) == [0.0, 1.0]
-    with pytest.raises(AssertionError, match="snapshot"):
-        StateSet([KV, CONV]).rewind(0)
-
-
 def test_the_limit_is_refused_before_anything_changes():
     states = StateSet([KV], limit=300)
     states.reserve(300)

@@ -17,7 +17,7 @@ def antiphon(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """antiphon(*arguments, stdin="") -> exit code, standard output, standard error."""
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments: object, stdin: str = "") -> Result:
+    def call(*arguments: object, stdin: str | bytes = "") -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, prog_name="antiphon")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ COMMANDS = typer.main.get_command(cli.app).commands
         (MemoryError(), 2, "antiphon: Out of memory; antiphon build CHECKPOINT --plan says how much each stage needs.\n"),
         (OSError(errno.ENOSPC, "No space left on device", "answer.wav"), 2, "antiphon: No space left on device: answer.wav.\n"),
         (KeyboardInterrupt(), 130, "antiphon: Interrupted.\n"),
+        (KeyboardInterrupt("Interrupted; a.wav is whole."), 130, "antiphon: Interrupted; a.wav is whole.\n"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_and_an_exit_code(error: BaseException, code: int, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +76,10 @@ def test_the_reference_page_lists_exactly_the_commands_and_their_options() -> No
     }
     options = {name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")} for name, command in COMMANDS.items()}
     assert listed == {name: found - {"--help"} for name, found in options.items()}
+
+
+def test_a_terminal_that_is_not_utf_8_shows_question_marks() -> None:
+    code = "from antiphon.scripts import cli\ncli.app = lambda: print('gr\\u00fcn \\udcff')\ncli.main()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (found.stdout, found.stderr) == ("gr?n ?\n", "")

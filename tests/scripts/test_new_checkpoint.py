@@ -23,3 +23,9 @@ def test_an_unknown_size_or_family_is_refused_and_leaves_nothing(antiphon, tmp_p
         code, _, error = antiphon("new-checkpoint", tmp_path / "made", *option)
         assert code == 2 and option[1] in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_that_is_none_is_refused_and_leaves_nothing(antiphon, tmp_path: Path) -> None:
+    code, output, error = antiphon("new-checkpoint", tmp_path / "made", "--seed", -1)
+    assert (code, output, error) == (2, "", "antiphon: seed is -1, expected an integer from 0 to 2**64 - 1.\n")
+    assert list(tmp_path.iterdir()) == []

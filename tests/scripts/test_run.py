@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import soundfile
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.events import AudioDelta, Done, TextDelta, Timings
 from antiphon.scripts import chat
-from antiphon.scripts.answer import JsonPrinter, TextPrinter, print_reply
+from antiphon.scripts.answer import JsonPrinter, TextPrinter, closing_line, print_reply
 
 QUESTION = Path(__file__).resolve().parents[2] / "docs" / "examples" / "question.wav"
 SHORT = ("--max-text-tokens", 6, "--max-frames", 12)
@@ -95,6 +96,9 @@ def test_the_system_prompt_and_the_voice_reach_the_model(antiphon, tiny_bundle: 
         (("hi", "--output", "a.mp3"), "not a .wav"),
         (("hi", "--output", "a.wav", "--text-only"), "contradict"),
         (("hi", "--voice", "nobody"), "nobody"),
+        (("hi", "--voice", "nobody", "--text-only"), "nobody"),
+        (("\udcff bad",), "messages[0].content is not valid Unicode: character 0"),
+        (("hi", "--system", "be \udcff"), "messages[0].content is not valid Unicode: character 3"),
         (("hi", "--max-frames", "0"), "max_frames"),
         (("hi", "--image", "nowhere.png"), "nowhere.png"),
         (("hi", "--seed", "-1"), "seed"),
@@ -148,10 +152,10 @@ def test_ctrl_c_keeps_what_was_said_and_exits_with_130(tiny_bundle: Path) -> Non
                 break
         process.send_signal(signal.SIGINT)
         samples += sum(json.loads(line).get("samples", 0) for line in process.stdout)
-        assert process.stderr.read() == "antiphon: Interrupted.\n"
+        assert process.stderr.read() == "antiphon: Interrupted; what was said until then is in answer.wav.\n"
     assert process.returncode == 130
     assert list(Path().iterdir()) == [Path("answer.wav")]
-    assert soundfile.info("answer.wav").frames >= samples - 16 * 1920  # one packet may have been printed and not yet written
+    assert soundfile.info("answer.wav").frames >= samples
 
 
 def test_a_conversation_answers_line_by_line_into_numbered_files(antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,3 +166,23 @@ def test_a_conversation_answers_line_by_line_into_numbered_files(antiphon, tiny_
     with load(tiny_bundle) as omni:
         chat.chat(omni, "You are brief.", Path("answer.wav"), {"max_text_tokens": 4, "max_frames": 8, "voice": "chelsie"}, TextPrinter())
     assert sorted(path.name for path in Path().iterdir()) == ["answer-1.wav", "answer-2.wav"]
+
+
+def test_standard_input_that_is_no_utf_8_is_one_sentence(antiphon, tiny_bundle: Path) -> None:
+    code, output, error = antiphon("run", tiny_bundle, "-", stdin=b"hi \xff")
+    assert (code, output, error) == (2, "", "antiphon: Standard input is not UTF-8 text: byte 3 is 0xff; send UTF-8 text.\n")
+
+
+def test_a_conversation_survives_a_line_that_is_no_text(antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from antiphon.runtime.omni import load
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"bad \xff\nHello.\n\n"), encoding="utf-8"))
+    with load(tiny_bundle) as omni:
+        chat.chat(omni, None, None, {"max_text_tokens": 4, "modalities": ("text",), "voice": None}, TextPrinter())
+    error = capsys.readouterr().err
+    assert error.count("not valid Unicode: character 4") == 1 and error.count("TTFT") == 1
+
+
+def test_the_closing_line_counts_one_token_as_one() -> None:
+    assert "[stop, 1 token, TTFT" in closing_line(done("stop", "a"), None)
+    assert "[stop, 2 tokens, TTFT" in closing_line(done("stop", "ab"), None)

@@ -83,7 +83,7 @@ def test_bad_audio_raises_one_sentence(tmp_path: Path) -> None:
         (text, "cannot be read as audio"),
         (nothing, "no samples"),
         (np.zeros(0, np.float32), "no samples"),
-        (broken, "NaN or infinite"),
+        (broken, "NaN, infinite or far beyond"),
         (np.zeros((2, 16000), np.float32), r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
         (np.zeros((2, 2, 2), np.float32), "shape"),
         (np.zeros(5, np.int64), "holds int64"),
@@ -112,3 +112,11 @@ def test_a_missing_pyav_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_bytes_are_described_by_their_size() -> None:
     assert audio.describe(io.BytesIO(b"abc").getvalue()) == "data of 3 bytes"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loudest", [1e300, 3e38, 1e12, -1e300])
+@pytest.mark.parametrize("shape", [(400,), (400, 2)])
+def test_an_array_of_huge_values_is_refused_without_a_warning(loudest: float, shape: tuple[int, ...]) -> None:
+    with pytest.raises(AntiphonError, match="far beyond -1 .. 1"):
+        read_audio(np.full(shape, loudest), RATE, RATE)

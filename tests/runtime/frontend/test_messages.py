@@ -73,6 +73,8 @@ BAD = {
     "sample_rate is 'fast'": [{"role": "user", "content": [{"type": "audio", "audio": SAMPLES, "sample_rate": "fast"}]}],
     "sample_rate is 0": [{"role": "user", "content": [{"type": "audio", "audio": SAMPLES, "sample_rate": 0}]}],
     "use_audio is 'yes'": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a", "use_audio": "yes"}}]}],
+    r"messages\[0\].content is not valid Unicode: character 3 is '\\udcff'": [{"role": "user", "content": "hi \udcff"}],
+    r"content\[0\].text is not valid Unicode: character 0 is '\\ud83d'; send UTF-8": [{"role": "user", "content": [{"type": "text", "text": "\ud83d hi"}]}],
     "fps is -1": [{"role": "user", "content": [{"type": "video", "video": "a", "fps": -1}]}],
 }
 
@@ -83,7 +85,7 @@ def test_bad_messages_raise_one_sentence_that_names_the_place(sentence: str, mes
         parse_messages(messages)
 
 
-@pytest.mark.parametrize("rate", [0, -2.0, float("inf"), float("nan"), True, "2"])
+@pytest.mark.parametrize("rate", [0, -2.0, float("inf"), float("nan"), True, "2", 10**400])
 def test_a_frame_rate_must_be_a_positive_number(rate: Any) -> None:
     with pytest.raises(AntiphonError, match="video_fps is .* expected a positive number"):
         check_frame_rate(rate, "video_fps")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.messages import parse_messages
-from antiphon.runtime.frontend.tokenizer import ChatTokenizer
+from antiphon.runtime.frontend.tokenizer import ChatTokenizer, load_tokenizer
 
 PREAMBLE_TEMPLATE = """{%- if messages[0].role != 'system' %}{{- '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}{%- endif %}
 {%- for message in messages %}
@@ -107,10 +107,10 @@ def test_the_continuation_is_what_the_whole_conversation_adds(tokenizer: ChatTok
     assert encoded(tokenizer, earlier, False) + added == encoded(tokenizer, earlier + further)
 
 
-def test_turn_end_closes_an_assistant_turn(tokenizer: ChatTokenizer) -> None:
+def test_turn_end_closes_an_assistant_turn(tokenizer: ChatTokenizer, tiny_checkpoint: Path) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     ids, end = encoded(tokenizer, messages, False), tokenizer.turn_end().tolist()
-    assert ids[-len(end) :] == end and end[0] == tokenizer.id_of("<|im_end|>")
+    assert ids[-len(end) :] == end and end[0] == load_tokenizer(tiny_checkpoint / "tokenizer.json").token_to_id("<|im_end|>")
 
 
 def test_a_refusing_template_gives_one_sentence(tiny_checkpoint: Path) -> None:
@@ -147,5 +147,6 @@ def test_loading_fails_in_one_sentence_for_unusable_files(tiny_checkpoint: Path,
         ChatTokenizer(broken, "", {})
 
 
-def test_decode_leaves_special_tokens_out(tokenizer: ChatTokenizer) -> None:
-    assert tokenizer.decode(np.array([tokenizer.id_of("<|im_start|>"), *encoded(tokenizer, [{"role": "user", "content": "hi"}])])).strip().endswith("assistant")
+def test_decode_leaves_special_tokens_out(tokenizer: ChatTokenizer, tiny_checkpoint: Path) -> None:
+    start = load_tokenizer(tiny_checkpoint / "tokenizer.json").token_to_id("<|im_start|>")
+    assert tokenizer.decode(np.array([start, *encoded(tokenizer, [{"role": "user", "content": "hi"}])])).strip().endswith("assistant")
