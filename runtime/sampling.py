@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -107,9 +108,9 @@ class SamplingParameters:
         }
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max  # not of NaN either
+    return is_number and bool(abs(value) <= sys.float_info.max)  # not of NaN either
 
 
 def _is_count(value: object) -> bool:

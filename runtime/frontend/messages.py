@@ -149,6 +149,6 @@ def _frames_per_second(options: Mapping[str, Any], where: str) -> float | None:
 
 def check_frame_rate(rate: Any, name: str) -> float:
     """`rate` as a float; raises AntiphonError unless it is a positive, finite number of frames a second."""
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= sys.float_info.max:
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= sys.float_info.max:  # type: ignore[operator]
         raise AntiphonError(f"{name} is {rate!r}; expected a positive number of frames a second.")
     return float(rate)
