@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..graphs.config import read_config
 from ..graphs.families import stages
+from ..graphs.read_config import read_config
 from ..graphs.stage import Stage
 from ..runtime.errors import AntiphonError
 from .weights import ALIGNMENT

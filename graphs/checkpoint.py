@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import AntiphonError
-from .config import OmniConfig, read_config
+from .config import OmniConfig
+from .read_config import read_config
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

@@ -1,21 +1,15 @@
-"""The part of `config.json` that decides what an omni model computes, read once and checked.
+"""The part of a checkpoint's configuration that decides what an omni model computes.
 
-Field names are those of the published Hugging Face configuration (`Qwen3OmniMoeConfig`, transformers 5.23),
-so that a reader of the one knows the other. Every id and size comes from the file; nothing is assumed
-that changes the result.
+Field names are those of the published Hugging Face configurations (`Qwen3OmniMoeConfig`, `Qwen3_5MoeTextConfig`, transformers 5.23),
+so that a reader of the one knows the other. `graphs.read_config` fills them from the files; nothing is assumed that changes the result.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import AntiphonError
-
-FAMILIES = ("qwen3_omni_moe",)
+FAMILIES = ("qwen3_omni_moe", "qwen3_5_omni")
 _ROLES = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
 TEXT_IDS = tuple(f"{name}_token_id" for name in _ROLES)
 MEDIA_IDS = tuple(f"{name}_token_id" for name in ("audio", "image", "video", "audio_start", "vision_start"))
@@ -23,10 +17,44 @@ MEDIA_IDS = tuple(f"{name}_token_id" for name in ("audio", "image", "video", "au
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Rotary embedding: base `theta`; `mrope_section` are the (time, height, width) frequency counts, or () for plain."""
+    """Rotary embedding: base `theta`; `mrope_section` are the (time, height, width) frequency counts, or () for plain.
+
+    `partial_rotary_factor`: the share of a head's dimensions, its first ones, that turn.
+    """
 
     theta: float
     mrope_section: tuple[int, ...] = ()
+    partial_rotary_factor: float = 1.0
+
+    def dim(self, head_dim: int) -> int:
+        """Dimensions of a head of `head_dim` that turn."""
+        return int(head_dim * self.partial_rotary_factor)
+
+
+@dataclass(frozen=True)
+class LinearAttentionConfig:
+    """Gated DeltaNet layers: heads and head sizes of keys (queries alike) and values, and the kernel of their causal convolution."""
+
+    linear_num_key_heads: int
+    linear_num_value_heads: int
+    linear_key_head_dim: int
+    linear_value_head_dim: int
+    linear_conv_kernel_dim: int
+
+    @property
+    def key_size(self) -> int:
+        """Columns of all keys, and of all queries."""
+        return self.linear_num_key_heads * self.linear_key_head_dim
+
+    @property
+    def value_size(self) -> int:
+        """Columns of all values."""
+        return self.linear_num_value_heads * self.linear_value_head_dim
+
+    @property
+    def conv_size(self) -> int:
+        """Channels of the convolution: queries, keys and values."""
+        return 2 * self.key_size + self.value_size
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,17 @@ class DecoderConfig:
     mlp_only_layers: tuple[int, ...] = ()
     decoder_sparse_step: int = 1
     tie_word_embeddings: bool = False
+    layer_types: tuple[str, ...] = ()
+    """`linear_attention` or `full_attention` per layer; () means full attention everywhere."""
+    linear: LinearAttentionConfig | None = None
+    gated_attention: bool = False
+    """Full attention multiplies its result by the sigmoid of a gate that the query projection yields beside each query."""
+    zero_centred_norms: bool = False
+    """Stored norm weights are w of (1 + w); the norm inside a Gated DeltaNet layer is not."""
+
+    def is_linear(self, layer: int) -> bool:
+        """Whether layer `layer` is a Gated DeltaNet layer (else full attention)."""
+        return bool(self.layer_types) and self.layer_types[layer] == "linear_attention"
 
     def is_sparse(self, layer: int) -> bool:
         """Whether layer `layer` holds experts (else one dense feed-forward network)."""
@@ -60,7 +99,10 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """Audio encoder (AuT): log-mel chunks of `2 * n_window` frames, attention over `n_window_infer` frames."""
+    """Audio encoder (AuT): log-mel chunks of `2 * n_window` frames, attention over `n_window_infer` frames.
+
+    `convolutions` of stride 2 come first: 3 (8 mel frames a token) or 4 (16).
+    """
 
     num_mel_bins: int
     encoder_layers: int
@@ -73,6 +115,7 @@ class AudioConfig:
     n_window_infer: int
     max_source_positions: int
     activation_function: str = "gelu"
+    convolutions: int = 3
 
 
 @dataclass(frozen=True)
@@ -96,7 +139,12 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class Code2WavConfig:
-    """Vocoder: codes to waveform."""
+    """Vocoder: codes to waveform.
+
+    Two front parts exist. With `codebook_dim` 0 the codes are embedded in one table and averaged (Qwen3-Omni). Else each code is a vector of
+    `codebook_dim`; the sums of the semantic and of the acoustic ones are projected to `quantizer_dim`, added, and brought to `latent_dim` by a
+    causal convolution of `pre_conv_kernel` (SplitRVQ: Qwen3.5-Omni, Qwen3-TTS).
+    """
 
     codebook_size: int
     num_quantizers: int
@@ -112,6 +160,16 @@ class Code2WavConfig:
     upsampling_ratios: tuple[int, ...]
     decoder_dim: int
     attention_bias: bool = False
+    codebook_dim: int = 0
+    quantizer_dim: int = 0
+    latent_dim: int = 0
+    pre_conv_kernel: int = 3
+    num_semantic_quantizers: int = 1
+    head_dim: int = 0
+    """Of the transformer; 0 means hidden_size / num_attention_heads."""
+    symmetric_trim: bool = True
+    """Whether transposed convolutions drop samples on both sides (Qwen3-Omni), so that a stream runs late, or on the right only."""
+    sample_rate: int = 24000
 
     @property
     def samples_per_frame(self) -> int:
@@ -123,8 +181,42 @@ class Code2WavConfig:
 
 
 @dataclass(frozen=True)
+class CodecEncoderConfig:
+    """Waveform to codes: the encoder half of a Mimi-type codec, with the names of HF's MimiConfig; of its codebooks `num_quantizers` are kept."""
+
+    num_quantizers: int = 16
+    num_semantic_quantizers: int = 1
+    codebook_size: int = 2048
+    codebook_dim: int = 256
+    hidden_size: int = 512
+    num_filters: int = 64
+    num_residual_layers: int = 1
+    upsampling_ratios: tuple[int, ...] = (8, 6, 5, 4)
+    kernel_size: int = 7
+    last_kernel_size: int = 3
+    residual_kernel_size: int = 3
+    dilation_growth_rate: int = 2
+    compress: int = 2
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 8
+    head_dim: int = 64
+    intermediate_size: int = 2048
+    sliding_window: int = 250
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    sampling_rate: int = 24000
+
+
+@dataclass(frozen=True)
 class TalkerConfig:
-    """Talker: its decoder, the code predictor and the codec ids."""
+    """Talker: its decoder, the code predictor and the codec ids.
+
+    `speaker_id` gives each voice its codec id (Qwen3-Omni) or its row in the table of codec prompts (Qwen3.5-Omni). What has a default is
+    of Qwen3.5-Omni: `text_vocab_size` above 0 says that the Talker embeds text itself; `language_id` gives each language its codec id;
+    `speaker_prompt_id` and `style_prompt_id` are text ids in the system and in the assistant part; `text_rows` and `frame_rows` are the counts of
+    its interleave; `max_hidden_rows`: the most multimodal rows of one user turn (0: all).
+    """
 
     text: DecoderConfig
     predictor: DecoderConfig
@@ -140,11 +232,24 @@ class TalkerConfig:
     speaker_id: dict[str, int]
     position_id_per_seconds: int
     spatial_merge_size: int
+    codec_think_id: int = 0
+    text_vocab_size: int = 0
+    language_id: dict[str, int] = field(default_factory=dict)
+    speaker_prompt_id: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    style_prompt_id: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    default_speaker: str | None = None
+    text_rows: int = 4
+    frame_rows: int = 4
+    max_hidden_rows: int = 0
 
 
 @dataclass(frozen=True)
 class ThinkerConfig:
-    """Thinker: its decoder, the two encoders and the multimodal ids."""
+    """Thinker: its decoder, the two encoders and the multimodal ids.
+
+    `timestamp_format` is a Python format of `seconds` that is written before each temporal patch of a video, and every
+    `audio_timestamp_seconds` in audio (0: never); "" means no textual timestamps. `mtp_num_hidden_layers`: layers of the draft head (0 or 1).
+    """
 
     text: DecoderConfig
     audio: AudioConfig
@@ -155,6 +260,9 @@ class ThinkerConfig:
     audio_start_token_id: int
     vision_start_token_id: int
     position_id_per_seconds: int
+    timestamp_format: str = ""
+    audio_timestamp_seconds: float = 0.0
+    mtp_num_hidden_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,184 +282,5 @@ class OmniConfig:
     tts_bos_token_id: int
     tts_eos_token_id: int
     raw: dict[str, Any] = field(repr=False, compare=False)
-
-
-def read_config(checkpoint: str | Path) -> OmniConfig:
-    """Read and check `config.json` of the folder `checkpoint`.
-
-    Raises AntiphonError when the file is missing, is not JSON, names an unknown family, lacks a field or contradicts itself.
-    """
-    path = Path(checkpoint) / "config.json"
-    if not path.is_file():
-        raise AntiphonError(f"No checkpoint at {checkpoint}: expected a folder with config.json; give the folder of a Hugging Face checkpoint.")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); download the file again.") from None
-    if not isinstance(raw, dict):
-        raise AntiphonError(f"{path} holds a {type(raw).__name__} where an object was expected; download the file again.")
-    family = raw.get("model_type")
-    if family not in FAMILIES:
-        raise AntiphonError(f"{path}: unknown model family {family!r}; expected model_type to be one of {', '.join(FAMILIES)}.")
-    config = _Reader(raw, path).omni(family)
-    _check(config, path)
-    return config
-
-
-class _Reader:
-    """Turns the JSON object into dataclasses; a missing field names its full path."""
-
-    def __init__(self, raw: dict[str, Any], path: Path) -> None:
-        self.raw, self.path = raw, path
-
-    def section(self, *keys: str) -> dict[str, Any]:
-        node: Any = self.raw
-        for depth, key in enumerate(keys):
-            node = node.get(key) if isinstance(node, dict) else None
-            if not isinstance(node, dict):
-                raise AntiphonError(f"{self.path}: section {'.'.join(keys[: depth + 1])} is missing; use the complete config.json of the checkpoint.")
-        return node
-
-    def build(self, cls: type, keys: tuple[str, ...], **given: Any) -> Any:
-        """Fill dataclass `cls` from section `keys`; `given` are fields computed by the caller."""
-        section = self.section(*keys) if keys else self.raw
-        values = dict(given)
-        for entry in dataclasses.fields(cls):
-            if entry.name in values:
-                continue
-            value = section.get(entry.name)
-            if value is None:
-                if entry.default is dataclasses.MISSING:
-                    raise AntiphonError(f"{self.path}: field {'.'.join((*keys, entry.name))} is missing; use the complete config.json of the checkpoint.")
-                continue
-            values[entry.name] = tuple(value) if isinstance(value, list) else value
-        for entry in dataclasses.fields(cls):
-            if entry.name in values:
-                expected = _violated(entry, values[entry.name])
-                if expected:
-                    name, found = ".".join((*keys, entry.name)), _short(values[entry.name])
-                    raise AntiphonError(f"{self.path}: field {name} is {found}, expected {expected}; correct the file.")
-        return cls(**values)
-
-    def rope(self, keys: tuple[str, ...]) -> RopeConfig:
-        section = self.section(*keys)
-        parameters = section.get("rope_parameters") or section.get("rope_scaling") or {}
-        if not isinstance(parameters, dict):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_scaling is {_short(parameters)}, expected an object; correct the file.")
-        kind = parameters.get("rope_type", parameters.get("type", "default"))
-        if kind not in ("default", "mrope"):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)} asks for rope_type {kind!r}; only default rotary embeddings are supported.")
-        theta = parameters.get("rope_theta", section.get("rope_theta"))
-        if theta is None:
-            raise AntiphonError(f"{self.path}: field {'.'.join(keys)}.rope_theta is missing; use the complete config.json of the checkpoint.")
-        sections = parameters.get("mrope_section") or []
-        if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_theta is {_short(theta)}, expected a number above 0; correct the file.")
-        if not isinstance(sections, list) or not all(_is_count(count) for count in sections):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.mrope_section is {_short(sections)}, expected a list of counts; correct the file.")
-        return RopeConfig(float(theta), tuple(sections))
-
-    def vision(self, keys: tuple[str, ...]) -> VisionConfig:
-        section = self.section(*keys)
-        # Published files leave the base out; files written by transformers 5.23 state it.
-        parameters = section.get("rope_parameters")
-        stated = {**section, **(parameters if isinstance(parameters, dict) else {})}.get("rope_theta")
-        vision: VisionConfig = self.build(VisionConfig, keys, **({} if stated is None else {"rope_theta": stated}))
-        return vision
-
-    def decoder(self, keys: tuple[str, ...]) -> DecoderConfig:
-        section = self.section(*keys)
-        heads, hidden = section.get("num_attention_heads"), section.get("hidden_size")
-        if not isinstance(heads, int) or not isinstance(hidden, int) or heads <= 0:
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)} needs hidden_size and num_attention_heads as positive integers; correct the file.")
-        tied = bool(section.get("tie_word_embeddings", False)) or bool(self.section(*keys[:-1]).get("tie_word_embeddings", False))
-        return self.build(
-            DecoderConfig, keys, head_dim=section.get("head_dim") or hidden // heads, rope=self.rope(keys),
-            intermediate_size=section.get("intermediate_size") or 0, tie_word_embeddings=tied,
-        )  # fmt: skip
-
-    def omni(self, family: str) -> OmniConfig:
-        thinker = self.build(
-            ThinkerConfig, ("thinker_config",), text=self.decoder(("thinker_config", "text_config")),
-            audio=self.build(AudioConfig, ("thinker_config", "audio_config")),
-            vision=self.vision(("thinker_config", "vision_config")),
-        )  # fmt: skip
-        talker = code2wav = None
-        if self.raw.get("enable_audio_output", True):
-            predictor = self.decoder(("talker_config", "code_predictor_config"))
-            # The reference gives every Talker layer experts, whatever mlp_only_layers and decoder_sparse_step say.
-            text = dataclasses.replace(self.decoder(("talker_config", "text_config")), mlp_only_layers=(), decoder_sparse_step=1)
-            voices = self.section("talker_config").get("speaker_id") or {}
-            if not isinstance(voices, dict) or not all(_is_count(row) for row in voices.values()):
-                raise AntiphonError(f"{self.path}: talker_config.speaker_id is {_short(voices)}, expected voices with their codec ids; correct the file.")
-            speaker_id = {name.lower(): row for name, row in voices.items()}
-            talker = self.build(TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id)
-            code2wav = self.build(Code2WavConfig, ("code2wav_config",), rope=self.rope(("code2wav_config",)))
-        return self.build(OmniConfig, (), family=family, thinker=thinker, talker=talker, code2wav=code2wav, raw=self.raw)
-
-
-def _violated(entry: dataclasses.Field[Any], value: Any) -> str:
-    """What the value of a plain field should be instead; empty where it is right. Sizes are positive; ids and optional counts may be 0."""
-    if entry.type == "int":
-        lowest = 0 if "_id" in entry.name or entry.default == 0 or entry.name in ("accept_hidden_layer", "intermediate_size") else 1
-        return "" if _is_count(value) and value >= lowest else f"an integer of at least {lowest}"
-    if entry.type == "tuple[int, ...]":
-        return "" if isinstance(value, tuple) and all(_is_count(item) for item in value) else "a list of integers of at least 0"
-    if entry.type == "float":
-        return "" if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else "a number above 0"
-    kinds = {"bool": bool, "str": str}
-    return "" if isinstance(value, kinds.get(str(entry.type), object)) else f"a value of type {entry.type}"
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _check(config: OmniConfig, path: Path) -> None:
-    """Hold the sections against each other; each contradiction is one sentence."""
-
-    def expect(name: str, found: object, expected: object) -> None:
-        if found != expected:
-            raise AntiphonError(f"{path} is at odds with itself: {name} is {found}, expected {expected}; correct the file.")
-
-    thinker = config.thinker
-    expect("thinker_config.audio_config.output_dim", thinker.audio.output_dim, thinker.text.hidden_size)
-    expect("thinker_config.vision_config.out_hidden_size", thinker.vision.out_hidden_size, thinker.text.hidden_size)
-    for layer in thinker.vision.deepstack_visual_indexes:
-        expect(f"whether deepstack layer {layer} is one of the {thinker.vision.depth} of the vision encoder", layer < thinker.vision.depth, True)
-    _check_decoder(thinker.text, "thinker_config.text_config", expect)
-    for section, names in ((config, TEXT_IDS), (thinker, MEDIA_IDS)):
-        for name in names:
-            value = getattr(section, name)
-            expect(f"whether {name} ({value}) lies inside the vocabulary of {thinker.text.vocab_size}", value < thinker.text.vocab_size, True)
-    if config.talker is None or config.code2wav is None:
-        return
-    talker, predictor = config.talker, config.talker.predictor
-    _check_decoder(talker.text, "talker_config.text_config", expect)
-    _check_decoder(predictor, "talker_config.code_predictor_config", expect)
-    expect("talker_config.thinker_hidden_size", talker.thinker_hidden_size, thinker.text.hidden_size)
-    expect("code_predictor_config.hidden_size", predictor.hidden_size, talker.text.hidden_size)
-    expect("code2wav_config.num_quantizers", config.code2wav.num_quantizers, talker.num_code_groups)
-    expect("code2wav_config.codebook_size", config.code2wav.codebook_size, predictor.vocab_size)
-    expect("whether accept_hidden_layer lies in 0 .. num_hidden_layers", 0 <= talker.accept_hidden_layer <= thinker.text.num_hidden_layers, True)
-    for name in ("eos_token_id", "nothink_id", "think_bos_id", "think_eos_id", "pad_id", "bos_id"):
-        value = getattr(talker, f"codec_{name}")
-        expect(f"whether codec_{name} ({value}) lies inside the Talker vocabulary of {talker.text.vocab_size}", 0 <= value < talker.text.vocab_size, True)
-    if not talker.speaker_id:
-        raise AntiphonError(f"{path}: talker_config.speaker_id is missing or empty; the Talker needs at least one voice.")
-    for name, row in talker.speaker_id.items():
-        expect(f"whether the id {row} of speaker {name} lies inside the Talker vocabulary", 0 <= row < talker.text.vocab_size, True)
-
-
-def _check_decoder(text: DecoderConfig, name: str, expect: Any) -> None:
-    expect(f"{name}.num_attention_heads modulo num_key_value_heads", text.num_attention_heads % text.num_key_value_heads, 0)
-    if text.rope.mrope_section:
-        expect(f"the sum of {name}.mrope_section", sum(text.rope.mrope_section), text.head_dim // 2)
-    if text.num_experts:
-        expect(f"whether {name}.num_experts_per_tok lies in 1 .. num_experts", 1 <= text.num_experts_per_tok <= text.num_experts, True)
-        expect(f"whether {name}.moe_intermediate_size is positive", text.moe_intermediate_size > 0, True)
+    codec_encoder: CodecEncoderConfig | None = None
+    """Present where the checkpoint can take a voice from a recording."""

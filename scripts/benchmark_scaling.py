@@ -49,8 +49,8 @@ def main() -> None:
 
 def _bundle(folder: Path, size: str, factor: int) -> Path:
     from ..export.build import build
-    from ..graphs.config import read_config
     from ..graphs.new_checkpoint import new_checkpoint
+    from ..graphs.read_config import read_config
 
     checkpoint, bundle = folder / f"checkpoint-{factor}", folder / f"bundle-{factor}"
     if not checkpoint.exists():

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import AntiphonError
-from ..config import FAMILIES, OmniConfig, read_config
+from ..config import FAMILIES, OmniConfig
+from ..read_config import read_config
 from . import frontend, tokenizer, writer
 from .sizes import configuration
 from .tensors import all_tensors

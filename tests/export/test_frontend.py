@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from antiphon.export.frontend import write_frontend
-from antiphon.graphs.config import OmniConfig, read_config
+from antiphon.graphs.config import OmniConfig
+from antiphon.graphs.read_config import read_config
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.prompt import FrontEnd
 

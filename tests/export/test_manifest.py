@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from antiphon.export.frontend import write_frontend  # noqa: E402
 from antiphon.export.manifest import compose_manifest, sampling_defaults  # noqa: E402
-from antiphon.graphs.config import read_config  # noqa: E402
+from antiphon.graphs.read_config import read_config  # noqa: E402
 from antiphon.runtime.bundle import FileHash, Manifest, read_manifest, write_manifest  # noqa: E402
 from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
 from antiphon.runtime.version import VERSION  # noqa: E402

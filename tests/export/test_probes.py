@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from antiphon.export.probes import probes  # noqa: E402
-from antiphon.graphs.config import read_config  # noqa: E402
 from antiphon.graphs.families import stages  # noqa: E402
+from antiphon.graphs.read_config import read_config  # noqa: E402
 from antiphon.graphs.stage import Stage  # noqa: E402
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from antiphon.graphs.config import OmniConfig, read_config
+from antiphon.graphs.config import OmniConfig
 from antiphon.graphs.new_checkpoint.sizes import configuration
 from antiphon.graphs.new_checkpoint.tokenizer import token_ids, train
+from antiphon.graphs.read_config import read_config
 from antiphon.runtime.errors import AntiphonError
 
 Write = Callable[..., Path]

@@ -13,11 +13,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from antiphon.graphs.checkpoint import Checkpoint
-from antiphon.graphs.config import read_config
 from antiphon.graphs.new_checkpoint import new_checkpoint
 from antiphon.graphs.new_checkpoint.sizes import configuration
 from antiphon.graphs.new_checkpoint.tensors import all_tensors
 from antiphon.graphs.new_checkpoint.tokenizer import NAMED_TOKENS, ROLES, SPECIAL_TOKENS, token_ids, train
+from antiphon.graphs.read_config import read_config
 from antiphon.runtime.errors import AntiphonError
 
 TEXTS = (

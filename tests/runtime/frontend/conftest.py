@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.export.frontend import write_frontend
-from antiphon.graphs.config import read_config
+from antiphon.graphs.read_config import read_config
 from antiphon.runtime.frontend.prompt import FrontEnd
 
 

@@ -1,0 +1,172 @@
+"""The configuration of Qwen3.5-Omni: hybrid decoders, a Talker with its own text, and a codec that may lie in a folder of its own.
+
+No class of transformers reads this family (5.23). Section and field names are those that NVIDIA's TensorRT-Edge-LLM 0.11 reads for
+`qwen3_omni_next` checkpoints; fields of the decoders are those of HF `Qwen3_5MoeTextConfig`, of the codec encoder those of `MimiConfig`. Four
+names are Antiphon's own, for what is unpublished: `thinker_config.timestamp_format`, `thinker_config.audio_timestamp_seconds`,
+`codec_encoder_config` and the sections' place of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.errors import AntiphonError
+from ..config import (
+    AudioConfig,
+    Code2WavConfig,
+    CodecEncoderConfig,
+    DecoderConfig,
+    LinearAttentionConfig,
+    OmniConfig,
+    RopeConfig,
+    TalkerConfig,
+    ThinkerConfig,
+)
+from .codec_folder import find_codec_folder, read_code2wav_config
+
+if TYPE_CHECKING:
+    from ..read_config import ConfigReader
+
+FULL_ATTENTION_INTERVAL = 4
+PARTIAL_ROTARY = 0.25
+MROPE_SECTION = (11, 11, 10)
+"""Defaults of HF Qwen3_5MoeTextConfig; the section fits 64 rotary dimensions."""
+TIMESTAMP_FORMAT = "<{seconds:.1f} seconds>"
+"""Of HF Qwen3VLProcessor, which serves Qwen3.5; Qwen3.5-Omni's own is unpublished."""
+HIDDEN_ROWS = 16
+"""Default of `max_thinker_to_talker_mm_tokens` (TensorRT-Edge-LLM)."""
+THINKER, TALKER = ("thinker_config",), ("talker_config",)
+FROM_EITHER = ("tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id")
+"""Ids that some checkpoints state in talker_config."""
+
+
+def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
+    """The configuration of the checkpoint of `reader`. Raises AntiphonError that names the file and the field."""
+    thinker = reader.section(*THINKER)
+    stamps = {name: thinker[name] for name in ("timestamp_format", "audio_timestamp_seconds") if thinker.get(name) is not None}
+    _check_timestamps(reader, stamps)
+    config: dict[str, Any] = {
+        "thinker": reader.build(
+            ThinkerConfig, THINKER, text=_decoder(reader, (*THINKER, "text_config")),
+            audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=4), vision=reader.vision((*THINKER, "vision_config")),
+            timestamp_format=stamps.get("timestamp_format", TIMESTAMP_FORMAT),
+            audio_timestamp_seconds=float(stamps.get("audio_timestamp_seconds", 0.0)),
+            position_id_per_seconds=thinker.get("position_id_per_seconds", 13),
+            mtp_num_hidden_layers=_draft_layers(reader, thinker),
+        ),
+        "talker": None, "code2wav": None,
+    }  # fmt: skip
+    if reader.raw.get("enable_audio_output", True):
+        config |= {"talker": _talker(reader), "code2wav": _code2wav(reader)}
+    if isinstance(reader.raw.get("codec_encoder_config"), dict):
+        config["codec_encoder"] = reader.build(CodecEncoderConfig, ("codec_encoder_config",))
+    talker = reader.raw.get("talker_config") or {}
+    config |= {name: talker[name] for name in FROM_EITHER if reader.raw.get(name) is None and name in talker}
+    omni: OmniConfig = reader.build(OmniConfig, (), family="qwen3_5_omni", raw=reader.raw, **config)
+    return omni
+
+
+def _decoder(reader: ConfigReader, keys: tuple[str, ...]) -> DecoderConfig:
+    """A decoder of gated full attention and, where `layer_types` or the interval says so, Gated DeltaNet layers."""
+    section = reader.section(*keys)
+    plain = reader.decoder(keys)
+    layers = plain.num_hidden_layers
+    interval = section.get("full_attention_interval") or FULL_ATTENTION_INTERVAL
+    types = section.get("layer_types") or ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)]
+    if len(types) != layers or not set(types) <= {"full_attention", "linear_attention"}:
+        raise AntiphonError(
+            f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, expected {layers} times linear_attention or full_attention; correct the file."
+        )
+    linear = reader.build(LinearAttentionConfig, keys) if "linear_attention" in types else None
+    rope = _rope(section, plain)
+    return dataclasses.replace(
+        plain, rope=rope, layer_types=tuple(types), linear=linear, gated_attention=bool(section.get("attn_output_gate", True)), zero_centred_norms=True,
+        mlp_only_layers=tuple(section.get("mlp_only_layers") or ()),
+    )  # fmt: skip
+
+
+def _rope(section: dict[str, Any], plain: DecoderConfig) -> RopeConfig:
+    parameters = section.get("rope_parameters") or section.get("rope_scaling") or {}
+    partial = parameters.get("partial_rotary_factor", section.get("partial_rotary_factor", PARTIAL_ROTARY))
+    rope = dataclasses.replace(plain.rope, partial_rotary_factor=float(partial))
+    fits = rope.dim(plain.head_dim) == 2 * sum(MROPE_SECTION)
+    return dataclasses.replace(rope, mrope_section=MROPE_SECTION) if not rope.mrope_section and fits else rope
+
+
+def _talker(reader: ConfigReader) -> TalkerConfig:
+    section = reader.section(*TALKER)
+    text = _decoder(reader, (*TALKER, "text_config"))
+    predictor_keys = (*TALKER, "code_predictor_config")
+    predictor = dataclasses.replace(
+        _decoder(reader, predictor_keys), layer_types=(), linear=None, num_experts=0, tie_word_embeddings=False
+    )  # dense full attention, whatever the defaults of the text decoders say
+    root = reader.raw
+    thinker_text = reader.section(*THINKER, "text_config")
+
+    def found(name: str, default: Any) -> Any:
+        value = section.get(name, root.get(name))
+        return default if value is None else value
+
+    speakers = {name.lower(): row for name, row in _mapping(reader, "speaker_id", found("speaker_id", section.get("spk_id"))).items()}
+    default = {row: name for name, row in speakers.items()}.get(found("default_speaker_id", None))
+    talker: TalkerConfig = reader.build(
+        TalkerConfig, TALKER, text=text, predictor=predictor, speaker_id=speakers, default_speaker=default,
+        num_code_groups=found("num_code_groups", 16), thinker_hidden_size=found("thinker_hidden_size", thinker_text.get("hidden_size")),
+        position_id_per_seconds=found("position_id_per_seconds", 13), spatial_merge_size=found("spatial_merge_size", 2),
+        text_vocab_size=found("text_vocab_size", thinker_text.get("vocab_size")),
+        language_id={name.lower(): row for name, row in _mapping(reader, "talker_language_id", found("talker_language_id", {})).items()},
+        speaker_prompt_id=_prompts(reader, "speaker_system_prompt_id", found("speaker_system_prompt_id", {})),
+        style_prompt_id=_prompts(reader, "talker_assistant_prompt_id_mapping", found("talker_assistant_prompt_id_mapping", {})),
+        text_rows=found("talker_text_in_chunk_n", 4), frame_rows=found("talker_codec_output_chunk_m", 4),
+        max_hidden_rows=int(found("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS)),
+    )  # fmt: skip
+    return talker
+
+
+def _code2wav(reader: ConfigReader) -> Code2WavConfig:
+    """From the codec's own folder where there is one, else from config.json."""
+    folder = find_codec_folder(reader.path.parent)
+    if folder is not None:
+        return read_code2wav_config(folder)
+    rope = reader.rope(("code2wav_config",))
+    config: Code2WavConfig = reader.build(Code2WavConfig, ("code2wav_config",), rope=rope, symmetric_trim=False)
+    return config
+
+
+def _draft_layers(reader: ConfigReader, thinker: dict[str, Any]) -> int:
+    for section in (thinker, thinker.get("text_config") or {}, reader.raw):
+        for name in ("mtp_num_hidden_layers", "num_nextn_predict_layers"):
+            if section.get(name) is not None:
+                layers = section[name]
+                if layers not in (0, 1):
+                    raise AntiphonError(f"{reader.path}: {name} is {layers!r}, expected 0 or 1: a draft head of one layer is supported; correct the file.")
+                return int(layers)
+    return 0
+
+
+def _mapping(reader: ConfigReader, name: str, value: Any) -> dict[str, int]:
+    value = value or {}
+    if not isinstance(value, dict) or any(isinstance(row, bool) or not isinstance(row, int) or row < 0 for row in value.values()):
+        raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with their ids; correct the file.")
+    return value
+
+
+def _prompts(reader: ConfigReader, name: str, value: Any) -> dict[str, tuple[int, ...]]:
+    """Names with lists of text ids; some files write the ids as strings."""
+    try:
+        return {key.lower(): tuple(int(item) for item in items) for key, items in (value or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with lists of text ids; correct the file.") from None
+
+
+def _check_timestamps(reader: ConfigReader, stamps: dict[str, Any]) -> None:
+    pattern, interval = stamps.get("timestamp_format", ""), stamps.get("audio_timestamp_seconds", 0)
+    try:
+        pattern.format(seconds=1.5)
+    except (AttributeError, ValueError, KeyError, IndexError):
+        raise AntiphonError(
+            f"{reader.path}: thinker_config.timestamp_format is {pattern!r}, expected a format of seconds such as {TIMESTAMP_FORMAT!r}; correct the file."
+        ) from None
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or interval < 0:
+        raise AntiphonError(f"{reader.path}: thinker_config.audio_timestamp_seconds is {interval!r}, expected seconds of at least 0; correct the file.")
