@@ -31,6 +31,7 @@ from .lower_onnxruntime import lower_onnxruntime
 from .manifest import compose_manifest
 from .onnx_export import export_portable
 from .plan import ITEM_BYTES
+from .voices import write_voices
 from .weights import write_weights
 
 TARGETS, ENGINES, PRECISIONS = ("cpu",), ("onnxruntime",), tuple(ITEM_BYTES)
@@ -112,6 +113,8 @@ class _Build:
         timings: dict[str, Any] = {}
         self._report("frontend", "writing")
         write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
+        if self.config.talker is not None and self.config.talker.text_vocab_size:
+            write_voices(self.checkpoint, self.config.talker, self.folder / "frontend")
         for stage in made:
             started, before = time.monotonic(), self.done
             home = self.folder / "stages" / stage.name
@@ -180,9 +183,10 @@ def _configuration(config: OmniConfig, stage: str) -> object:
     """The part of the configuration a stage's graph depends on; ids and voices live in the manifest alone."""
     thinker, talker = config.thinker, config.talker
     parts: dict[str, object] = {
-        "audio_encoder": thinker.audio, "vision_encoder": thinker.vision, "code2wav": config.code2wav,
-        "thinker": (thinker.text, thinker.vision.deepstack_visual_indexes, talker.accept_hidden_layer if talker else None),
-        "talker": (thinker.text, talker.text if talker else None), "predictor": talker.predictor if talker else None,
+        "audio_encoder": thinker.audio, "vision_encoder": thinker.vision, "code2wav": config.code2wav, "codec_encoder": config.codec_encoder,
+        "thinker": (thinker.text, thinker.vision.deepstack_visual_indexes, talker.accept_hidden_layer if talker else None), "mtp": thinker.text,
+        "talker": (thinker.text, talker.text, talker.predictor, talker.num_code_groups) if talker else None,
+        "predictor": (talker.text.hidden_size, talker.predictor) if talker else None,
     }  # fmt: skip
     return parts[stage]
 

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..graphs.config import OmniConfig
-from ..runtime.bundle import FileHash, Manifest, StageEntry
+from ..runtime.bundle import FileHash, Manifest, Manners, StageEntry
 from ..runtime.errors import AntiphonError
 from ..runtime.sampling import SamplingParameters
 from ..runtime.version import VERSION
@@ -22,17 +22,26 @@ def compose_manifest(
     """The manifest; `frontend` is the written front-end folder, which knows the ids that only the tokenizer tells."""
     constants = json.loads((frontend / "frontend.json").read_text(encoding="utf-8"))
     voices = dict(config.talker.speaker_id) if config.talker else {}
+    interleaved = config.talker is not None and config.talker.text_vocab_size > 0
     return Manifest(
-        config.family, VERSION, target, engine, precision, stages, _ids(config, frontend), _limits(config),
-        sampling_defaults(constants["generation"]), voices, _default_voice(voices), tool_versions, build, hashes,
+        config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config),
+        sampling_defaults(constants["generation"], PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
+        interleave=_interleave(config), manners=_manners(config) if interleaved else Manners(),
     )  # fmt: skip
 
 
-def sampling_defaults(generation: dict[str, Any]) -> dict[str, SamplingParameters]:
-    """Defaults of the three sampling stages; `generation` is generation_config.json.
+PREDICTORS = {
+    "qwen3_omni_moe": SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # fixed in HF's prepare_inputs_for_generation
+    "qwen3_5_omni": SamplingParameters(temperature=0.9, top_k=50, top_p=1.0),  # TensorRT-Edge-LLM 0.11
+}
+FRAMES_PER_TEXT = 1.0
+"""R of the adaptive interleave where no calibration told better: the bound that the shipped chunks of 4 and 4 keep."""
 
-    Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker. The predictor's are
-    fixed in HF's prepare_inputs_for_generation: temperature 1, top-k 50, top-p 0.8.
+
+def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters) -> dict[str, SamplingParameters]:
+    """Defaults of the three sampling stages; `generation` is generation_config.json, `predictor` what the family fixes.
+
+    Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker.
     """
 
     def value(name: str, default: float) -> float:
@@ -48,7 +57,23 @@ def sampling_defaults(generation: dict[str, Any]) -> dict[str, SamplingParameter
         temperature=value("talker_temperature", 0.9), top_k=int(value("talker_top_k", 50)), top_p=value("talker_top_p", 1.0),
         repetition_penalty=value("talker_repetition_penalty", 1.05),
     )  # fmt: skip
-    return {"thinker": thinker, "talker": talker, "predictor": SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)}
+    return {"thinker": thinker, "talker": talker, "predictor": predictor}
+
+
+def _interleave(config: OmniConfig) -> str:
+    talker = config.talker
+    return f"chunked:{talker.text_rows},{talker.frame_rows}" if talker is not None and talker.text_vocab_size else "dual_track"
+
+
+def _manners(config: OmniConfig) -> Manners:
+    assert config.talker is not None
+    prompts = ({name: list(ids) for name, ids in table.items()} for table in (config.talker.style_prompt_id, config.talker.speaker_prompt_id))
+    return Manners(dict(config.talker.language_id), *prompts)
+
+
+def _thinking(ids: dict[str, int]) -> dict[str, int | list[int]]:
+    """The marks around text that is not spoken, where the tokenizer has them."""
+    return {name: ids[name] for name in ("think_open", "think_close") if name in ids}
 
 
 def _ids(config: OmniConfig, frontend: Path) -> dict[str, int | list[int]]:
@@ -62,6 +87,8 @@ def _ids(config: OmniConfig, frontend: Path) -> dict[str, int | list[int]]:
         for name in ("eos", "nothink", "think_bos", "think_eos", "pad", "bos"):
             suffix = "token_id" if name == "eos" else "id"
             ids[f"codec_{name}"] = getattr(config.talker, f"codec_{name}_{suffix}")
+        if config.talker.text_vocab_size:
+            ids["codec_think"] = config.talker.codec_think_id
     return ids
 
 
@@ -77,9 +104,12 @@ def _limits(config: OmniConfig) -> dict[str, int | float]:
     limits: dict[str, int | float] = {"thinker_context": config.thinker.text.max_position_embeddings}
     if config.talker is not None and config.code2wav is not None:
         limits |= {"talker_context": config.talker.text.max_position_embeddings, "codebook_size": config.code2wav.codebook_size}
+        if config.talker.text_vocab_size:
+            limits |= {"hidden_rows": config.talker.max_hidden_rows, "frames_per_text": FRAMES_PER_TEXT}
     return limits
 
 
-def _default_voice(voices: dict[str, int]) -> str | None:
-    """HF's default speaker is Ethan; without him the first voice of the configuration speaks."""
-    return None if not voices else "ethan" if "ethan" in voices else next(iter(voices))
+def _default_voice(config: OmniConfig, voices: dict[str, int]) -> str | None:
+    """The configuration's; HF's default speaker is Ethan; without him the first voice of the configuration speaks."""
+    stated = config.talker.default_speaker if config.talker else None
+    return stated if stated in voices else None if not voices else "ethan" if "ethan" in voices else next(iter(voices))

@@ -55,7 +55,7 @@ class StageEntry:
     """One stage as it was built."""
 
     name: str
-    """thinker, talker, predictor, code2wav, audio_encoder, vision_encoder."""
+    """thinker, mtp, talker, predictor, code2wav, codec_encoder, audio_encoder, vision_encoder."""
     engine: str
     """Engine kind: onnxruntime ..."""
     file: str
@@ -83,6 +83,18 @@ class FileHash:
 
 
 @dataclass(frozen=True)
+class Manners:
+    """How a Talker of Qwen3.5-Omni can be told to speak; all empty for other families."""
+
+    languages: dict[str, int] = field(default_factory=dict)
+    """Language name to codec id."""
+    styles: dict[str, list[int]] = field(default_factory=dict)
+    """Style name to the text ids that the assistant part begins with."""
+    voice_prompts: dict[str, list[int]] = field(default_factory=dict)
+    """Voice name to the text ids that go before its frames in the system part."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `manifest.json` holds."""
 
@@ -96,11 +108,12 @@ class Manifest:
     ids: dict[str, int | list[int]]
     """Special ids: see antiphon.runtime.thinker and antiphon.runtime.talker for the keys used."""
     constants: dict[str, int | float]
-    """thinker_context and talker_context (rows), codebook_size."""
+    """thinker_context and talker_context (rows), codebook_size; for Qwen3.5-Omni hidden_rows (see tapped_rows) and frames_per_text, the ratio R of
+    the interleave `adaptive`: a lower bound of frames per text token."""
     sampling: dict[str, SamplingParameters]
     """Defaults of thinker, talker and predictor."""
     voices: dict[str, int] = field(default_factory=dict)
-    """Voice name to codec id; empty in a bundle without speech."""
+    """Voice name to codec id, or to its row in frontend/voices.npy where the bundle has that file; empty in a bundle without speech."""
     default_voice: str | None = None
     tool_versions: dict[str, str] = field(default_factory=dict)
     build: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +121,9 @@ class Manifest:
     hashes: dict[str, FileHash] = field(default_factory=dict)
     """Every file but the manifest, by its path relative to the bundle with forward slashes."""
     schema_version: int = SCHEMA_VERSION
+    interleave: str = "dual_track"
+    """How text and speech take turns unless a reply asks for another way; see aria.parse_policy."""
+    manners: Manners = field(default_factory=Manners)
 
     @property
     def speaks(self) -> bool:

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import AntiphonError
-from .options import ReplyOptions, choose, read_options
-from .pipeline import Plan, ReplyStream, Speech
+from .interleaved_prompt import Manner, interleaved_prompt
+from .options import Choices, ReplyOptions, choose, read_options
+from .pipeline import Plan, ReplyStream, Speech, SpeechRecord
 from .talker import Talker
-from .talker_prompt import ASSISTANT_ROWS, TalkerPrompt, talker_prompt, user_rows
+from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
+from .talker_rows import DualTrackRows, InterleavedRows, TalkerPrompt, TalkerRows
+from .tapped_rows import tapped_rows
 from .vocoder import Vocoder
+from .voices import Voice
 
 if TYPE_CHECKING:
     from .omni import Omni
@@ -27,8 +31,8 @@ class Conversation:
     as its text was made.
     """
 
-    def __init__(self, omni: Omni, system: str | None = None, voice: str | None = None) -> None:
-        self._omni, self._voice = omni, voice
+    def __init__(self, omni: Omni, system: str | None = None, voice: Any = None, style: str | None = None) -> None:
+        self._omni, self._voice, self._style = omni, voice, style
         self._opening: list[Any] = [] if system is None else [{"role": "system", "content": system}]
         self._context = omni.thinker.new_context()
         self._lock = threading.Lock()
@@ -36,6 +40,7 @@ class Conversation:
         self._begun = False  # a first prompt was queued
         self._answered = True  # nothing was appended since the last answer
         self._turn_is_open = False  # the last answer's turn has no end in the context yet
+        self._record: SpeechRecord | None = None  # of the last answer
 
     def append(
         self,
@@ -102,14 +107,16 @@ class Conversation:
     def start(self, options: ReplyOptions, began: float, with_generation_prompt: bool) -> ReplyStream:
         """Start the workers; `with_generation_prompt`: the queued prompt already opens the answer."""
         omni, context = self._omni, self._context
-        choices = choose(options, omni.manifest, self._voice)
+        choices = choose(options, omni.manifest, self._voice, self._style)
         opening = [] if with_generation_prompt else [omni.manifest.id(name) for name in ("im_start", "assistant", "newline")]
         omni.thinker.check_room(context, context.waiting_tokens + len(opening))
-        speech = None if choices.voice is None else self._speech(choices)
+        voice = omni.voice(choices.voice) if choices.speaks or choices.voice is not None else None
+        speech = self._speech(choices, voice) if choices.speaks and voice is not None else None
         omni.admit()
         if opening:
             context.queue_text(opening)
         self._turn_is_open, self._answered = True, True
+        self._record = speech.record if speech else None
         try:
             stream = ReplyStream(Plan(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, self._end))
         except BaseException:
@@ -118,28 +125,87 @@ class Conversation:
         omni.register(stream)
         return stream
 
-    def _speech(self, choices: Any) -> Speech:
-        omni, context, manifest = self._omni, self._context, self._omni.manifest
-        history = np.concatenate([np.asarray(context.token_ids, np.int64), *(segment.token_ids for segment in context.waiting)])
-        rows, limit = len(user_rows(history, manifest.ids)) + ASSISTANT_ROWS, int(manifest.constants["talker_context"])
-        if rows >= limit:
-            raise AntiphonError(f"The user's turns need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only.")
-        hidden_size = int({spec.name: spec.shape for spec in omni.engines["talker"].entry.inputs}["hidden"][1])
+    def truncate(self, heard_samples: int) -> str:
+        """Cut the last answer to what was heard: its first `heard_samples` samples. Returns the text that stays in the history.
 
-        def make_prompt(first_token: int) -> TalkerPrompt:
-            prompt_ids = list(context.token_ids)[: context.answer_row]
-            return talker_prompt(prompt_ids, context.hidden_rows, hidden_size, context.media, manifest.ids, choices.voice, first_token, omni.front_end)
+        Call it after the reply was closed and before the next turn is appended; then that turn continues a conversation in which no more
+        was said. How much text a sample stands for follows from the schedule's cursor, spread over the frames where the answer was
+        complete. Raises AntiphonError when there is no spoken answer to cut, or `heard_samples` is no count.
+        """
+        self._enter()
+        try:
+            if isinstance(heard_samples, bool) or not isinstance(heard_samples, int | np.integer) or heard_samples < 0:
+                raise AntiphonError(f"heard_samples is {heard_samples!r}, expected the number of samples that were heard, at least 0.")
+            context = self._context
+            if self._record is None or context.answer_start is None or context.waiting:
+                raise AntiphonError("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
+            samples = int(self._omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
+            kept = self._record.heard_tokens(-(-int(heard_samples) // samples), self._omni.frames_per_token)
+            heard: str = self._omni.front_end.decode(context.answer_ids[:kept])
+            context.cut_answer(kept)
+            self._record = None
+            return heard
+        finally:
+            self._leave()
 
+    def _speech(self, choices: Choices, voice: Voice) -> Speech:
+        omni, manifest = self._omni, self._omni.manifest
+        rows = self._interleaved(choices, voice) if voice.codec_id is None else self._dual_track(choices, voice)
         return Speech(
-            make_talker=lambda prompt, priority: Talker(
-                omni.engines, manifest, omni.turns, prompt, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
+            make_talker=lambda priority: Talker(
+                omni.engines, manifest, omni.turns, rows, choices.policy, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
             ),
-            make_prompt=make_prompt,
             make_vocoder=lambda priority: Vocoder(omni.engines["code2wav"], omni.turns, priority),
             end_id=manifest.id("tts_eos"),
             schedule=choices.schedule,
             max_frames=choices.max_frames,
+            policy=choices.policy,
+            frames_per_token=omni.frames_per_token,
         )
+
+    def _history(self) -> np.ndarray:
+        """int64 [tokens]: everything fed and waiting."""
+        context = self._context
+        return np.concatenate([np.asarray(context.token_ids, np.int64), *(segment.token_ids for segment in context.waiting)])
+
+    def _check_talker_room(self, rows: int) -> None:
+        limit = int(self._omni.manifest.constants["talker_context"])
+        if rows >= limit:
+            raise AntiphonError(f"The user's turns need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only.")
+
+    def _dual_track(self, choices: Choices, voice: Voice) -> TalkerRows:
+        omni, context, manifest = self._omni, self._context, self._omni.manifest
+        self._check_talker_room(len(user_rows(self._history(), manifest.ids)) + ASSISTANT_ROWS)
+        if choices.style is not None:
+            raise AntiphonError(f"The bundle's Talker takes no style (found {choices.style!r}); leave it out.")
+        codec_id, sizes = voice.codec_id, omni.input_sizes("talker")
+        assert codec_id is not None
+
+        def make_prompt(first_token: int) -> TalkerPrompt:
+            prompt_ids = list(context.token_ids)[: context.answer_row]
+            return talker_prompt(
+                prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end, sizes["frame_rows"]
+            )
+
+        return DualTrackRows(make_prompt, manifest.id("tts_pad"))
+
+    def _interleaved(self, choices: Choices, voice: Voice) -> TalkerRows:
+        omni, context, manifest = self._omni, self._context, self._omni.manifest
+        style = choices.style
+        if voice.codes is None:
+            raise AntiphonError(f"The voice {voice.name!r} has no frames; take a voice of this bundle or a recording.")
+        named = manifest.manners.styles.get(style.lower()) if style is not None else None
+        in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
+        manner = Manner(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
+        limit, hidden_size = int(manifest.constants["hidden_rows"]), omni.input_sizes("talker")["hidden"]
+        history = self._history()
+        self._check_talker_room(len(tapped_rows(history, manifest.ids, limit)) + len(voice.codes) + len(in_words) + 32)
+
+        def make_prompt() -> TalkerPrompt:
+            prompt_ids = context.token_ids[: context.answer_row]
+            return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, manner)
+
+        return InterleavedRows(make_prompt)
 
     def _enter(self) -> None:
         self._omni.check_open()

@@ -20,10 +20,11 @@ from .engine import Engine, OnnxEngine
 from .errors import AntiphonError
 from .events import AudioDelta, Done, Event, Reply
 from .frontend.prompt import FrontEnd
-from .options import find_voice, read_options
+from .options import read_options
 from .pipeline import ReplyStream
 from .thinker import Thinker
 from .turns import Turns
+from .voices import Voice, find_voice, read_voice_table
 
 TARGET = "cpu"
 DEFAULT_SAMPLE_RATE = 24000
@@ -54,7 +55,8 @@ def load(
         if entry.engine != "onnxruntime":
             raise AntiphonError(f"Stage {name} was built for the engine {entry.engine}; this Antiphon runs onnxruntime; build the bundle for it.")
         engines[name] = OnnxEngine(folder / entry.file, entry, threads)
-    return Omni(manifest, engines, FrontEnd(folder / "frontend"), max_streams, prefill_chunk, admission_seconds)
+    table = read_voice_table(folder / "frontend") if manifest.speaks else None
+    return Omni(manifest, engines, FrontEnd(folder / "frontend"), max_streams, prefill_chunk, admission_seconds, table)
 
 
 class Omni:
@@ -68,8 +70,9 @@ class Omni:
         max_streams: int = 4,
         prefill_chunk: int = 512,
         admission_seconds: float | None = None,
+        voice_table: np.ndarray | None = None,
     ) -> None:
-        """`front_end`: a FrontEnd. See `load` for the rest."""
+        """`front_end`: a FrontEnd. `voice_table`: see voices.read_voice_table. See `load` for the rest."""
         if "thinker" not in engines:
             raise AntiphonError("The bundle has no stage thinker; build it again.")
         self.manifest, self.engines, self.front_end = manifest, engines, front_end
@@ -81,14 +84,29 @@ class Omni:
         self._streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
         weakref.finalize(self, _close_all, self._streams)  # at the latest when the interpreter ends: no worker may be inside an engine then
         self._closed = False
+        self._voice_table = voice_table
+        estimate = manifest.constants.get("frames_per_token")
+        self.frames_per_token = None if estimate is None else float(estimate)
         constants = engines["code2wav"].entry.constants if "code2wav" in engines else {}
         self.sample_rate = int(constants.get("sample_rate", DEFAULT_SAMPLE_RATE))  # type: ignore[arg-type]
 
-    def conversation(self, system: str | None = None, voice: str | None = None) -> Conversation:
-        """A conversation that has not begun. `voice` is its default. Raises AntiphonError for an unknown voice."""
-        if voice is not None:
-            find_voice(self.manifest, voice)
-        return Conversation(self, system, voice)
+    def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None) -> Conversation:
+        """A conversation that has not begun. `voice` and `style` are its defaults. Raises AntiphonError for an unknown voice."""
+        return Conversation(self, system, None if voice is None else self.voice(voice), style)
+
+    def voice(self, wanted: Any = None, sample_rate: int | None = None) -> Voice:
+        """The voice called `wanted` (None: the bundle's default), or that of a recording: a path, bytes or an array at `sample_rate` hertz.
+
+        A recording is encoded once; keep the Voice for further replies. Raises AntiphonError that lists the voices, or says what is wrong
+        with the recording.
+        """
+        if isinstance(wanted, Voice):
+            return wanted
+        return find_voice(self.manifest, wanted, self._voice_table, self.engines.get("codec_encoder"), self.turns, sample_rate)
+
+    def input_sizes(self, stage: str) -> dict[str, int]:
+        """The size of the last axis of every input of `stage`, where it is fixed."""
+        return {spec.name: spec.shape[-1] for spec in self.engines[stage].entry.inputs if spec.shape and isinstance(spec.shape[-1], int)}
 
     def stream(self, messages: Sequence[Any], **options: Any) -> ReplyStream:
         """Answer `messages` (OpenAI chat shape) as events in the order they happen; for the options see ReplyOptions.

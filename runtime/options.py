@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .aria import Policy, parse_policy
 from .bundle import Manifest
 from .errors import AntiphonError
 from .frontend.messages import check_frame_rate
@@ -26,7 +27,8 @@ class ReplyOptions:
 
     greedy: no chance anywhere. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and max_frames limit text
     and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
-    the bundle's voices, upper or lower case. temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's;
+    the bundle's voices, upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a description in words;
+    language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy). temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's;
     predictor_... the code predictor's. packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps:
     how videos are read. Raises AntiphonError when a switch is no bool or video_fps no rate; `choose` checks the rest.
     """
@@ -38,7 +40,10 @@ class ReplyOptions:
     max_frames: int | None = None
     min_frames: int | None = None
     modalities: Sequence[str] | None = None
-    voice: str | None = None
+    voice: Any = None
+    style: str | None = None
+    language: str | None = None
+    interleave: str | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -64,13 +69,17 @@ class ReplyOptions:
 
 @dataclass(frozen=True)
 class Choices:
-    """Options and bundle brought together. `voice` is a codec id, None for an answer without speech."""
+    """Options and bundle brought together. `speaks` False: an answer without speech; `voice`, `style`: as asked for, None for the default."""
 
     thinker: SamplingParameters
     talker: SamplingParameters
     predictor: SamplingParameters
     seed: int
-    voice: int | None
+    speaks: bool
+    voice: Any
+    style: str | None
+    language: int | None
+    policy: Policy
     max_frames: int | None
     schedule: tuple[int, ...]
 
@@ -84,8 +93,8 @@ def read_options(given: Mapping[str, Any]) -> ReplyOptions:
     return ReplyOptions(**given)
 
 
-def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None = None) -> Choices:
-    """Check `options` against the bundle. `default_voice` goes before the bundle's own. Raises AntiphonError for what does not fit."""
+def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> Choices:
+    """Check `options` against the bundle. `default_voice` and `default_style` go before the bundle's own. Raises AntiphonError for what does not fit."""
     check_seed(options.seed)
     _check_count("max_text_tokens", options.max_text_tokens)
     _check_count("max_frames", options.max_frames)
@@ -118,11 +127,11 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: str | None 
         thinker, talker = thinker.greedy(), talker.greedy()
     if talker.temperature == 0:  # the predictor follows the Talker, as in HF
         predictor = predictor.greedy()
-    wanted = default_voice if options.voice is None else options.voice
-    voice = find_voice(manifest, wanted) if wanted is not None or speaks(options, manifest) else None
-    if not speaks(options, manifest):
-        voice = None
-    return Choices(thinker, talker, predictor, int(options.seed), voice, options.max_frames, check_schedule(options.packet_schedule))
+    return Choices(
+        thinker, talker, predictor, int(options.seed), speaks(options, manifest),
+        default_voice if options.voice is None else options.voice, default_style if options.style is None else options.style,
+        find_language(manifest, options.language), find_policy(manifest, options.interleave), options.max_frames, check_schedule(options.packet_schedule),
+    )  # fmt: skip
 
 
 def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
@@ -138,14 +147,23 @@ def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
     return "audio" in modalities
 
 
-def find_voice(manifest: Manifest, name: str | None) -> int:
-    """The codec id of voice `name`, or of the default. Raises AntiphonError that lists the voices."""
-    voices = {known.lower(): row for known, row in manifest.voices.items()}
-    wanted = (manifest.default_voice or next(iter(manifest.voices), None)) if name is None else name
-    row = voices.get(wanted.lower()) if isinstance(wanted, str) else None
+def find_language(manifest: Manifest, name: str | None) -> int | None:
+    """The codec id of language `name`; None lets the model decide. Raises AntiphonError that lists the languages."""
+    if name is None:
+        return None
+    row = manifest.manners.languages.get(name.lower()) if isinstance(name, str) else None
     if row is None:
-        raise AntiphonError(f"There is no voice {wanted!r}; the bundle's voices are {', '.join(sorted(manifest.voices)) or 'none'}.")
+        raise AntiphonError(f"There is no language {name!r}; the bundle's languages are {', '.join(sorted(manifest.manners.languages)) or 'none'}.")
     return row
+
+
+def find_policy(manifest: Manifest, name: str | None) -> Policy:
+    """The interleave called `name`, or the bundle's own. Raises AntiphonError for one that the bundle's Talker cannot follow."""
+    ratio = float(manifest.constants.get("frames_per_text", 1.0))
+    policy = parse_policy(manifest.interleave if name is None else name, ratio)
+    if (policy.name == "dual_track") != (manifest.interleave == "dual_track"):
+        raise AntiphonError(f"The bundle's Talker cannot follow the interleave {name!r}; it was trained for {manifest.interleave} and its kind.")
+    return policy
 
 
 def _sampling(manifest: Manifest, stage: str, **given: Any) -> SamplingParameters:

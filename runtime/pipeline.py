@@ -14,12 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from .aria import Frame, Policy, dual_track, speak
+from .aria import Frame, Policy, dual_track, speak, spoken_text
 from .channels import Cancelled, Channel, Control
 from .events import AudioDelta, Done, Event, FinishReason, TextDelta, Timings
 from .sampling import SamplingParameters
 from .talker import Talker
-from .talker_prompt import TalkerPrompt
 from .thinker import Thinker, ThinkerContext
 from .turns import NORMAL, URGENT
 from .vocoder import Vocoder, packets
@@ -45,10 +44,9 @@ class TextDecoder(Protocol):
 
 @dataclass(frozen=True)
 class Speech:
-    """How an answer is spoken. The three builders are called inside the workers."""
+    """How an answer is spoken. The builders are called inside the workers and get the function that gives the priority of a run."""
 
-    make_talker: Callable[[Callable[[int], TalkerPrompt], Callable[[], int]], Talker]
-    make_prompt: Callable[[int], TalkerPrompt]
+    make_talker: Callable[[Callable[[], int]], Talker]
     make_vocoder: Callable[[Callable[[], int]], Vocoder]
     end_id: int
     """Text id fed once after the last token (tts_eos)."""
@@ -56,6 +54,30 @@ class Speech:
     max_frames: int | None = None
     """Limit of frames; None takes `default_budget`."""
     policy: Policy = field(default_factory=dual_track)
+    frames_per_token: float | None = None
+    """Estimate by which the text cursor is refined while the answer lasts; None: what the schedule had consumed."""
+    record: SpeechRecord = field(default_factory=lambda: SpeechRecord())
+
+
+@dataclass
+class SpeechRecord:
+    """What was spoken so far, filled while the reply runs."""
+
+    places: list[int] = field(default_factory=list)
+    """Place in the answer of every token that the Talker got."""
+    cursors: list[int] = field(default_factory=list)
+    """Tokens the schedule had consumed at each frame."""
+    ended: bool = False
+    """Whether the Talker came to its own end."""
+
+    def heard_tokens(self, frames: int, frames_per_token: float | None) -> int:
+        """How many tokens of the answer had been spoken after `frames` frames: from its start to the last one that was heard."""
+        frames = min(frames, len(self.cursors))
+        if frames == 0:
+            return 0
+        totals = (len(self.cursors), len(self.places)) if self.ended else (None, None)
+        spoken = spoken_text(frames - 1, self.cursors[frames - 1], *totals, frames_per_token)
+        return self.places[spoken - 1] + 1 if spoken else 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +156,7 @@ class Workers:
             if token.is_last:
                 self._text_reason = "length"
             if token.spoken and self._speech:
+                self._speech.record.places.append(len(self._token_ids) - 1)
                 self._text.put(token.id)
         if not self._token_ids:
             self._text_reason = "empty"
@@ -157,7 +180,7 @@ class Workers:
 
     def _talk(self) -> None:
         assert self._speech is not None
-        speech, talker = self._speech, self._speech.make_talker(self._speech.make_prompt, self._urgency)
+        speech, talker = self._speech, self._speech.make_talker(self._urgency)
 
         def budget(text_tokens: int) -> int:
             return 0 if talker.full else default_budget(text_tokens) if speech.max_frames is None else speech.max_frames
@@ -165,9 +188,11 @@ class Workers:
         for frame in speak(speech.policy, self, talker, speech.end_id, budget):
             self._mark("frame")
             self._codes.append(frame.codes)
+            speech.record.cursors.append(frame.cursor)
             self._talker_seconds = talker.seconds
             self._frames.put(frame)
         self._over_budget = not talker.ended and bool(self._codes)
+        speech.record.ended = talker.ended
         self._frames.close()
         self._text.abandon()
 
@@ -189,7 +214,8 @@ class Workers:
             if not len(samples):
                 continue
             self._underruns += "audio" in self._moments and self._buffered() < 0
-            self.events.put(AudioDelta(samples, packet[0].index, len(packet), packet[-1].cursor))
+            cursor = spoken_text(packet[-1].index, packet[-1].cursor, frames_per_token=self._speech.frames_per_token)
+            self.events.put(AudioDelta(samples, packet[0].index, len(packet), cursor))
             self._samples += len(samples)
             self._mark("audio")
         if self._codes and not self._samples:

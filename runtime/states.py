@@ -26,7 +26,8 @@ class Snapshot:
 class StateSet:
     """All states of one stage for one stream.
 
-    kv states have one array each, written in place by the graph at row `length`; their capacity grows in blocks up to `limit` rows.
+    kv states have one array each, written in place by the graph at row `length`; their capacity grows in blocks, by an eighth at a time,
+    up to `limit` rows: a long conversation holds little more than its rows, and its growing copies every row about nine times in all.
     Other states have two arrays that swap after a run, so that nothing is copied. `cache` is a place where an engine keeps what it
     prepared for these very arrays; it is emptied when one of them is replaced.
     """
@@ -61,7 +62,7 @@ class StateSet:
             raise AntiphonError(f"The context holds {self.limit} rows and {needed} are needed; shorten the conversation.")
         if needed <= self.capacity or not self._kv:
             return
-        wanted = max(needed, self.capacity * 3 // 2)
+        wanted = max(needed, self.capacity * 9 // 8)
         self.capacity = min(-(-wanted // BLOCK) * BLOCK, self.limit)
         for spec in self.specs:
             if spec.kind == "kv":

@@ -1,4 +1,4 @@
-"""The rows that the Talker reads before its first frame (model-spec 4.1, steps 3 to 8).
+"""The rows that the Talker of Qwen3-Omni reads before its first frame (model-spec 4.1, steps 3 to 8).
 
 Source: Qwen3OmniMoeForConditionalGeneration.generate (transformers 5.23), for a single conversation.
 """
@@ -6,34 +6,18 @@ Source: Qwen3OmniMoeForConditionalGeneration.generate (transformers 5.23), for a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from .talker_rows import NOTHING, TalkerPrompt
+
 ASSISTANT_ROWS = 9
-NOTHING = -1
-"""In text_ids and codec_ids: the row has no such part."""
-
-
 class TalkerPositions(Protocol):
     """The front end's part: positions of the Talker's prompt."""
 
     def talker_positions(self, token_ids_user: np.ndarray, media: Sequence[Any], trailing: int = 9) -> tuple[np.ndarray, float]:
         """float32 [3, user tokens + trailing], and the position of the row after them."""
-
-
-@dataclass(frozen=True)
-class TalkerPrompt:
-    """text_ids and codec_ids int64 [rows] (-1: none), hidden float32 [hiddens, thinker_hidden] for the rows hidden_index int64 [hiddens],
-    positions float32 [3, rows] and the position of the first row after them."""
-
-    text_ids: np.ndarray
-    codec_ids: np.ndarray
-    hidden: np.ndarray
-    hidden_index: np.ndarray
-    positions: np.ndarray
-    next_position: float
 
 
 def user_rows(token_ids: np.ndarray, ids: Mapping[str, Any]) -> np.ndarray:
@@ -55,11 +39,12 @@ def talker_prompt(
     voice: int,
     first_token: int,
     front_end: TalkerPositions,
+    row_size: int,
 ) -> TalkerPrompt:
     """All user turns of the conversation, then the nine rows that open the answer.
 
     `token_ids`: the Thinker's prompt of all turns. `hidden_rows`: tapped Thinker rows of its multimodal tokens, by row, each
-    [hidden_size]. `voice`: codec id of the speaker. `first_token`: the first text id of the answer.
+    [hidden_size]. `voice`: codec id of the speaker. `first_token`: the first text id of the answer. `row_size`: of a frame's row.
     """
     history = np.asarray(token_ids, np.int64)
     rows = user_rows(history, ids)
@@ -77,6 +62,8 @@ def talker_prompt(
         codec_ids=np.concatenate([np.full(len(user_ids), none), codec]),
         hidden=hidden.astype(np.float32, copy=False),
         hidden_index=hidden_index,
+        frames=np.zeros((0, row_size), np.float32),
+        frame_index=np.zeros(0, np.int64),
         positions=np.asarray(positions, np.float32),
         next_position=float(next_position),
     )

@@ -1,6 +1,7 @@
 """The Thinker of one conversation: features in, chunked prefill, then ids one by one.
 
-Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video. Manifest constant: thinker_context (rows).
+Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video, and optionally think_open, think_close. Manifest
+constants: thinker_context (rows), and optionally hidden_rows (the most content rows of a user turn that the Talker reads).
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ import numpy as np
 from .bundle import Manifest
 from .engine import Engine
 from .errors import AntiphonError
+from .features import Features
 from .sampling import THINKER, Noise, SamplingParameters
-from .states import StateSet
+from .states import Snapshot, StateSet
+from .tapped_rows import tapped_rows
 from .turns import NORMAL, Turns
 
 if TYPE_CHECKING:
     from .frontend.positions import MediaItem
     from .frontend.prompt import EncoderCall, Prompt
+
+
+SCORE_BYTES = 64 * 2**20
+"""Memory for the attention scores of one prefill run: heads times tokens times rows of context, which ONNX Runtime holds at once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class ThinkerContext:
     token_ids: list[int] = field(default_factory=list)
     """Every id in the kv states, by row."""
     hidden_rows: dict[int, np.ndarray] = field(default_factory=dict)
-    """Tapped hidden row, float32 [hidden], of every multimodal token, by its row."""
+    """Tapped hidden rows, float32 [hidden], that the Talker may need (see tapped_rows), by row."""
     media: list[MediaItem] = field(default_factory=list)
     """The pieces of media of all turns, in order."""
     waiting: list[Segment] = field(default_factory=list)
@@ -52,6 +59,8 @@ class ThinkerContext:
     """The last sampled id where no run has read it yet."""
     answer_row: int = 0
     """Row of the first token of the latest answer: what lies before is its prompt."""
+    answer_start: tuple[Snapshot, float] | None = None
+    """The states and the next position at that row, to which `cut_answer` returns; None before an answer, and once something follows it."""
 
     @property
     def waiting_tokens(self) -> int:
@@ -59,6 +68,7 @@ class ThinkerContext:
 
     def queue_prompt(self, prompt: Prompt) -> None:
         """Queue a turn whose positions count from 0."""
+        self.answer_start = None
         self.waiting.append(Segment(prompt.token_ids, prompt.positions + np.float32(self.next_position), prompt.calls))
         self.next_position += prompt.next_position
         self.media.extend(prompt.media)
@@ -68,6 +78,25 @@ class ThinkerContext:
         steps = np.arange(len(token_ids), dtype=np.float32) + np.float32(self.next_position)
         self.waiting.append(Segment(np.asarray(token_ids, np.int64), np.broadcast_to(steps, (3, len(token_ids)))))
         self.next_position += len(token_ids)
+
+    @property
+    def answer_ids(self) -> list[int]:
+        """All ids of the latest answer, the one no run has read included."""
+        return [*self.token_ids[self.answer_row :], *self.unfed]
+
+    def cut_answer(self, tokens: int) -> None:
+        """Keep the first `tokens` of the latest answer: back to the states of its start, the kept ids wait to be fed again.
+
+        Recurrent states cannot be cropped, so they are restored and replayed; the next prefill then gives the states of a fresh one.
+        """
+        assert self.answer_start is not None and not self.waiting
+        kept = self.answer_ids[:tokens]
+        snapshot, self.next_position = self.answer_start
+        self.states.restore(snapshot)
+        del self.token_ids[self.answer_row :]
+        self.unfed = []
+        if kept:
+            self.queue_text(kept)
 
 
 @dataclass(frozen=True)
@@ -89,7 +118,9 @@ class Thinker:
         ids = manifest.ids
         eos = ids.get("eos", ids["im_end"])
         self.eos = frozenset(eos if isinstance(eos, list) else [eos])
-        self._media_ids = np.array([ids[name] for name in ("audio", "image", "video") if name in ids], np.int64)
+        self._think = (ids.get("think_open"), ids.get("think_close"))
+        limit = manifest.constants.get("hidden_rows")
+        self._hidden_limit = None if limit is None else int(limit)
         shapes = {spec.name: spec.shape for spec in self._engine.entry.inputs}
         self._hidden = int(shapes["features"][1])
         self._deepstack = int(shapes["deepstack"][0]) if "deepstack" in shapes else 0
@@ -131,13 +162,14 @@ class Thinker:
         return token
 
     def _prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray]) -> int:
-        features = self._encode(context.waiting, check)
         token_ids = np.concatenate([segment.token_ids for segment in context.waiting])
         positions = np.concatenate([segment.positions for segment in context.waiting], axis=1)
-        is_media = np.isin(token_ids, self._media_ids)
-        token = -1
-        for start in range(0, len(token_ids), self._chunk):
-            end = min(start + self._chunk, len(token_ids))
+        features = self._features(context.waiting, check)
+        first_row = context.states.length
+        tapped = self._tapped(context, token_ids)
+        token, start = -1, 0
+        while start < len(token_ids):
+            end = min(start + self._chunk_at(first_row + start), len(token_ids))
             check()
             context.states.reserve(end - start)
             feeds = {
@@ -149,16 +181,31 @@ class Thinker:
                 "output_index": np.array([end - start - 1]),
                 **draw,
             }
-            is_tapped = self._manifest.speaks and bool(is_media[start:end].any())
-            wanted = ("token", "hidden") if is_tapped else ("token",)
+            first, last = np.searchsorted(tapped, (first_row + start, first_row + end))
+            wanted = ("token", "hidden") if first < last else ("token",)
             with self._turns.take(NORMAL):
                 outputs = self._engine.run(feeds, context.states, wanted)
-            for place in np.flatnonzero(is_media[start:end]) if is_tapped else ():
-                context.hidden_rows[context.states.length + int(place)] = outputs["hidden"][0, place].copy()
+            for row in tapped[first:last].tolist():
+                context.hidden_rows[row] = outputs["hidden"][0, row - context.states.length].copy()
             context.states.advance(end - start)
             context.token_ids.extend(token_ids[start:end].tolist())
             token = int(outputs["token"][0])
+            start = end
+        kept = set(tapped.tolist())
+        context.hidden_rows = {row: hidden for row, hidden in context.hidden_rows.items() if row in kept}
         return token
+
+    def _tapped(self, context: ThinkerContext, token_ids: np.ndarray) -> np.ndarray:
+        """Rows int64 of the whole history whose hidden states the Talker needs, ascending."""
+        if not self._manifest.speaks:
+            return np.zeros(0, np.int64)
+        history = np.concatenate([np.asarray(context.token_ids, np.int64), token_ids])
+        return tapped_rows(history, self._manifest.ids, self._hidden_limit)
+
+    def _chunk_at(self, row: int) -> int:
+        """Tokens of the prefill run that begins at `row`: fewer in a long context, where their attention scores take memory."""
+        heads = int(self._engine.entry.constants.get("attention_heads", 1))  # type: ignore[arg-type]
+        return max(1, min(self._chunk, SCORE_BYTES // (4 * heads * max(1, row))))
 
     def answer(
         self, context: ThinkerContext, sampling: SamplingParameters, seed: int, before_step: Callable[[], int], on_step: Callable[[float], None]
@@ -181,14 +228,18 @@ class Thinker:
             limit = min(limit, sampling.max_tokens)
         token = self.prefill(context, before_step, draw)
         context.answer_row = context.states.length
+        context.answer_start = (context.states.snapshot(), context.next_position)
         feeds = self._step_feeds(draw)
+        thinking = False
         for index in range(limit):
             if token in self.eos:
                 return
             is_last = index + 1 == limit
             context.unfed = [token]
+            thinking = token != self._think[1] and (thinking or token == self._think[0])
+            is_silent = thinking or token == self._think[1]
             # an answer of a single token by its limit is spoken all the same: speech for text, never silence
-            yield Token(token, spoken=not is_last or index == 0, is_last=is_last)
+            yield Token(token, spoken=not is_silent and (not is_last or index == 0), is_last=is_last)
             if is_last:
                 return
             priority = before_step()
@@ -225,53 +276,22 @@ class Thinker:
             "positions": np.zeros((3, 1, 1), np.float32),
             "query_length": np.ones(1, np.int64),
             "past_length": np.zeros(1, np.int64),
-            **_Features(self._hidden, self._deepstack).between(0, 0),
+            **Features(self._hidden, self._deepstack).between(0, 0),
             "output_index": np.zeros(1, np.int64),
             **draw,
         }
 
-    def _encode(self, segments: Sequence[Segment], check: Callable[[], object]) -> _Features:
-        features = _Features(self._hidden, self._deepstack)
-        offset = 0
+    def _features(self, segments: Sequence[Segment], check: Callable[[], object]) -> Features:
+        """The encoders' part of a prefill; a call runs when its first token's turn comes."""
+        calls, offset = [], 0
         for segment in segments:
-            for call in segment.calls:
-                check()
-                with self._turns.take(NORMAL):
-                    outputs = self._engines[call.stage].run(call.feeds)
-                features.add(outputs, np.asarray(call.rows, np.int64) + offset)
+            calls += [(call, offset) for call in segment.calls]
             offset += len(segment.token_ids)
-        return features
 
+        def encode(call: EncoderCall) -> dict[str, np.ndarray]:
+            feeds = call.feeds()
+            check()
+            with self._turns.take(NORMAL):
+                return self._engines[call.stage].run(feeds)
 
-class _Features:
-    """Encoder outputs of one prefill and the tokens they belong to."""
-
-    def __init__(self, hidden: int, deepstack: int) -> None:
-        self._rows = [np.zeros((0, hidden), np.float32)]
-        self._index = [np.zeros(0, np.int64)]
-        self._deep_rows = [np.zeros((deepstack, 0, hidden), np.float32)]
-        self._deep_index = [np.zeros(0, np.int64)]
-        self._merged: Any = None
-
-    def add(self, outputs: Mapping[str, np.ndarray], index: np.ndarray) -> None:
-        assert len(outputs["features"]) == len(index), f"an encoder gave {len(outputs['features'])} rows for {len(index)} tokens"
-        self._rows.append(outputs["features"])
-        self._index.append(index)
-        if "deepstack" in outputs:
-            self._deep_rows.append(outputs["deepstack"])
-            self._deep_index.append(index)
-
-    def between(self, start: int, end: int) -> dict[str, np.ndarray]:
-        """Feeds of the chunk of tokens start .. end, in token order and counted from its start."""
-        if self._merged is None:
-            index, deep_index = np.concatenate(self._index), np.concatenate(self._deep_index)
-            order, deep_order = np.argsort(index), np.argsort(deep_index)
-            rows, deep_rows = np.concatenate(self._rows)[order], np.concatenate(self._deep_rows, axis=1)[:, deep_order]
-            self._merged = rows, index[order], deep_rows, deep_index[deep_order]
-        rows, index, deep_rows, deep_index = self._merged
-        first, last = np.searchsorted(index, (start, end))
-        feeds = {"features": rows[first:last], "feature_index": index[first:last] - start}
-        if len(deep_rows):
-            first, last = np.searchsorted(deep_index, (start, end))
-            feeds |= {"deepstack": deep_rows[:, first:last], "deepstack_index": deep_index[first:last] - start}
-        return feeds
+        return Features(self._hidden, self._deepstack, calls, encode)

@@ -13,8 +13,7 @@ from .answer import Printer, print_reply
 
 def chat(omni: Omni, system: str | None, output: Path | None, options: dict[str, Any], printer: Printer) -> None:
     """Read a line, answer it, until an empty line, the end of input or Ctrl-C. Speech goes to numbered files: answer-1.wav, answer-2.wav ..."""
-    voice = options.pop("voice", None)
-    conversation = omni.conversation(system=system, voice=voice)
+    conversation = omni.conversation(system, options.pop("voice", None), options.pop("style", None))
     turn = 0
     while line := _ask():
         try:

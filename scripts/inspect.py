@@ -66,6 +66,8 @@ def _print_facts(manifest: Manifest) -> None:
     voices = ", ".join(f"{name}{' (default)' if name == manifest.default_voice else ''}" for name in manifest.voices)
     facts: list[tuple[str, str]] = [
         ("voices", voices or "none: this bundle does not speak"),
+        *((name, ", ".join(values)) for name, values in (("languages", manifest.manners.languages), ("styles", manifest.manners.styles)) if values),
+        ("interleave", manifest.interleave),
         ("ids", _pairs(manifest.ids)),
         ("constants", _pairs(manifest.constants)),
         *((f"sampling of the {name}", _pairs(dataclasses.asdict(values))) for name, values in manifest.sampling.items()),

@@ -23,7 +23,10 @@ def run(
     image: Annotated[Files | None, typer.Option(metavar="F", help="An image file; may be repeated.")] = None,
     video: Annotated[Files | None, typer.Option(metavar="F", help="A video file; may be repeated.")] = None,
     system: Annotated[str | None, typer.Option(metavar="S", help="System prompt.")] = None,
-    voice: Annotated[str | None, typer.Option(metavar="NAME", help="A voice of the bundle (antiphon inspect lists them).")] = None,
+    voice: Annotated[str | None, typer.Option(metavar="VOICE", help="A voice of the bundle (antiphon inspect lists them), or a recording of one.")] = None,
+    style: Annotated[str | None, typer.Option(metavar="STYLE", help="How to speak: a style of the bundle, or a description in words.")] = None,
+    language: Annotated[str | None, typer.Option(metavar="NAME", help="Language of the speech.  [default: the model decides]")] = None,
+    interleave: Annotated[str | None, typer.Option(metavar="POLICY", help="How text and speech take turns, for example chunked:4,4 or adaptive.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="WAV", help=f"Where the speech goes.  [default: {DEFAULT_OUTPUT}]", show_default=False)] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="No chance anywhere: the most probable token and code.")] = False,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal answers.")] = 0,
@@ -56,7 +59,8 @@ def run(
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
     if messages:
         parse_messages(messages)  # said now: a conversation would say it at every turn
-    options: dict[str, Any] = {"greedy": greedy, "seed": seed, "max_text_tokens": max_text_tokens, "max_frames": max_frames, "voice": voice}
+    options: dict[str, Any] = {"greedy": greedy, "seed": seed, "max_text_tokens": max_text_tokens, "max_frames": max_frames}
+    options |= {"style": style, "language": language, "interleave": interleave}
     options |= {"use_audio_in_video": use_audio_in_video} if not is_chat else {}
     with load(bundle, max_streams=1) as omni:
         if output is not None and not omni.manifest.speaks:
@@ -64,6 +68,7 @@ def run(
         speaks = omni.manifest.speaks and not text_only
         options |= {} if speaks else {"modalities": ("text",)}
         choose(read_options(options), omni.manifest)  # before the first question of a conversation, too
+        options |= {"voice": omni.voice(voice)} if speaks or voice is not None else {}  # a recording is encoded once
         target = (output or DEFAULT_OUTPUT) if speaks else None
         printer = JsonPrinter() if json else TextPrinter()
         if is_chat:

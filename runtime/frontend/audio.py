@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ BLOCK_SAMPLES = 2**20
 LOUDEST = 2.0**32
 """Floats in the units of 32-bit integers still pass; what is far beyond overflows in the spectrum and is no sound."""
 
+SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError)
+"""What `file_blocks` raises for a file that PyAV may be able to read."""
+
 MOST_CHANNELS = 64
 """More columns than this are samples, not channels: the array is then the wrong way round."""
 
@@ -30,7 +35,7 @@ def read_audio(source: Any, sample_rate: int, target_rate: int) -> np.ndarray:
     or [samples, channels] of floats or int16 at `sample_rate` Hz. Raises AntiphonError for empty or broken audio and for NaN samples.
     """
     if isinstance(source, np.ndarray):
-        samples, rate = _array(source), sample_rate
+        samples, rate = array_columns(source), sample_rate
     else:
         resolved = resolve_source(source, "audio")
         samples, rate = _decode(resolved)
@@ -40,47 +45,48 @@ def read_audio(source: Any, sample_rate: int, target_rate: int) -> np.ndarray:
 def to_mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     """float32 [samples, channels] at `rate` Hz to float32 [samples] at `target_rate` Hz: mean over channels, soxr HQ."""
     if samples.shape[0] == 0:
-        raise AntiphonError("The audio has no samples; give a clip that is longer than 0 seconds.")
-    if not (np.abs(samples) <= LOUDEST).all():  # not of NaN either
-        raise AntiphonError("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
-    mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+        raise no_samples()
+    mono = mixed_down(samples)
     if rate != target_rate:
         mono = soxr.resample(mono, rate, target_rate, quality="HQ")
         if len(mono) == 0:
-            raise AntiphonError(f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip.")
+            raise too_few_samples(rate, target_rate)
     return np.ascontiguousarray(mono, np.float32)
 
 
-def _array(samples: np.ndarray) -> np.ndarray:
-    """float32 [samples, channels]."""
+def mixed_down(samples: np.ndarray) -> np.ndarray:
+    """float32 [samples], the mean over the channels of float32 [samples, channels]. Raises AntiphonError for NaN, infinite and huge samples."""
+    if not (np.abs(samples) <= LOUDEST).all():  # not of NaN either
+        raise AntiphonError("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
+    mixed: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    return mixed
+
+
+def array_columns(samples: np.ndarray) -> np.ndarray:
+    """An array of sound [samples] or [samples, channels], floats or int16, as float32 [samples, channels]; AntiphonError for any other."""
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
         raise AntiphonError(f"The audio array has the shape {list(samples.shape)}; expected [samples] or [samples, channels].")
     if samples.dtype == np.int16:
         samples = samples.astype(np.float32) / np.float32(32768)
     elif samples.dtype not in (np.float16, np.float32, np.float64):
         raise AntiphonError(f"The audio array holds {samples.dtype}; expected float32 in -1 .. 1 or int16.")
-    with np.errstate(over="ignore"):  # beyond float32: infinite, which to_mono refuses
+    with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused with NaN
         return samples.astype(np.float32).reshape(len(samples), -1) if samples.size else np.zeros((0, 1), np.float32)
 
 
-def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:
-    """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            blocks = []
-            while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
-                blocks.append(block)
-            return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), int(file.samplerate)
-    except (soundfile.LibsndfileError, RuntimeError):
-        pass
-    track = read_audio_track(source)
-    if track is None:
-        raise AntiphonError(f"The audio {describe(source)} holds no audio track; give a recording.")
-    return track
+Blocks = Iterator[tuple[np.ndarray, int]]
+"""Pieces of a recording in order, float32 [up to BLOCK_SAMPLES or one more frame, channels], each with the sample rate."""
 
 
-def read_audio_track(source: Path | bytes) -> tuple[np.ndarray, int] | None:
-    """The first audio track of a media file as (float32 [samples, channels], rate), or None where it has none; decoded by PyAV."""
+def file_blocks(source: Path | bytes) -> Blocks:
+    """A file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where libsndfile cannot read it, or not to its end."""
+    with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+            yield block, int(file.samplerate)
+
+
+def track_blocks(source: Path | bytes) -> Blocks:
+    """The first audio track of a media file through PyAV. Raises AntiphonError for a broken file and for one without an audio track."""
     try:
         import av
     except ImportError:
@@ -88,16 +94,57 @@ def read_audio_track(source: Path | bytes) -> tuple[np.ndarray, int] | None:
     try:
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             if not container.streams.audio:
-                return None
+                raise _NoTrack(f"The audio {describe(source)} holds no audio track; give a recording.")
             stream = container.streams.audio[0]
             planar = av.AudioResampler(format="fltp")  # changes the sample format only, neither rate nor channels
-            blocks = [block.to_ndarray() for frame in container.decode(stream) for block in planar.resample(frame)]
-            blocks += [block.to_ndarray() for block in planar.resample(None)]
-            rate = int(stream.rate)
+            pieces: list[np.ndarray] = []
+            held = 0
+            for frame in chain(container.decode(stream), [None]):
+                for piece in planar.resample(frame):
+                    pieces.append(piece.to_ndarray())
+                    held += pieces[-1].shape[1]
+                if pieces and (held >= BLOCK_SAMPLES or frame is None):
+                    yield np.ascontiguousarray(np.concatenate(pieces, axis=1).T, np.float32), int(stream.rate)
+                    pieces, held = [], 0
     except (av.FFmpegError, ValueError) as error:
         raise AntiphonError(f"{describe(source)} cannot be read as audio ({error}); give WAV, FLAC, OGG, MP3, M4A, MP4, MKV or WebM.") from None
-    samples = np.concatenate(blocks, axis=1).T if blocks else np.zeros((0, 1), np.float32)
-    return np.ascontiguousarray(samples, np.float32), rate
+
+
+def read_audio_track(source: Path | bytes) -> tuple[np.ndarray, int] | None:
+    """The first audio track of a media file as (float32 [samples, channels], rate), or None where it has none; decoded by PyAV."""
+    try:
+        return _joined(track_blocks(source))
+    except _NoTrack:
+        return None
+
+
+class _NoTrack(AntiphonError):
+    """A media file without sound, which is an error only for who wants its sound."""
+
+
+def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:
+    """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
+    try:
+        return _joined(file_blocks(source))
+    except SOUNDFILE_ERRORS:
+        return _joined(track_blocks(source))
+
+
+def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
+    pieces, rate = [], 0
+    for piece, rate in blocks:
+        pieces.append(piece)
+    return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), rate
+
+
+def no_samples() -> AntiphonError:
+    """What is wrong with an empty recording."""
+    return AntiphonError("The audio has no samples; give a clip that is longer than 0 seconds.")
+
+
+def too_few_samples(rate: int, target_rate: int) -> AntiphonError:
+    """What is wrong with a recording that resampling leaves nothing of."""
+    return AntiphonError(f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip.")
 
 
 def describe(source: Path | bytes) -> str:

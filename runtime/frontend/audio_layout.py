@@ -7,7 +7,8 @@ call is padded with zeros before the convolutions, and the tokens of the padding
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -16,16 +17,17 @@ from ..errors import AntiphonError
 Feeds = dict[str, np.ndarray]
 
 
-def audio_tokens(frames: int, n_window: int) -> int:
-    """Tokens that the encoder makes of a clip of `frames` mel frames (13 a second of 100 frames where n_window is 50).
+def audio_tokens(frames: int, n_window: int, convolutions: int = 3) -> int:
+    """Tokens that the encoder makes of a clip of `frames` mel frames: each convolution halves a chunk, rounding up.
 
-    Source: _get_feat_extract_output_lengths, whose literal 13 is the tokens of a full chunk at n_window 50.
+    With n_window 50 a second of 100 frames gives 13 tokens after three convolutions and 7 after four. Source:
+    _get_feat_extract_output_lengths, whose literal 13 is the tokens of a full chunk at n_window 50.
     """
     chunks, rest = divmod(frames, 2 * n_window)
-    return chunks * _downsampled(2 * n_window) + _downsampled(rest)
+    return chunks * _downsampled(2 * n_window, convolutions) + _downsampled(rest, convolutions)
 
 
-def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, min_chunk_frames: int = 1) -> tuple[Feeds, list[int]]:
+def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, min_chunk_frames: int = 1, convolutions: int = 3) -> tuple[Feeds, list[int]]:
     """The feeds of one call, and the tokens of each clip; the features come out in the order of the clips.
 
     clips: float [mel, frames] each, of one mel size and at least one frame. Returns chunks float32 [chunks, mel, frames], window_index int64
@@ -36,10 +38,10 @@ def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int
     full = 2 * n_window
     chunk_lengths = np.concatenate([_pieces(clip.shape[1], full) for clip in clips])
     chunks = _chunks(clips, full, max(int(chunk_lengths.max()), min_chunk_frames))
-    chunk_tokens = _downsampled(chunks.shape[2])
-    token_rows = _occupied(np.array([_downsampled(int(length)) for length in chunk_lengths]), chunk_tokens)  # rows of the convolutions' output
+    chunk_tokens = _downsampled(chunks.shape[2], convolutions)
+    token_rows = _occupied(np.array([_downsampled(int(length), convolutions) for length in chunk_lengths]), chunk_tokens)  # rows the convolutions give
 
-    tokens = [audio_tokens(clip.shape[1], n_window) for clip in clips]
+    tokens = [audio_tokens(clip.shape[1], n_window, convolutions) for clip in clips]
     window_limit = chunk_tokens * (n_window_infer // full)
     window_length = np.concatenate([_pieces(count, window_limit) for count in tokens])
     window_index = np.zeros((len(window_length), int(window_length.max())), np.int64)
@@ -48,19 +50,34 @@ def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int
     return {"chunks": chunks, "window_index": window_index, "window_length": window_length, "output_index": output_index}, tokens
 
 
-def audio_calls(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, max_windows: int = 8) -> Iterator[Feeds]:
+def audio_calls(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, max_windows: int = 8, convolutions: int = 3) -> Iterator[Feeds]:
     """The feeds of several small calls whose features, one call after the other, are those of one `audio_layout` call.
 
     Nothing reaches beyond an attention window, so a long recording is cut there and memory stays bounded by `max_windows` windows a call.
     Arguments and errors as for `audio_layout`.
     """
     _check(clips)
-    full = 2 * n_window
-    window_frames = full * (n_window_infer // full)
-    longest_chunk = min(full, max(clip.shape[1] for clip in clips))
-    windows = [clip[:, start : start + window_frames] for clip in clips for start in range(0, clip.shape[1], window_frames)]
-    for first in range(0, len(windows), max_windows):
-        yield audio_layout(windows[first : first + max_windows], n_window, n_window_infer, min_chunk_frames=longest_chunk)[0]
+    frames = window_frames(n_window, n_window_infer)
+    longest_chunk = min(2 * n_window, max(clip.shape[1] for clip in clips))
+    windows = (clip[:, start : start + frames] for clip in clips for start in range(0, clip.shape[1], frames))
+    return window_calls(windows, n_window, n_window_infer, longest_chunk, max_windows, convolutions)
+
+
+def window_calls(
+    windows: Iterable[np.ndarray], n_window: int, n_window_infer: int, longest_chunk: int, max_windows: int = 8, convolutions: int = 3
+) -> Iterator[Feeds]:
+    """The feeds for attention windows float32 [mel, up to `window_frames`], taken and laid out `max_windows` at a time.
+
+    `longest_chunk`: frames of the longest chunk of all of them, to which every chunk is padded.
+    """
+    remaining = iter(windows)
+    while group := list(islice(remaining, max_windows)):
+        yield audio_layout(group, n_window, n_window_infer, longest_chunk, convolutions)[0]
+
+
+def window_frames(n_window: int, n_window_infer: int) -> int:
+    """Mel frames of a full attention window: whole chunks only."""
+    return 2 * n_window * (n_window_infer // (2 * n_window))
 
 
 def _check(clips: Sequence[np.ndarray]) -> None:
@@ -73,9 +90,9 @@ def _check(clips: Sequence[np.ndarray]) -> None:
             raise AntiphonError(f"Audio clip {number} is empty; expected at least one mel frame (10 ms of sound); leave the clip out.")
 
 
-def _downsampled(frames: int) -> int:
-    """Frames after three convolutions of stride 2, each rounding up."""
-    return -(-frames // 8)
+def _downsampled(frames: int, convolutions: int) -> int:
+    """Frames after `convolutions` convolutions of stride 2, each rounding up."""
+    return -(-frames // 2**convolutions)
 
 
 def _pieces(length: int, limit: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +69,15 @@ def _on_white(image: Image) -> Image:
     return composed
 
 
-def image_patches(source: Any, settings: VisionSettings) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The pixels of one image: (float32 [1, patches, patch_dim], grid (1, rows, columns) of patches)."""
+def read_image(source: Any, settings: VisionSettings) -> np.ndarray:
+    """The image in `source` (see `load_image`), brought to its target size: uint8 [height, width, 3]."""
     image = load_image(source)
-    return frame_patches([resized(image, target_size(image, settings), settings)], settings)
+    return resized(image, target_size(image, settings), settings)
+
+
+def patch_grid(frames: int, height: int, width: int, settings: VisionSettings) -> tuple[int, int, int]:
+    """(temporal patches, rows and columns of patches) of so many resized frames."""
+    return -(-frames // settings.temporal_patch_size), height // settings.patch_size, width // settings.patch_size
 
 
 def target_size(image: Image, settings: VisionSettings) -> tuple[int, int]:
@@ -85,14 +91,13 @@ def resized(image: Image, size: tuple[int, int], settings: VisionSettings) -> np
     return np.asarray(image.resize((size[1], size[0]), _pillow().Image.Resampling(settings.resample)))
 
 
-def frame_patches(frames: list[np.ndarray], settings: VisionSettings) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Resized frames uint8 [height, width, 3], normalised and cut: (float32 [time, patches, patch_dim], grid (time, rows, columns)).
+def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.ndarray:
+    """Resized frames uint8 [height, width, 3], normalised and cut: float32 [time, patches, patch_dim].
 
     patch_dim = 3 * temporal_patch_size * patch_size^2. The last frame is repeated until the temporal patches are full.
     """
     size, merge, depth = settings.patch_size, settings.merge_size, settings.temporal_patch_size
-    height, width, _ = frames[0].shape
-    times, rows, columns = -(-len(frames) // depth), height // size, width // size
+    times, rows, columns = patch_grid(len(frames), *frames[0].shape[:2], settings)
     mean, deviation = np.array(settings.image_mean, np.float32), np.array(settings.image_std, np.float32)
     patches = np.empty((times, rows * columns, 3 * depth * size * size), np.float32)
     for time in range(times):
@@ -101,7 +106,7 @@ def frame_patches(frames: list[np.ndarray], settings: VisionSettings) -> tuple[n
         blocks = pixels.reshape(depth, rows // merge, merge, size, columns // merge, merge, size, 3)
         # Patches of one merged square stand together: (row block, column block, row in it, column in it, channel, frame, y, x).
         patches[time] = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(rows * columns, -1)
-    return patches, (times, rows, columns)
+    return patches
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

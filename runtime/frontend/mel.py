@@ -13,8 +13,10 @@ from functools import cache
 import numpy as np
 
 MEL_FLOOR = 1e-10
-FRAMES_PER_BLOCK = 4096
-"""Frames transformed at a time: bounds the working memory of hour-long audio to about 40 MB."""
+DYNAMIC_RANGE = np.float32(8.0)
+"""Decades below the maximum that are kept."""
+FRAMES_PER_BLOCK = 512
+"""Frames transformed at a time: a block stays in the processor's cache, and hour-long audio needs no working memory."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,45 @@ def log_mel(clips: Sequence[np.ndarray], settings: MelSettings) -> list[np.ndarr
 
 def _log_spectrogram(clip: np.ndarray, settings: MelSettings, frames: int) -> np.ndarray:
     """float32 [feature_size, frames] of one padded clip."""
-    half = settings.n_fft // 2
-    signal = np.pad(clip, half, mode="reflect")
+    power = log_power(np.pad(clip, settings.n_fft // 2, mode="reflect"), settings, frames)
+    return normalise(power, power.max())
+
+
+def log_power(signal: np.ndarray, settings: MelSettings, frames: int) -> np.ndarray:
+    """Decimal logarithms of the mel bands' power: float32 [feature_size, frames], frame i of signal[i * hop_length :][:n_fft].
+
+    A frame's values depend on its samples alone, to the last bit, so that any cut of a recording gives those of the whole.
+    """
+    result: np.ndarray = np.empty((settings.feature_size, frames), np.float32)
+    if frames == 0:
+        return result
     windows = np.lib.stride_tricks.sliding_window_view(signal, settings.n_fft)[:: settings.hop_length]
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(settings.n_fft) / settings.n_fft)  # periodic Hann
-    filters = mel_filters(settings)
-    log_power: np.ndarray = np.empty((settings.feature_size, frames), np.float32)
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(settings.n_fft) / settings.n_fft)  # periodic Hann, float64
+    bins, weights, starts = _filter_bins(settings)
     for start in range(0, frames, FRAMES_PER_BLOCK):
-        block = windows[start : min(start + FRAMES_PER_BLOCK, frames)].astype(np.float64)  # [block, n_fft]
-        power = np.abs(np.fft.rfft(block * window)) ** 2  # [block, n_fft / 2 + 1]
-        log_power[:, start : start + len(block)] = np.log10(np.maximum(MEL_FLOOR, filters @ power.T))
-    log_power = np.maximum(log_power, log_power.max() - np.float32(8.0))
-    log_power = (log_power + np.float32(4.0)) / np.float32(4.0)
-    return log_power
+        spectrum = np.fft.rfft(windows[start : min(start + FRAMES_PER_BLOCK, frames)] * window)  # [block, n_fft / 2 + 1]
+        power = spectrum.real**2 + spectrum.imag**2
+        # No matrix product: the order of its sums, and with it the last bit, would depend on the number of frames.
+        bands = np.add.reduceat(power[:, bins] * weights, starts, axis=1)  # [block, feature_size]
+        result[:, start : start + len(bands)] = np.log10(np.maximum(MEL_FLOOR, bands)).T
+    return result
+
+
+def normalise(power: np.ndarray, maximum: np.float32) -> np.ndarray:
+    """What the encoder reads: `power` (as of `log_power`) with its range cut below `maximum`, and scaled; float32, of the same shape."""
+    return (np.maximum(power, maximum - DYNAMIC_RANGE) + np.float32(4.0)) / np.float32(4.0)
+
+
+@cache
+def _filter_bins(settings: MelSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The filters without their zeros, one band after the other: frequency bins, weights, and where each band starts."""
+    bins, weights, starts = [], [], []
+    for band in mel_filters(settings):
+        inside = np.flatnonzero(band) if band.any() else np.zeros(1, np.int64)  # a band between two bins keeps one of weight 0
+        starts.append(sum(map(len, bins)))
+        bins.append(inside)
+        weights.append(band[inside])
+    return np.concatenate(bins), np.concatenate(weights), np.array(starts)
 
 
 @cache

@@ -1,7 +1,9 @@
-"""TM-RoPE: the (time, height, width) position of every token of a multimodal sequence.
+"""The (time, height, width) position of every token of a multimodal sequence.
 
-Source: get_rope_index of Qwen3OmniMoePreTrainedModelForConditionalGeneration (transformers 5.23). Everything is float32, as there,
-because video times are fractional and rounding must fall the same way.
+Two ways exist. TM-RoPE (Qwen3-Omni) puts time on the first axis; source: get_rope_index of Qwen3OmniMoePreTrainedModelForConditionalGeneration
+(transformers 5.23). Everything is float32, as there, because video times are fractional and rounding must fall the same way. Where timestamps in
+the text tell the time (Qwen3.5-Omni), each temporal patch of a video is placed like an image and audio counts up like text; source:
+Qwen3_5MoeModel.get_rope_index.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ class MediaItem:
 
     grid: patches (time, height, width) before merging, of an image or video. seconds_per_grid: time between two temporal patches of a
     video. audio_tokens: tokens of a clip, or of the audio track heard with a video (0: a silent video). role: whose turn it stands in.
+    times: seconds of each temporal patch of a video, as its timestamps tell them.
     """
 
     kind: Literal["audio", "image", "video"]
@@ -26,16 +29,23 @@ class MediaItem:
     seconds_per_grid: float = 0.0
     audio_tokens: int = 0
     role: str = "user"
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class PositionRules:
-    """Ids and constants that positions depend on; all come from the checkpoint's configuration."""
+    """Ids and constants that positions depend on; all come from the checkpoint's configuration.
+
+    `textual_time`: timestamps in the text tell the time; then positions need the ids `image` and `video`.
+    """
 
     audio_start: int
     vision_start: int
     position_id_per_seconds: int
     spatial_merge_size: int
+    textual_time: bool = False
+    image: int = -1
+    video: int = -1
 
 
 def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
@@ -45,6 +55,8 @@ def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rule
     (positions float32 [3, tokens], next position = largest position + 1). Text counts up by one on all three axes; each piece of
     media starts where the text before it ended and the text after it goes on from its last row.
     """
+    if rules.textual_time:
+        return _positions_of_patches(token_ids, media, rules)
     tokens = len(token_ids)
     pieces: list[np.ndarray] = []
     cursor, base = 0, np.float32(0)
@@ -66,6 +78,31 @@ def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rule
     pieces.append(_text(tokens - cursor, base))
     positions = np.concatenate(pieces, axis=1)
     return positions, float(positions.max() + np.float32(1)) if tokens else 0.0
+
+
+def _positions_of_patches(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
+    """As `multimodal_positions`, for textual time: every run of image or video tokens is one temporal patch."""
+    kinds = np.where(token_ids == rules.image, 1, np.where(token_ids == rules.video, 2, 0))
+    edges = np.flatnonzero(np.diff(kinds, prepend=-1, append=-1)).tolist()
+    patches = {
+        1: iter([item for item in media if item.kind == "image"]),
+        2: iter([item for item in media if item.kind == "video" for _ in range(item.grid[0])]),
+    }
+    pieces: list[np.ndarray] = [np.zeros((3, 0), np.float32)]
+    base = np.float32(0)
+    for start, stop in zip(edges, edges[1:], strict=False):
+        if kinds[start] == 0:
+            pieces.append(_text(stop - start, base))
+            base += np.float32(stop - start)
+            continue
+        _, rows, columns = next(patches[int(kinds[start])]).grid
+        rows, columns = rows // rules.spatial_merge_size, columns // rules.spatial_merge_size
+        assert rows * columns == stop - start, f"a run of {stop - start} vision tokens for a patch of {rows} x {columns}"
+        row, column = np.divmod(np.arange(stop - start), columns)
+        pieces.append(np.stack([np.zeros_like(row), row, column]).astype(np.float32) + base)
+        base += np.float32(max(rows, columns))
+    positions = np.concatenate(pieces, axis=1)
+    return positions, float(positions.max() + np.float32(1)) if len(token_ids) else 0.0
 
 
 def _text(length: int, base: np.float32) -> np.ndarray:

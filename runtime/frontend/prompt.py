@@ -1,10 +1,14 @@
-"""From messages to everything the Thinker needs: token ids, positions and encoder calls."""
+"""From messages to everything the Thinker needs: token ids, positions and encoder calls.
+
+Both families go the same way and differ in what a piece of media becomes: one run of tokens whose positions tell the time (Qwen3-Omni), or, where
+the bundle has a format of textual timestamps, a run per temporal patch with its time written before it (Qwen3.5-Omni).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,30 +17,20 @@ import numpy as np
 
 from ..errors import AntiphonError
 from .audio import read_audio
-from .audio_layout import audio_calls, audio_tokens
+from .audio_layout import audio_tokens
 from .detokenizer import IncrementalDecoder
-from .image import VisionSettings, image_patches
+from .encoder_calls import EncoderCall, Frames, clip_calls, vision_encoder_calls
+from .image import VisionSettings, patch_grid, read_image
 from .mel import MelSettings, log_mel
 from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate, parse_messages
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
-from .tokenizer import ChatTokenizer
+from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
+from .tokenizer import ChatTokenizer, Rendered
 from .video import read_video
-from .vision_layout import vision_calls
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True, eq=False)
-class EncoderCall:
-    """One run of an encoder stage and where its result goes."""
-
-    stage: str
-    """audio_encoder or vision_encoder."""
-
-    feeds: dict[str, np.ndarray]
-
-    rows: np.ndarray
-    """int64 [features]: token positions in the prompt that the features fill, in order."""
+OPEN_TURN = Message("user", (AudioPart(b""),), plain=False)
+"""A turn with one clip, rendered only to be cut where the clip stands."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +50,11 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """A piece of media after reading: patches and grid of an image or video; the index of its clip, or of its heard audio track."""
+    """A piece of media after reading: frames of an image or video; the log-mel features of a clip, or of a heard audio track."""
 
-    kind: str
-    role: str
-    patches: np.ndarray | None = None
-    grid: tuple[int, int, int] = (0, 0, 0)
-    seconds_per_grid: float = 0.0
-    clip: int | None = None
+    item: MediaItem
+    frames: Frames | None = None
+    features: np.ndarray | None = None
 
 
 class FrontEnd:
@@ -81,10 +72,13 @@ class FrontEnd:
         template = folder / "chat_template.jinja"
         if not template.is_file():
             raise AntiphonError(f"No chat template at {template}; build the bundle again.")
-        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", template.read_text(encoding="utf-8"), special_tokens)
+        names = dict(special_tokens)
+        if self._stamps is not None:
+            names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
+        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", template.read_text(encoding="utf-8"), names)
 
     def _configure(self, constants: dict[str, Any]) -> None:
-        ids, audio, positions = constants["ids"], constants["audio"], constants["positions"]
+        ids, audio, positions, stamps = constants["ids"], constants["audio"], constants["positions"], constants.get("timestamps")
         self.im_start: int = ids["im_start"]
         self.im_end: int = ids["im_end"]
         self.system: int = ids["system"]
@@ -96,12 +90,18 @@ class FrontEnd:
         self.generation: dict[str, Any] = constants["generation"]
         self._audio_start, self._audio_end, self._tts_pad = ids["audio_start"], ids["audio_end"], ids["tts_pad"]
         self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
-        self._n_window, self._n_window_infer = audio["n_window"], audio["n_window_infer"]
+        self._n_window_infer = audio["n_window_infer"]
+        self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
         self._image_settings, self._video_settings = _vision_settings(constants["image"]), _vision_settings(constants["video"])
         self._position_embeddings = constants["vision"]["num_position_embeddings"]
-        starts = {"audio_start": ids["audio_start"], "vision_start": ids["vision_start"]}
-        self._thinker_rules = PositionRules(**starts, **positions["thinker"])
-        self._talker_rules = PositionRules(**starts, **positions["talker"])
+        self._stamps: Timestamps | None = None
+        rules = {"audio_start": ids["audio_start"], "vision_start": ids["vision_start"]}
+        if stamps is not None:
+            self._stamps = Timestamps(stamps["format"], stamps["audio_seconds"])
+            self._marked = MarkedIds(self.audio, self.video, ids["audio_start"], ids["audio_end"], ids["vision_start"], ids["vision_end"])
+            rules |= {"textual_time": True, "image": self.image, "video": self.video}
+        self._thinker_rules = PositionRules(**rules, **positions["thinker"])
+        self._talker_rules = PositionRules(**rules, **positions["talker"])
 
     def prompt(self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
         """The whole conversation `messages` (OpenAI chat shape), ready for the encoders and the Thinker.
@@ -109,14 +109,44 @@ class FrontEnd:
         `use_audio_in_video` hears the audio track of every video that does not say otherwise; `video_fps` is the rate at which videos
         are sampled. Raises AntiphonError for anything wrong with the messages or their media.
         """
-        return self._build(messages, self._tokenizer.encode_chat, add_generation_prompt, use_audio_in_video, video_fps)
+        parsed = parse_messages(messages)
+        return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt), use_audio_in_video, video_fps)
 
     def continuation(self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
         """Further turns after complete earlier ones (see `turn_end`), without any preamble; positions start at 0, to be shifted by the caller.
 
         Arguments and errors as for `prompt`.
         """
-        return self._build(messages, self._tokenizer.encode_continuation, add_generation_prompt, use_audio_in_video, video_fps)
+        parsed = parse_messages(messages)
+        return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt), use_audio_in_video, video_fps)
+
+    def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
+        """The opening of a user turn whose audio is still being recorded, up to where its first token goes; whole `messages` may stand before it.
+
+        `is_first`: nothing came before in this conversation. The turn goes on with `audio_piece` and ends with `close_turn`: their ids, and their
+        positions each shifted by the `next_position` before it, are those of one prompt. Arguments and errors as for `prompt`.
+        """
+        parsed = parse_messages(messages) if len(messages) else ()
+        render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
+        return self._build(parsed, render((*parsed, OPEN_TURN), False), use_audio_in_video, video_fps, is_open=True)
+
+    def audio_piece(self, calls: Sequence[tuple[Callable[[], dict[str, np.ndarray]], int]], heard: int = 0) -> Prompt:
+        """Further audio of an open turn: for each encoder call what computes its feeds, and its tokens; `heard` tokens of the turn came before."""
+        tokens = sum(count for _, count in calls)
+        token_ids = self._audio_tokens(heard, tokens)
+        rows = np.split(np.flatnonzero(token_ids == self.audio), np.cumsum([count for _, count in calls])[:-1])
+        positions, next_position = multimodal_positions(token_ids, (), self._thinker_rules)
+        runs = tuple(EncoderCall("audio_encoder", feeds, places) for (feeds, _), places in zip(calls, rows, strict=True))
+        return Prompt(token_ids, positions, next_position, runs, ())
+
+    def close_turn(self, heard: int, text: str | None = None) -> Prompt:
+        """The end of an open turn that heard `heard` tokens, with `text` after the audio. Raises AntiphonError for text that is no Unicode."""
+        parts = parse_messages([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
+        turn = Message("user", (*OPEN_TURN.parts, *parts), plain=False)
+        rendered = self._tokenizer.encode(self._tokenizer.render_chat((turn,), False))
+        token_ids = rendered[self._open_place(rendered) + 1 :]
+        positions, next_position = multimodal_positions(token_ids, (), self._thinker_rules)
+        return Prompt(token_ids, positions, next_position, (), (MediaItem("audio", audio_tokens=heard),))
 
     @cached_property
     def turn_end(self) -> np.ndarray:
@@ -140,45 +170,55 @@ class FrontEnd:
         ids = np.concatenate([np.asarray(token_ids_user, np.int64), np.full(trailing, self._tts_pad, np.int64)])
         return multimodal_positions(ids, [item for item in media if item.role == "user"], self._talker_rules)
 
-    def _build(
-        self, messages: Any, encode: Callable[[Sequence[Message], bool], np.ndarray], add_generation_prompt: bool, use_audio: bool, video_fps: float
-    ) -> Prompt:
-        parsed, rate = parse_messages(messages), check_frame_rate(video_fps, "video_fps")
-        rendered = encode(parsed, add_generation_prompt)
-        loaded, clips = self._load(parsed, use_audio, rate)
-        features = log_mel(clips, self._mel) if clips else []
-        clip_tokens = [audio_tokens(feature.shape[1], self._n_window) for feature in features]
-        media = tuple(
-            MediaItem(piece.kind, piece.grid, piece.seconds_per_grid, 0 if piece.clip is None else clip_tokens[piece.clip], piece.role)  # type: ignore[arg-type]
-            for piece in loaded
-        )
-        token_ids, rows = self._expand(rendered, media)
+    def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
+        loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
+        if self._stamps is not None:
+            # The first timestamp may be tokenised together with the words before it, as in the reference: it is written before tokenisation.
+            mark = "".join(self._tokenizer.token(index) for index in (self._marked.vision_start, self.video, self._marked.vision_end))
+            rendered = rendered.with_text_before(mark, [self._stamps.text(piece.item.times[0]) for piece in loaded if piece.item.kind == "video"])
+        ids = self._tokenizer.encode(rendered)
+        if is_open:
+            ids = ids[: self._open_place(ids)]
+        media = tuple(piece.item for piece in loaded)
+        token_ids, rows = self._expand(ids, media)
         positions, next_position = multimodal_positions(token_ids, media, self._thinker_rules)
-        return Prompt(token_ids, positions, next_position, tuple(self._calls(features, token_ids, loaded, rows)), media)
+        return Prompt(token_ids, positions, next_position, tuple(self._calls(token_ids, loaded, rows)), media)
 
-    def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> tuple[list[_Loaded], list[np.ndarray]]:
-        """All media in order of appearance, and all clips (the audio tracks of videos among them), which share one log-mel call."""
+    def _open_place(self, ids: np.ndarray) -> int:
+        """Where the audio of OPEN_TURN stands in `ids`."""
+        places = np.flatnonzero(ids == self.audio)
+        if not len(places):
+            raise AntiphonError("The chat template writes no placeholder for audio; use the template of the checkpoint.")
+        return int(places[-1])
+
+    def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
+        """All media in order of appearance. All clips (the audio tracks of videos among them) share one log-mel call."""
         loaded: list[_Loaded] = []
-        clips: list[np.ndarray] = []
+        clips: dict[int, np.ndarray] = {}  # by piece of media
         for role, part in ((message.role, part) for message in messages for part in message.parts):
             if isinstance(part, TextPart):
                 continue
             if isinstance(part, AudioPart):
-                clips.append(read_audio(part.source, part.sample_rate, self._mel.sampling_rate))
-                loaded.append(_Loaded("audio", role, clip=len(clips) - 1))
+                clips[len(loaded)] = read_audio(part.source, part.sample_rate, self._mel.sampling_rate)
+                loaded.append(_Loaded(MediaItem("audio", role=role)))
             elif isinstance(part, ImagePart):
-                loaded.append(_Loaded("image", role, *image_patches(part.source, self._image_settings)))
+                image = read_image(part.source, self._image_settings)
+                loaded.append(_Loaded(MediaItem("image", patch_grid(1, *image.shape[:2], self._image_settings), role=role), [image]))
             else:
-                heard = use_audio if part.use_audio is None else part.use_audio
-                video = read_video(part, self._video_settings, rate, heard, self._mel.sampling_rate)
+                heard, settings = use_audio if part.use_audio is None else part.use_audio, self._video_settings
+                video = read_video(part, settings, rate, heard, self._mel.sampling_rate)
                 if video.audio is not None:
-                    clips.append(video.audio)
-                clip = None if video.audio is None else len(clips) - 1
-                loaded.append(_Loaded("video", role, video.patches, video.grid, video.seconds_per_grid, clip))
-        return loaded, clips
+                    clips[len(loaded)] = video.audio
+                frames, depth = video.frames, settings.temporal_patch_size
+                grid, times = patch_grid(len(frames), frames.height, frames.width, settings), patch_seconds(len(frames), video.rate, depth)
+                loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames))
+        for index, features in zip(clips, log_mel(list(clips.values()), self._mel) if clips else (), strict=True):
+            piece, tokens = loaded[index], audio_tokens(features.shape[1], self._clock.n_window, self._clock.convolutions)
+            loaded[index] = _Loaded(replace(piece.item, audio_tokens=tokens), piece.frames, features)
+        return loaded
 
     def _expand(self, rendered: np.ndarray, media: Sequence[MediaItem]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The ids with each placeholder replaced by as many tokens as there are features, and each image's or video's token positions."""
+        """The ids with each placeholder replaced by as many tokens as there are features, and the positions of each piece's tokens."""
         ids = {"audio": self.audio, "image": self.image, "video": self.video}
         places = np.flatnonzero(np.isin(rendered, list(ids.values())))
         if [ids[item.kind] for item in media] != rendered[places].tolist():
@@ -187,21 +227,25 @@ class FrontEnd:
                 "use the template of the checkpoint."
             )
         pieces: list[np.ndarray] = []
-        rows: list[np.ndarray] = []
+        places_of: list[np.ndarray] = []
         length = cursor = 0
         for item, place in zip(media, places.tolist(), strict=True):
             tokens = self._media_tokens(item, ids[item.kind])
-            pieces += [rendered[cursor:place], tokens]
-            length += place - cursor
-            rows.append(length + np.flatnonzero(tokens == ids[item.kind]))
-            length, cursor = length + len(tokens), place + 1
-        return np.concatenate([*pieces, rendered[cursor:]]), rows
+            # With textual time a video brings its own marks, which take the place of those around the placeholder.
+            marks = int(self._stamps is not None and item.kind == "video")
+            pieces += [rendered[cursor : place - marks], tokens]
+            length += place - marks - cursor
+            places_of.append(np.arange(length, length + len(tokens)))
+            length, cursor = length + len(tokens), place + 1 + marks
+        return np.concatenate([*pieces, rendered[cursor:]]), places_of
 
     def _media_tokens(self, item: MediaItem, placeholder: int) -> np.ndarray:
-        """int64 [tokens] that stand for one piece of media. Source: Qwen3OmniMoeProcessor (replace_..._token)."""
+        """int64 [tokens] that stand for one piece of media. Source: Qwen3OmniMoeProcessor (replace_..._token); `timestamps` for textual time."""
         if item.kind == "audio":
-            return np.full(item.audio_tokens, placeholder, np.int64)
+            return self._audio_tokens(0, item.audio_tokens)
         merged = (item.grid[1] // self._thinker_rules.spatial_merge_size) * (item.grid[2] // self._thinker_rules.spatial_merge_size)
+        if self._stamps is not None and item.kind == "video":
+            return video_tokens(item, merged, self._marked, self._clock, self._stamps, self._tokenizer.encode_text)
         if not item.audio_tokens:
             return np.full(item.grid[0] * merged, placeholder, np.int64)
         # Each video token stands at its time, counted in audio tokens, before the audio token of the same time.
@@ -210,22 +254,22 @@ class FrontEnd:
         tokens = np.where(order < len(times), placeholder, self.audio)
         return np.concatenate([[self._audio_start], tokens, [self._audio_end]]).astype(np.int64)
 
-    def _calls(self, features: list[np.ndarray], token_ids: np.ndarray, loaded: list[_Loaded], rows: list[np.ndarray]) -> list[EncoderCall]:
-        calls: list[EncoderCall] = []
-        audio_rows, first = np.flatnonzero(token_ids == self.audio), 0
-        for feeds in audio_calls(features, self._n_window, self._n_window_infer) if features else ():
-            last = first + len(feeds["output_index"])
-            calls.append(EncoderCall("audio_encoder", feeds, audio_rows[first:last]))
-            first = last
-        merge = self._thinker_rules.spatial_merge_size
-        for piece, places in zip(loaded, rows, strict=True):
-            if piece.patches is not None:
-                patches, first = piece.patches.reshape(-1, piece.patches.shape[2]), 0
-                for feeds in vision_calls(patches, piece.grid, merge, self._position_embeddings):
-                    last = first + feeds["pixels"].shape[0] * feeds["pixels"].shape[1] // merge**2
-                    calls.append(EncoderCall("vision_encoder", feeds, places[first:last]))
-                    first = last
-        return calls
+    def _audio_tokens(self, first: int, tokens: int) -> np.ndarray:
+        """int64 [tokens and timestamps] of a clip from its token `first` on."""
+        if self._stamps is None:
+            return np.full(tokens, self.audio, np.int64)
+        return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)
+
+    def _calls(self, token_ids: np.ndarray, loaded: Sequence[_Loaded], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
+        clips = [(piece.features, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True) if piece.features is not None]
+        if clips:
+            features, rows = zip(*clips, strict=True)
+            yield from clip_calls(features, np.concatenate(rows), self._clock.n_window, self._n_window_infer, self._clock.convolutions)
+        for piece, span in zip(loaded, places, strict=True):
+            if piece.frames is not None:
+                placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)
+                rows = span[token_ids[span] == placeholder]
+                yield from vision_encoder_calls(piece.frames, piece.item.grid, rows, settings, self._position_embeddings)
 
 
 def _read_constants(path: Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,46 +29,80 @@ PROBE = "probe"
 """Content of the turns that are rendered only to be cut off again."""
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """What the chat template wrote, with `guard` inside every special token that was typed."""
+
+    text: str
+    guard: str
+
+    def with_text_before(self, mark: str, texts: Sequence[str]) -> Rendered:
+        """The same with each of `texts` in front of one `mark` that the template wrote, in order. Raises AntiphonError when their numbers differ."""
+        pieces = self.text.split(mark)
+        if len(pieces) != len(texts) + 1:
+            raise AntiphonError(f"The chat template wrote {mark} {len(pieces) - 1} times for {len(texts)} videos; use the template of the checkpoint.")
+        return Rendered(pieces[0] + "".join(text + mark + piece for text, piece in zip(texts, pieces[1:], strict=True)), self.guard)
+
+
 class ChatTokenizer:
     """Messages to token ids and token ids to text, for one checkpoint's tokenizer and chat template."""
 
-    def __init__(self, tokenizer_file: Path, template: str, special_tokens: dict[str, str]) -> None:
-        """`special_tokens` are the named tokens (eos_token, ...) that the template may mention. Raises AntiphonError for unusable files."""
+    def __init__(self, tokenizer_file: Path, template: str, names: Mapping[str, Any]) -> None:
+        """`names` are what the template may mention: special tokens (eos_token, ...) and switches. Raises AntiphonError for unusable files."""
         self._tokenizer = load_tokenizer(tokenizer_file)
         self._special = {token.content: index for index, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         self._special_ids = frozenset(self._special.values())
         longest_first = sorted(self._special, key=len, reverse=True)
         self._pattern = re.compile("(" + ("|".join(map(re.escape, longest_first)) or r"(?!)") + ")")
         self._openings = {token[:length] for token in self._special for length in range(1, len(token))}
-        self._template, self._names = _compile(template), special_tokens
+        self._template, self._names = _compile(template), names
         self._template_source = template
 
-    def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> np.ndarray:
-        """Token ids int64 [tokens] of a whole conversation, one placeholder token per piece of media."""
-        guard = self._guard(messages)
-        return self._encode(self._render(messages, add_generation_prompt, guard), guard)
+    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
+        """The text of a whole conversation. Raises AntiphonError when the template refuses it."""
+        return self._render(messages, add_generation_prompt, self._guard(messages))
 
-    def encode_continuation(self, messages: Sequence[Message], add_generation_prompt: bool) -> np.ndarray:
-        """Token ids int64 [tokens] of turns that follow earlier, complete turns: no system preamble before them."""
+    def render_continuation(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
+        """The text of turns that follow earlier, complete turns: no system preamble before them. Raises AntiphonError as `render_chat`."""
         guard = self._guard(messages)
         opening = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE),), plain=True))
         refusal: AntiphonError | None = None
         for earlier in (opening[:1], opening):  # the second for templates that insist on alternating roles
             try:
-                before = self._render(earlier, False, guard)
-                whole = self._render((*earlier, *messages), add_generation_prompt, guard)
+                before = self._render(earlier, False, guard).text
+                whole = self._render((*earlier, *messages), add_generation_prompt, guard).text
             except AntiphonError as error:
                 refusal = error
                 continue
             if whole.startswith(before):
-                return self._encode(whole[len(before) :], guard)
+                return Rendered(whole[len(before) :], guard)
         raise refusal or AntiphonError("The chat template rewrites earlier turns when turns are added; send the whole conversation instead.")
+
+    def encode(self, rendered: Rendered) -> np.ndarray:
+        """Token ids int64 [tokens], one placeholder token per piece of media."""
+        ids: list[int] = []
+        for piece in self._pattern.split(rendered.text):
+            if piece in self._special:
+                ids.append(self._special[piece])
+            elif piece:
+                ids.extend(self._tokenizer.encode(piece.replace(rendered.guard, ""), add_special_tokens=False).ids)
+        return np.array(ids, np.int64)
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """Token ids int64 [tokens] of plain text."""
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def token(self, index: int) -> str:
+        """The special token with id `index`, as the template writes it."""
+        token = self._tokenizer.id_to_token(index)
+        assert token is not None, f"the build checked that the tokenizer has the id {index}"
+        return token
 
     def turn_end(self) -> np.ndarray:
         """Token ids int64 [tokens] that the template writes after an assistant's words: those that close its turn."""
         turns = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE + PROBE),), plain=True))
-        guard = self._guard(turns)
-        return self._encode(self._render(turns, False, guard).rpartition(PROBE + PROBE)[2], guard)
+        rendered = self.render_chat(turns, False)
+        return self.encode(Rendered(rendered.text.rpartition(PROBE + PROBE)[2], rendered.guard))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, special tokens left out."""
@@ -82,10 +117,11 @@ class ChatTokenizer:
         used = set(self._template_source).union(*(part.text for message in messages for part in message.parts if isinstance(part, TextPart)))
         return next(chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in used)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str) -> str:
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str) -> Rendered:
         chat = [{"role": message.role, "content": _content(message, lambda text: self._guarded(text, guard))} for message in messages]
         try:
-            return self._template.render(messages=chat, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **self._names)
+            text = self._template.render(messages=chat, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **self._names)
+            return Rendered(text, guard)
         except jinja2.TemplateError as error:
             raise AntiphonError(f"The chat template refuses these messages: {error}; change the order or the roles of the messages.") from None
 
@@ -99,15 +135,6 @@ class ChatTokenizer:
                 split = len(words) - length + 1
                 text = text[:split] + guard + text[split:]
         return text
-
-    def _encode(self, rendered: str, guard: str) -> np.ndarray:
-        ids: list[int] = []
-        for piece in self._pattern.split(rendered):
-            if piece in self._special:
-                ids.append(self._special[piece])
-            elif piece:
-                ids.extend(self._tokenizer.encode(piece.replace(guard, ""), add_special_tokens=False).ids)
-        return np.array(ids, np.int64)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

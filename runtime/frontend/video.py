@@ -1,6 +1,6 @@
-"""Videos to frames, patches and, where asked, their own audio track.
+"""Videos to frames and, where asked, their own audio track.
 
-Source: Qwen2VLVideoProcessor (transformers 5.23) for resizing and patches; frames are taken by their time stamps, so that variable
+Source: Qwen2VLVideoProcessor (transformers 5.23) for resizing; frames are taken by their time stamps, so that variable
 frame rates keep time.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import AntiphonError, missing_extra
 from .audio import describe, read_audio_track, to_mono
-from .image import VisionSettings, frame_patches, load_image, resized, target_size
+from .frame_store import FrameStore
+from .image import VisionSettings, load_image, resized, target_size
 from .media_source import resolve_source
 from .messages import VideoPart
 
@@ -29,17 +30,16 @@ TIME_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """One video: `patches` float32 [time, patches, patch_dim]; `grid` (time, rows, columns); seconds between temporal patches; `audio`
-    float32 [samples] of its own track, or None where it is silent or not to be heard."""
+    """One video: its resized frames and how many there are a second; `audio` float32 [samples] of its own track, or None where it is silent or
+    not to be heard."""
 
-    patches: np.ndarray
-    grid: tuple[int, int, int]
-    seconds_per_grid: float
+    frames: FrameStore
+    rate: float
     audio: np.ndarray | None
 
 
 def read_video(part: VideoPart, settings: VisionSettings, frames_per_second: float, use_audio: bool, audio_rate: int) -> Video:
-    """Decode, sample, resize and cut the video in `part`.
+    """Decode, sample and resize the video in `part`.
 
     A file is sampled at `frames_per_second`; an array's frames are all used, as if taken at `part.fps` (else `frames_per_second`).
     With `use_audio` the file's audio track is read at `audio_rate` Hz. Raises AntiphonError.
@@ -47,25 +47,23 @@ def read_video(part: VideoPart, settings: VisionSettings, frames_per_second: flo
     if isinstance(part.source, np.ndarray):
         if part.use_audio:
             raise AntiphonError("A video given as an array has no audio track; give the file, or the audio as its own part.")
-        frames, rate, audio = _array_frames(part.source, settings), part.fps or frames_per_second, None
+        frames, rate, audio = FrameStore(_array_frames(part.source, settings)), part.fps or frames_per_second, None
     else:
         source = resolve_source(part.source, "video")
         frames, rate = decode_frames(source, frames_per_second, settings)
         track = read_audio_track(source) if use_audio else None
         audio = None if track is None or len(track[0]) == 0 else to_mono(*track, audio_rate)
-    patches, grid = frame_patches(frames, settings)
-    return Video(patches, grid, settings.temporal_patch_size / rate, audio)
+    return Video(frames, rate, audio)
 
 
-def _array_frames(frames: np.ndarray, settings: VisionSettings) -> list[np.ndarray]:
+def _array_frames(frames: np.ndarray, settings: VisionSettings) -> Iterator[np.ndarray]:
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or frames.size == 0:
         raise AntiphonError(f"The video array is {frames.dtype} {list(frames.shape)}; expected uint8 [frames, height, width, 3].")
-    images = [load_image(frame) for frame in frames]
-    size = target_size(images[0], settings)
-    return [resized(image, size, settings) for image in images]
+    size = target_size(load_image(frames[0]), settings)
+    return (resized(load_image(frame), size, settings) for frame in frames)
 
 
-def decode_frames(source: Path | bytes, frames_per_second: float, settings: VisionSettings) -> tuple[list[np.ndarray], float]:
+def decode_frames(source: Path | bytes, frames_per_second: float, settings: VisionSettings) -> tuple[FrameStore, float]:
     """The frames shown at the times 0, 1/rate, 2/rate ... of a file, resized to uint8 [height, width, 3], and that rate.
 
     The rate is `frames_per_second`, raised for videos too short to fill a temporal patch and lowered for those that would give more
@@ -83,10 +81,10 @@ def decode_frames(source: Path | bytes, frames_per_second: float, settings: Visi
             stream.thread_type = "AUTO"
             rate = _sampling_rate(_duration(container, stream, av.time_base), frames_per_second, settings.temporal_patch_size)
             frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
-            frames = _resized_frames(frames_shown(container.decode(stream), rate, frame_seconds), settings)
+            frames = FrameStore(_resized_frames(frames_shown(container.decode(stream), rate, frame_seconds), settings))
     except (av.FFmpegError, ValueError) as error:
         raise AntiphonError(f"{describe(source)} cannot be read as video ({error}); give an MP4, MKV, WebM, MOV or AVI file.") from None
-    if not frames:
+    if not len(frames):
         raise AntiphonError(f"The video {describe(source)} has no frames; give a video that is longer than 0 seconds.")
     return frames, rate
 
@@ -125,18 +123,14 @@ def frames_shown(frames: Iterable[Any], rate: float, frame_seconds: float) -> It
         taken += 1
 
 
-def _resized_frames(frames: Iterable[Any], settings: VisionSettings) -> list[np.ndarray]:
-    """Each frame upright (by its display matrix) and resized at once, so that full-size frames are never kept."""
-    kept: list[np.ndarray] = []
-    previous, size = None, None
+def _resized_frames(frames: Iterable[Any], settings: VisionSettings) -> Iterator[np.ndarray]:
+    """Each frame upright (by its display matrix) and resized at once, so that full-size frames are never kept; a repeated frame is one object."""
+    previous, kept, size = None, None, None
     for frame in frames:
-        if frame is previous:
-            kept.append(kept[-1])
-            continue
-        image = frame.to_image()
-        if frame.rotation:
-            image = image.rotate(frame.rotation, expand=True)
-        size = size or target_size(image, settings)
-        kept.append(resized(image, size, settings))
-        previous = frame
-    return kept
+        if kept is None or frame is not previous:
+            image = frame.to_image()
+            if frame.rotation:
+                image = image.rotate(frame.rotation, expand=True)
+            size = size or target_size(image, settings)
+            previous, kept = frame, resized(image, size, settings)
+        yield kept

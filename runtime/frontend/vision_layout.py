@@ -52,17 +52,14 @@ def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, 
     return {"pixels": pixels, **vision_layout(grid_thw, merge_size, num_position_embeddings)}
 
 
-def vision_calls(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, num_position_embeddings: int, max_patches: int = 16384) -> Iterator[Feeds]:
-    """The feeds of one image or video in several calls of at most `max_patches` patches (but whole frames), so that memory stays flat.
+def vision_spans(grid_thw: Sequence[int], max_patches: int = 16384) -> Iterator[tuple[int, int]]:
+    """The temporal patches (first, end) of several calls of at most `max_patches` patches (but whole temporal patches), so that memory stays flat.
 
-    Attention stays within a frame, so the features of the calls, joined along their rows, are those of the one big call. Arguments and
-    errors as for `vision_feeds`.
+    Attention stays within a temporal patch, so the features of the calls, joined along their rows, are those of one big call.
     """
-    feeds = vision_feeds(patches, grid_thw, merge_size, num_position_embeddings)
-    pixels = feeds["pixels"]
-    frames = max(1, max_patches // pixels.shape[1])
-    for start in range(0, len(pixels), frames):
-        yield {**feeds, "pixels": pixels[start : start + frames]}
+    times, height, width = grid_thw
+    step = max(1, max_patches // (height * width))
+    return ((start, min(start + step, times)) for start in range(0, times, step))
 
 
 def _checked_grid(grid_thw: Sequence[int], merge_size: int) -> tuple[int, int, int]:

@@ -73,7 +73,7 @@ class FakeEngine:
 
 
 class FakeThinker(FakeEngine):
-    """Answers with the letters of the last user turn, then im_end. Its cache holds the ids it was fed."""
+    """Answers with the letters of the last user turn, then im_end. Its cache holds the ids it was fed, its recurrent state their weighted sum."""
 
     def __init__(self) -> None:
         inputs = _inputs(
@@ -81,13 +81,15 @@ class FakeThinker(FakeEngine):
             past_length=("int64", ("batch",)), features=("float32", ("features", HIDDEN)), feature_index=("int64", ("features",)),
             output_index=("int64", ("rows",)), **_sampling(VOCABULARY),
         )  # fmt: skip
-        super().__init__("thinker", inputs, (StateSpec("ids", "kv", "float32", ("batch", 1, "capacity", 1)),))
+        states = (StateSpec("ids", "kv", "float32", ("batch", 1, "capacity", 1)), StateSpec("sum", "recurrent", "float32", ("batch", 1)))
+        super().__init__("thinker", inputs, states)
 
     def compute(self, feeds, states):
         past, ids = int(feeds["past_length"][0]), feeds["input_ids"][0]
         assert past == states.length and past + len(ids) <= states.capacity
         cache = states.past("ids")[0, 0, :, 0]
         cache[past : past + len(ids)] = ids
+        states.present("sum")[0, 0] = states.past("sum")[0, 0] + (ids * np.arange(past + 1, past + len(ids) + 1)).sum()
         history = cache[: past + len(ids)].astype(int).tolist()
         assistant = max((place for place in range(len(history)) if history[place : place + 2] == [1, 6]), default=-1)
         answered = history[assistant + 3 :]
@@ -197,7 +199,7 @@ class FakeFrontEnd:
                     media.append(MediaItem("audio", audio_tokens=len(clip), role=message["role"]))
             ids += [2, 3]
         ids += [1, 6, 3] if add_generation_prompt else []
-        calls = (EncoderCall("audio_encoder", {"chunks": np.ones((len(rows), HIDDEN), np.float32)}, np.array(rows)),) if rows else ()
+        calls = (EncoderCall("audio_encoder", lambda: {"chunks": np.ones((len(rows), HIDDEN), np.float32)}, np.array(rows)),) if rows else ()
         positions = np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
         return Prompt(np.array(ids), positions, float(len(ids)), calls, tuple(media))
 
@@ -209,6 +211,9 @@ class FakeFrontEnd:
 
     def decoder(self):
         return FakeDecoder()
+
+    def decode(self, ids):
+        return "".join(chr(token - 20 + ord("a")) for token in ids)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def pick(fakes):
 
 def test_what_is_not_given_comes_from_the_bundle(pick):
     choices = pick()
-    assert choices.talker == SamplingParameters(0.9, 50, 1.0, 1.05) and choices.voice == 38 and choices.seed == 0
+    assert choices.talker == SamplingParameters(0.9, 50, 1.0, 1.05) and choices.voice is None and choices.seed == 0
     assert choices.thinker.max_tokens == DEFAULT_MAX_TEXT_TOKENS
 
 
@@ -36,17 +36,12 @@ def test_the_predictor_follows_a_greedy_talker(pick):
     assert pick(talker_temperature=0).predictor.temperature == 0
 
 
-@pytest.mark.parametrize("name", ["aiden", "AIDEN", "Aiden"])
-def test_voices_are_found_in_any_case(pick, name):
-    assert pick(voice=name).voice == 39
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"voice": "nobody"}, "no voice 'nobody'; the bundle's voices are Ethan, aiden"),
-        ({"voice": ""}, "no voice ''"),
-        ({"voice": "nobody", "modalities": ("text",)}, "no voice"),
+        ({"language": "klingon"}, "no language 'klingon'; the bundle's languages are none"),
+        ({"interleave": "sideways"}, "The policy is 'sideways'"),
+        ({"interleave": "chunked:4,4"}, "cannot follow the interleave 'chunked:4,4'; it was trained for dual_track"),
         ({"modalities": ("audio",)}, "modalities"),
         ({"modalities": "text"}, "modalities"),
         ({"modalities": ("text", "video")}, "modalities"),
@@ -76,8 +71,16 @@ def test_options_that_do_not_fit_are_named(pick, options, message):
         pick(**options)
 
 
-def test_an_answer_without_speech_has_no_voice(pick):
-    assert pick(modalities=("text",)).voice is None
+def test_an_answer_without_speech_does_not_speak(pick):
+    assert pick().speaks and not pick(modalities=("text",)).speaks
+
+
+def test_the_conversations_voice_and_style_give_way_to_those_of_a_reply(fakes):
+    manifest = fakes.omni().manifest
+    chosen = choose(read_options({}), manifest, "aiden", "softly")
+    assert (chosen.voice, chosen.style) == ("aiden", "softly")
+    chosen = choose(read_options({"voice": "Ethan", "style": "loud"}), manifest, "aiden", "softly")
+    assert (chosen.voice, chosen.style) == ("Ethan", "loud")
 
 
 def test_the_least_may_equal_the_most(pick):

@@ -14,7 +14,7 @@ def history(fakes, *turns: tuple[str, list[int]]) -> list[int]:
 
 
 def make(fakes, ids, hidden_rows=None, first=50):
-    return talker_prompt(ids, hidden_rows or {}, 2, [], fakes.ids, 39, first, fakes.front_end())
+    return talker_prompt(ids, hidden_rows or {}, 2, [], fakes.ids, 39, first, fakes.front_end(), 1)
 
 
 def test_the_nine_rows_of_the_answer_are_those_of_the_reference(fakes):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend.vision_layout import vision_calls, vision_feeds, vision_layout
+from antiphon.runtime.frontend.vision_layout import vision_feeds, vision_layout, vision_spans
 
 GRIDS = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from([4, 64, 2304]))
 
@@ -72,9 +72,6 @@ def test_patches_that_do_not_fill_the_grid_are_refused(shape: tuple[int, ...]) -
         vision_feeds(np.zeros(shape, np.float32), (1, 4, 4), 2, 64)
 
 
-@pytest.mark.parametrize(("most", "frames"), [(1, [1, 1, 1]), (48, [2, 1]), (10_000, [3])])
-def test_vision_calls_split_a_video_between_frames(most: int, frames: list[int]) -> None:
-    patches = np.random.default_rng(0).standard_normal((3 * 24, 5)).astype(np.float32)
-    calls = list(vision_calls(patches, (3, 4, 6), 2, 64, max_patches=most))
-    assert [len(call["pixels"]) for call in calls] == frames
-    np.testing.assert_array_equal(np.concatenate([call["pixels"] for call in calls]), vision_feeds(patches, (3, 4, 6), 2, 64)["pixels"])
+@pytest.mark.parametrize(("most", "spans"), [(1, [(0, 1), (1, 2), (2, 3)]), (48, [(0, 2), (2, 3)]), (10_000, [(0, 3)])])
+def test_a_video_is_split_between_temporal_patches(most: int, spans: list[tuple[int, int]]) -> None:
+    assert list(vision_spans((3, 4, 6), max_patches=most)) == spans

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,14 @@ SCRIPTS = {
 letters = st.one_of([st.characters(min_codepoint=low, max_codepoint=high, exclude_categories=("Cs", "Cn")) for low, high in SCRIPTS.values()])
 texts = st.text(st.one_of(letters, st.sampled_from(" \n👩\u200d👩\u200d👧🏽é")), max_size=60)
 
+SENTENCES = {
+    "latin": "Ça va, naïve façade; Ελ? smørrebrød ½ ﬂuß!", "cyrillic": "Съешь ещё этих мягких французских булок.", "greek": "Ξεσκεπάζω τὴν ψυχοφθόρα βδελυγμία.",
+    "arabic": "نصٌّ حكيمٌ له سرٌّ قاطعٌ ١٢٣.", "hebrew": "דָּג סַקְרָן שָׁט בַּיָּם.", "devanagari": "ऋषियों को सताने वाले दुष्ट राक्षसों।",
+    "thai": "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า", "chinese": "我能吞下玻璃而不伤身体，𠮷野家。", "japanese": "いろはにほへど、チリヌルヲ。ｶﾞ", "korean": "다람쥐 헌 쳇바퀴에 타고파 ᄒᆞᆫ글",
+    "emoji with joiners": "👩\u200d👩\u200d👧\u200d👦 👨🏿\u200d🚀 🏳️\u200d🌈 🇰🇷 1️⃣ 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "a replacement character of its own": "what \ufffd is",
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_checkpoint) -> Tokenizer:
@@ -30,6 +40,27 @@ def test_deltas_join_to_the_full_decoding_and_never_split_a_character(front_end:
     deltas = [*map(decoder.push, ids), decoder.flush()]
     assert "".join(deltas) == front_end.decode(ids)
     assert not any("\ufffd" in delta for delta in deltas)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES.values(), ids=SENTENCES)
+def test_any_script_streams_cleanly(front_end: FrontEnd, tokenizer: Tokenizer, sentence: str) -> None:
+    composed = unicodedata.normalize("NFC", sentence)
+    decoder, text = front_end.decoder(), ""
+    for index in tokenizer.encode(sentence, add_special_tokens=False).ids:
+        delta = decoder.push(index)
+        delta.encode("utf-8")
+        assert composed.startswith(text + delta)  # so a replacement character comes only where the text has one
+        text += delta
+    assert text + decoder.flush() == composed
+
+
+@settings(max_examples=200, deadline=None)
+@given(sentences=st.lists(st.sampled_from(list(SENTENCES.values())), max_size=4), cut=st.integers(0, 400))
+def test_an_answer_cut_anywhere_is_a_beginning_of_the_whole(front_end: FrontEnd, tokenizer: Tokenizer, sentences: list[str], cut: int) -> None:
+    whole = unicodedata.normalize("NFC", " ".join(sentences))
+    decoder = front_end.decoder()
+    text = "".join(map(decoder.push, tokenizer.encode(whole, add_special_tokens=False).ids[:cut]))
+    assert whole.startswith(text) and decoder.flush() in ("", "\ufffd")
 
 
 @settings(max_examples=200, deadline=None)

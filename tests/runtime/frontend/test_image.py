@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend.image import VisionSettings, image_patches, load_image, smart_resize
+from antiphon.runtime.frontend.image import VisionSettings, frame_patches, load_image, patch_grid, read_image, smart_resize
 
 PIL = pytest.importorskip("PIL.Image")
 SETTINGS = VisionSettings(16, 2, 2, 56 * 56, 128 * 128, (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
@@ -27,7 +27,8 @@ def test_patches_equal_the_reference_processor(size: tuple[int, int]) -> None:
     )
     image = picture(*size)
     expected = reference(images=[PIL.fromarray(image)], return_tensors="np")
-    patches, grid = image_patches(image, SETTINGS)
+    resized = read_image(image, SETTINGS)
+    patches, grid = frame_patches([resized], SETTINGS), patch_grid(1, *resized.shape[:2], SETTINGS)
     assert grid == tuple(expected["image_grid_thw"][0]) and patches.dtype == np.float32
     np.testing.assert_allclose(patches[0], expected["pixel_values"], rtol=0, atol=1e-6)
 
@@ -37,8 +38,9 @@ def test_patches_lie_in_merge_order() -> None:
     for row in range(4):
         for column in range(6):
             image[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = 10 * row + column
-    patches, grid = image_patches(image, VisionSettings(16, 2, 2, 1, 10**6, (0, 0, 0), (1, 1, 1), rescale_factor=1.0))
-    assert grid == (1, 4, 6) and patches.shape == (1, 24, 3 * 2 * 16 * 16)
+    settings = VisionSettings(16, 2, 2, 1, 10**6, (0, 0, 0), (1, 1, 1), rescale_factor=1.0)
+    patches = frame_patches([read_image(image, settings)], settings)
+    assert patches.shape == (1, 24, 3 * 2 * 16 * 16)
     assert patches[0, :8, 0].tolist() == [0, 1, 10, 11, 2, 3, 12, 13] and np.ptp(patches[0], axis=1).max() == 0
 
 
@@ -88,7 +90,7 @@ def test_bad_images_raise_one_sentence(tmp_path: Path) -> None:
         (np.zeros((1, 300, 3), np.uint8), "ratio below 200"),
     ]:
         with pytest.raises(AntiphonError, match=sentence):
-            image_patches(source, SETTINGS)
+            read_image(source, SETTINGS)
 
 
 def test_a_missing_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

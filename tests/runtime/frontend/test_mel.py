@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from antiphon.runtime.frontend.mel import MelSettings, log_mel, mel_filters
+from antiphon.runtime.frontend import mel
+from antiphon.runtime.frontend.mel import MelSettings, log_mel, log_power, mel_filters
 
 
 def speech_like(samples: int, seed: int = 0) -> np.ndarray:
@@ -51,10 +52,17 @@ def test_a_clip_shorter_than_a_window_still_gives_frames() -> None:
     assert features.shape == (128, 1) and np.isfinite(features).all()
 
 
-def test_long_audio_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from antiphon.runtime.frontend import mel
-
+@pytest.mark.parametrize("frames", [1, 7, 100, 4096])
+def test_values_do_not_depend_on_the_block_a_frame_is_computed_in(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = speech_like(48000)
     (whole,) = log_mel([clip], MelSettings())
-    monkeypatch.setattr(mel, "FRAMES_PER_BLOCK", 7)
-    np.testing.assert_allclose(log_mel([clip], MelSettings())[0], whole, rtol=0, atol=1e-6)
+    monkeypatch.setattr(mel, "FRAMES_PER_BLOCK", frames)
+    np.testing.assert_array_equal(log_mel([clip], MelSettings())[0], whole)
+
+
+def test_a_band_between_two_frequency_bins_is_silent() -> None:
+    settings = MelSettings(n_fft=128, hop_length=64)  # bins 125 Hz apart: several bands hold none
+    assert not mel_filters(settings).any(axis=1).all()
+    expected = np.maximum(1e-10, mel_filters(settings) @ (np.abs(np.fft.rfft(speech_like(128) * np.hanning(129)[:128])) ** 2))
+    found = log_power(speech_like(128), settings, 1)[:, 0]
+    np.testing.assert_allclose(found, np.log10(expected), rtol=0, atol=1e-6)

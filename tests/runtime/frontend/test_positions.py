@@ -133,3 +133,38 @@ def test_positions_count_up_when_there_is_no_vision(media: list[MediaItem]) -> N
 def test_next_position_is_zero_when_the_sequence_is_empty() -> None:
     positions, following = multimodal_positions(np.zeros(0, np.int64), [], RULES)
     assert positions.shape == (3, 0) and following == 0.0
+
+
+TEXTUAL = PositionRules(AUDIO_START, VISION_START, position_id_per_seconds=13, spatial_merge_size=2, textual_time=True, image=IMAGE, video=VIDEO)
+
+
+def timed_tokens_of(item: MediaItem) -> list[int]:
+    """As `tokens_of`, where each temporal patch has its timestamp and marks; a heard one its own audio."""
+    merged = item.grid[1] * item.grid[2] // 4
+    if item.kind != "video":
+        return tokens_of(item)
+    sound = [AUDIO_START, *[AUDIO] * item.audio_tokens, AUDIO_END] if item.audio_tokens else []
+    return [TEXT, TEXT, VISION_START, *[VIDEO] * merged, VISION_END, *sound] * item.grid[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(media=st.lists(st.one_of(clips, pictures, films(st.integers(0, 9))), max_size=5))
+def test_positions_equal_the_second_get_rope_index_when_text_tells_the_time(media: list[MediaItem]) -> None:
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.qwen3_5_moe.modeling_qwen3_5_moe")
+    this = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)))
+    this.get_vision_position_ids = lambda *arguments, **options: modeling.Qwen3_5MoeModel.get_vision_position_ids(this, *arguments, **options)
+    ids = np.array([TEXT, *(token for item in media for token in [*timed_tokens_of(item), TEXT])], np.int64)
+    kinds = torch.tensor(np.where(ids == IMAGE, 1, np.where(ids == VIDEO, 2, 0)))[None]  # audio counts up like text
+    grids = {kind: [item.grid for item in media if item.kind == kind] for kind in ("image", "video")}
+    tensors = [torch.tensor(grids[kind]) if grids[kind] else None for kind in ("image", "video")]
+    expected, deltas = modeling.Qwen3_5MoeModel.get_rope_index(this, torch.tensor(ids)[None], kinds, *tensors)
+    positions, following = multimodal_positions(ids, media, TEXTUAL)
+    assert positions.dtype == np.float32
+    np.testing.assert_array_equal(positions, expected[:, 0].numpy())
+    assert following == float(deltas[0, 0]) + len(ids)
+
+
+def test_next_position_is_zero_when_the_sequence_is_empty_and_text_tells_the_time() -> None:
+    positions, following = multimodal_positions(np.zeros(0, np.int64), [], TEXTUAL)
+    assert positions.shape == (3, 0) and following == 0.0

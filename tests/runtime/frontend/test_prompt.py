@@ -12,6 +12,7 @@ import pytest
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import prompt as module
+from antiphon.runtime.frontend.frame_store import FrameStore
 from antiphon.runtime.frontend.prompt import FrontEnd
 from antiphon.runtime.frontend.video import Video
 
@@ -97,13 +98,13 @@ def test_ids_and_features_equal_the_reference_processor(front_end: FrontEnd, ref
     reference.grids = [item.grid for item in prompt.media if item.kind == "video"]
     found = reference(messages, audio=media_of(messages, "audio"), images=media_of(messages, "image"), videos=media_of(messages, "video"), fps=2.0)
     assert prompt.token_ids.tolist() == found["input_ids"][0]
-    pixels = [call.feeds["pixels"][0] for call in prompt.calls if call.stage == "vision_encoder" and prompt.token_ids[call.rows[0]] == front_end.image]
+    pixels = [call.feeds()["pixels"][0] for call in prompt.calls if call.stage == "vision_encoder" and prompt.token_ids[call.rows[0]] == front_end.image]
     if pixels:
         np.testing.assert_allclose(np.concatenate(pixels), found["pixel_values"], rtol=0, atol=1e-6)
     if "input_features" in found:
         features, mask = np.asarray(found["input_features"]), np.asarray(found["feature_attention_mask"]).astype(bool)
         valid = np.concatenate([clip[:, kept] for clip, kept in zip(features, mask, strict=True)], axis=1)
-        chunks = np.concatenate([call.feeds["chunks"] for call in prompt.calls if call.stage == "audio_encoder"]).transpose(1, 0, 2).reshape(128, -1)
+        chunks = np.concatenate([call.feeds()["chunks"] for call in prompt.calls if call.stage == "audio_encoder"]).transpose(1, 0, 2).reshape(128, -1)
         ours = chunks[:, np.abs(chunks).sum(axis=0) > 0]  # padding is all zeros; frames of noise are not
         np.testing.assert_allclose(ours, valid, rtol=0, atol=1e-5)
 
@@ -113,7 +114,7 @@ def test_ids_and_positions_equal_the_reference_when_videos_are_heard(front_end: 
     sounds = [clip(52000), clip(7000, 1)]
     grids = [(3, 4, 6), (4, 8, 4)]
     films = iter(
-        Video(np.zeros((time, rows * columns, 1536), np.float32), (time, rows, columns), 2 / 3, samples)
+        Video(FrameStore(np.zeros((2 * time, rows * 16, columns * 16, 3), np.uint8)), 3.0, samples)
         for (time, rows, columns), samples in zip(grids, sounds, strict=True)
     )
     monkeypatch.setattr(module, "read_video", lambda *arguments: next(films))
@@ -163,7 +164,7 @@ def test_rows_of_the_calls_are_the_placeholders(front_end: FrontEnd) -> None:
         assert len(calls) == kinds
         assert np.concatenate([call.rows for call in calls]).tolist() == np.flatnonzero(prompt.token_ids == token).tolist()
     for call in prompt.calls:
-        feeds = call.feeds
+        feeds = call.feeds()
         features = len(feeds["output_index"]) if call.stage == "audio_encoder" else feeds["pixels"].shape[0] * feeds["pixels"].shape[1] // 4
         assert len(call.rows) == features
     assert [item.kind for item in prompt.media] == ["image", "audio", "video", "video", "audio"]

@@ -55,7 +55,7 @@ def reference(tiny_checkpoint: Path, template: str):
 
 
 def encoded(tokenizer: ChatTokenizer, messages: list[dict], prompt: bool = True) -> list[int]:
-    return tokenizer.encode_chat(parse_messages(messages), prompt).tolist()
+    return tokenizer.encode(tokenizer.render_chat(parse_messages(messages), prompt)).tolist()
 
 
 @pytest.mark.parametrize("prompt", [True, False], ids=["generation prompt", "closed"])
@@ -103,7 +103,7 @@ def test_a_guard_character_in_the_messages_is_kept(tokenizer: ChatTokenizer) -> 
 def test_the_continuation_is_what_the_whole_conversation_adds(tokenizer: ChatTokenizer) -> None:
     earlier = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     further = [{"role": "user", "content": "c <|im_end|>"}]
-    added = tokenizer.encode_continuation(parse_messages(further), True).tolist()
+    added = tokenizer.encode(tokenizer.render_continuation(parse_messages(further), True)).tolist()
     assert encoded(tokenizer, earlier, False) + added == encoded(tokenizer, earlier + further)
 
 

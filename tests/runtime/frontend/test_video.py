@@ -9,9 +9,9 @@ import pytest
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import video
-from antiphon.runtime.frontend.image import VisionSettings
+from antiphon.runtime.frontend.image import VisionSettings, frame_patches
 from antiphon.runtime.frontend.messages import VideoPart
-from antiphon.runtime.frontend.video import frames_shown, read_video
+from antiphon.runtime.frontend.video import Video, frames_shown, read_video
 
 pytest.importorskip("PIL.Image")
 RAW = VisionSettings(16, 2, 2, 1, 10**6, (0, 0, 0), (1, 1, 1), rescale_factor=1.0)
@@ -41,38 +41,37 @@ def grey_film(path: Path, frames: int = 20, rate: int = 10, size: int = 64, soun
     return path
 
 
-def greys(patches: np.ndarray) -> list[int]:
-    """The number of the film's frame that each frame of the patches shows."""
-    by_frame = patches.reshape(len(patches), -1, 3, 2, 256).mean(axis=(1, 2, 4))
-    return ((by_frame.reshape(-1) - 10) / 10).round().astype(int).tolist()
+def greys(found: Video) -> list[int]:
+    """The number of the film's frame that each frame shows."""
+    return [round((found.frames[index].mean() - 10) / 10) for index in range(len(found.frames))]
 
 
 @pytest.mark.parametrize(
-    ("rate", "expected", "seconds"),
-    [(2.0, [0, 5, 10, 15], 1.0), (1.0, [0, 10], 2.0), (3.0, [0, 3, 6, 10, 13, 16], 2 / 3), (10.0, [*range(20)], 0.2), (20.0, [k // 2 for k in range(40)], 0.1)],
+    ("rate", "expected"),
+    [(2.0, [0, 5, 10, 15]), (1.0, [0, 10]), (3.0, [0, 3, 6, 10, 13, 16]), (10.0, [*range(20)]), (20.0, [k // 2 for k in range(40)])],
 )
-def test_a_file_is_sampled_by_time(tmp_path: Path, rate: float, expected: list[int], seconds: float) -> None:
+def test_a_file_is_sampled_by_time(tmp_path: Path, rate: float, expected: list[int]) -> None:
     path = grey_film(tmp_path / "a.mp4")
     found = read_video(VideoPart(str(path)), RAW, rate, use_audio=False, audio_rate=16000)
-    assert greys(found.patches) == expected and found.grid == (len(expected) // 2, 4, 4)
-    assert found.seconds_per_grid == pytest.approx(seconds) and found.audio is None
+    assert greys(found) == expected and (found.frames.height, found.frames.width) == (64, 64)
+    assert found.rate == rate and found.audio is None
 
 
 def test_a_video_shorter_than_a_temporal_patch_is_sampled_more_densely(tmp_path: Path) -> None:
     path = grey_film(tmp_path / "a.mp4", frames=4)
     found = read_video(VideoPart(path), RAW, 2.0, use_audio=False, audio_rate=16000)
-    assert greys(found.patches) == [0, 2] and found.grid[0] == 1
+    assert greys(found) == [0, 2]
 
 
 def test_a_video_of_one_frame_repeats_it(tmp_path: Path) -> None:
     found = read_video(VideoPart(grey_film(tmp_path / "a.mp4", frames=1)), RAW, 2.0, use_audio=False, audio_rate=16000)
-    assert greys(found.patches) == [0, 0]
+    assert greys(found) == [0, 0]
 
 
 def test_a_long_video_is_sampled_more_sparsely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "MOST_FRAMES", 4)
     found = read_video(VideoPart(grey_film(tmp_path / "a.mp4")), RAW, 10.0, use_audio=False, audio_rate=16000)
-    assert greys(found.patches) == [0, 5, 10, 15] and found.seconds_per_grid == pytest.approx(1.0)
+    assert greys(found) == [0, 5, 10, 15] and found.rate == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
@@ -91,14 +90,15 @@ def test_a_silent_video_has_no_audio(tmp_path: Path) -> None:
 def test_an_array_is_taken_frame_by_frame_at_its_own_rate() -> None:
     frames = np.stack([np.full((32, 64, 3), 10 + 10 * index, np.uint8) for index in range(5)])
     found = read_video(VideoPart(frames, fps=4.0), RAW, 2.0, use_audio=False, audio_rate=16000)
-    assert found.grid == (3, 2, 4) and found.seconds_per_grid == 0.5
-    assert greys(found.patches) == [0, 1, 2, 3, 4, 4]
+    assert (found.frames.height, found.frames.width) == (32, 64) and found.rate == 4.0
+    assert greys(found) == [0, 1, 2, 3, 4]
 
 
 def test_patches_follow_the_reference_layout() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8)
     settings = VisionSettings(16, 2, 2, 1, 10**6, (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
     found = read_video(VideoPart(frames), settings, 2.0, use_audio=False, audio_rate=16000)
+    patches = frame_patches([found.frames[index] for index in range(3)], settings)
     pixels = (np.concatenate([frames, frames[-1:]]) / 255 - settings.image_mean) / settings.image_std
     # Written out from Qwen2VLVideoProcessor.patchify: which pixel stands at [time, patch, dim].
     for time, patch, dim in np.random.default_rng(1).integers(0, (2, 24, 1536), (300, 3)):
@@ -106,7 +106,7 @@ def test_patches_follow_the_reference_layout() -> None:
         row, column = block // 3 * 2 + inside // 2, block % 3 * 2 + inside % 2
         channel, rest = divmod(dim, 2 * 256)
         frame, (y, x) = time * 2 + rest // 256, divmod(rest % 256, 16)
-        assert found.patches[time, patch, dim] == pytest.approx(pixels[frame, row * 16 + y, column * 16 + x, channel], abs=1e-5)
+        assert patches[time, patch, dim] == pytest.approx(pixels[frame, row * 16 + y, column * 16 + x, channel], abs=1e-5)
 
 
 def test_frames_are_shown_until_the_next_when_the_rate_varies() -> None:

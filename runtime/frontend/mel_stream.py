@@ -1,0 +1,91 @@
+"""Sound that comes in pieces: mono at the model's rate, then the power of its mel bands, the same as of the whole to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import soxr
+
+from ..errors import AntiphonError
+from .audio import Blocks, mixed_down, no_samples, too_few_samples
+from .mel import MelSettings, log_power
+
+
+def mono_blocks(blocks: Blocks, target_rate: int) -> Iterator[np.ndarray]:
+    """The recording in `blocks` as float32 [samples] pieces, mono at `target_rate` Hz: joined, what `audio.to_mono` makes of it.
+
+    Raises AntiphonError for NaN, infinite and huge samples, for a recording of no samples and for a sample rate that changes.
+    """
+    resampler, first_rate, given = None, 0, 0
+    for block, rate in blocks:
+        if given and rate != first_rate:
+            raise AntiphonError(f"The audio changes its sample rate from {first_rate} to {rate} Hz; convert it to one rate.")
+        if not given and rate != target_rate:
+            resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
+        first_rate, given = rate, given + len(block)
+        mono = np.ascontiguousarray(mixed_down(block), np.float32)
+        if resampler is None:
+            yield mono
+        else:
+            yield resampler.resample_chunk(mono)
+    if not given:
+        raise no_samples()
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+class LogPowerStream:
+    """`mel.log_power` of a recording that comes piece by piece, with the reflected samples at both ends that `mel.log_mel` gives it.
+
+    `push` returns the frames that the samples so far decide, `finish` the rest: together floor(samples / hop_length) of them, or, where
+    there are fewer samples than one window, those that `log_mel` keeps. `maximum`: the largest value yet, in the end the clip's.
+    """
+
+    def __init__(self, settings: MelSettings) -> None:
+        self._settings = settings
+        self._half = settings.n_fft // 2
+        self._signal: np.ndarray = np.zeros(0, np.float32)  # from the start of the next frame; without the reflection until there is enough for it
+        self._is_reflected = False
+        self.samples = 0
+        self.frames = 0
+        self.maximum = np.float32(-np.inf)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Further samples float32 [n]; returns float32 [feature_size, frames]."""
+        self.samples += len(samples)
+        self._signal = np.concatenate([self._signal, samples])
+        if not self._is_reflected:
+            if self.samples < self._settings.n_fft:
+                return log_power(self._signal, self._settings, 0)
+            self._signal = np.concatenate([self._signal[self._half : 0 : -1], self._signal])
+            self._is_reflected = True
+        return self._frames((len(self._signal) - self._settings.n_fft) // self._settings.hop_length + 1)
+
+    def finish(self) -> np.ndarray:
+        """The last frames, float32 [feature_size, frames]. Raises AntiphonError where no sample came."""
+        settings, samples = self._settings, self.samples
+        if samples == 0:
+            raise no_samples()
+        if samples < settings.n_fft:  # silence makes it one window, and decides the maximum with it
+            padded = self.push(np.zeros(settings.n_fft - samples, np.float32))
+            padded = np.concatenate([padded, self.finish()], axis=1)
+            self.samples, self.frames = samples, min(padded.shape[1], -(-samples // settings.hop_length))
+            return np.ascontiguousarray(padded[:, : self.frames])
+        self._signal = np.concatenate([self._signal, self._signal[-2 : -2 - self._half : -1]])
+        return self._frames(samples // settings.hop_length - self.frames)
+
+    def _frames(self, count: int) -> np.ndarray:
+        """The next `count` frames, after which their hops are let go."""
+        power = log_power(self._signal, self._settings, max(count, 0))
+        self._signal = self._signal[power.shape[1] * self._settings.hop_length :].copy()
+        self.frames += power.shape[1]
+        if power.size:
+            self.maximum = max(self.maximum, power.max())
+        return power
+
+
+def mono_length_check(samples: int, rate: int, target_rate: int) -> None:
+    """Raise AntiphonError where resampling left nothing."""
+    if samples == 0:
+        raise too_few_samples(rate, target_rate)

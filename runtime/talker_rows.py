@@ -1,0 +1,144 @@
+"""The rows that one run of the Talker reads, as feeds of its engine, and how they follow each other on Qwen3-Omni's dual track.
+
+Both families feed rows made of parts: a text id, a codec id, a hidden row of the Thinker, a frame. They differ in which parts share a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+NOTHING = -1
+"""In text_ids and codec_ids: the row has no such part."""
+
+
+@dataclass(frozen=True)
+class TalkerPrompt:
+    """Rows that the Talker reads before its first frame.
+
+    text_ids and codec_ids int64 [rows] (-1: none), hidden float32 [hiddens, thinker_hidden] for the rows hidden_index int64 [hiddens], frames
+    [frames, size] (codes of a voice, or none) for the rows frame_index int64 [frames], positions float32 [3, rows] and the position of the first
+    row after them.
+    """
+
+    text_ids: np.ndarray
+    codec_ids: np.ndarray
+    hidden: np.ndarray
+    hidden_index: np.ndarray
+    frames: np.ndarray
+    frame_index: np.ndarray
+    positions: np.ndarray
+    next_position: float
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The frame before: its codes int64 [groups] and its row float32 [talker_hidden]."""
+
+    codes: np.ndarray
+    row: np.ndarray
+
+
+class TalkerRows(Protocol):
+    """How text and frames become rows."""
+
+    frames_input: str
+    """Name of the engine's input for frames: `frame_rows` or `frame_codes`."""
+
+    def first(self, text_ids: Sequence[int]) -> TalkerPrompt:
+        """The rows before the first frame."""
+
+    def next(self, text_ids: Sequence[int], last: Spoken) -> TalkerPrompt:
+        """The rows between frame `last` and the next one."""
+
+
+class DualTrackRows:
+    """Qwen3-Omni: the text row is added to the frame's row; tts_pad where there is none."""
+
+    frames_input = "frame_rows"
+
+    def __init__(self, make_prompt: Callable[[int], TalkerPrompt], pad: int) -> None:
+        """`make_prompt` gets the first text id; `pad` is the text id fed after the end of the text."""
+        self._make_prompt, self._pad = make_prompt, pad
+        self._step: TalkerPrompt | None = None
+        self._position = 0.0
+
+    def first(self, text_ids: Sequence[int]) -> TalkerPrompt:
+        """See TalkerRows."""
+        assert len(text_ids) == 1, "the dual track begins with one text row"
+        prompt = self._make_prompt(text_ids[0])
+        self._position = prompt.next_position
+        self._step = TalkerPrompt(
+            np.zeros(1, np.int64), np.full(1, NOTHING), prompt.hidden[:0], prompt.hidden_index[:0], prompt.frames[:0], np.zeros(1, np.int64),
+            np.zeros((3, 1), np.float32), 0.0,
+        )  # fmt: skip
+        return prompt
+
+    def next(self, text_ids: Sequence[int], last: Spoken) -> TalkerPrompt:
+        """See TalkerRows."""
+        assert len(text_ids) <= 1 and self._step is not None, "the dual track adds one text row to one frame"
+        step = self._step
+        step.text_ids[:] = text_ids[0] if text_ids else self._pad
+        step.positions[:] = self._position
+        self._position += 1
+        return TalkerPrompt(
+            step.text_ids, step.codec_ids, step.hidden, step.hidden_index, last.row, step.frame_index, step.positions, self._position,
+        )  # fmt: skip
+
+
+class InterleavedRows:
+    """Qwen3.5-Omni: one sequence; the frame's row first, then the text rows that the policy pulled. Positions count the rows."""
+
+    frames_input = "frame_codes"
+
+    def __init__(self, make_prompt: Callable[[], TalkerPrompt]) -> None:
+        self._make_prompt = make_prompt
+        self._hidden = np.zeros((0, 0), np.float32)
+        self._position = 0.0
+
+    def first(self, text_ids: Sequence[int]) -> TalkerPrompt:
+        """See TalkerRows."""
+        prompt = self._make_prompt()
+        self._hidden = prompt.hidden[:0]
+        text = self._rows(text_ids, prompt.frames[:0], prompt.next_position)
+        self._position = text.next_position
+        return TalkerPrompt(
+            np.concatenate([prompt.text_ids, text.text_ids]), np.concatenate([prompt.codec_ids, text.codec_ids]), prompt.hidden, prompt.hidden_index,
+            prompt.frames, prompt.frame_index, np.concatenate([prompt.positions, text.positions], axis=1), text.next_position,
+        )  # fmt: skip
+
+    def next(self, text_ids: Sequence[int], last: Spoken) -> TalkerPrompt:
+        """See TalkerRows."""
+        rows = self._rows(text_ids, last.codes[None], self._position)
+        self._position = rows.next_position
+        return rows
+
+    def _rows(self, text_ids: Sequence[int], frames: np.ndarray, position: float) -> TalkerPrompt:
+        """Rows of `frames`, then of `text_ids`."""
+        text = np.concatenate([np.full(len(frames), NOTHING), np.asarray(text_ids, np.int64)])
+        positions = counted(position, len(text))
+        empty = np.zeros(0, np.int64)
+        return TalkerPrompt(text, np.full(len(text), NOTHING), self._hidden, empty, frames, np.arange(len(frames)), positions, position + len(text))
+
+
+def counted(start: float, rows: int) -> np.ndarray:
+    """Positions float32 [3, rows] that count up from `start`, equal on all axes."""
+    return np.broadcast_to(np.arange(rows, dtype=np.float32) + np.float32(start), (3, rows))
+
+
+def in_chunks(rows: TalkerPrompt, chunk: int, frames_input: str) -> Iterator[dict[str, np.ndarray]]:
+    """Engine feeds of `rows`, at most `chunk` rows a run."""
+    total = len(rows.text_ids)
+    for start in range(0, total, chunk):
+        end = min(start + chunk, total)
+        hidden = slice(*np.searchsorted(rows.hidden_index, (start, end)))
+        frames = slice(*np.searchsorted(rows.frame_index, (start, end)))
+        yield {
+            "text_ids": rows.text_ids[None, start:end], "codec_ids": rows.codec_ids[None, start:end],
+            "hidden": rows.hidden[hidden], "hidden_index": rows.hidden_index[hidden] - start,
+            frames_input: rows.frames[frames], "frame_index": rows.frame_index[frames] - start,
+            "positions": rows.positions[:, None, start:end],
+        }  # fmt: skip

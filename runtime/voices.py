@@ -1,0 +1,153 @@
+"""Voices: what makes a Talker sound like someone, by a name of the bundle or from a recording.
+
+A Talker of Qwen3-Omni has one codec id per voice. One of Qwen3.5-Omni is prompted with codec frames of the voice: those of a table in the bundle, or
+what the stage codec_encoder hears in a recording.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Manifest
+from .engine import Engine
+from .errors import AntiphonError
+from .frontend.audio import read_audio
+from .turns import Turns
+
+VOICES_FILE = "voices.npy"
+"""In the bundle's front-end folder."""
+SHORTEST, LONGEST = 1.0, 30.0
+"""Seconds of a recording: less says little of a voice, more fills the Talker's context."""
+SILENCE = 1e-4
+"""A recording whose samples are all nearer to zero holds no voice."""
+LONGEST_NAME = 200
+"""Longer text is a recording in base64, not a voice that does not exist."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """How a Talker is told whom to sound like."""
+
+    codec_id: int | None
+    """The voice's codec id (Qwen3-Omni), else None."""
+    codes: np.ndarray | None
+    """Codec frames of the voice, int64 [frames, codebooks] (Qwen3.5-Omni), else None."""
+    prompt_ids: tuple[int, ...] = ()
+    """Text ids that go before the frames."""
+    name: str = ""
+
+
+def find_voice(
+    manifest: Manifest,
+    wanted: Any = None,
+    table: np.ndarray | None = None,
+    encoder: Engine | None = None,
+    turns: Turns | None = None,
+    sample_rate: int | None = None,
+) -> Voice:
+    """The voice that `wanted` names, or of the recording that it is; None takes the bundle's default.
+
+    `table`: of read_voice_table; the other arguments: see voice_from_recording. A name goes before a file of that name, in upper or lower case. Raises
+    AntiphonError that lists the voices, or says what is wrong with the recording or with the table.
+    """
+    voices = {known.lower(): known for known in manifest.voices}
+    name = (manifest.default_voice or next(iter(manifest.voices), None)) if wanted is None else wanted
+    if isinstance(name, str) and name.lower() in voices:
+        return _named(manifest, voices[name.lower()], table)
+    if not _is_recording(name):
+        raise AntiphonError(f"There is no voice {name!r:.60}; {_known(manifest)}.")
+    if encoder is None:
+        raise AntiphonError(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
+    return voice_from_recording(name, encoder, sample_rate, turns)
+
+
+def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None) -> Voice:
+    """The voice in a recording of 1 to 30 s, of any rate and any number of channels.
+
+    `source`: what audio.read_audio takes: a path, bytes, base64, a data URL, or an array [samples] or [samples, channels] at `sample_rate` hertz, which
+    only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. Returns a Voice whose codes
+    are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
+    """
+    sizes = encoder.entry.constants
+    rate, frame = int(sizes["sample_rate"]), int(sizes["samples_per_frame"])  # type: ignore[arg-type]
+    samples = read_audio(source, _array_rate(source, sample_rate), rate)
+    seconds = round(len(samples) / rate, 3)  # resampling may yield a sample more than the recording is long
+    if not SHORTEST <= seconds <= LONGEST:
+        change = "longer" if seconds < SHORTEST else "shorter"
+        raise AntiphonError(f"The recording of the voice is {seconds:g} s long, expected {SHORTEST:g} to {LONGEST:g} s; give a {change} one.")
+    if np.abs(samples).max() < SILENCE:
+        raise AntiphonError(f"The recording of the voice is silent: no sample beyond {SILENCE:g}; give one with a voice in it.")
+    frames = -(-len(samples) // frame)
+    feeds = {"waveform": np.zeros((1, frames * frame), np.float32), "waveform_length": np.array([len(samples)])}
+    feeds["waveform"][0, : len(samples)] = samples
+    with turns.take() if turns is not None else nullcontext():
+        codes = encoder.run(feeds)["codes"]
+    return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
+
+
+def read_voice_table(folder: str | Path) -> np.ndarray | None:
+    """The voices of the front-end folder `folder`: int64 [voices, codebooks, frames], each padded with -1 at its end; None where it has no such file.
+
+    Raises AntiphonError for a file that is no such table.
+    """
+    path = Path(folder) / VOICES_FILE
+    if not path.exists():
+        return None
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise AntiphonError(f"{path} cannot be read as a table of voices ({' '.join(str(error).split())[:120]}); build the bundle again.") from None
+    if not isinstance(table, np.ndarray) or table.ndim != 3 or table.dtype != np.int64 or 0 in table.shape:
+        found = f"{table.dtype} {list(table.shape)}" if isinstance(table, np.ndarray) else "an archive"
+        raise AntiphonError(f"{path} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
+    return table
+
+
+def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
+    row = manifest.voices[name]
+    if table is None:
+        if manifest.interleave != "dual_track":  # a Talker that is prompted with frames
+            raise AntiphonError(f"The bundle has no frames of the voice {name!r}: frontend/{VOICES_FILE} is missing; build the bundle again.")
+        return Voice(row, None, name=name)
+    prompts = {known.lower(): tuple(ids) for known, ids in manifest.manners.voice_prompts.items()}
+    return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
+
+
+def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None) -> np.ndarray:
+    """Row `row` of the table as int64 [frames, codebooks] without its padding."""
+    stored = table[row].T if row < len(table) else table[:0, 0]
+    frames = int((stored >= 0).all(axis=1).sum()) if stored.size else 0
+    whole = frames and (stored[:frames] >= 0).all() and (stored[frames:] == -1).all() and (codebook_size is None or stored.max() < codebook_size)
+    if not whole:
+        raise AntiphonError(f"The frames of the voice {name!r} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
+    return np.ascontiguousarray(stored[:frames])
+
+
+def _is_recording(wanted: Any) -> bool:
+    """Whether `wanted` is media rather than a name: no string, or one that names a file, has the look of a path, or is base64."""
+    if not isinstance(wanted, str):
+        return isinstance(wanted, (bytes, bytearray, memoryview, os.PathLike, np.ndarray))
+    if len(wanted) > LONGEST_NAME or wanted.lower().startswith(("data:", "file:", "http:", "https:")):
+        return True
+    looks_like_path = "/" in wanted or os.sep in wanted or Path(wanted).suffix != ""
+    return looks_like_path or ("\0" not in wanted and Path(wanted).is_file())
+
+
+def _array_rate(source: Any, sample_rate: int | None) -> int:
+    """The rate of an array, which must be known; files know their own."""
+    if not isinstance(source, np.ndarray):
+        return 1
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or sample_rate < 1:
+        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {sample_rate!r}; give its samples a second as a whole number.")
+    return int(sample_rate)
+
+
+def _known(manifest: Manifest) -> str:
+    return f"the bundle's voices are {', '.join(sorted(manifest.voices)) or 'none'}"
