@@ -13,6 +13,8 @@ import numpy as np
 from .talker_rows import NOTHING, TalkerPrompt
 
 ASSISTANT_ROWS = 9
+
+
 class TalkerPositions(Protocol):
     """The front end's part: positions of the Talker's prompt."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bundle import Manifest
+from .chunks import chunk_at
 from .engine import Engine
 from .errors import AntiphonError
 from .features import Features
@@ -25,10 +26,6 @@ from .turns import NORMAL, Turns
 if TYPE_CHECKING:
     from .frontend.positions import MediaItem
     from .frontend.prompt import EncoderCall, Prompt
-
-
-SCORE_BYTES = 64 * 2**20
-"""Memory for the attention scores of one prefill run: heads times tokens times rows of context, which ONNX Runtime holds at once."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ class Thinker:
         tapped = self._tapped(context, token_ids)
         token, start = -1, 0
         while start < len(token_ids):
-            end = min(start + self._chunk_at(first_row + start), len(token_ids))
+            end = min(start + chunk_at(self._engine.entry, first_row + start, self._chunk), len(token_ids))
             check()
             context.states.reserve(end - start)
             feeds = {
@@ -201,11 +198,6 @@ class Thinker:
             return np.zeros(0, np.int64)
         history = np.concatenate([np.asarray(context.token_ids, np.int64), token_ids])
         return tapped_rows(history, self._manifest.ids, self._hidden_limit)
-
-    def _chunk_at(self, row: int) -> int:
-        """Tokens of the prefill run that begins at `row`: fewer in a long context, where their attention scores take memory."""
-        heads = int(self._engine.entry.constants.get("attention_heads", 1))  # type: ignore[arg-type]
-        return max(1, min(self._chunk, SCORE_BYTES // (4 * heads * max(1, row))))
 
     def answer(
         self, context: ThinkerContext, sampling: SamplingParameters, seed: int, before_step: Callable[[], int], on_step: Callable[[float], None]

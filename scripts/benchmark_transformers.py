@@ -107,14 +107,18 @@ class Ours:
         from ..runtime.aria import dual_track, speak
         from ..runtime.talker import Talker
         from ..runtime.talker_prompt import talker_prompt
+        from ..runtime.talker_rows import DualTrackRows
 
         omni, manifest = self.omni, self.omni.manifest
         prompt_ids = [int(token) for token in omni.front_end.prompt(_messages(omni)).token_ids]
-        hidden = int({spec.name: spec.shape for spec in omni.engines["talker"].entry.inputs}["hidden"][1])
+        sizes = omni.input_sizes("talker")
         voice, text_tokens = next(iter(manifest.voices.values())), self.text_tokens
+        rows = DualTrackRows(
+            lambda first: talker_prompt(prompt_ids, {}, sizes["hidden"], [], manifest.ids, voice, first, omni.front_end, sizes["frame_rows"]),
+            manifest.id("tts_pad"),
+        )  # fmt: skip
         talker = Talker(
-            omni.engines, manifest, omni.turns,
-            lambda first: talker_prompt(prompt_ids, {}, hidden, [], manifest.ids, voice, first, omni.front_end),
+            omni.engines, manifest, omni.turns, rows, dual_track(),
             dataclasses.replace(manifest.sampling["talker"].greedy(), min_tokens=frames), manifest.sampling["predictor"].greedy(), 0, lambda: 0,
         )  # fmt: skip
 

@@ -80,7 +80,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from antiphon.runtime.engine import OnnxEngine
 
     config = CodecEncoderConfig(
-        codebook_size=64, codebook_dim=16, hidden_size=32, num_filters=4, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=16,
+        codebook_size=64, codebook_dim=16, hidden_size=32, num_filters=4, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=16,
         intermediate_size=64, sliding_window=20,
     )  # fmt: skip
     stage = codec_encoder_stage(cast(OmniConfig, SimpleNamespace(codec_encoder=config)))
@@ -183,7 +183,8 @@ def test_name_goes_before_a_file_of_that_name(encoder: CountingEncoder, tmp_path
     for name in ("ethan", "someone"):
         written(Path(name + ".wav"), voice_like(2, RATE), RATE).rename(name)
     assert find_voice(PROMPT_VOICES, "ethan", TABLE, cast(Any, encoder)).name == "Ethan"
-    assert len(find_voice(PROMPT_VOICES, "someone", TABLE, cast(Any, encoder)).codes or ()) == 25
+    codes = find_voice(PROMPT_VOICES, "someone", TABLE, cast(Any, encoder)).codes
+    assert codes is not None and len(codes) == 25
 
 
 @pytest.mark.parametrize("wanted", ["sample.wav", "somewhere/else", "data:audio/wav;base64,", "https://example.com/a.wav", b"no audio at all"])

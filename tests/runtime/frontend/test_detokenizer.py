@@ -19,12 +19,19 @@ letters = st.one_of([st.characters(min_codepoint=low, max_codepoint=high, exclud
 texts = st.text(st.one_of(letters, st.sampled_from(" \n👩\u200d👩\u200d👧🏽é")), max_size=60)
 
 SENTENCES = {
-    "latin": "Ça va, naïve façade; Ελ? smørrebrød ½ ﬂuß!", "cyrillic": "Съешь ещё этих мягких французских булок.", "greek": "Ξεσκεπάζω τὴν ψυχοφθόρα βδελυγμία.",
-    "arabic": "نصٌّ حكيمٌ له سرٌّ قاطعٌ ١٢٣.", "hebrew": "דָּג סַקְרָן שָׁט בַּיָּם.", "devanagari": "ऋषियों को सताने वाले दुष्ट राक्षसों।",
-    "thai": "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า", "chinese": "我能吞下玻璃而不伤身体，𠮷野家。", "japanese": "いろはにほへど、チリヌルヲ。ｶﾞ", "korean": "다람쥐 헌 쳇바퀴에 타고파 ᄒᆞᆫ글",
+    "latin": "Ça va, naïve façade; Ελ? smørrebrød ½ ﬂuß!",
+    "cyrillic": "Съешь ещё этих мягких французских булок.",
+    "greek": "Ξεσκεπάζω τὴν ψυχοφθόρα βδελυγμία.",
+    "arabic": "نصٌّ حكيمٌ له سرٌّ قاطعٌ ١٢٣.",
+    "hebrew": "דָּג סַקְרָן שָׁט בַּיָּם.",
+    "devanagari": "ऋषियों को सताने वाले दुष्ट राक्षसों।",
+    "thai": "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า",
+    "chinese": "我能吞下玻璃而不伤身体，𠮷野家。",
+    "japanese": "いろはにほへど、チリヌルヲ。ｶﾞ",
+    "korean": "다람쥐 헌 쳇바퀴에 타고파 ᄒᆞᆫ글",
     "emoji with joiners": "👩\u200d👩\u200d👧\u200d👦 👨🏿\u200d🚀 🏳️\u200d🌈 🇰🇷 1️⃣ 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
     "a replacement character of its own": "what \ufffd is",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
