@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from ..graphs.config import OmniConfig, ThinkerConfig
+from ..graphs.config import OmniConfig
 from ..runtime.errors import AntiphonError
 from ..runtime.frontend.prompt import SCHEMA
 
@@ -20,6 +20,9 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 VIDEO_PIXELS = {"min_pixels": 128 * 32 * 32, "max_pixels": 768 * 32 * 32}
 """Pixels of a video frame. Qwen3OmniMoeProcessor passes these at every call, so the size in the checkpoint's files never counts."""
+
+TEXTUAL_TIME = "qwen3_5_omni"
+"""The family whose prompts tell the time in text. Its processor is unpublished; how it is read here follows Qwen3VLProcessor, which serves Qwen3.5."""
 
 
 def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Path) -> None:
@@ -32,16 +35,18 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
     tokenizer_config = _read_json(checkpoint_folder / "tokenizer_config.json", optional=True)
     tokenizer = _tokenizer(checkpoint_folder, tokenizer_config)
     names = _special_tokens(tokenizer_config)
-    constants = {
+    constants: dict[str, Any] = {
         "schema": SCHEMA,
         "family": config.family,
         "special_tokens": names,
-        "ids": _ids(config, tokenizer, names.get("audio_eos_token", "<|audio_end|>"), checkpoint_folder),
+        "ids": _ids(config, tokenizer, names, checkpoint_folder),
         "positions": _positions(config),
-        **_processors(checkpoint_folder, config.thinker),
+        **_processors(checkpoint_folder, config),
         "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings},
         "generation": _read_json(checkpoint_folder / "generation_config.json", optional=True),
     }
+    if config.family == TEXTUAL_TIME:
+        constants["timestamps"] = {"format": config.thinker.timestamp_format, "audio_seconds": config.thinker.audio_timestamp_seconds}
     template = _chat_template(checkpoint_folder, tokenizer_config)
     destination.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(destination / "tokenizer.json"))
@@ -130,7 +135,7 @@ def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str:
     return template
 
 
-def _ids(config: OmniConfig, tokenizer: Tokenizer, audio_end: str, folder: Path) -> dict[str, int]:
+def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder: Path) -> dict[str, int]:
     thinker = config.thinker
     ids = {
         "im_start": config.im_start_token_id, "im_end": config.im_end_token_id,
@@ -138,13 +143,22 @@ def _ids(config: OmniConfig, tokenizer: Tokenizer, audio_end: str, folder: Path)
         "audio": thinker.audio_token_id, "image": thinker.image_token_id, "video": thinker.video_token_id,
         "audio_start": thinker.audio_start_token_id, "vision_start": thinker.vision_start_token_id, "tts_pad": config.tts_pad_token_id,
     }  # fmt: skip
-    end = tokenizer.token_to_id(audio_end)
-    if end is None:
-        raise AntiphonError(f"The tokenizer in {folder} has no token {audio_end!r}, which ends audio in a prompt; use the tokenizer of the checkpoint.")
     for name, index in ids.items():
         if tokenizer.id_to_token(index) is None:
             raise AntiphonError(f"config.json in {folder} gives {name} the token id {index}, which the tokenizer lacks; use the tokenizer of the checkpoint.")
-    return {**ids, "audio_end": end}
+    ids["audio_end"] = _mark(tokenizer, names.get("audio_eos_token", "<|audio_end|>"), "ends audio", folder)
+    if config.family == TEXTUAL_TIME:
+        ids["vision_end"] = _mark(tokenizer, names.get("vision_eos_token", "<|vision_end|>"), "ends an image or a video", folder)
+        thoughts = {"think_open": tokenizer.token_to_id("<think>"), "think_close": tokenizer.token_to_id("</think>")}
+        ids |= {name: index for name, index in thoughts.items() if index is not None}
+    return ids
+
+
+def _mark(tokenizer: Tokenizer, token: str, purpose: str, folder: Path) -> int:
+    index: int | None = tokenizer.token_to_id(token)
+    if index is None:
+        raise AntiphonError(f"The tokenizer in {folder} has no token {token!r}, which {purpose} in a prompt; use the tokenizer of the checkpoint.")
+    return index
 
 
 def _positions(config: OmniConfig) -> dict[str, dict[str, int]]:
@@ -155,8 +169,9 @@ def _positions(config: OmniConfig) -> dict[str, dict[str, int]]:
     return {"thinker": thinker, "talker": {"position_id_per_seconds": talker.position_id_per_seconds, "spatial_merge_size": talker.spatial_merge_size}}
 
 
-def _processors(folder: Path, thinker: ThinkerConfig) -> dict[str, dict[str, Any]]:
+def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any]]:
     """Constants of feature extraction, with the defaults of the Hugging Face classes where the files leave them out."""
+    thinker, is_textual = config.thinker, config.family == TEXTUAL_TIME
     together = _read_json(folder / "processor_config.json", optional=True)
     image_path, video_path = folder / "preprocessor_config.json", folder / "video_preprocessor_config.json"
     nested = "image_processor" in together and "feature_extractor" in together and not image_path.is_file()
@@ -167,8 +182,10 @@ def _processors(folder: Path, thinker: ThinkerConfig) -> dict[str, dict[str, Any
     sections = {
         "audio": {**sampling, "n_window": thinker.audio.n_window, "n_window_infer": thinker.audio.n_window_infer},
         "image": {**_vision(image, image_path), **_image_pixels(image)},
-        "video": {**_vision(video or image, video_path if video else image_path), **VIDEO_PIXELS},
+        "video": {**_vision(video or image, video_path if video else image_path), **(_video_pixels(video) if is_textual else VIDEO_PIXELS)},
     }
+    if is_textual:
+        sections["audio"]["convolutions"] = thinker.audio.convolutions
     _expect(image_path, "feature_size", sampling["feature_size"], thinker.audio.num_mel_bins)
     for name in ("image", "video"):
         path = video_path if name == "video" and video else image_path
@@ -196,6 +213,17 @@ def _image_pixels(section: dict[str, Any]) -> dict[str, int]:
     return {
         "min_pixels": section.get("min_pixels") or size.get("shortest_edge") or 56 * 56,
         "max_pixels": section.get("max_pixels") or size.get("longest_edge") or 28 * 28 * 1280,
+    }
+
+
+def _video_pixels(section: dict[str, Any]) -> dict[str, int]:
+    """Pixels of a video frame. The size of a Qwen3VLVideoProcessor counts for whole videos: there its cap per frame stands, which is VIDEO_PIXELS."""
+    size = _as_dict(section.get("size"))
+    if section.get("video_processor_type") == "Qwen3VLVideoProcessor" or not size:
+        return VIDEO_PIXELS
+    return {
+        "min_pixels": size.get("shortest_edge") or VIDEO_PIXELS["min_pixels"],
+        "max_pixels": size.get("longest_edge") or VIDEO_PIXELS["max_pixels"],
     }
 
 

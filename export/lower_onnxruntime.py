@@ -7,6 +7,8 @@ from onnx_ir.passes import common
 
 from ..graphs.stage import Stage
 from ..plugins.attention.lower_onnxruntime import lower as lower_attention
+from ..plugins.causal_conv_state.lower_onnxruntime import lower as lower_causal_conv_state
+from ..plugins.gated_delta_rule.lower_onnxruntime import lower as lower_gated_delta_rule
 from ..plugins.moe.lower_onnxruntime import lower as lower_moe
 from ..plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
 from ..runtime.bundle import StateSpec, TensorSpec
@@ -14,9 +16,12 @@ from .passes.flash_attention import flash_attention
 from .passes.fuse_head_norms import fuse_head_norms
 from .passes.fuse_skip_norm import fuse_skip_norm
 from .passes.replace_ops import replace_ops
+from .passes.share_sizes import share_sizes
 from .passes.unroll_frame import frame_interface, unroll_frame
 
-LOWERINGS = {"Attention": lower_attention, "MoE": lower_moe}
+LOWERINGS = {
+    "Attention": lower_attention, "CausalConvState": lower_causal_conv_state, "GatedDeltaRule": lower_gated_delta_rule, "MoE": lower_moe,
+}  # fmt: skip
 
 Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[StateSpec, ...]]
 
@@ -32,6 +37,7 @@ def lower_onnxruntime(stage: Stage, model: ir.Model) -> tuple[ir.Model, Interfac
         sizes = (stage.size("hidden_size"), stage.size("codebook_size"), stage.size("code_groups"))
         model = unroll_frame(model, *sizes)
         interface = (*frame_interface(*sizes), ())
+    share_sizes(model)
     # After the unrolling, which copies nodes but no branches, and knows what a frame never forbids.
     replace_ops(model, {"SampleToken": lower_sample_token})
     common.InlinePass()(model)

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from typing import Any
 
 import onnx_ir as ir
@@ -16,13 +17,9 @@ import torch
 from onnxscript import values as onnxscript_values
 from torch import Tensor
 
-from .. import plugins  # noqa: F401  (the ops register themselves with PyTorch below)
 from ..graphs.stage import Stage
 from ..plugins import onnx_domain
-from ..plugins.attention.torch_op import attention  # noqa: F401
-from ..plugins.moe.torch_op import moe  # noqa: F401
-from ..plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
-from ..plugins.sample_token.torch_op import sample_token  # noqa: F401
+from ..plugins.registry import DOMAIN, DOMAIN_VERSION, OPS, Op
 from ..runtime.version import VERSION
 
 OPSET, IR_VERSION = 24, 10
@@ -110,27 +107,22 @@ class _Flat(torch.nn.Module):
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """PyTorch ops of ours to nodes of `ai.antiphon`."""
+    """PyTorch ops of ours to nodes of `ai.antiphon`: `antiphon::FOLDER` takes an op's inputs, then its attributes, in the order of the registry."""
     opset = onnxscript_values.Opset(DOMAIN, DOMAIN_VERSION)
 
-    def operator(name: str) -> Any:
-        return onnxscript_values.Op(opset, name, onnx_domain.schema(OPS[name]))
+    def translation(op: Op) -> Callable[..., Any]:
+        emit = onnxscript_values.Op(opset, op.name, onnx_domain.schema(op))
+        kinds = {"int": int, "float": float}
 
-    moe_op, attention_op, sample_op = operator("MoE"), operator("Attention"), operator("SampleToken")
+        def translate(*arguments: Any) -> Any:
+            inputs, values = arguments[: len(op.inputs)], arguments[len(op.inputs) :]
+            return emit(*inputs, **{name: kinds[kind](value) for (name, kind), value in zip(op.attributes, values, strict=True)})
 
-    def translate_moe(x: Any, router_logits: Any, gate_up: Any, down: Any, top_k: int, normalize: bool) -> Any:
-        return moe_op(x, router_logits, gate_up, down, top_k=top_k, normalize=int(normalize))
+        return translate
 
-    def translate_attention(
-        query: Any, key: Any, value: Any, past_key: Any, past_value: Any, past_length: Any, query_length: Any, num_heads: int, kv_num_heads: int
-    ) -> Any:
-        return attention_op(query, key, value, past_key, past_value, past_length, query_length, num_heads=num_heads, kv_num_heads=kv_num_heads)
-
-    def translate_sample(*arguments: Any) -> Any:
-        return sample_op(*arguments)
-
-    ops = torch.ops.antiphon
-    return {ops.moe.default: translate_moe, ops.attention.default: translate_attention, ops.sample_token.default: translate_sample}
+    for folder in onnx_domain.FOLDERS.values():
+        import_module(f"..plugins.{folder}.torch_op", __package__)  # registers the op with PyTorch
+    return {getattr(torch.ops.antiphon, onnx_domain.FOLDERS[name]).default: translation(op) for name, op in OPS.items()}
 
 
 def _name_axes(stage: Stage, model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""What a build will make and need, before any work: from `config.json` alone."""
+"""What a build will make and need, before any work: from the configuration alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PlanRow:
     engine_bytes: int
     """Weights and graphs on disk."""
     state_bytes: int
-    """States of one stream that do not grow."""
+    """States of one stream that do not grow: windows, convolution and recurrent states, each of which has two arrays that are read and written in turns."""
     state_bytes_per_1000_tokens: int
     """What 1,000 more rows of context add to a stream."""
     build_memory_bytes: int
@@ -64,7 +64,7 @@ class Plan:
 
 
 def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
-    """Plan the build of the folder `checkpoint`, of which only `config.json` is read.
+    """Plan the build of the folder `checkpoint`, of which only `config.json` is read, and `config.yaml` of a codec in a folder of its own.
 
     Parameters counted in two stages (the Talker keeps its own copy of the Thinker's embedding) count in both.
     Raises AntiphonError as `read_config` does, and for an unknown precision.

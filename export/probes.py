@@ -21,6 +21,8 @@ GRIDS = ((1, 2, 3), (3, 2, 2))
 """Frames, and rows and columns of merged patches, in further calls to the vision encoder: a picture and a video."""
 PACKETS = (1, 2, 5)
 """Frames of the calls to Code2Wav."""
+RECORDINGS = ((25, 0), (13, 777), (1, 1919))
+"""Frames of the calls to the codec encoder, and the samples that its recordings lack at the end of the last one."""
 
 
 def probes(stage: Stage, seed: int = 0) -> list[Feeds]:
@@ -29,9 +31,9 @@ def probes(stage: Stage, seed: int = 0) -> list[Feeds]:
 
 
 def _audio_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    mel, window, window_infer = (stage.size(name) for name in ("num_mel_bins", "n_window", "n_window_infer"))
+    mel, window, window_infer, convolutions = (stage.size(name) for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions"))
     further = ([noise.standard_normal((mel, frames), np.float32) for frames in clips] for clips in CLIPS)
-    return [_example(stage, "chunks", noise), *(audio_layout(clips, window, window_infer)[0] for clips in further)]
+    return [_example(stage, "chunks", noise), *(audio_layout(clips, window, window_infer, convolutions=convolutions)[0] for clips in further)]
 
 
 def _vision_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
@@ -67,17 +69,35 @@ def _thinker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
 
 
 def _talker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    size, vocab, thinker_size = (stage.size(name) for name in ("hidden_size", "vocab_size", "thinker_hidden_size"))
+    vocab, thinker_size = stage.size("vocab_size"), stage.size("thinker_hidden_size")
+    words = min(vocab, stage.size("text_vocab_size")) if "text_vocab_size" in stage.constants else vocab
     calls = []
     for feeds, rows in _decoder_calls(vocab, noise):
         hiddens = rows // 3
-        text, codec = noise.integers(0, vocab, (1, rows)), noise.integers(0, vocab, (1, rows))
+        text, codec = noise.integers(0, words, (1, rows)), noise.integers(0, vocab, (1, rows))
         text[0, 1 : 1 + hiddens] = codec[0, : rows // 2] = -1
         feeds |= {
             "text_ids": text, "codec_ids": codec, "hidden": noise.standard_normal((hiddens, thinker_size)).astype(np.float32),
-            "hidden_index": np.arange(1, 1 + hiddens), "frame_rows": noise.standard_normal((1, size)).astype(np.float32), "frame_index": np.array([rows - 1]),
+            "hidden_index": np.arange(1, 1 + hiddens), **_frame(stage, noise), "frame_index": np.array([rows - 1]),
         }  # fmt: skip
         calls.append(feeds)
+    return calls
+
+
+def _frame(stage: Stage, noise: np.random.Generator) -> Feeds:
+    """One frame for the Talker: its row, or its codes where the Talker makes the row itself."""
+    if any(spec.name == "frame_codes" for spec in stage.inputs):
+        return {"frame_codes": noise.integers(0, stage.size("codebook_size"), (1, stage.size("code_groups")))}
+    return {"frame_rows": noise.standard_normal((1, stage.size("hidden_size"))).astype(np.float32)}
+
+
+def _mtp(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
+    size, vocab = stage.size("hidden_size"), stage.size("vocab_size")
+    calls = []
+    for feeds, rows in _decoder_calls(vocab, noise):
+        own: Feeds = {"input_ids": noise.integers(0, vocab, (1, rows)), "hidden": noise.standard_normal((1, rows, size)).astype(np.float32)}
+        # A draft head samples nothing.
+        calls.append(own | {spec.name: feeds[spec.name] for spec in stage.inputs if spec.name in feeds})
     return calls
 
 
@@ -125,6 +145,16 @@ def _code2wav(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     return calls
 
 
+def _codec_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
+    """Recordings that end with a frame, within one, and at once."""
+    calls = []
+    for frames, missing in RECORDINGS:
+        waveform = noise.normal(0, 0.1, (1, frames * stage.size("samples_per_frame"))).astype(np.float32)
+        calls.append({"waveform": waveform, "waveform_length": np.array([max(1, waveform.shape[1] - missing)])})
+    return calls
+
+
 _MAKERS: dict[str, Callable[[Stage, np.random.Generator], list[Feeds]]] = {
-    "audio_encoder": _audio_encoder, "vision_encoder": _vision_encoder, "thinker": _thinker, "talker": _talker, "predictor": _predictor, "code2wav": _code2wav,
+    "audio_encoder": _audio_encoder, "vision_encoder": _vision_encoder, "thinker": _thinker, "mtp": _mtp, "talker": _talker, "predictor": _predictor,
+    "code2wav": _code2wav, "codec_encoder": _codec_encoder,
 }  # fmt: skip

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,26 @@ import numpy as np
 
 from ..runtime.errors import AntiphonError
 from .config import OmniConfig
+from .qwen3_5_omni.codec_folder import CONFIG_NAME, WEIGHTS_NAME, find_codec_folder
 from .read_config import read_config
+from .stored_tensor import ITEM_BYTES, StoredTensor
+from .torch_archive import read_torch_archive
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-# Bytes per value of the supported safetensors dtypes; integers and booleans are read as stored, the others as float32.
-ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "BOOL": 1}
+# Integers and booleans are read as stored, the other types as float32.
 INTEGER_TYPES = {"I64": "<i8", "I32": "<i4", "BOOL": "?"}
 FLOAT_TYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 BLOCK_BYTES = 8 * 2**20
 LARGEST_HEADER = 100 * 2**20
+CODEC_PREFIX = "code2wav."
 REPAIR = "download the file again"
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where one tensor lies: `begin` and `end` are byte positions in the file `shard`."""
-
-    shard: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 class Checkpoint:
     """A folder with `config.json` and safetensors weights: one `model.safetensors`, or shards with an index.
 
+    Where the codec lies in a folder of its own, its tensors are here too, as `code2wav.` and their own names.
     Opening reads headers and file sizes only and raises AntiphonError for anything that does not fit together.
     Values are read from the file, not through a memory map: a map would leave every page it touched in the process's memory.
     """
@@ -49,6 +41,10 @@ class Checkpoint:
         self.path = Path(path)
         self.config: OmniConfig = read_config(self.path)
         self._tensors = _locate(self.path)
+        codec = _codec_folder(self.path, self.config)
+        if codec is not None:
+            kept = {name: tensor for name, tensor in self._tensors.items() if not name.startswith(CODEC_PREFIX)}
+            self._tensors = kept | {CODEC_PREFIX + name: tensor for name, tensor in read_torch_archive(codec / WEIGHTS_NAME).items()}
 
     def names(self) -> tuple[str, ...]:
         """Names of all tensors, sorted."""
@@ -70,9 +66,10 @@ class Checkpoint:
         """Raise AntiphonError unless tensor `name` exists and has `shape`."""
         found = self._find(name)
         if found.shape != tuple(shape):
+            config = CONFIG_NAME if found.shard.name == WEIGHTS_NAME else "config.json"
             raise AntiphonError(
-                f"{found.shard}: tensor {name} has shape {list(found.shape)}, expected {list(shape)} by config.json; "
-                "use the config.json that belongs to these weights."
+                f"{found.shard}: tensor {name} has shape {list(found.shape)}, expected {list(shape)} by {config}; "
+                f"use the {config} that belongs to these weights."
             )
 
     def read(self, name: str) -> np.ndarray:
@@ -122,6 +119,11 @@ def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
                 yield wanted
     except OSError as error:
         raise AntiphonError(f"{tensor.shard} cannot be read ({error.strerror or error}); make it readable or {REPAIR}.") from None
+
+
+def _codec_folder(checkpoint: Path, config: OmniConfig) -> Path | None:
+    """The folder from which the configuration of Code2Wav came, if it was one."""
+    return find_codec_folder(checkpoint) if config.family == "qwen3_5_omni" and config.code2wav is not None else None
 
 
 def _locate(folder: Path) -> dict[str, StoredTensor]:

@@ -7,14 +7,31 @@ import numpy as np
 from ..runtime.bundle import StateSpec, TensorSpec
 from .checkpoint import Checkpoint
 from .config import DecoderConfig
-from .stage import WeightSource, plain, transposed
+from .hybrid_weights import attention_input, attention_input_bias, gated_delta_weights, norm
+from .stage import WeightSource, columns, plain, transposed
 from .weights import experts_down, experts_gate_up
 
 
-def kv_states(config: DecoderConfig) -> tuple[StateSpec, ...]:
-    """One key and one value cache per layer, [batch, kv_heads, capacity, head_dim]."""
-    shape = ("batch", config.num_key_value_heads, "capacity", config.head_dim)
-    return tuple(StateSpec(f"{kind}.{layer}", "kv", "float32", shape) for layer in range(config.num_hidden_layers) for kind in ("key", "value"))
+def decoder_states(config: DecoderConfig) -> tuple[StateSpec, ...]:
+    """Two states per layer, in the order of the layers, each named after its layer's number.
+
+    Full attention: caches of keys and values [batch, kv_heads, capacity, head_dim]. Gated DeltaNet: the convolution's last inputs
+    [batch, kernel - 1, channels] and the recurrent matrices [batch, value_heads, key_dim, value_dim].
+    """
+    cache = ("batch", config.num_key_value_heads, "capacity", config.head_dim)
+    states: list[StateSpec] = []
+    for layer in range(config.num_hidden_layers):
+        if not config.is_linear(layer):
+            states += [StateSpec(f"{name}.{layer}", "kv", "float32", cache) for name in ("key", "value")]
+            continue
+        linear = config.linear
+        assert linear is not None, "a configuration with linear layers states their sizes"
+        matrices = ("batch", linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim)
+        states += [
+            StateSpec(f"conv.{layer}", "conv", "float32", ("batch", linear.linear_conv_kernel_dim - 1, linear.conv_size)),
+            StateSpec(f"recurrent.{layer}", "recurrent", "float32", matrices),
+        ]
+    return tuple(states)
 
 
 def sampling_inputs(vocab: int, rows: str = "rows") -> tuple[TensorSpec, ...]:
@@ -45,18 +62,15 @@ def greedy_sampling(rows: int, vocab: int) -> dict[str, np.ndarray]:
 
 def layer_weights(checkpoint: Checkpoint, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
     """Sources of one `DecoderLayer` whose parameters start with `target`, from checkpoint tensors that start with `source`."""
-    attention, experts = f"{source}.self_attn", f"{source}.mlp"
+    experts = f"{source}.mlp"
     weights = {
-        f"{target}.input_norm.weight": plain(f"{source}.input_layernorm.weight"),
-        f"{target}.feed_forward_norm.weight": plain(f"{source}.post_attention_layernorm.weight"),
-        f"{target}.attention.query_norm.weight": plain(f"{attention}.q_norm.weight"),
-        f"{target}.attention.key_norm.weight": plain(f"{attention}.k_norm.weight"),
-        f"{target}.attention.qkv.weight": _columns(*(f"{attention}.{part}_proj.weight" for part in "qkv")),
-        f"{target}.attention.output.weight": transposed(f"{attention}.o_proj.weight"),
+        f"{target}.input_norm.weight": norm(config, f"{source}.input_layernorm.weight"),
+        f"{target}.feed_forward_norm.weight": norm(config, f"{source}.post_attention_layernorm.weight"),
     }
-    if config.attention_bias:
-        weights[f"{target}.attention.qkv.bias"] = WeightSource(tuple(f"{attention}.{part}_proj.bias" for part in "qkv"), lambda *parts: np.concatenate(parts))
-        weights[f"{target}.attention.output.bias"] = plain(f"{attention}.o_proj.bias")
+    if config.is_linear(layer):
+        weights |= gated_delta_weights(checkpoint, config, f"{source}.linear_attn", f"{target}.attention")
+    else:
+        weights |= _attention(checkpoint, config, f"{source}.self_attn", f"{target}.attention")
     if not config.is_sparse(layer):
         return weights | _gated(f"{source}.mlp", f"{target}.feed_forward")
     weights |= {
@@ -70,13 +84,20 @@ def layer_weights(checkpoint: Checkpoint, config: DecoderConfig, layer: int, sou
     return weights
 
 
+def _attention(checkpoint: Checkpoint, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
+    weights = {
+        f"{target}.query_norm.weight": norm(config, f"{source}.q_norm.weight"),
+        f"{target}.key_norm.weight": norm(config, f"{source}.k_norm.weight"),
+        f"{target}.qkv.weight": attention_input(checkpoint, config, source),
+        f"{target}.output.weight": transposed(f"{source}.o_proj.weight"),
+    }
+    if config.attention_bias:
+        weights |= {f"{target}.qkv.bias": attention_input_bias(config, source), f"{target}.output.bias": plain(f"{source}.o_proj.bias")}
+    return weights
+
+
 def _gated(source: str, target: str) -> dict[str, WeightSource]:
     return {
-        f"{target}.gate_up.weight": _columns(f"{source}.gate_proj.weight", f"{source}.up_proj.weight"),
+        f"{target}.gate_up.weight": columns(f"{source}.gate_proj.weight", f"{source}.up_proj.weight"),
         f"{target}.down.weight": transposed(f"{source}.down_proj.weight"),
     }
-
-
-def _columns(*tensors: str) -> WeightSource:
-    """Linear weights [out_i, in] side by side as one matrix [in, sum of out_i]."""
-    return WeightSource(tensors, lambda *parts: np.ascontiguousarray(np.concatenate(parts).T))

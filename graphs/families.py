@@ -7,15 +7,37 @@ from .stage import Stage
 
 
 def stages(config: OmniConfig) -> tuple[Stage, ...]:
-    """All stages of the checkpoint that `config` describes; without audio output the three stages of speech are left out."""
-    from .qwen3_omni_moe.audio_encoder import audio_encoder_stage
+    """All stages of the checkpoint that `config` describes; without audio output those of speech are left out."""
+    from .audio_encoder import audio_encoder_stage
+    from .qwen3_omni_moe.thinker import thinker_stage
+    from .vision_encoder import vision_encoder_stage
+
+    made = [audio_encoder_stage(config), vision_encoder_stage(config), thinker_stage(config)]
+    if config.thinker.mtp_num_hidden_layers:
+        from .qwen3_5_omni.mtp import mtp_stage
+
+        made.append(mtp_stage(config))
+    if config.talker is not None:
+        made += _qwen3_5_speech(config) if config.family == "qwen3_5_omni" else _qwen3_speech(config)
+    return tuple(made)
+
+
+def _qwen3_speech(config: OmniConfig) -> list[Stage]:
     from .qwen3_omni_moe.code2wav import code2wav_stage
     from .qwen3_omni_moe.predictor import predictor_stage
     from .qwen3_omni_moe.talker import talker_stage
-    from .qwen3_omni_moe.thinker import thinker_stage
-    from .qwen3_omni_moe.vision_encoder import vision_encoder_stage
 
-    made = [audio_encoder_stage(config), vision_encoder_stage(config), thinker_stage(config)]
-    if config.talker is not None:
-        made += [talker_stage(config), predictor_stage(config), code2wav_stage(config)]
-    return tuple(made)
+    return [talker_stage(config), predictor_stage(config), code2wav_stage(config)]
+
+
+def _qwen3_5_speech(config: OmniConfig) -> list[Stage]:
+    from .qwen3_5_omni.code2wav import code2wav_stage
+    from .qwen3_5_omni.talker import talker_stage
+    from .qwen3_omni_moe.predictor import predictor_stage
+
+    made = [talker_stage(config), predictor_stage(config), code2wav_stage(config)]
+    if config.codec_encoder is not None:
+        from .qwen3_5_omni.codec_encoder import codec_encoder_stage
+
+        made.append(codec_encoder_stage(config))
+    return made

@@ -154,7 +154,8 @@ def _violated(entry: dataclasses.Field[Any], value: Any) -> str:
     if entry.type == "tuple[int, ...]":
         return "" if isinstance(value, tuple) and all(_is_count(item) for item in value) else "a list of integers of at least 0"
     if entry.type == "float":
-        return "" if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else "a number above 0"
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        return "" if plain and (value > 0 or value == entry.default) else "a number above 0"
     kinds = {"bool": bool, "str": str}
     return "" if isinstance(value, kinds.get(str(entry.type), object)) else f"a value of type {entry.type}"
 

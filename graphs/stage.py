@@ -30,6 +30,11 @@ def transposed(tensor: str) -> WeightSource:
     return WeightSource((tensor,), lambda weight: np.ascontiguousarray(weight.T))
 
 
+def columns(*tensors: str) -> WeightSource:
+    """Linear weights [out_i, in] side by side as one matrix [in, sum of out_i]."""
+    return WeightSource(tensors, lambda *parts: np.ascontiguousarray(np.concatenate(parts).T))
+
+
 def plain(tensor: str) -> WeightSource:
     """A tensor used as it is stored."""
     return WeightSource((tensor,))

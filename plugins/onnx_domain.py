@@ -13,7 +13,14 @@ import onnx.reference  # noqa: F401
 
 from .registry import DOMAIN, DOMAIN_VERSION, Op
 
-FOLDERS = {"MoE": "moe", "Attention": "attention", "SampleToken": "sample_token"}
+FOLDERS = {
+    "MoE": "moe",
+    "Attention": "attention",
+    "SampleToken": "sample_token",
+    "CausalConvState": "causal_conv_state",
+    "GatedDeltaRule": "gated_delta_rule",
+    "AriaStep": "aria_step",
+}
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 
 

@@ -88,7 +88,7 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     feeds = {"waveform": np.zeros((1, frames * frame), np.float32), "waveform_length": np.array([len(samples)])}
     feeds["waveform"][0, : len(samples)] = samples
     with turns.take() if turns is not None else nullcontext():
-        codes = encoder.run(feeds)["codes"]
+        codes = encoder.run(feeds, outputs=("codes",))["codes"]
     return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
 
 

@@ -14,7 +14,7 @@ from .console import progress_bar, size
 
 def new_checkpoint(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the checkpoint.")],
-    family: Annotated[str, typer.Option(help="Model family: qwen3_omni_moe.")] = "qwen3_omni_moe",
+    family: Annotated[str, typer.Option(help="Model family: qwen3_omni_moe or qwen3_5_omni.")] = "qwen3_omni_moe",
     size_name: Annotated[str, typer.Option("--size", help="tiny, small or medium.")] = "tiny",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:

@@ -62,3 +62,20 @@ def tiny_bundle(tiny_checkpoint: Path) -> Path:
     folder = tiny_checkpoint.parent / "bundle"
     build(tiny_checkpoint, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def hybrid_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of Qwen3.5-Omni, size tiny, seed 0. Read only."""
+    return new_checkpoint(tmp_path_factory.mktemp("hybrid") / "checkpoint", family="qwen3_5_omni")
+
+
+@pytest.fixture(scope="session")
+def hybrid_bundle(hybrid_checkpoint: Path) -> Path:
+    """The bundle of hybrid_checkpoint for ONNX Runtime. Read only: all tests of the session share it."""
+    pytest.importorskip("torch")
+    from antiphon.export.build import build
+
+    folder = hybrid_checkpoint.parent / "bundle"
+    build(hybrid_checkpoint, folder)
+    return folder

@@ -13,11 +13,15 @@ DEFAULT_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class _Track:
-    """The way from one output of the projection's Split to its rotated heads: Reshape, RMSNormalization, Reshape, RotaryEmbedding."""
+    """The way from one output of the projection's Split to its rotated heads: Reshape, RMSNormalization, Reshape, RotaryEmbedding.
+
+    `turning` is the op's rotary_embedding_dim: the first dimensions of a head that turn, 0 for all.
+    """
 
     nodes: tuple[ir.Node, ir.Node, ir.Node, ir.Node]
     weight: np.ndarray
     heads: int
+    turning: int
     epsilon: float
 
     @property
@@ -26,20 +30,22 @@ class _Track:
 
 
 def fuse_head_norms(model: ir.Model) -> int:
-    """Where a Split feeds queries and keys through a norm over the head and the same rotary tables, do both on one tensor.
+    """Where the first two parts of a Split, queries and keys, go through a norm over the head and the same rotary tables, do both on one tensor.
 
     A decode step is many small nodes: this leaves six of nine per layer. The norm's weight becomes a table [heads, dim]; ONNX Runtime's
     kernel broadcasts it over the rows, which the ONNX standard does not promise, so this is a pass of that target alone.
     """
     changed = 0
-    for split in [node for node in model.graph if node.op_type == "Split" and len(node.outputs) == 3]:
+    for split in [node for node in model.graph if node.op_type == "Split" and len(node.outputs) >= 3]:
         tracks = [_track(output) for output in split.outputs[:2]]
         if tracks[0] is None or tracks[1] is None or split.inputs[1] is None or split.inputs[1].const_value is None:
             continue
-        if _integer(split, "axis", 0) not in (-1, 2) or split.outputs[2].is_graph_output():
+        if _integer(split, "axis", 0) not in (-1, 2) or any(value.is_graph_output() for value in split.outputs[2:]):
             continue
         query, key = tracks[0], tracks[1]
-        if query.rotary.inputs[1:] != key.rotary.inputs[1:] or query.epsilon != key.epsilon or query.weight.shape != key.weight.shape:
+        if query.rotary.inputs[1:] != key.rotary.inputs[1:] or query.turning != key.turning:
+            continue
+        if query.epsilon != key.epsilon or query.weight.shape != key.weight.shape:
             continue
         _replace(model, split, query, key, changed)
         changed += 1
@@ -50,16 +56,17 @@ def _replace(model: ir.Model, split: ir.Node, query: _Track, key: _Track, number
     sizes = split.inputs[1].const_value.numpy()  # type: ignore[union-attr]
     both, dim = query.heads + key.heads, len(query.weight)
     table = np.concatenate([np.tile(track.weight, (track.heads, 1)) for track in (query, key)])  # [heads, dim]
-    parts = ir.node(
-        "Split", [split.inputs[0], _constant(model, f"fused_sizes.{number}", np.array([sizes[0] + sizes[1], sizes[2]]))], {"axis": 2}, num_outputs=2
-    )
+    fused_sizes = _constant(model, f"fused_sizes.{number}", np.array([sizes[0] + sizes[1], *sizes[2:]]))
+    parts = ir.node("Split", [split.inputs[0], fused_sizes], {"axis": 2}, num_outputs=len(split.outputs) - 1)
     heads = ir.node("Reshape", [parts.outputs[0], _constant(model, f"fused_heads.{number}", np.array([0, 0, both, dim]))])
     norm = ir.node("RMSNormalization", [heads.outputs[0], _constant(model, f"fused_norm.{number}", table)], {"axis": -1, "epsilon": query.epsilon})
     flat = ir.node("Reshape", [norm.outputs[0], _constant(model, f"fused_flat.{number}", np.array([0, 0, both * dim]))])
-    rotary = ir.node("RotaryEmbedding", [flat.outputs[0], *query.rotary.inputs[1:3]], {"num_heads": both})
+    attributes = {"num_heads": both} | ({"rotary_embedding_dim": query.turning} if query.turning else {})
+    rotary = ir.node("RotaryEmbedding", [flat.outputs[0], *query.rotary.inputs[1:3]], attributes)
     apart = ir.node("Split", [rotary.outputs[0], _constant(model, f"fused_apart.{number}", sizes[:2])], {"axis": 2}, num_outputs=2)
     new = [parts, heads, norm, flat, rotary, apart]
-    for old, value in ((query.rotary.outputs[0], apart.outputs[0]), (key.rotary.outputs[0], apart.outputs[1]), (split.outputs[2], parts.outputs[1])):
+    replaced = [query.rotary.outputs[0], key.rotary.outputs[0], *split.outputs[2:]]
+    for old, value in zip(replaced, [*apart.outputs, *parts.outputs[1:]], strict=True):
         value.shape, value.type, value.name = old.shape, old.type, old.name
         old.replace_all_uses_with(value)
     model.graph.insert_after(split, new)
@@ -77,11 +84,11 @@ def _track(value: ir.Value) -> _Track | None:
     reshape, norm, back, rotary = nodes
     weight = norm.inputs[1]
     heads, axis = _integer(rotary, "num_heads", 0), _integer(norm, "axis", -1)
-    is_special = any(_integer(rotary, name, 0) for name in ("interleaved", "rotary_embedding_dim")) or len(rotary.inputs) != 3
+    is_special = _integer(rotary, "interleaved", 0) != 0 or len(rotary.inputs) != 3
     if weight is None or weight.const_value is None or heads < 1 or axis not in (-1, 3) or is_special or rotary.outputs[0].is_graph_output():
         return None
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else DEFAULT_EPSILON
-    return _Track((reshape, norm, back, rotary), weight.const_value.numpy(), heads, epsilon)
+    return _Track((reshape, norm, back, rotary), weight.const_value.numpy(), heads, _integer(rotary, "rotary_embedding_dim", 0), epsilon)
 
 
 def _integer(node: ir.Node, name: str, default: int) -> int:

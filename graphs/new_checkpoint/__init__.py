@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -11,12 +12,12 @@ from typing import Any
 
 from ...runtime.errors import AntiphonError
 from ..config import FAMILIES, OmniConfig
+from ..qwen3_5_omni.codec_folder import CONFIG_NAME, FOLDERS, WEIGHTS_NAME, codec_yaml
 from ..read_config import read_config
 from . import frontend, tokenizer, writer
+from .layouts import EXPERTS, LINEAR, arrange
 from .sizes import configuration
 from .tensors import all_tensors
-
-LAYOUTS = {"per_expert": writer.per_expert, "fused": writer.fused}
 
 
 def new_checkpoint(
@@ -28,15 +29,18 @@ def new_checkpoint(
     *,
     dtype: str = "bfloat16",
     layout: str = "per_expert",
+    linear_layout: str = "fused",
     overrides: dict[str, Any] | None = None,
 ) -> Path:
     """Write a random checkpoint of `family` and `size` ("tiny", "small", "medium") to the new folder `path` and return it.
 
-    The same arguments give the same bytes. `dtype` is bfloat16, float16 or float32; `layout` is per_expert (as published) or fused;
-    `overrides` maps dotted paths into config.json to values. `on_progress` gets (bytes written, bytes in all).
+    The same arguments give the same bytes. `dtype` is bfloat16, float16 or float32. `layout` of the experts is per_expert (as published) or
+    fused, `linear_layout` of Gated DeltaNet's input projections fused (as published) or split: the same model either way. `overrides` maps
+    dotted paths into config.json (before the codec's part moves to a folder of its own) to values. `on_progress` gets (bytes written, bytes in all).
     Written beside and renamed at the end. Raises AntiphonError for unknown names, a contradictory configuration or a target in use.
     """
-    for name, value, known in (("family", family, FAMILIES), ("dtype", dtype, tuple(writer.CODES)), ("layout", layout, tuple(LAYOUTS))):
+    layouts = ("layout", layout, EXPERTS), ("linear_layout", linear_layout, LINEAR)
+    for name, value, known in (("family", family, FAMILIES), ("dtype", dtype, tuple(writer.CODES)), *layouts):
         if value not in known:
             raise AntiphonError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
     target = Path(path).absolute()
@@ -49,7 +53,13 @@ def new_checkpoint(
     except OSError as error:
         raise AntiphonError(f"Cannot write to {target.parent} ({error.strerror}); give a folder that can be written.") from None
     try:
-        _write(beside, size, seed, dtype, layout, overrides, on_progress)
+        trained = tokenizer.train()
+        tokens = tokenizer.token_ids(trained)
+        frontend.save(beside, configuration(size, tokens, dtype, overrides, family), tokens)
+        tokenizer.save(trained, beside)
+        config = read_config(beside)
+        entries = arrange(all_tensors(config, _faint(config, tokens)), dtype, layout, linear_layout)
+        _write(beside, config, entries, seed, on_progress)
         if target.exists():
             target.rmdir()
         os.replace(beside, target)
@@ -61,15 +71,18 @@ def new_checkpoint(
     return target
 
 
-def _write(
-    folder: Path, size: str, seed: int, dtype: str, layout: str, overrides: dict[str, Any] | None, on_progress: Callable[[int, int], None] | None
-) -> None:
-    trained = tokenizer.train()
-    tokens = tokenizer.token_ids(trained)
-    frontend.save(folder, configuration(size, tokens, dtype, overrides), tokens)
-    tokenizer.save(trained, folder)
-    config = read_config(folder)
-    writer.write(folder, LAYOUTS[layout](all_tensors(config, _faint(config, tokens))), dtype, seed, on_progress)
+def _write(folder: Path, config: OmniConfig, entries: list[writer.Entry], seed: int, on_progress: Callable[[int, int], None] | None) -> None:
+    """Write the weights; the codec of Qwen3.5-Omni goes to a folder of its own, with its part of the configuration."""
+    progress = writer.Progress(entries, on_progress)
+    codec = [entry for entry in entries if entry.name.startswith("code2wav.")] if config.family == "qwen3_5_omni" else []
+    writer.write(folder, [entry for entry in entries if entry not in codec], seed, progress)
+    if codec and config.code2wav is not None:
+        beside = folder / FOLDERS[0]
+        beside.mkdir()
+        (beside / CONFIG_NAME).write_text(codec_yaml(config.code2wav), encoding="utf-8")
+        writer.write_codec(beside / WEIGHTS_NAME, codec, seed, progress)
+        raw = {name: section for name, section in config.raw.items() if name != "code2wav_config"}
+        (folder / "config.json").write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _faint(config: OmniConfig, tokens: tokenizer.TokenIds) -> tuple[int, ...]:

@@ -72,6 +72,9 @@ def save(folder: Path, config: dict[str, Any], tokens: TokenIds) -> None:
         "preprocessor_config.json": PREPROCESSOR,
         "video_preprocessor_config.json": VIDEO_PREPROCESSOR,
     }
+    if config["model_type"] != "qwen3_omni_moe":  # transformers has no processor of Qwen3.5-Omni
+        for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+            files[name] = {key: value for key, value in files[name].items() if key != "processor_class"}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     template = resources.files(__package__).joinpath("chat_template.jinja").read_text(encoding="utf-8")

@@ -1,69 +1,16 @@
-"""The binding sizes of random Qwen3-Omni checkpoints, and the `config.json` each of them gives."""
+"""The binding sizes of random checkpoints and the `config.json` each of them gives; here those of Qwen3-Omni."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.errors import AntiphonError
+from .hybrid_sizes import hybrid_configuration
+from .sections import CODE_GROUPS, Decoder, Encoder, Size, Vocoder, audio, media_ids, root_ids, vision
 from .tokenizer import TokenIds
 
-CODE_GROUPS = 16
 SPECIAL_CODEC_IDS = 1024
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A decoder stack; `experts` 0 means dense, `feed_forward` is the dense width (of the Talker: that of its projections)."""
-
-    layers: int
-    hidden: int
-    heads: int
-    key_value_heads: int
-    head_dim: int
-    feed_forward: int
-    experts: int = 0
-    experts_per_token: int = 0
-    expert_width: int = 0
-    shared_expert_width: int = 0
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Audio or vision encoder; `channels` is the width of the audio convolutions, `deepstack` the tapped vision layers."""
-
-    layers: int
-    hidden: int
-    heads: int
-    feed_forward: int
-    channels: int = 0
-    deepstack: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Vocoder:
-    """Code2Wav: transformer layers of `hidden`, then a convolutional decoder that starts at `decoder_width`."""
-
-    codebook: int
-    layers: int
-    hidden: int
-    heads: int
-    feed_forward: int
-    decoder_width: int
-
-
-@dataclass(frozen=True)
-class Size:
-    """All stages of one size."""
-
-    thinker: Decoder
-    talker: Decoder
-    predictor: Decoder
-    vocoder: Vocoder
-    audio: Encoder
-    vision: Encoder
-
 
 # The predictor is as wide as the Talker: Talker states enter it without a projection, and its embeddings are added to Talker rows.
 SIZES = {
@@ -82,31 +29,14 @@ SIZES = {
 }  # fmt: skip
 
 
-def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The `config.json` object of `size`, with `overrides` (dotted path -> value) put in last.
+def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None, family: str = "qwen3_omni_moe") -> dict[str, Any]:
+    """The `config.json` object of `size` of `family`, with `overrides` (dotted path -> value) put in last.
 
     Raises AntiphonError for an unknown size or a path that does not exist.
     """
     if size not in SIZES:
         raise AntiphonError(f"Unknown size {size!r}; expected one of {', '.join(SIZES)}.")
-    sizes = SIZES[size]
-    config = {
-        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
-        "model_type": "qwen3_omni_moe",
-        "dtype": dtype,
-        "enable_audio_output": True,
-        "im_start_token_id": tokens["<|im_start|>"],
-        "im_end_token_id": tokens["<|im_end|>"],
-        "system_token_id": tokens["system"],
-        "user_token_id": tokens["user"],
-        "assistant_token_id": tokens["assistant"],
-        "tts_pad_token_id": tokens["<tts_pad>"],
-        "tts_bos_token_id": tokens["<tts_text_bos>"],
-        "tts_eos_token_id": tokens["<tts_text_eod>"],
-        "thinker_config": _thinker(sizes, tokens, dtype),
-        "talker_config": _talker(sizes, tokens, dtype),
-        "code2wav_config": _code2wav(sizes.vocoder, dtype),
-    }
+    config = hybrid_configuration(size, tokens, dtype) if family == "qwen3_5_omni" else _configuration(SIZES[size], tokens, dtype)
     config = copy.deepcopy(config)
     for path, value in (overrides or {}).items():
         *sections, name = path.split(".")
@@ -119,18 +49,16 @@ def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, 
     return config
 
 
-def _media_ids(tokens: TokenIds) -> dict[str, int]:
+def _configuration(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     return {
-        "audio_token_id": tokens["<|audio_pad|>"],
-        "image_token_id": tokens["<|image_pad|>"],
-        "video_token_id": tokens["<|video_pad|>"],
-        "audio_start_token_id": tokens["<|audio_start|>"],
-        "audio_end_token_id": tokens["<|audio_end|>"],
-        "vision_start_token_id": tokens["<|vision_start|>"],
-        "vision_end_token_id": tokens["<|vision_end|>"],
-        "user_token_id": tokens["user"],
-        "position_id_per_seconds": 13,
-        "seconds_per_chunk": 2,
+        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+        "model_type": "qwen3_omni_moe",
+        "dtype": dtype,
+        "enable_audio_output": True,
+        **root_ids(tokens),
+        "thinker_config": _thinker(sizes, tokens, dtype),
+        "talker_config": _talker(sizes, tokens, dtype),
+        "code2wav_config": _code2wav(sizes.vocoder, dtype),
     }
 
 
@@ -174,44 +102,14 @@ def _decoder(decoder: Decoder, kind: str, vocabulary: int, positions: int) -> di
 
 
 def _thinker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
-    audio, vision = sizes.audio, sizes.vision
     return {
         "model_type": "qwen3_omni_moe_thinker",
         "dtype": dtype,
-        **_media_ids(tokens),
+        **media_ids(tokens),
         "tie_word_embeddings": False,
         "text_config": _decoder(sizes.thinker, "text", tokens.padded_size, 65536),
-        "audio_config": {
-            "model_type": "qwen3_omni_moe_audio_encoder",
-            "num_mel_bins": 128,
-            "encoder_layers": audio.layers,
-            "encoder_attention_heads": audio.heads,
-            "encoder_ffn_dim": audio.feed_forward,
-            "d_model": audio.hidden,
-            "downsample_hidden_size": audio.channels,
-            "output_dim": sizes.thinker.hidden,
-            "n_window": 50,
-            "n_window_infer": 800,
-            "conv_chunksize": 500,
-            "max_source_positions": 1500,
-            "activation_function": "gelu",
-            "scale_embedding": False,
-        },
-        "vision_config": {
-            "model_type": "qwen3_omni_moe_vision_encoder",
-            "depth": vision.layers,
-            "hidden_size": vision.hidden,
-            "intermediate_size": vision.feed_forward,
-            "num_heads": vision.heads,
-            "in_channels": 3,
-            "patch_size": 16,
-            "temporal_patch_size": 2,
-            "spatial_merge_size": 2,
-            "num_position_embeddings": 2304,
-            "out_hidden_size": sizes.thinker.hidden,
-            "deepstack_visual_indexes": list(vision.deepstack),
-            "hidden_act": "gelu_pytorch_tanh",
-        },
+        "audio_config": audio("qwen3_omni_moe", sizes.audio, sizes.thinker.hidden),
+        "vision_config": vision("qwen3_omni_moe", sizes.vision, sizes.thinker.hidden),
     }
 
 
@@ -220,7 +118,7 @@ def _talker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     return {
         "model_type": "qwen3_omni_moe_talker",
         "dtype": dtype,
-        **_media_ids(tokens),
+        **media_ids(tokens),
         "tie_word_embeddings": False,
         "accept_hidden_layer": sizes.thinker.layers // 2,
         "num_code_groups": CODE_GROUPS,

@@ -91,8 +91,8 @@ def token_ids(tokenizer: Tokenizer) -> TokenIds:
     return TokenIds(ids, readable, size, -(-size // PADDED_TO) * PADDED_TO)
 
 
-def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`."""
+def save(tokenizer: Tokenizer, folder: Path, family: str = "qwen3_omni_moe") -> None:
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json of a checkpoint of `family` into `folder`."""
     tokenizer.save(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))
     added = {
@@ -103,7 +103,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     }  # fmt: skip
     config = {
         "tokenizer_class": "Qwen2Tokenizer",
-        "processor_class": "Qwen3OmniMoeProcessor",
+        **({"processor_class": "Qwen3OmniMoeProcessor"} if family == "qwen3_omni_moe" else {}),  # transformers has no processor of Qwen3.5-Omni
         "add_prefix_space": False,
         "add_bos_token": False,
         "bos_token": None,
@@ -113,7 +113,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         "errors": "replace",
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": False,
-        "model_max_length": 131072,
+        "model_max_length": 131072 if family == "qwen3_omni_moe" else 262144,
         "added_tokens_decoder": added,
         "additional_special_tokens": [token for token in SPECIAL_TOKENS if token not in KEPT_IN_TEXT],
         "extra_special_tokens": NAMED_TOKENS,

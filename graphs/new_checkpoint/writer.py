@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..torch_archive import PREFIX, write_torch_archive
+from .draw import Tensor
 from .random_values import encode, values
-from .tensors import Tensor
 
 CODES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+ALL_CODES = CODES | {"int64": "I64"}
+WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "int64": 8}
 SHARD_BYTES = 2**30
 
 
@@ -22,73 +25,70 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     parts: tuple[Tensor, ...]
+    dtype: str
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def bytes(self) -> int:
+        """Size of its values as they are stored."""
+        return WIDTHS[self.dtype] * math.prod(self.shape)
 
 
-def per_expert(tensors: Iterator[Tensor]) -> list[Entry]:
-    """Every tensor by itself: the published layout."""
-    return [Entry(tensor.name, tensor.shape, (tensor,)) for tensor in tensors]
+class Progress:
+    """Tells `report`, if there is one, the bytes written and the bytes of all `entries`."""
+
+    def __init__(self, entries: Iterable[Entry], report: Callable[[int, int], None] | None) -> None:
+        self._report, self._written, self._total = report, 0, sum(entry.bytes for entry in entries)
+
+    def add(self, entry: Entry) -> None:
+        """`entry` has been written."""
+        self._written += entry.bytes
+        if self._report:
+            self._report(self._written, self._total)
 
 
-def fused(tensors: Iterator[Tensor]) -> list[Entry]:
-    """Experts joined to `experts.gate_up_proj` [E, 2I, H] (gate rows, then up rows) and `experts.down_proj` [E, H, I], as transformers v5 holds them."""
-    entries: list[Entry] = []
-    groups: dict[str, list[Tensor]] = {}
-    for tensor in tensors:
-        prefix, experts, rest = tensor.name.partition(".mlp.experts.")
-        if not experts:
-            entries.append(Entry(tensor.name, tensor.shape, (tensor,)))
-            continue
-        kind = "down_proj" if "down_proj" in rest else "gate_up_proj"
-        groups.setdefault(f"{prefix}.mlp.experts.{kind}", []).append(tensor)
-    for name, parts in groups.items():
-        rows, columns = parts[0].shape
-        shape = (len(parts), rows, columns) if name.endswith("down_proj") else (len(parts) // 2, 2 * rows, columns)
-        entries.append(Entry(name, shape, tuple(parts)))
-    return entries
-
-
-def write(folder: Path, entries: list[Entry], dtype: str, seed: int, on_progress: Callable[[int, int], None] | None = None) -> None:
-    """Write at least two shards of about 1 GiB and `model.safetensors.index.json` into `folder`.
-
-    One tensor at a time is held in memory. `on_progress` gets (bytes written, bytes in all) after every tensor.
-    """
-    width = 4 if dtype == "float32" else 2
-    total = width * sum(entry.size for entry in entries)
+def write(folder: Path, entries: list[Entry], seed: int, progress: Progress) -> None:
+    """Write at least two shards of about 1 GiB and `model.safetensors.index.json` into `folder`; one tensor at a time is held in memory."""
+    total = sum(entry.bytes for entry in entries)
     # Two shards even for the smallest, so that everyone reads the sharded form.
     count = max(2, math.ceil(total / SHARD_BYTES))
     shards: list[list[Entry]] = [[] for _ in range(count)]
     offset = 0
     for entry in entries:
         shards[offset * count // total].append(entry)
-        offset += width * entry.size
+        offset += entry.bytes
     index: dict[str, str] = {}
-    written = 0
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{count:05d}.safetensors"
         with open(folder / name, "wb") as file:
-            file.write(_header(shard, dtype, width))
+            file.write(_header(shard))
             for entry in shard:
                 index[entry.name] = name
                 for part in entry.parts:
-                    file.write(encode(values(part, seed), dtype))
-                written += width * entry.size
-                if on_progress:
-                    on_progress(written, total)
+                    file.write(encode(values(part, seed), entry.dtype))
+                progress.add(entry)
     content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
     (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _header(shard: list[Entry], dtype: str, width: int) -> bytes:
+def write_codec(path: Path, entries: list[Entry], seed: int, progress: Progress) -> None:
+    """Write the torch archive of a codec folder: `entries` under their names behind `code2wav.`."""
+
+    def drawn() -> Iterable[tuple[str, str, tuple[int, ...], bytes]]:
+        for entry in entries:
+            data = b"".join(encode(values(part, seed), entry.dtype) for part in entry.parts)
+            yield PREFIX + entry.name.partition(".")[2], ALL_CODES[entry.dtype], entry.shape, data
+            progress.add(entry)
+
+    write_torch_archive(path, drawn())
+
+
+def _header(shard: list[Entry]) -> bytes:
     """The length-prefixed JSON header, padded with spaces to 8 bytes as the format asks for aligned data."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for entry in shard:
-        end = offset + width * entry.size
-        header[entry.name] = {"dtype": CODES[dtype], "shape": list(entry.shape), "data_offsets": [offset, end]}
+        end = offset + entry.bytes
+        header[entry.name] = {"dtype": ALL_CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

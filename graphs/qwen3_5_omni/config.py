@@ -67,8 +67,8 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
     return omni
 
 
-def _decoder(reader: ConfigReader, keys: tuple[str, ...]) -> DecoderConfig:
-    """A decoder of gated full attention and, where `layer_types` or the interval says so, Gated DeltaNet layers."""
+def _decoder(reader: ConfigReader, keys: tuple[str, ...], hybrid: bool = True) -> DecoderConfig:
+    """A decoder of gated full attention and, if `hybrid`, where `layer_types` or the interval says so, Gated DeltaNet layers."""
     section = reader.section(*keys)
     plain = reader.decoder(keys)
     layers = plain.num_hidden_layers
@@ -78,6 +78,7 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...]) -> DecoderConfig:
         raise AntiphonError(
             f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, expected {layers} times linear_attention or full_attention; correct the file."
         )
+    types = types if hybrid else []
     linear = reader.build(LinearAttentionConfig, keys) if "linear_attention" in types else None
     rope = _rope(section, plain)
     return dataclasses.replace(
@@ -99,7 +100,7 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
     text = _decoder(reader, (*TALKER, "text_config"))
     predictor_keys = (*TALKER, "code_predictor_config")
     predictor = dataclasses.replace(
-        _decoder(reader, predictor_keys), layer_types=(), linear=None, num_experts=0, tie_word_embeddings=False
+        _decoder(reader, predictor_keys, hybrid=False), num_experts=0, tie_word_embeddings=False
     )  # dense full attention, whatever the defaults of the text decoders say
     root = reader.raw
     thinker_text = reader.section(*THINKER, "text_config")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ...plugins.sample_token.torch_op import sample_token
 from ...runtime.bundle import TensorSpec
 from ..config import OmniConfig, TalkerConfig
-from ..decoder_specs import greedy_sampling, kv_states, layer_weights, sampling_inputs
-from ..layers import DecoderLayer, Projection, RootMeanSquareNorm, rotary_tables
+from ..decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs
+from ..layers import DecoderLayer, Projection, RootMeanSquareNorm, rotary_tables, run_layers
 from ..stage import Stage, WeightSource, plain, transposed
 
 NAME = "talker"
@@ -64,10 +64,7 @@ class Talker(nn.Module):
         noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = rest
         x = self.rows(text_ids, hidden, hidden_index, codec_ids, frame_rows, frame_index)
         rotary = rotary_tables(positions, self.text.rope, self.text.head_dim)
-        present = []
-        for number, layer in enumerate(self.layers):
-            x, key, value = layer(x, rotary, query_length, past_length, past[2 * number], past[2 * number + 1])
-            present += [key, value]
+        x, present = run_layers(self.layers, x, rotary, query_length, past_length, past)
         wanted = self.norm(x).reshape(-1, self.text.hidden_size)[output_index]
         logits = self.head(wanted)
         token = sample_token(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed)
@@ -99,11 +96,11 @@ def talker_stage(config: OmniConfig) -> Stage:
             TensorSpec("logits", "float32", ("rows", text.vocab_size)),
             TensorSpec("output_hidden", "float32", ("rows", text.hidden_size)),
         ),
-        states=kv_states(text),
+        states=decoder_states(text),
         example=lambda: _example(config, talker),
         weights=lambda checkpoint: _weights(talker, checkpoint),
         constants={
-            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
+            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings, "attention_heads": text.num_attention_heads,
             "thinker_hidden_size": thinker.hidden_size,
         },
     )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Thinker of Qwen3-Omni: the language model that hears, sees and writes (HF Qwen3OmniMoeThinkerForConditionalGeneration)."""
+"""Thinker of Qwen3-Omni: the language model that hears, sees and writes (HF Qwen3OmniMoeThinkerForConditionalGeneration).
+
+That of Qwen3.5-Omni is the same over other layers, which its configuration states (HF Qwen3_5MoeForCausalLM, Qwen3_5ForCausalLM).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from torch import Tensor, nn
 from ...plugins.sample_token.torch_op import sample_token
 from ...runtime.bundle import TensorSpec
 from ..config import OmniConfig
-from ..decoder_specs import greedy_sampling, kv_states, layer_weights, sampling_inputs
-from ..layers import DecoderLayer, Projection, RootMeanSquareNorm, rotary_tables
+from ..decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs
+from ..hybrid_weights import norm
+from ..layers import Projection, RootMeanSquareNorm, decoder_layers, rotary_tables
 from ..stage import Stage, WeightSource, plain, transposed
 from ..weights import head
 
@@ -29,7 +33,7 @@ class Thinker(nn.Module):
         self.deepstack_layers = len(config.thinker.vision.deepstack_visual_indexes)
         self.tapped = config.talker.accept_hidden_layer if config.talker else text.num_hidden_layers
         self.embedding = nn.Parameter(torch.empty(text.vocab_size, text.hidden_size))
-        self.layers = nn.ModuleList(DecoderLayer(text, text.is_sparse(layer)) for layer in range(text.num_hidden_layers))
+        self.layers = decoder_layers(text)
         self.norm = RootMeanSquareNorm(text.hidden_size, text.rms_norm_eps)
         self.head = Projection(text.hidden_size, text.vocab_size)
 
@@ -50,15 +54,15 @@ class Thinker(nn.Module):
 
         tapped, present = x, []
         for number, layer in enumerate(self.layers):
-            x, key, value = layer(x, rotary, query_length, past_length, past[2 * number], past[2 * number + 1])
-            present += [key, value]
+            x, *states = layer(x, rotary, query_length, past_length, *past[2 * number : 2 * number + 2])
+            present += states
             if number + 1 == self.tapped:
                 tapped = x  # before the deepstack addition, as HF records hidden_states[k]
             if deepstack is not None and number < self.deepstack_layers:
                 rows = x.reshape(batch * tokens, hidden_size)
                 x = rows.index_put((deepstack_index,), deepstack[number], accumulate=True).reshape(batch, tokens, hidden_size)
         normed = self.norm(x)
-        if self.tapped == len(self.layers):
+        if not 0 <= self.tapped < len(self.layers):
             tapped = normed  # hidden_states[L] is after the final norm
 
         logits = self.head(normed.reshape(batch * tokens, hidden_size)[output_index])
@@ -90,10 +94,16 @@ def thinker_stage(config: OmniConfig) -> Stage:
             TensorSpec("logits", "float32", ("rows", text.vocab_size)),
             TensorSpec("hidden", "float32", ("batch", "tokens", text.hidden_size)),
         ),
-        states=kv_states(text),
+        states=decoder_states(text),
         example=lambda: _example(config),
         weights=lambda checkpoint: _weights(config, checkpoint),
-        constants={"hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings, "deepstack_layers": layers},
+        constants={
+            "hidden_size": text.hidden_size,
+            "vocab_size": text.vocab_size,
+            "context": text.max_position_embeddings,
+            "deepstack_layers": layers,
+            "attention_heads": text.num_attention_heads,
+        },
     )
 
 
@@ -121,7 +131,7 @@ def _weights(config: OmniConfig, checkpoint: Any) -> dict[str, WeightSource]:
     embedding = "thinker.model.embed_tokens.weight"
     weights = {
         "embedding": plain(embedding),
-        "norm.weight": plain("thinker.model.norm.weight"),
+        "norm.weight": norm(text, "thinker.model.norm.weight"),
         "head.weight": head(checkpoint, "thinker.lm_head.weight", embedding, text.tie_word_embeddings, transposed),
     }
     for layer in range(text.num_hidden_layers):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..lowering import Attributes, Emitter, row_mask
+
 
 def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     """`com.microsoft.GroupQueryAttention` without its own rotary embedding; it writes the cache in place when past and present are one buffer.
@@ -13,26 +15,18 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     It takes several rows (batch) only for single-token steps or an empty cache: the runtime prefills one stream at a time.
     """
     query, key, value, past_key, past_value, past_length, query_length = node.inputs
-    attributes = {"num_heads": node.attributes["num_heads"].as_int(), "kv_num_heads": node.attributes["kv_num_heads"].as_int(), "do_rotary": 0}
-    nodes: list[ir.Node] = []
-
-    def emit(op: str, inputs: list[ir.Value | None], given: dict[str, int | float | list[int]] | None = None) -> ir.Value:
-        nodes.append(ir.node(op, inputs, given or {}))
-        return nodes[-1].outputs[0]
-
+    attributes: Attributes = {"num_heads": node.attributes["num_heads"].as_int(), "kv_num_heads": node.attributes["kv_num_heads"].as_int(), "do_rotary": 0}
+    emit = Emitter()
     # Common subexpression elimination leaves one copy per graph of all that does not depend on the layer.
     one, one_int = emit("Constant", [], {"value_int": 1}), ir.DataType.INT32
     tokens = emit("Shape", [_shared_shape(query)], {"start": 1, "end": 2})
     total = emit("Cast", [emit("Add", [past_length, tokens])], {"to": one_int})
     longest = emit("ReduceMax", [total], {"keepdims": 0})
     last = emit("Sub", [total, emit("Cast", [one], {"to": one_int})])
-    attention = ir.node("GroupQueryAttention", [query, key, value, past_key, past_value, last, longest], attributes, domain="com.microsoft", num_outputs=3)
-    nodes.append(attention)
-    token = emit("Range", [emit("Constant", [], {"value_int": 0}), emit("Squeeze", [tokens]), one])
-    is_row = emit("Less", [token, emit("Unsqueeze", [query_length, emit("Constant", [], {"value_ints": [1]})])])
-    is_row_column = emit("Unsqueeze", [is_row, emit("Constant", [], {"value_ints": [2]})])
-    y = emit("Where", [is_row_column, attention.outputs[0], emit("Constant", [], {"value_float": 0.0})])
-    return nodes, [y, *attention.outputs[1:]]
+    inputs = [query, key, value, past_key, past_value, last, longest]
+    attended, present_key, present_value = emit.many("GroupQueryAttention", inputs, attributes, "com.microsoft", 3)
+    y = emit("Where", [row_mask(emit, tokens, query_length), attended, emit("Constant", [], {"value_float": 0.0})])
+    return emit.nodes, [y, present_key, present_value]
 
 
 def _shared_shape(query: ir.Value | None) -> ir.Value | None:

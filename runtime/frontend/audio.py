@@ -62,14 +62,19 @@ def mixed_down(samples: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def array_columns(samples: np.ndarray) -> np.ndarray:
-    """An array of sound [samples] or [samples, channels], floats or int16, as float32 [samples, channels]; AntiphonError for any other."""
+def check_array(samples: np.ndarray) -> None:
+    """Raise AntiphonError unless `samples` is an array of sound by its shape and type: [samples] or [samples, channels], floats or int16."""
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
         raise AntiphonError(f"The audio array has the shape {list(samples.shape)}; expected [samples] or [samples, channels].")
+    if samples.dtype not in (np.int16, np.float16, np.float32, np.float64):
+        raise AntiphonError(f"The audio array holds {samples.dtype}; expected float32 in -1 .. 1 or int16.")
+
+
+def array_columns(samples: np.ndarray) -> np.ndarray:
+    """An array of sound as float32 [samples, channels]. Raises AntiphonError as `check_array`."""
+    check_array(samples)
     if samples.dtype == np.int16:
         samples = samples.astype(np.float32) / np.float32(32768)
-    elif samples.dtype not in (np.float16, np.float32, np.float64):
-        raise AntiphonError(f"The audio array holds {samples.dtype}; expected float32 in -1 .. 1 or int16.")
     with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused with NaN
         return samples.astype(np.float32).reshape(len(samples), -1) if samples.size else np.zeros((0, 1), np.float32)
 
@@ -131,10 +136,8 @@ def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:
 
 
 def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
-    pieces, rate = [], 0
-    for piece, rate in blocks:
-        pieces.append(piece)
-    return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), rate
+    pieces = list(blocks)
+    return (np.concatenate([samples for samples, _ in pieces]), pieces[0][1]) if pieces else (np.zeros((0, 1), np.float32), 0)
 
 
 def no_samples() -> AntiphonError:

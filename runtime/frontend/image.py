@@ -75,9 +75,9 @@ def read_image(source: Any, settings: VisionSettings) -> np.ndarray:
     return resized(image, target_size(image, settings), settings)
 
 
-def patch_grid(frames: int, height: int, width: int, settings: VisionSettings) -> tuple[int, int, int]:
-    """(temporal patches, rows and columns of patches) of so many resized frames."""
-    return -(-frames // settings.temporal_patch_size), height // settings.patch_size, width // settings.patch_size
+def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> tuple[int, int, int]:
+    """(temporal patches, rows and columns of patches) of so many resized frames of `shape` (height, width, ...)."""
+    return -(-frames // settings.temporal_patch_size), shape[0] // settings.patch_size, shape[1] // settings.patch_size
 
 
 def target_size(image: Image, settings: VisionSettings) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.
     patch_dim = 3 * temporal_patch_size * patch_size^2. The last frame is repeated until the temporal patches are full.
     """
     size, merge, depth = settings.patch_size, settings.merge_size, settings.temporal_patch_size
-    times, rows, columns = patch_grid(len(frames), *frames[0].shape[:2], settings)
+    times, rows, columns = patch_grid(len(frames), frames[0].shape, settings)
     mean, deviation = np.array(settings.image_mean, np.float32), np.array(settings.image_std, np.float32)
     patches = np.empty((times, rows * columns, 3 * depth * size * size), np.float32)
     for time in range(times):

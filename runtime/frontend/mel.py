@@ -82,13 +82,13 @@ def normalise(power: np.ndarray, maximum: np.float32) -> np.ndarray:
 @cache
 def _filter_bins(settings: MelSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The filters without their zeros, one band after the other: frequency bins, weights, and where each band starts."""
-    bins, weights, starts = [], [], []
+    bins: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for band in mel_filters(settings):
         inside = np.flatnonzero(band) if band.any() else np.zeros(1, np.int64)  # a band between two bins keeps one of weight 0
-        starts.append(sum(map(len, bins)))
         bins.append(inside)
         weights.append(band[inside])
-    return np.concatenate(bins), np.concatenate(weights), np.array(starts)
+    return np.concatenate(bins), np.concatenate(weights), np.cumsum([0, *(len(inside) for inside in bins[:-1])])
 
 
 @cache

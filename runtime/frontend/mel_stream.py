@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import soxr
 
-from ..errors import AntiphonError
-from .audio import Blocks, mixed_down, no_samples, too_few_samples
+from .audio import mixed_down, no_samples, too_few_samples
 from .mel import MelSettings, log_power
 
 
-def mono_blocks(blocks: Blocks, target_rate: int) -> Iterator[np.ndarray]:
-    """The recording in `blocks` as float32 [samples] pieces, mono at `target_rate` Hz: joined, what `audio.to_mono` makes of it.
+class MonoStream:
+    """A recording that comes piece by piece, mono and at another rate: the pieces joined are what `audio.to_mono` makes of the whole."""
 
-    Raises AntiphonError for NaN, infinite and huge samples, for a recording of no samples and for a sample rate that changes.
-    """
-    resampler, first_rate, given = None, 0, 0
-    for block, rate in blocks:
-        if given and rate != first_rate:
-            raise AntiphonError(f"The audio changes its sample rate from {first_rate} to {rate} Hz; convert it to one rate.")
-        if not given and rate != target_rate:
-            resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
-        first_rate, given = rate, given + len(block)
-        mono = np.ascontiguousarray(mixed_down(block), np.float32)
-        if resampler is None:
-            yield mono
-        else:
-            yield resampler.resample_chunk(mono)
-    if not given:
-        raise no_samples()
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    def __init__(self, rate: int, target_rate: int) -> None:
+        self._rates = rate, target_rate
+        self._resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") if rate != target_rate else None
+        self._given = self._made = 0
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """float32 [n, channels] to float32 [m]. Raises AntiphonError for NaN, infinite and huge samples."""
+        mono = np.ascontiguousarray(mixed_down(samples), np.float32)
+        self._given += len(mono)
+        return mono if self._resampler is None else self._resampled(mono, False)
+
+    def finish(self) -> np.ndarray:
+        """The last samples, float32 [m]. Raises AntiphonError where no samples came, or too few to be resampled."""
+        if self._given == 0:
+            raise no_samples()
+        rest: np.ndarray = np.zeros(0, np.float32)
+        if self._resampler is not None:
+            rest = self._resampled(rest, True)
+            if self._made == 0:
+                raise too_few_samples(*self._rates)
+        return rest
+
+    def _resampled(self, mono: np.ndarray, is_last: bool) -> np.ndarray:
+        assert self._resampler is not None
+        samples: np.ndarray = self._resampler.resample_chunk(mono, last=is_last)
+        self._made += len(samples)
+        return samples
 
 
 class LogPowerStream:
@@ -43,6 +49,7 @@ class LogPowerStream:
     """
 
     def __init__(self, settings: MelSettings) -> None:
+        assert settings.hop_length <= settings.n_fft // 2, "frames further apart could reach beyond the last one that log_mel has"
         self._settings = settings
         self._half = settings.n_fft // 2
         self._signal: np.ndarray = np.zeros(0, np.float32)  # from the start of the next frame; without the reflection until there is enough for it
@@ -72,7 +79,8 @@ class LogPowerStream:
             padded = np.concatenate([padded, self.finish()], axis=1)
             self.samples, self.frames = samples, min(padded.shape[1], -(-samples // settings.hop_length))
             return np.ascontiguousarray(padded[:, : self.frames])
-        self._signal = np.concatenate([self._signal, self._signal[-2 : -2 - self._half : -1]])
+        reflected = self._half - settings.hop_length  # further no frame reaches
+        self._signal = np.concatenate([self._signal, self._signal[-2 : -2 - reflected : -1]])
         return self._frames(samples // settings.hop_length - self.frames)
 
     def _frames(self, count: int) -> np.ndarray:
@@ -83,9 +91,3 @@ class LogPowerStream:
         if power.size:
             self.maximum = max(self.maximum, power.max())
         return power
-
-
-def mono_length_check(samples: int, rate: int, target_rate: int) -> None:
-    """Raise AntiphonError where resampling left nothing."""
-    if samples == 0:
-        raise too_few_samples(rate, target_rate)

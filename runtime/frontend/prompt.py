@@ -7,9 +7,9 @@ the bundle has a format of textual timestamps, a run per temporal patch with its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ import numpy as np
 
 from ..errors import AntiphonError
 from .audio import read_audio
-from .audio_layout import audio_tokens
+from .audio_layout import Feeds, audio_tokens
+from .audio_stream import AudioStream
 from .detokenizer import IncrementalDecoder
-from .encoder_calls import EncoderCall, Frames, clip_calls, vision_encoder_calls
+from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
 from .image import VisionSettings, patch_grid, read_image
+from .live_audio import LiveAudio
+from .long_audio import is_long, stream_calls
+from .media_source import resolve_source
 from .mel import MelSettings, log_mel
 from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate, parse_messages
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
@@ -35,7 +39,7 @@ OPEN_TURN = Message("user", (AudioPart(b""),), plain=False)
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A conversation up to the point where the model goes on.
+    """A conversation up to the point where the model goes on, or a piece of one whose positions begin at 0.
 
     token_ids int64 [tokens]; positions float32 [3, tokens]; next_position: position of the token after them (largest + 1);
     calls: encoder runs; media: the pieces of media in order of appearance, enough to compute positions again.
@@ -50,11 +54,12 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """A piece of media after reading: frames of an image or video; the log-mel features of a clip, or of a heard audio track."""
+    """A piece of media after reading: frames of an image or video; the sound of a clip, or of a heard audio track, as log-mel features or, where
+    it is long, as a stream."""
 
     item: MediaItem
     frames: Frames | None = None
-    features: np.ndarray | None = None
+    sound: np.ndarray | AudioStream | None = None
 
 
 class FrontEnd:
@@ -130,14 +135,18 @@ class FrontEnd:
         render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
         return self._build(parsed, render((*parsed, OPEN_TURN), False), use_audio_in_video, video_fps, is_open=True)
 
-    def audio_piece(self, calls: Sequence[tuple[Callable[[], dict[str, np.ndarray]], int]], heard: int = 0) -> Prompt:
-        """Further audio of an open turn: for each encoder call what computes its feeds, and its tokens; `heard` tokens of the turn came before."""
-        tokens = sum(count for _, count in calls)
-        token_ids = self._audio_tokens(heard, tokens)
-        rows = np.split(np.flatnonzero(token_ids == self.audio), np.cumsum([count for _, count in calls])[:-1])
+    def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
+        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in."""
+        return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
+
+    def audio_piece(self, feeds: Sequence[Feeds], heard: int = 0) -> Prompt:
+        """Further audio of an open turn: the feeds of its encoder calls, as of `live_audio`; `heard` tokens of the turn came before."""
+        counts = [len(call["output_index"]) for call in feeds]
+        token_ids = self._audio_tokens(heard, sum(counts))
+        rows = np.split(np.flatnonzero(token_ids == self.audio), np.cumsum(counts))[:-1]
         positions, next_position = multimodal_positions(token_ids, (), self._thinker_rules)
-        runs = tuple(EncoderCall("audio_encoder", feeds, places) for (feeds, _), places in zip(calls, rows, strict=True))
-        return Prompt(token_ids, positions, next_position, runs, ())
+        calls = tuple(EncoderCall(AUDIO, partial(dict, call), places) for call, places in zip(feeds, rows, strict=True))
+        return Prompt(token_ids, positions, next_position, calls, ())
 
     def close_turn(self, heard: int, text: str | None = None) -> Prompt:
         """The end of an open turn that heard `heard` tokens, with `text` after the audio. Raises AntiphonError for text that is no Unicode."""
@@ -152,6 +161,10 @@ class FrontEnd:
     def turn_end(self) -> np.ndarray:
         """int64 [tokens]: what closes an assistant's turn (im_end and a line break), to be fed between an answer and its continuation."""
         return self._tokenizer.turn_end()
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too."""
+        return self._tokenizer.encode_text(text)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, special tokens left out."""
@@ -192,30 +205,47 @@ class FrontEnd:
         return int(places[-1])
 
     def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
-        """All media in order of appearance. All clips (the audio tracks of videos among them) share one log-mel call."""
+        """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
         loaded: list[_Loaded] = []
-        clips: dict[int, np.ndarray] = {}  # by piece of media
         for role, part in ((message.role, part) for message in messages for part in message.parts):
             if isinstance(part, TextPart):
                 continue
             if isinstance(part, AudioPart):
-                clips[len(loaded)] = read_audio(part.source, part.sample_rate, self._mel.sampling_rate)
-                loaded.append(_Loaded(MediaItem("audio", role=role)))
+                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio")
+                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate)))
             elif isinstance(part, ImagePart):
                 image = read_image(part.source, self._image_settings)
-                loaded.append(_Loaded(MediaItem("image", patch_grid(1, *image.shape[:2], self._image_settings), role=role), [image]))
+                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, self._image_settings), role=role), [image]))
             else:
                 heard, settings = use_audio if part.use_audio is None else part.use_audio, self._video_settings
                 video = read_video(part, settings, rate, heard, self._mel.sampling_rate)
-                if video.audio is not None:
-                    clips[len(loaded)] = video.audio
                 frames, depth = video.frames, settings.temporal_patch_size
-                grid, times = patch_grid(len(frames), frames.height, frames.width, settings), patch_seconds(len(frames), video.rate, depth)
-                loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames))
-        for index, features in zip(clips, log_mel(list(clips.values()), self._mel) if clips else (), strict=True):
-            piece, tokens = loaded[index], audio_tokens(features.shape[1], self._clock.n_window, self._clock.convolutions)
-            loaded[index] = _Loaded(replace(piece.item, audio_tokens=tokens), piece.frames, features)
-        return loaded
+                grid, times = patch_grid(len(frames), (frames.height, frames.width), settings), patch_seconds(len(frames), video.rate, depth)
+                sound = self._stream(video.audio) if isinstance(video.audio, Path | bytes) else video.audio
+                loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
+        return self._heard(loaded)
+
+    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int) -> np.ndarray | AudioStream:
+        """float32 [samples] of a clip, or a stream of a long one."""
+        return self._stream(source, sample_rate) if is_long(source, sample_rate) else read_audio(source, sample_rate, self._mel.sampling_rate)
+
+    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0) -> AudioStream:
+        return AudioStream(source, sample_rate, self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions)
+
+    def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
+        """The same with the samples of clips turned into features, and the tokens of all sounds counted."""
+        clips = [piece.sound for piece in loaded if isinstance(piece.sound, np.ndarray)]
+        features = iter(log_mel(clips, self._mel) if clips else ())
+        heard = []
+        for piece in loaded:
+            sound, tokens = piece.sound, 0
+            if isinstance(sound, AudioStream):
+                tokens = sound.tokens
+            elif sound is not None:
+                sound = next(features)
+                tokens = audio_tokens(sound.shape[1], self._clock.n_window, self._clock.convolutions)
+            heard.append(_Loaded(replace(piece.item, audio_tokens=tokens), piece.frames, sound))
+        return heard
 
     def _expand(self, rendered: np.ndarray, media: Sequence[MediaItem]) -> tuple[np.ndarray, list[np.ndarray]]:
         """The ids with each placeholder replaced by as many tokens as there are features, and the positions of each piece's tokens."""
@@ -261,10 +291,15 @@ class FrontEnd:
         return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)
 
     def _calls(self, token_ids: np.ndarray, loaded: Sequence[_Loaded], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
-        clips = [(piece.features, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True) if piece.features is not None]
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        sounds = [(piece.sound, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True)]
+        clips = [(sound, rows) for sound, rows in sounds if isinstance(sound, np.ndarray)]
         if clips:
-            features, rows = zip(*clips, strict=True)
-            yield from clip_calls(features, np.concatenate(rows), self._clock.n_window, self._n_window_infer, self._clock.convolutions)
+            features, rows_of = zip(*clips, strict=True)
+            yield from clip_calls(features, np.concatenate(rows_of), *layout)
+        for sound, rows in sounds:
+            if isinstance(sound, AudioStream):
+                yield from stream_calls(sound, rows, *layout)
         for piece, span in zip(loaded, places, strict=True):
             if piece.frames is not None:
                 placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)

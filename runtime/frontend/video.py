@@ -18,6 +18,7 @@ from ..errors import AntiphonError, missing_extra
 from .audio import describe, read_audio_track, to_mono
 from .frame_store import FrameStore
 from .image import VisionSettings, load_image, resized, target_size
+from .long_audio import is_long
 from .media_source import resolve_source
 from .messages import VideoPart
 
@@ -30,12 +31,12 @@ TIME_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """One video: its resized frames and how many there are a second; `audio` float32 [samples] of its own track, or None where it is silent or
-    not to be heard."""
+    """One video: its resized frames and how many there are a second; `audio` float32 [samples] of its own track, the file itself where that is
+    too long to be read at once, or None where the video is silent or not to be heard."""
 
     frames: FrameStore
     rate: float
-    audio: np.ndarray | None
+    audio: np.ndarray | Path | bytes | None
 
 
 def read_video(part: VideoPart, settings: VisionSettings, frames_per_second: float, use_audio: bool, audio_rate: int) -> Video:
@@ -51,9 +52,19 @@ def read_video(part: VideoPart, settings: VisionSettings, frames_per_second: flo
     else:
         source = resolve_source(part.source, "video")
         frames, rate = decode_frames(source, frames_per_second, settings)
-        track = read_audio_track(source) if use_audio else None
-        audio = None if track is None or len(track[0]) == 0 else to_mono(*track, audio_rate)
+        audio = _own_audio(source, audio_rate) if use_audio else None
     return Video(frames, rate, audio)
+
+
+def _own_audio(source: Path | bytes, audio_rate: int) -> np.ndarray | Path | bytes | None:
+    """The audio of a video that was decoded before."""
+    if not is_long(source, audio_rate):
+        track = read_audio_track(source)
+        return None if track is None or len(track[0]) == 0 else to_mono(*track, audio_rate)
+    import av
+
+    with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
+        return source if container.streams.audio else None
 
 
 def _array_frames(frames: np.ndarray, settings: VisionSettings) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from antiphon.export.frontend import write_frontend
 from antiphon.graphs.config import OmniConfig
@@ -57,6 +59,48 @@ def test_constants_are_those_of_the_checkpoint(checkpoint: Path, config: OmniCon
     assert (found["image"]["min_pixels"], found["image"]["max_pixels"], found["image"]["patch_size"]) == (3136, 12845056, 16)
     assert (found["video"]["min_pixels"], found["video"]["max_pixels"]) == (128 * 32**2, 768 * 32**2)
     assert found["ids"]["audio"] == config.thinker.audio_token_id and found["special_tokens"]["eos_token"] == "<|im_end|>"
+
+
+@pytest.fixture()
+def timed(config: OmniConfig) -> OmniConfig:
+    """The same checkpoint, read as one of Qwen3.5-Omni."""
+    audio = dataclasses.replace(config.thinker.audio, convolutions=4)
+    thinker = dataclasses.replace(config.thinker, audio=audio, timestamp_format="<{seconds:.1f} seconds>", audio_timestamp_seconds=2.5)
+    return dataclasses.replace(config, family="qwen3_5_omni", thinker=thinker)
+
+
+def test_textual_time_adds_what_its_prompts_need(checkpoint: Path, config: OmniConfig, timed: OmniConfig) -> None:
+    plain, found = constants(checkpoint, config), constants(checkpoint, timed)
+    assert found["timestamps"] == {"format": "<{seconds:.1f} seconds>", "audio_seconds": 2.5} and "timestamps" not in plain
+    assert found["audio"] == {**plain["audio"], "convolutions": 4}
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    marks = {"vision_end": "<|vision_end|>", "think_open": "<think>", "think_close": "</think>"}
+    assert found["ids"] == {**plain["ids"], **{name: tokenizer.token_to_id(token) for name, token in marks.items()}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (128 * 32**2, 768 * 32**2)),
+        ({"size": {"shortest_edge": 4096, "longest_edge": 65536}}, (4096, 65536)),
+        ({"size": {"longest_edge": 65536}}, (128 * 32**2, 65536)),
+        ({"size": None}, (128 * 32**2, 768 * 32**2)),
+        # There the size counts for all frames of a video together.
+        ({"size": {"shortest_edge": 4096, "longest_edge": 25165824}, "video_processor_type": "Qwen3VLVideoProcessor"}, (128 * 32**2, 768 * 32**2)),
+    ],
+)
+def test_pixels_of_a_video_frame_are_those_of_the_file_where_time_is_textual(
+    checkpoint: Path, timed: OmniConfig, changes: dict, expected: tuple[int, int]
+) -> None:
+    edit(checkpoint / "video_preprocessor_config.json", **changes)
+    found = constants(checkpoint, timed)["video"]
+    assert (found["min_pixels"], found["max_pixels"]) == expected
+
+
+def test_a_tokenizer_without_the_end_of_vision_is_named(checkpoint: Path, timed: OmniConfig, tmp_path: Path) -> None:
+    edit(checkpoint / "tokenizer_config.json", vision_eos_token="<nothing>", extra_special_tokens={})
+    with pytest.raises(AntiphonError, match="no token '<nothing>', which ends an image or a video"):
+        write_frontend(checkpoint, timed, tmp_path / "frontend")
 
 
 def test_a_tokenizer_built_from_vocabulary_and_merges_equals_the_stored_one_and_the_reference(checkpoint: Path, config: OmniConfig, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from antiphon.runtime.states import StateSet  # noqa: E402
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "qwen3_omni_30b_a3b"
 """config.json alone, with the sizes and ids of Qwen3-Omni-30B-A3B."""
+HYBRID = Path(__file__).parents[1] / "data" / "qwen3_5_omni_35b_a3b"
+"""Made up, for nothing of Qwen3.5-Omni is published: a Thinker like Qwen3.5-35B-A3B, and Talker, predictor and codec as TensorRT-Edge-LLM knows them."""
 
 
 def test_a_plan_agrees_with_what_is_built(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
@@ -58,6 +60,23 @@ def test_the_published_model_is_planned_from_its_configuration_alone() -> None:
     assert rows["talker"].state_bytes_per_1000_tokens == 1000 * 20 * 2 * 2 * 128 * 4
     assert rows["predictor"].state_bytes_per_1000_tokens == rows["predictor"].state_bytes == 0
     assert rows["code2wav"].state_bytes > 0
+
+
+def test_a_hybrid_model_is_planned_from_its_configuration_alone() -> None:
+    rows = {row.stage: row for row in plan(HYBRID).rows}
+    assert list(rows) == ["audio_encoder", "vision_encoder", "thinker", "mtp", "talker", "predictor", "code2wav", "codec_encoder"]
+    assert rows["thinker"].parameters == pytest.approx(35e9, rel=0.02)
+    full, linear, conv_size = 10, 30, 8192
+    per_token_in_half = 20 * 1024
+    assert rows["thinker"].state_bytes_per_1000_tokens == 1000 * full * 2 * 2 * 256 * 4 == 1000 * 2 * per_token_in_half
+    recurrent, convolution = linear * 32 * 128 * 128 * 4, linear * 3 * conv_size * 4
+    assert recurrent == 60 * 2**20
+    assert rows["thinker"].state_bytes == 2 * (recurrent + convolution)  # read and written in turns
+    assert rows["talker"].state_bytes == rows["thinker"].state_bytes // 2  # 15 linear layers of the same heads
+    assert rows["talker"].state_bytes_per_1000_tokens == rows["thinker"].state_bytes_per_1000_tokens // 2
+    assert (rows["mtp"].state_bytes, rows["mtp"].state_bytes_per_1000_tokens) == (0, 1000 * 2 * 2 * 256 * 4)
+    assert rows["predictor"].state_bytes_per_1000_tokens == rows["predictor"].state_bytes == 0
+    assert rows["codec_encoder"].state_bytes_per_1000_tokens == rows["codec_encoder"].state_bytes == 0
 
 
 def test_build_memory_is_under_the_limit_and_the_largest_is_the_total() -> None:

@@ -35,7 +35,7 @@ def omni(config: Code2WavConfig | None) -> OmniConfig:
 
 def make_reference(config: Code2WavConfig, seed: int, max_position_embeddings: int = 8000):
     """The reference class with random weights: every bias, scale and exponent non-zero, and a waveform inside [-1, 1] of about 0.1 RMS."""
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "rope"}
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(Qwen3OmniMoeCode2WavConfig) if hasattr(config, field.name)}
     rope = {"rope_type": "default", "rope_theta": config.rope.theta}
     model = modeling.Qwen3OmniMoeCode2Wav(Qwen3OmniMoeCode2WavConfig(**fields, rope_parameters=rope, max_position_embeddings=max_position_embeddings))
     generator = torch.Generator().manual_seed(seed)

@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 modeling = pytest.importorskip("transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe")
+hybrid = pytest.importorskip("transformers.models.qwen3_5_moe.modeling_qwen3_5_moe")
 
-from antiphon.graphs.config import DecoderConfig, RopeConfig  # noqa: E402
-from antiphon.graphs.decoder_specs import greedy_sampling, kv_states, sampling_inputs  # noqa: E402
-from antiphon.graphs.layers import DecoderLayer, GatedFeedForward, Projection, RootMeanSquareNorm, rotary_tables, rotate  # noqa: E402
+from antiphon.graphs.config import DecoderConfig, LinearAttentionConfig, RopeConfig  # noqa: E402
+from antiphon.graphs.decoder_specs import decoder_states, greedy_sampling, sampling_inputs  # noqa: E402
+from antiphon.graphs.layers import (  # noqa: E402
+    CachedAttention,
+    DecoderLayer,
+    GatedDeltaNet,
+    GatedFeedForward,
+    Projection,
+    RootMeanSquareNorm,
+    rotary_tables,
+    rotate,
+)
 
 from .module_pair import relative_error  # noqa: E402
 
@@ -80,6 +90,75 @@ def test_rotate_equals_the_reference(heads: int, dim: int, seed: int) -> None:
     assert relative_error(rotate(x, (cosine, sine), heads), expected.transpose(1, 2).reshape(x.shape)) < 1e-5
 
 
+@pytest.mark.parametrize(("dim", "partial", "section"), [(32, 0.25, (2, 1, 1)), (256, 0.25, (11, 11, 10)), (16, 0.5, (4, 0, 0)), (8, 1.0, (2, 1, 1))])
+def test_partial_rotary_turns_the_first_dimensions_as_the_reference_does(dim: int, partial: float, section: tuple[int, ...]) -> None:
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(section), "partial_rotary_factor": partial}
+    config = SimpleNamespace(max_position_embeddings=9, head_dim=dim, rope_parameters=rope)
+    generator = torch.Generator().manual_seed(0)
+    positions, x = torch.rand(3, 2, 5, generator=generator) * 3000, torch.randn(2, 5, 3 * dim, generator=generator)
+    cosine, sine = hybrid.Qwen3_5MoeTextRotaryEmbedding(config)(torch.zeros(1), positions)
+    found = rotary_tables(positions, RopeConfig(1e6, section, partial), dim)
+    for ours, theirs in zip(found, (cosine, sine), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs[..., : int(dim * partial) // 2].numpy())
+    heads = x.reshape(2, 5, 3, dim).transpose(1, 2)
+    expected, _ = hybrid.apply_rotary_pos_emb(heads, heads, cosine, sine)
+    turned = rotate(x, found, 3)
+    assert relative_error(turned, expected.transpose(1, 2).reshape(x.shape)) < 1e-6
+    np.testing.assert_array_equal(turned.reshape(2, 5, 3, dim)[..., int(dim * partial) :], x.reshape(2, 5, 3, dim)[..., int(dim * partial) :])
+
+
+def test_gated_delta_layer_equals_its_formula_and_its_states_replace_the_past() -> None:
+    linear = LinearAttentionConfig(2, 4, 8, 6, 3)
+    layer = randomise(GatedDeltaNet(CONFIG, linear))
+    layer.decay_scale.data = -layer.decay_scale.abs()
+    x = torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(1))
+    nothing = torch.zeros(0)
+
+    def run(start: int, stop: int, conv: Any, recurrent: Any) -> Any:
+        return layer(x[:, start:stop], (nothing, nothing), torch.tensor([stop - start]), torch.tensor([start]), conv, recurrent)
+
+    empty = torch.zeros(1, 2, linear.conv_size), torch.zeros(1, 4, 8, 6)
+    whole, *states = run(0, 9, *empty)
+    first, *half = run(0, 4, *empty)
+    second, *end = run(4, 9, *half)
+    assert relative_error(torch.cat([first, second], 1), whole) < 1e-5
+    for ours, theirs in zip(end, states, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+    parameters = {name: parameter.double().numpy() for name, parameter in layer.named_parameters()}
+    assert relative_error(whole[0], delta_formula(x[0].double().numpy(), parameters)) < 1e-5
+
+
+def delta_formula(x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """x [tokens, 24] through a Gated DeltaNet layer of 2 key heads of 8 and 4 value heads of 6, kernel 3, in float64."""
+    columns = x @ weights["input.weight"]
+    padded, conv = np.concatenate([np.zeros((2, 56)), columns[:, :56]]), weights["conv"][:, 0]
+    states, result = np.zeros((4, 8, 6)), np.zeros((len(x), 24))
+    for t in range(len(x)):
+        mixed = sum(padded[t + tap] * conv[:, tap] for tap in range(3))
+        mixed = mixed / (1 + np.exp(-mixed))
+        z, b, a = np.split(columns[t, 56:], [24, 28])
+        for head in range(4):
+            query, key = (part / np.sqrt(part @ part + 1e-6) for part in (mixed[head // 2 * 8 :][:8], mixed[16 + head // 2 * 8 :][:8]))
+            value = mixed[32 + head * 6 :][:6]
+            states[head] *= np.exp(weights["decay_scale"][head] * np.log1p(np.exp(a[head] + weights["dt_bias"][head])))
+            states[head] += np.outer(key, (value - key @ states[head]) / (1 + np.exp(-b[head])))
+            row, gate = query @ states[head] / np.sqrt(8), z[head * 6 :][:6]
+            result[t, head * 6 :][:6] = row / np.sqrt(row @ row / 6 + 1e-6) * weights["norm.weight"] * gate / (1 + np.exp(-gate))
+    return result @ weights["output.weight"]
+
+
+def test_gated_attention_is_plain_attention_times_the_sigmoid_of_its_last_columns() -> None:
+    plain, gated = CachedAttention(CONFIG), randomise(CachedAttention(dataclasses.replace(CONFIG, gated_attention=True)))
+    for name, parameter in plain.named_parameters():
+        parameter.data = gated.get_parameter(name)[:, :128] if name == "qkv.weight" else gated.get_parameter(name)
+    plain.output.weight.data = gated.output.weight.data = torch.eye(64)
+    x, empty = torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(2)), torch.zeros(1, 2, 8, 16)
+    rotary = rotary_tables(torch.arange(5.0).expand(3, 1, 5), CONFIG.rope, 16)
+    lengths = torch.tensor([5]), torch.tensor([0])
+    expected = plain.requires_grad_(False)(x, rotary, *lengths, empty, empty)[0] * torch.sigmoid(x @ gated.qkv.weight[:, 128:])
+    assert relative_error(gated(x, rotary, *lengths, empty, empty)[0], expected) < 1e-6
+
+
 def test_gated_feed_forward_takes_gate_columns_first() -> None:
     layer, x = randomise(GatedFeedForward(6, 5)), torch.randn(3, 6)
     gate, up = x @ layer.gate_up.weight[:, :5], x @ layer.gate_up.weight[:, 5:]
@@ -105,8 +184,8 @@ def test_a_layer_is_causal_and_its_cache_replaces_the_past(sparse: bool, shared:
 
 
 def test_specs_describe_two_caches_a_layer_and_sampling_that_is_greedy_by_default() -> None:
-    assert [state.name for state in kv_states(CONFIG)] == ["key.0", "value.0", "key.1", "value.1"]
-    assert {state.shape for state in kv_states(CONFIG)} == {("batch", 2, "capacity", 16)} and {state.kind for state in kv_states(CONFIG)} == {"kv"}
+    assert [state.name for state in decoder_states(CONFIG)] == ["key.0", "value.0", "key.1", "value.1"]
+    assert {state.shape for state in decoder_states(CONFIG)} == {("batch", 2, "capacity", 16)} and {state.kind for state in decoder_states(CONFIG)} == {"kv"}
     feeds = greedy_sampling(3, 50)
     assert [spec.name for spec in sampling_inputs(50)] == list(feeds)
     for spec in sampling_inputs(50):

@@ -1,4 +1,4 @@
-"""The vision encoder against the public reference class with the same random weights, and its ONNX export."""
+"""The vision encoder against both families' reference classes with the same random weights, and its ONNX export."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from antiphon.graphs.config import OmniConfig, VisionConfig  # noqa: E402
-from antiphon.graphs.qwen3_omni_moe.vision_encoder import vision_encoder_stage  # noqa: E402
 from antiphon.graphs.stage import Stage  # noqa: E402
+from antiphon.graphs.vision_encoder import vision_encoder_stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.frontend.vision_layout import vision_feeds  # noqa: E402
 
-from .module_pair import check_example_axes, exported_session, load_reference_weights, randomise, relative_error  # noqa: E402
+from .module_pair import FakeCheckpoint, check_example_axes, exported_session, load_module, load_reference_weights, randomise, relative_error  # noqa: E402
 
 PREFIX = "thinker.visual."
 TINY = dict(depth=3, hidden_size=32, intermediate_size=40, num_heads=2, in_channels=3, patch_size=4, temporal_patch_size=2, spatial_merge_size=2)
@@ -44,6 +44,15 @@ def reference(seed: int = 0, **changes: Any) -> Any:
     return encoder
 
 
+def reference_3_5(seed: int = 0, **changes: Any) -> Any:
+    modeling = pytest.importorskip("transformers.models.qwen3_5_moe.modeling_qwen3_5_moe")
+    config = modeling.Qwen3_5MoeVisionConfig(**{**TINY, **changes})
+    config._attn_implementation = "eager"
+    encoder = modeling.Qwen3_5MoeVisionModel(config).eval()
+    randomise(encoder, seed)
+    return encoder
+
+
 def patches_of(grid: tuple[int, int, int], patch_dim: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((grid[0] * grid[1] * grid[2], patch_dim), dtype=np.float32)
 
@@ -56,7 +65,8 @@ def run(module: Any, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 def run_reference(encoder: Any, patches: list[np.ndarray], grids: list[tuple[int, int, int]]) -> list[np.ndarray]:
     with torch.no_grad():
         result = encoder(torch.from_numpy(np.concatenate(patches)), grid_thw=torch.tensor(grids))
-    deepstack = [torch.stack(result.deepstack_features).numpy()] if result.deepstack_features else []
+    features = getattr(result, "deepstack_features", None)
+    deepstack = [torch.stack(features).numpy()] if features else []
     return [result.pooler_output.numpy(), *deepstack]
 
 
@@ -75,6 +85,37 @@ def test_features_and_deepstack_equal_the_reference_for_images_and_videos(change
         found = run(module, vision_feeds(patches, grid, stage.constants["spatial_merge_size"], stage.constants["num_position_embeddings"]))
         assert len(found) == len(stage.outputs)
         assert_equal(found, run_reference(encoder, [patches], [grid]))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("changes", [{key: value for key, value in shape.items() if key != "deepstack_visual_indexes"} for shape in SHAPES])
+def test_features_equal_the_reference_of_qwen3_5_for_images_and_videos(changes: dict[str, Any], seed: int) -> None:
+    stage, encoder = make_stage(**changes), reference_3_5(seed, **changes)
+    module = load_reference_weights(stage, encoder, PREFIX)
+    assert [output.name for output in stage.outputs] == ["features"]
+    for grid in GRIDS:
+        patches = patches_of(grid, stage.inputs[0].shape[2], seed)
+        found = run(module, vision_feeds(patches, grid, stage.constants["spatial_merge_size"], stage.constants["num_position_embeddings"]))
+        assert_equal(found, run_reference(encoder, [patches], [grid]))
+
+
+def test_rotary_base_is_that_of_the_configuration() -> None:
+    theta = 500.0
+    stage, encoder = make_stage(rope_theta=theta), reference_3_5(rope_parameters={"rope_type": "axial", "rope_theta": theta})
+    patches = patches_of((1, 12, 18), stage.inputs[0].shape[2])
+    found = run(load_reference_weights(stage, encoder, PREFIX), vision_feeds(patches, (1, 12, 18), 2, 64))
+    assert_equal(found, run_reference(encoder, [patches], [(1, 12, 18)]))
+
+
+def test_weights_of_qwen3_5_are_read_under_the_names_of_the_first_family_too() -> None:
+    stage, encoder = make_stage(), reference_3_5()
+    checkpoint = FakeCheckpoint(encoder, PREFIX)
+    names = {"merger.norm.": "merger.ln_q.", "merger.linear_fc1.": "merger.mlp.0.", "merger.linear_fc2.": "merger.mlp.2."}
+    for new, old in names.items():
+        for part in ("weight", "bias"):
+            checkpoint.tensors[f"{PREFIX}{old}{part}"] = checkpoint.tensors.pop(f"{PREFIX}{new}{part}")
+    patches = patches_of((2, 6, 8), stage.inputs[0].shape[2])
+    assert_equal(run(load_module(stage, checkpoint), vision_feeds(patches, (2, 6, 8), 2, 64)), run_reference(encoder, [patches], [(2, 6, 8)]))
 
 
 def test_features_equal_the_reference_for_several_pictures_one_after_the_other() -> None:

@@ -17,11 +17,17 @@ from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS  # noqa: E402
 
 from .one_op import graph  # noqa: E402
 
-ATTRIBUTES = {"MoE": {"top_k": 2, "normalize": 1}, "Attention": {"num_heads": 4, "kv_num_heads": 2}, "SampleToken": {}}
+ATTRIBUTES = {"num_heads": 4, "kv_num_heads": 2, "key_heads": 2, "value_heads": 4}
+"""Attributes that must fit together; any other is 1."""
 RANKS = {
-    **dict.fromkeys(("x", "router_logits", "logits", "penalised", "suppressed"), 2), **dict.fromkeys(("gate_up", "down", "query", "key", "value"), 3),
-    **dict.fromkeys(("past_key", "past_value", "present_key", "present_value"), 4),
-}  # fmt: skip
+    "MoE": (2, 2, 3, 3, 2),
+    "Attention": (3, 3, 3, 4, 4, 1, 1, 3, 4, 4),
+    "SampleToken": (2, 1, 1, 1, 1, 1, 2, 2, 1),
+    "CausalConvState": (3, 3, 3, 1, 3, 3),
+    "GatedDeltaRule": (3, 3, 3, 3, 3, 1, 1, 4, 1, 3, 4),
+    "AriaStep": (1, 2, 1, 1, 2, 2, 2, 2, 2, 1, 1, 1, 2),
+}
+"""Of inputs and outputs."""
 
 
 def test_every_folder_is_an_op_and_every_op_a_folder() -> None:
@@ -52,9 +58,8 @@ def test_schema_is_registered_once_with_the_description_of_the_op(name: str) -> 
 
 @pytest.mark.parametrize("name", list(OPS))
 def test_graph_with_one_node_passes_the_checker(name: str) -> None:
-    model = graph(name, **ATTRIBUTES[name])
-    for value in (*model.graph.input, *model.graph.output):
-        rank = RANKS.get(value.name, {"MoE": 2, "Attention": 3}[name] if value.name == "y" else 1)
+    model = graph(name, (), **{attribute: ATTRIBUTES.get(attribute, 1) for attribute, _ in OPS[name].attributes})
+    for value, rank in zip((*model.graph.input, *model.graph.output), RANKS[name], strict=True):
         for axis in range(rank):
             value.type.tensor_type.shape.dim.add().dim_param = f"{value.name}_{axis}"
     onnx.checker.check_model(model, full_check=True)

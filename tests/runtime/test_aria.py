@@ -155,8 +155,9 @@ def test_a_float_ratio_is_the_decimal_number_that_it_prints_as():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "dual", "dual_track:1", "chunked:", "chunked:4", "chunked:4,4,4", "chunked:a,b", "chunked:-1,4", "chunked:0,4", "adaptive:", "adaptive:,4", "adaptive:2,"]
-    + ["adaptive:0", "adaptive:-1", "adaptive:1/0", "adaptive:nan", "adaptive:inf", "adaptive:1e999999999", "adaptive:1,0", "adaptive:1,2,3", "ARIA"],
+    ["", "ARIA", "dual", "dual_track:1", "chunked:", "chunked:4", "chunked:4,4,4", "chunked:a,b", "chunked:-1,4", "chunked:0,4", "adaptive:"]
+    + ["adaptive:,4", "adaptive:2,", "adaptive:0", "adaptive:-1"]
+    + ["adaptive:1/0", "adaptive:nan", "adaptive:inf", "adaptive:1e999999999", "adaptive:1,0", "adaptive:1,2,3"],
 )  # fmt: skip
 def test_a_name_of_no_policy_is_an_error_of_one_sentence(text):
     with pytest.raises(AntiphonError, match="expected") as raised:

@@ -12,6 +12,12 @@ def test_a_checkpoint_is_written_and_described_in_one_line(antiphon, tmp_path: P
     assert (tmp_path / "made" / "config.json").is_file()
 
 
+def test_a_checkpoint_of_the_second_family_is_written(antiphon, tmp_path: Path) -> None:
+    code, output, error = antiphon("new-checkpoint", tmp_path / "made", "--family", "qwen3_5_omni")
+    assert (code, error) == (0, "") and output.startswith(f"{tmp_path / 'made'}: qwen3_5_omni, size tiny, seed 0, ")
+    assert (tmp_path / "made" / "codec_decode_online" / "model_weights.pt").is_file()
+
+
 def test_a_folder_in_use_is_refused(antiphon, tiny_checkpoint: Path) -> None:
     code, output, error = antiphon("new-checkpoint", tiny_checkpoint)
     assert (code, output) == (2, "")

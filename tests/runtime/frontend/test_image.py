@@ -28,7 +28,7 @@ def test_patches_equal_the_reference_processor(size: tuple[int, int]) -> None:
     image = picture(*size)
     expected = reference(images=[PIL.fromarray(image)], return_tensors="np")
     resized = read_image(image, SETTINGS)
-    patches, grid = frame_patches([resized], SETTINGS), patch_grid(1, *resized.shape[:2], SETTINGS)
+    patches, grid = frame_patches([resized], SETTINGS), patch_grid(1, resized.shape, SETTINGS)
     assert grid == tuple(expected["image_grid_thw"][0]) and patches.dtype == np.float32
     np.testing.assert_allclose(patches[0], expected["pixel_values"], rtol=0, atol=1e-6)
 

@@ -183,9 +183,8 @@ def test_the_pieces_of_an_open_turn_join_to_one_prompt(
     counts = [tokens // len(lengths)] * (len(lengths) - 1)
     counts.append(tokens - sum(counts))
     pieces, heard = [chosen.open_turn(earlier)], 0
-    for number, count in enumerate(counts):
-        feeds = {"chunks": np.full(1, number)}
-        pieces.append(chosen.audio_piece([(lambda feeds=feeds: feeds, count)], heard))
+    for count in counts:
+        pieces.append(chosen.audio_piece([{"output_index": np.arange(count)}], heard))
         heard += count
     pieces.append(chosen.close_turn(heard, words))
     check_joined(pieces, whole, chosen)
@@ -207,8 +206,23 @@ def check_joined(pieces: list[Prompt], whole: Prompt, front_end: FrontEnd) -> No
 def test_an_open_turn_after_an_answer_equals_a_continuation(timed: Timed) -> None:
     front_end = timed()
     whole = front_end.continuation(user(sound(16000)), add_generation_prompt=False)
-    feeds = whole.calls[0].feeds
-    check_joined([front_end.open_turn(is_first=False), front_end.audio_piece([(feeds, 7)]), front_end.close_turn(7)], whole, front_end)
+    pieces = [front_end.open_turn(is_first=False), front_end.audio_piece([whole.calls[0].feeds()]), front_end.close_turn(7)]
+    check_joined(pieces, whole, front_end)
+
+
+def test_live_audio_gives_the_turn_of_the_whole_recording(timed: Timed) -> None:
+    """Its loudest moment comes first, so that the features are the same, too."""
+    front_end, samples = timed(audio_timestamp_seconds=5.0), clip(16000 * 10)
+    samples[200] = 1.0
+    whole = front_end.prompt(user({"type": "audio", "audio": samples}), add_generation_prompt=False)
+    live, heard, pieces = front_end.live_audio(), 0, [front_end.open_turn()]
+    for part in (*np.array_split(samples, 7), None):
+        pieces.append(front_end.audio_piece(live.finish() if part is None else live.push(part), heard))
+        heard = live.tokens
+    pieces.append(front_end.close_turn(heard))
+    check_joined(pieces, whole, front_end)
+    found = np.concatenate([call.feeds()["chunks"] for piece in pieces for call in piece.calls])
+    np.testing.assert_array_equal(found, np.concatenate([call.feeds()["chunks"] for call in whole.calls]))
 
 
 def test_features_are_made_when_wanted_and_again(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +230,7 @@ def test_features_are_made_when_wanted_and_again(timed: Timed, monkeypatch: pyte
 
     made: list[int] = []
     patches = encoder_calls.frame_patches
-    monkeypatch.setattr(encoder_calls, "frame_patches", lambda frames, settings: made.append(len(frames)) or patches(frames, settings))
+    monkeypatch.setattr(encoder_calls, "frame_patches", lambda frames, settings: (made.append(len(frames)), patches(frames, settings))[1])
     monkeypatch.setattr(encoder_calls, "vision_spans", lambda grid: ((index, index + 1) for index in range(grid[0])))
     prompt = timed().prompt(user(film(5, 64, 64)))
     assert made == [] and len(prompt.calls) == 3

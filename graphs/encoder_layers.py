@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.errors import AntiphonError
-from ..layers import Projection
-from ..stage import WeightSource, plain, transposed
+from ..runtime.errors import AntiphonError
+from .layers import Projection
+from .stage import WeightSource, plain, transposed
 
 Rotation = tuple[Tensor, Tensor]
 """Cosine and sine of the rotary angles, each [tokens, head_dim / 2]."""

@@ -1,21 +1,23 @@
-"""The audio encoder (AuT): log-mel chunks of one second to features of 12.5 Hz."""
+"""The audio encoder (AuT) of both families: log-mel chunks of one second to 13 (three convolutions) or 7 (four) features each."""
 
 from __future__ import annotations
 
 import math
+from itertools import count
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.bundle import TensorSpec
-from ...runtime.errors import AntiphonError
-from ...runtime.frontend.audio_layout import audio_layout
-from ..config import AudioConfig, OmniConfig
-from ..layers import Projection
-from ..stage import Stage, WeightSource
+from ..runtime.bundle import TensorSpec
+from ..runtime.errors import AntiphonError
+from ..runtime.frontend.audio_layout import audio_layout
+from .checkpoint import Checkpoint
+from .config import AudioConfig, OmniConfig
 from .encoder_layers import EncoderLayer, LayerNorm, activation_function, fused_linear_weights, heads_fit, linear_weights, plain_weights
+from .layers import Projection
+from .stage import Stage, WeightSource
 
 PREFIX = "thinker.audio_tower"
 EPSILON = 1e-5
@@ -25,16 +27,19 @@ MASKED = -3e4
 
 
 class AudioEncoder(nn.Module):
-    """Three strided convolutions over each chunk, then a transformer over windows of several chunks (Qwen3OmniMoeAudioEncoder)."""
+    """Strided convolutions over each chunk, then a transformer over windows of several chunks.
+
+    Source: Qwen3OmniMoeAudioEncoder (transformers), which has three convolutions; the fourth of Qwen3.5-Omni is as in TensorRT-Edge-LLM 0.11.
+    """
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.width = config.d_model
         channels = config.downsample_hidden_size
         bins = config.num_mel_bins
-        for _ in range(3):
+        for _ in range(config.convolutions):
             bins = (bins - 1) // 2 + 1
-        self.convolutions = nn.ModuleList(DownsamplingConvolution(inputs, channels) for inputs in (1, channels, channels))
+        self.convolutions = nn.ModuleList(DownsamplingConvolution(channels if number else 1, channels) for number in range(config.convolutions))
         self.convolution_output = Projection(channels * bins, config.d_model)
         self.layers = nn.ModuleList(
             EncoderLayer(config.d_model, config.encoder_attention_heads, config.encoder_ffn_dim, config.activation_function, EPSILON)
@@ -104,8 +109,8 @@ def audio_encoder_stage(config: OmniConfig) -> Stage:
         outputs=(TensorSpec("features", "float32", ("tokens", audio.output_dim)),),
         states=(),
         example=lambda: _example(audio),
-        weights=lambda checkpoint: _weights(audio),
-        constants={"num_mel_bins": audio.num_mel_bins, "n_window": audio.n_window, "n_window_infer": audio.n_window_infer},
+        weights=lambda checkpoint: _weights(audio, checkpoint),
+        constants={name: getattr(audio, name) for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions")},
     )
 
 
@@ -126,12 +131,18 @@ def _example(audio: AudioConfig) -> dict[str, np.ndarray]:
     lengths = (audio.n_window_infer + 3, audio.n_window_infer // 2)
     generator = np.random.default_rng(0)
     clips = [generator.standard_normal((audio.num_mel_bins, length), dtype=np.float32) for length in lengths]
-    return audio_layout(clips, audio.n_window, audio.n_window_infer)[0]
+    return audio_layout(clips, audio.n_window, audio.n_window_infer, convolutions=audio.convolutions)[0]
 
 
-def _weights(audio: AudioConfig) -> dict[str, WeightSource]:
+def _weights(audio: AudioConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+    stored = next(number for number in count() if not checkpoint.has(f"{PREFIX}.conv2d{number + 1}.weight"))
+    if stored != audio.convolutions:
+        raise AntiphonError(
+            f"{checkpoint.path}: {PREFIX} has {stored} convolutions (conv2d1, conv2d2 ...), expected {audio.convolutions} of this family; "
+            "use the config.json that belongs to these weights."
+        )
     weights: dict[str, WeightSource] = {}
-    for number in range(3):
+    for number in range(audio.convolutions):
         weights |= plain_weights(f"convolutions.{number}", f"{PREFIX}.conv2d{number + 1}")
     weights |= linear_weights("convolution_output", f"{PREFIX}.conv_out", bias=False)
     for number in range(audio.encoder_layers):

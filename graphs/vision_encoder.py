@@ -1,4 +1,4 @@
-"""The vision encoder: patches of an image or a video to features of the Thinker, with deepstack features from inner blocks."""
+"""The vision encoder of both families: patches of an image or a video to features of the Thinker; Qwen3-Omni adds deepstack features."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.bundle import TensorSpec
-from ...runtime.errors import AntiphonError
-from ...runtime.frontend.vision_layout import vision_layout
-from ..config import OmniConfig, VisionConfig
-from ..layers import Projection
-from ..stage import Stage, WeightSource, plain
+from ..runtime.bundle import TensorSpec
+from ..runtime.errors import AntiphonError
+from ..runtime.frontend.vision_layout import vision_layout
+from .checkpoint import Checkpoint
+from .config import OmniConfig, VisionConfig
 from .encoder_layers import EncoderLayer, LayerNorm, Rotation, activation_function, heads_fit, linear_weights, plain_weights
+from .layers import Projection
+from .stage import Stage, WeightSource, plain
 
 PREFIX = "thinker.visual"
 EPSILON = 1e-6
 
 
 class VisionEncoder(nn.Module):
-    """A vision transformer with interpolated learned positions and 2D rotary attention (Qwen3OmniMoeVisionEncoder)."""
+    """A vision transformer with interpolated learned positions and 2D rotary attention.
+
+    Source: Qwen3OmniMoeVisionEncoder and, without deepstack, Qwen3_5MoeVisionModel (transformers).
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -105,7 +109,7 @@ def vision_encoder_stage(config: OmniConfig) -> Stage:
         outputs=(features, deepstack) if vision.deepstack_visual_indexes else (features,),
         states=(),
         example=lambda: _example(vision),
-        weights=lambda checkpoint: _weights(vision),
+        weights=lambda checkpoint: _weights(vision, checkpoint),
         constants={
             "patch_size": vision.patch_size,
             "temporal_patch_size": vision.temporal_patch_size,
@@ -136,7 +140,7 @@ def _example(vision: VisionConfig) -> dict[str, np.ndarray]:
     return {"pixels": pixels, **vision_layout(grid, vision.spatial_merge_size, vision.num_position_embeddings)}
 
 
-def _weights(vision: VisionConfig) -> dict[str, WeightSource]:
+def _weights(vision: VisionConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
     convolution = f"{PREFIX}.patch_embed.proj"
     weights = {
         # The convolution's stride is its kernel: on flattened patches it is a matrix product.
@@ -152,12 +156,15 @@ def _weights(vision: VisionConfig) -> dict[str, WeightSource]:
         weights |= plain_weights(f"{block}.feed_forward_norm", f"{tensor}.norm2")
         weights |= linear_weights(f"{block}.up", f"{tensor}.mlp.linear_fc1")
         weights |= linear_weights(f"{block}.down", f"{tensor}.mlp.linear_fc2")
-    weights |= _merger_weights("merger", f"{PREFIX}.merger")
+    weights |= _merger_weights(checkpoint, "merger", f"{PREFIX}.merger")
     for number in range(len(vision.deepstack_visual_indexes)):
-        weights |= _merger_weights(f"deepstack_mergers.{number}", f"{PREFIX}.merger_list.{number}")
+        weights |= _merger_weights(checkpoint, f"deepstack_mergers.{number}", f"{PREFIX}.merger_list.{number}")
     return weights
 
 
-def _merger_weights(parameter: str, tensor: str) -> dict[str, WeightSource]:
-    weights = plain_weights(f"{parameter}.norm", f"{tensor}.ln_q")
-    return weights | linear_weights(f"{parameter}.up", f"{tensor}.mlp.0") | linear_weights(f"{parameter}.down", f"{tensor}.mlp.2")
+def _merger_weights(checkpoint: Checkpoint, parameter: str, tensor: str) -> dict[str, WeightSource]:
+    """Under the names of Qwen3.5's vision model where the checkpoint has those, else under Qwen3-Omni's."""
+    qwen3_5 = checkpoint.has(f"{tensor}.linear_fc1.weight")
+    norm, up, down = ("norm", "linear_fc1", "linear_fc2") if qwen3_5 else ("ln_q", "mlp.0", "mlp.2")
+    weights = plain_weights(f"{parameter}.norm", f"{tensor}.{norm}")
+    return weights | linear_weights(f"{parameter}.up", f"{tensor}.{up}") | linear_weights(f"{parameter}.down", f"{tensor}.{down}")

@@ -1,0 +1,135 @@
+"""What the configurations of every family's random checkpoints share: the measures of a size, and the sections they become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .tokenizer import TokenIds
+
+CODE_GROUPS = 16
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder stack; `experts` 0 means dense, `feed_forward` is the dense width (of the first family's Talker: that of its projections).
+
+    `linear` are the Gated DeltaNet layers' key heads and the size of a head of keys and of values; value heads are twice as many.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    feed_forward: int
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_width: int = 0
+    shared_expert_width: int = 0
+    linear: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Audio or vision encoder; `channels` is the width of the audio convolutions, `deepstack` the tapped vision layers."""
+
+    layers: int
+    hidden: int
+    heads: int
+    feed_forward: int
+    channels: int = 0
+    deepstack: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vocoder:
+    """Code2Wav: transformer layers of `hidden`, then a convolutional decoder that starts at `decoder_width`."""
+
+    codebook: int
+    layers: int
+    hidden: int
+    heads: int
+    feed_forward: int
+    decoder_width: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """All stages of one size."""
+
+    thinker: Decoder
+    talker: Decoder
+    predictor: Decoder
+    vocoder: Vocoder
+    audio: Encoder
+    vision: Encoder
+
+
+def root_ids(tokens: TokenIds) -> dict[str, int]:
+    """Ids at the top of config.json."""
+    return {
+        "im_start_token_id": tokens["<|im_start|>"],
+        "im_end_token_id": tokens["<|im_end|>"],
+        "system_token_id": tokens["system"],
+        "user_token_id": tokens["user"],
+        "assistant_token_id": tokens["assistant"],
+        "tts_pad_token_id": tokens["<tts_pad>"],
+        "tts_bos_token_id": tokens["<tts_text_bos>"],
+        "tts_eos_token_id": tokens["<tts_text_eod>"],
+    }
+
+
+def media_ids(tokens: TokenIds) -> dict[str, int]:
+    """Ids that Thinker and Talker sections both state."""
+    return {
+        "audio_token_id": tokens["<|audio_pad|>"],
+        "image_token_id": tokens["<|image_pad|>"],
+        "video_token_id": tokens["<|video_pad|>"],
+        "audio_start_token_id": tokens["<|audio_start|>"],
+        "audio_end_token_id": tokens["<|audio_end|>"],
+        "vision_start_token_id": tokens["<|vision_start|>"],
+        "vision_end_token_id": tokens["<|vision_end|>"],
+        "user_token_id": tokens["user"],
+        "position_id_per_seconds": 13,
+        "seconds_per_chunk": 2,
+    }
+
+
+def audio(family: str, encoder: Encoder, outputs: int) -> dict[str, Any]:
+    """The section of an audio encoder that writes rows of `outputs`."""
+    return {
+        "model_type": f"{family}_audio_encoder",
+        "num_mel_bins": 128,
+        "encoder_layers": encoder.layers,
+        "encoder_attention_heads": encoder.heads,
+        "encoder_ffn_dim": encoder.feed_forward,
+        "d_model": encoder.hidden,
+        "downsample_hidden_size": encoder.channels,
+        "output_dim": outputs,
+        "n_window": 50,
+        "n_window_infer": 800,
+        "conv_chunksize": 500,
+        "max_source_positions": 1500,
+        "activation_function": "gelu",
+        "scale_embedding": False,
+    }
+
+
+def vision(family: str, encoder: Encoder, outputs: int) -> dict[str, Any]:
+    """The section of a vision encoder that writes rows of `outputs`."""
+    return {
+        "model_type": f"{family}_vision_encoder",
+        "depth": encoder.layers,
+        "hidden_size": encoder.hidden,
+        "intermediate_size": encoder.feed_forward,
+        "num_heads": encoder.heads,
+        "in_channels": 3,
+        "patch_size": 16,
+        "temporal_patch_size": 2,
+        "spatial_merge_size": 2,
+        "num_position_embeddings": 2304,
+        "out_hidden_size": outputs,
+        "deepstack_visual_indexes": list(encoder.deepstack),
+        "hidden_act": "gelu_pytorch_tanh",
+    }
