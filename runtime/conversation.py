@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import AntiphonError
 from .interleaved_prompt import Manner, interleaved_prompt
+from .live_turn import LiveTurn
 from .options import Choices, ReplyOptions, choose, read_options
 from .pipeline import Plan, ReplyStream, Speech, SpeechRecord
 from .talker import Talker
@@ -21,6 +22,7 @@ from .vocoder import Vocoder
 from .voices import Voice
 
 if TYPE_CHECKING:
+    from .frontend.prompt import Prompt
     from .omni import Omni
 
 
@@ -41,6 +43,8 @@ class Conversation:
         self._answered = True  # nothing was appended since the last answer
         self._turn_is_open = False  # the last answer's turn has no end in the context yet
         self._record: SpeechRecord | None = None  # of the last answer
+        self._live: LiveTurn | None = None  # the turn that is being spoken
+        self._live_difference = 0.0
 
     def append(
         self,
@@ -53,19 +57,34 @@ class Conversation:
         sample_rate: int = 16000,
         use_audio_in_video: bool = False,
         video_fps: float = 2.0,
+        more: bool = False,
     ) -> None:
         """Add turns and prefill them before the call returns, so that a later reply starts at once.
 
         Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order; `sample_rate` in hertz is
-        that of audio given as an array. Raises AntiphonError for bad input, a full context, or while a reply is in flight.
+        that of audio given as an array. With `more` the turn is still being spoken: `audio` is an array of what was heard since the last
+        call, and the first call without `more`, with the last of the audio and perhaps text, ends the turn; the states are then those of one
+        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight.
         """
         self._enter()
         try:
-            options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
-            self.queue(_turn(audio, image, video, text, sample_rate) if messages is None else messages, options, add_generation_prompt=False)
-            self._omni.thinker.prefill(self._context, self._omni.check_open)
+            if more or self._live is not None:
+                if messages is not None or image is not None or video is not None:
+                    raise AntiphonError("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
+                self._listen(audio, text, sample_rate, more)
+            else:
+                options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
+                self.queue(_turn(audio, image, video, text, sample_rate) if messages is None else messages, options, add_generation_prompt=False)
+            if self._context.waiting_tokens:
+                self._omni.thinker.prefill(self._context, self._omni.check_open)
         finally:
             self._leave()
+
+    @property
+    def live_difference(self) -> float:
+        """Of the last turn appended with `more`: the most that a log-mel feature differs from that of the finished recording, whose loudest
+        sound was not known when it went in; 0.25 is a decade of power, and 0 where nothing louder followed the first 8 s."""
+        return self._live_difference
 
     def reply(self, **options: Any) -> ReplyStream:
         """Answer what was appended: an iterator of TextDelta, AudioDelta and a final Done (see ReplyOptions for the options).
@@ -77,6 +96,8 @@ class Conversation:
         chosen = read_options(options)
         self._enter()
         try:
+            if self._live is not None:
+                raise AntiphonError("A turn is being spoken; end it with an append without more before asking for a reply.")
             if self._answered:
                 raise AntiphonError("There is nothing to answer; append a turn before asking for a reply.")
             return self.start(chosen, began, with_generation_prompt=False)
@@ -86,16 +107,19 @@ class Conversation:
 
     def queue(self, messages: Sequence[Any], options: ReplyOptions, add_generation_prompt: bool) -> None:
         """Turn `messages` into tokens that wait for the next prefill; nothing changes when it raises."""
-        front_end, context = self._omni.front_end, self._context
+        front_end = self._omni.front_end
         media = {"use_audio_in_video": options.use_audio_in_video, "video_fps": options.video_fps}
-        ending: list[int] = []
         if not self._begun:
             whole = [*self._opening, *messages] if self._opening and isinstance(messages, list | tuple) else messages
             prompt = front_end.prompt(whole, add_generation_prompt=add_generation_prompt, **media)
         else:
             prompt = front_end.continuation(messages, add_generation_prompt=add_generation_prompt, **media)
-            if self._turn_is_open:
-                ending = [*context.unfed, *front_end.turn_end.tolist()]
+        self._queue(prompt)
+
+    def _queue(self, prompt: Prompt) -> None:
+        """Let `prompt` wait for the next prefill, after the end of the last answer's turn where that is still open."""
+        context = self._context
+        ending = [*context.unfed, *self._omni.front_end.turn_end.tolist()] if self._begun and self._turn_is_open else []
         self._omni.thinker.check_stages(prompt.calls)
         self._omni.thinker.check_room(context, context.waiting_tokens + len(ending) + len(prompt.token_ids))
         if ending:
@@ -103,6 +127,29 @@ class Conversation:
             context.unfed = []
         context.queue_prompt(prompt)
         self._begun, self._turn_is_open, self._answered = True, False, False
+
+    def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
+        """Further sound of the turn that is being spoken, which begins with the first and ends without `more`."""
+        if audio is not None and not isinstance(audio, np.ndarray):
+            raise AntiphonError(f"The audio of a turn that is being spoken is a {type(audio).__name__}, expected an array of samples; give files whole.")
+        if more and (audio is None or text is not None):
+            raise AntiphonError("An append with more takes audio alone; give text with the last of the audio, without more.")
+        live = self._live
+        if live is None:
+            live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate)
+        if sample_rate != live.sample_rate:
+            raise AntiphonError(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
+        pieces = [live.push(audio)] if audio is not None else []
+        if self._live is None:
+            self._queue(live.opening)
+            self._live = live
+        pieces += [] if more else live.finish(text)
+        for piece in pieces:
+            if len(piece.token_ids):
+                self._queue(piece)
+        self._live_difference = live.largest_difference
+        if not more:
+            self._live = None
 
     def start(self, options: ReplyOptions, began: float, with_generation_prompt: bool) -> ReplyStream:
         """Start the workers; `with_generation_prompt`: the queued prompt already opens the answer."""

@@ -12,7 +12,6 @@ import numpy as np
 
 from .aria import PenaltyWindow, Policy
 from .bundle import Manifest
-from .chunks import chunk_at
 from .engine import Engine
 from .sampling import PREDICTOR, TALKER, Noise, SamplingParameters
 from .states import StateSet
@@ -74,7 +73,7 @@ class Talker:
             self._window.fed_text()
         rows = self._rows.first(text_ids) if self._last is None else self._rows.next(text_ids, self._last)
         outputs: dict[str, np.ndarray] = {}
-        for feeds in in_chunks(rows, self._chunk_now, self._rows.frames_input):
+        for feeds in in_chunks(rows, self._chunk, self._rows.frames_input):
             outputs = self._run(feeds)
         code0 = int(outputs["token"][0])
         if code0 == self._end:

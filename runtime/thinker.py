@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bundle import Manifest
-from .chunks import chunk_at
 from .engine import Engine
 from .errors import AntiphonError
 from .features import Features
@@ -166,7 +165,7 @@ class Thinker:
         tapped = self._tapped(context, token_ids)
         token, start = -1, 0
         while start < len(token_ids):
-            end = min(start + chunk_at(self._engine.entry, first_row + start, self._chunk), len(token_ids))
+            end = min(start + self._chunk, len(token_ids))
             check()
             context.states.reserve(end - start)
             feeds = {

@@ -69,12 +69,14 @@ def _model(hidden: int) -> onnx.ModelProto:
     noise = np.random.default_rng(0)
     tables = {"text_embedding": VOCABULARY, "code_embedding": GROUPS * CODEBOOK}
     weights = [onnx.numpy_helper.from_array(noise.standard_normal((rows, hidden), np.float32), name) for name, rows in tables.items()]
+    # what a built graph knows of its shapes
+    shapes = {"codes": (None, GROUPS), "counters": (None, 4)}
     inputs, outputs = (
-        [onnx.helper.make_tensor_value_info(name, kinds[kind], None) for name, kind in group if name not in tables]
+        [onnx.helper.make_tensor_value_info(name, kinds[kind], shapes.get(name)) for name, kind in group if name not in tables]
         for group in (ARIA_STEP.inputs, ARIA_STEP.outputs)
     )
-    names = ([name for name, _ in group] for group in (ARIA_STEP.inputs, ARIA_STEP.outputs))
-    node = onnx.helper.make_node("AriaStep", *names, domain=DOMAIN, end_id=1, pad_id=2, summed=0, end_anywhere=0)
+    given, returned = [name for name, _ in ARIA_STEP.inputs], [name for name, _ in ARIA_STEP.outputs]
+    node = onnx.helper.make_node("AriaStep", given, returned, domain=DOMAIN, end_id=1, pad_id=2, summed=0, end_anywhere=0)
     graph = onnx.helper.make_graph([node], "aria_step", inputs, outputs, initializer=weights)
     opsets = [onnx.helper.make_opsetid("", 24), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     return onnx.helper.make_model(graph, opset_imports=opsets, functions=[onnx_domain.function("AriaStep")], ir_version=10)

@@ -24,20 +24,29 @@ HYBRID = Path(__file__).parents[1] / "data" / "qwen3_5_omni_35b_a3b"
 """Made up, for nothing of Qwen3.5-Omni is published: a Thinker like Qwen3.5-35B-A3B, and Talker, predictor and codec as TensorRT-Edge-LLM knows them."""
 
 
-def test_a_plan_agrees_with_what_is_built(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
-    planned, stages = plan(tiny_checkpoint), read_manifest(tiny_bundle).stages
-    assert [row.stage for row in planned.rows] == list(stages) and planned.family == "qwen3_omni_moe"
+@pytest.fixture(params=[("qwen3_omni_moe", "tiny"), ("qwen3_5_omni", "hybrid")], ids=lambda names: names[0])
+def built(request: pytest.FixtureRequest) -> tuple[str, Path, Path]:
+    """Each family with its checkpoint and bundle."""
+    family, name = request.param
+    return family, request.getfixturevalue(f"{name}_checkpoint"), request.getfixturevalue(f"{name}_bundle")
+
+
+def test_a_plan_agrees_with_what_is_built(built: tuple[str, Path, Path]) -> None:
+    family, checkpoint, bundle = built
+    planned, stages = plan(checkpoint), read_manifest(bundle).stages
+    assert [row.stage for row in planned.rows] == list(stages) and planned.family == family
     for row in planned.rows:
         stage = stages[row.stage]
-        files = sum(file.stat().st_size for file in (tiny_bundle / "stages" / row.stage).iterdir())
+        files = sum(file.stat().st_size for file in (bundle / "stages" / row.stage).iterdir())
         assert row.parameters == stage.parameters
         assert stage.bytes == files and row.engine_bytes == pytest.approx(files, rel=0.05)
         assert row.disk_bytes == 2 * row.engine_bytes
 
 
-def test_planned_states_are_those_the_runtime_allocates(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
-    stages = read_manifest(tiny_bundle).stages
-    for row in plan(tiny_checkpoint).rows:
+def test_planned_states_are_those_the_runtime_allocates(built: tuple[str, Path, Path]) -> None:
+    _, checkpoint, bundle = built
+    stages = read_manifest(bundle).stages
+    for row in plan(checkpoint).rows:
         states = StateSet(stages[row.stage].states, limit=1000)
         before, capacity = states.bytes, states.capacity
         states.reserve(1000)

@@ -184,6 +184,13 @@ def test_speech_ends_now_and_then_and_is_audible(tmp_path: Path, seed: int) -> N
     assert audio.shape == (1, 20 * 1920) and 0.03 < audio.std() < 0.25 and np.abs(audio).max() < 1 and abs(audio.mean()) < 0.03
 
 
+def test_the_codec_encoder_tells_sounds_apart_in_every_codebook(tiny: Checkpoint) -> None:
+    stage = next(stage for stage in stages(tiny.config) if stage.name == "codec_encoder")
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 40 * 1920)).astype(np.float32)
+    codes = ModuleRunner(stage, tiny).run({"waveform": noise, "waveform_length": np.array([noise.size])}, {})["codes"][0]
+    assert codes.shape == (40, 16) and min(len(set(group)) for group in codes.T.tolist()) >= 20
+
+
 def decoder_feeds(past: int, tokens: int) -> dict[str, np.ndarray]:
     positions = np.broadcast_to(np.arange(past, past + tokens, dtype=np.float32), (3, 1, tokens))
     return {"positions": positions, "query_length": np.array([tokens]), "past_length": np.array([past]), "output_index": np.array([tokens - 1])}

@@ -18,9 +18,15 @@ from antiphon.runtime.aria import Policy, adaptive, chunked, dual_track, need_ta
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
-from antiphon.plugins.aria_step.torch_op import aria_step as torch_aria_step  # noqa: E402
+import onnx_ir as ir  # noqa: E402
+from onnx_ir.passes import common  # noqa: E402
 
-from .one_op import run_function  # noqa: E402
+from antiphon.export.onnx_export import _translations  # noqa: E402
+from antiphon.plugins.aria_step.torch_op import aria_step as torch_aria_step  # noqa: E402
+from antiphon.plugins.registry import ARIA_STEP  # noqa: E402
+from antiphon.runtime.sessions import make_session  # noqa: E402
+
+from .one_op import graph, run_function  # noqa: E402
 
 TEXT, END, PAD, GROUPS, CODEBOOK = 210, 210, 211, 2, 64
 # A row tells what it is made of: text id + 1, and the two codes as the digits of a number, or 0 for no frame.
@@ -200,3 +206,27 @@ def test_streams_of_a_batch_do_not_see_each_other() -> None:
 def test_the_torch_op_can_be_traced_and_promises_what_it_gives(summed: bool) -> None:
     arguments = [torch.from_numpy(array) for array in any_state(1, 3)]
     torch.library.opcheck(torch_aria_step, (*arguments, 3, 4, summed, False), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_lowering_for_onnx_runtime_inlines_the_function() -> None:
+    model = ir.serde.deserialize_model(graph("AriaStep", end_id=3, pad_id=4, summed=1, end_anywhere=0))
+    common.InlinePass()(model)
+    assert not model.functions and all(node.domain == "" for node in model.graph)
+    arrays = any_state(9, 5)
+    feeds = {name: array for (name, _), array in zip(ARIA_STEP.inputs, arrays, strict=True)}
+    outputs = make_session(ir.to_proto(model).SerializeToString()).run(None, feeds)
+    for found, expected in zip(outputs, aria_step(*arrays, 3, 4, True, False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_module_that_steps_is_exported_as_one_node() -> None:
+    class Step(torch.nn.Module):
+        def forward(self, *arguments: Any) -> Any:
+            return torch_aria_step(*arguments, 3, 4, False, False)
+
+    arguments = tuple(torch.from_numpy(array) for array in any_state(2, 3))
+    exported = torch.onnx.export(torch.export.export(Step(), arguments), dynamo=True, opset_version=24, custom_translation_table=_translations(), verbose=False)
+    assert exported is not None
+    (node,) = (node for node in exported.model.graph if node.domain == "ai.antiphon")
+    assert node.op_type == "AriaStep"
+    assert {name: attribute.as_int() for name, attribute in node.attributes.items()} == {"end_id": 3, "pad_id": 4, "summed": 0, "end_anywhere": 0}
