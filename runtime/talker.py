@@ -84,9 +84,6 @@ class Talker:
         self._frames += 1
         return self._last.codes
 
-    def _chunk_now(self) -> int:
-        return chunk_at(self._talker.entry, self._states.length, self._chunk)
-
     def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tokens = feeds["text_ids"].shape[1]
         priority = self._priority()

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.chunks import chunk_at
 from ..runtime.errors import AntiphonError
 from ..runtime.omni import Omni
 from ..runtime.sampling import SamplingParameters
@@ -107,7 +106,7 @@ class TalkerFeeder:
     def feed(self, rows: int) -> None:
         """Feed `rows` more rows."""
         while rows:
-            count = min(rows, chunk_at(self.entry, self._states.length, self._chunk))
+            count = min(rows, self._chunk)
             self._run(count)
             rows -= count
 

@@ -98,7 +98,7 @@ def talker_stage(config: OmniConfig) -> Stage:
         example=lambda: _example(talker),
         weights=lambda checkpoint: _weights(talker, checkpoint),
         constants={
-            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings, "attention_heads": text.num_attention_heads,
+            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
             "thinker_hidden_size": talker.thinker_hidden_size, "text_vocab_size": talker.text_vocab_size,
             "codebook_size": talker.predictor.vocab_size, "code_groups": talker.num_code_groups,
         },

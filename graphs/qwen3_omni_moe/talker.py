@@ -100,7 +100,7 @@ def talker_stage(config: OmniConfig) -> Stage:
         example=lambda: _example(config, talker),
         weights=lambda checkpoint: _weights(talker, checkpoint),
         constants={
-            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings, "attention_heads": text.num_attention_heads,
+            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
             "thinker_hidden_size": thinker.hidden_size,
         },
     )  # fmt: skip

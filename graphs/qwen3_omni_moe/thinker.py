@@ -102,7 +102,6 @@ def thinker_stage(config: OmniConfig) -> Stage:
             "vocab_size": text.vocab_size,
             "context": text.max_position_embeddings,
             "deepstack_layers": layers,
-            "attention_heads": text.num_attention_heads,
         },
     )
 

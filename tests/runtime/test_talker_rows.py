@@ -46,7 +46,7 @@ def test_without_new_text_the_frame_is_alone():
 def test_chunks_carry_every_part_to_its_own_row(chunk):
     rows = InterleavedRows(prompt).first([30, 31])
     seen = []
-    for feeds in in_chunks(rows, lambda: chunk, "frame_codes"):
+    for feeds in in_chunks(rows, chunk, "frame_codes"):
         count = feeds["text_ids"].shape[1]
         assert count <= chunk and feeds["positions"].shape == (3, 1, count)
         kinds = [f"text {text}" if text >= 0 else f"codec {codec}" for text, codec in zip(feeds["text_ids"][0], feeds["codec_ids"][0], strict=True)]
@@ -56,12 +56,6 @@ def test_chunks_carry_every_part_to_its_own_row(chunk):
             kinds[place] = "hidden"
         seen += kinds
     assert seen == ["text 1", "hidden", "frame [7, 8]", "codec 9", "text 2", "text 30", "text 31"]
-
-
-def test_a_chunk_size_may_change_from_run_to_run():
-    sizes = iter([1, 4, 2])
-    rows = InterleavedRows(prompt).first([30, 31])
-    assert [feeds["text_ids"].shape[1] for feeds in in_chunks(rows, lambda: next(sizes), "frame_codes")] == [1, 4, 2]
 
 
 def test_a_prompt_is_made_once_the_thinkers_rows_are_there():
