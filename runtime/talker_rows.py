@@ -129,11 +129,11 @@ def counted(start: float, rows: int) -> np.ndarray:
     return np.broadcast_to(np.arange(rows, dtype=np.float32) + np.float32(start), (3, rows))
 
 
-def in_chunks(rows: TalkerPrompt, chunk: Callable[[], int], frames_input: str) -> Iterator[dict[str, np.ndarray]]:
-    """Engine feeds of `rows`, at most `chunk()` rows a run."""
-    total, end = len(rows.text_ids), 0
-    while end < total:
-        start, end = end, min(end + chunk(), total)
+def in_chunks(rows: TalkerPrompt, chunk: int, frames_input: str) -> Iterator[dict[str, np.ndarray]]:
+    """Engine feeds of `rows`, at most `chunk` rows a run."""
+    total = len(rows.text_ids)
+    for start in range(0, total, chunk):
+        end = min(start + chunk, total)
         hidden = slice(*np.searchsorted(rows.hidden_index, (start, end)))
         frames = slice(*np.searchsorted(rows.frame_index, (start, end)))
         yield {
