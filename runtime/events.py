@@ -9,7 +9,7 @@ import numpy as np
 
 FinishReason = Literal["stop", "length", "frame_budget", "empty", "cancelled"]
 """stop: text and speech came to their own end. length: the text reached its limit. frame_budget: the speech reached its limit.
-empty: the model answered with no text at all, so there is nothing to speak. cancelled: the caller closed the stream."""
+empty: the model answered with no text at all, or thought only, so there is nothing to speak. cancelled: the caller closed the stream."""
 
 
 @dataclass(frozen=True)

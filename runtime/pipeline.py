@@ -158,7 +158,7 @@ class Workers:
             if token.spoken and self._speech:
                 self._speech.record.places.append(len(self._token_ids) - 1)
                 self._text.put(token.id)
-        if not self._token_ids:
+        if not self._token_ids or self._speech and not self._speech.record.places:
             self._text_reason = "empty"
         rest = plan.decoder.flush()
         if rest:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .frontend.prompt import EncoderCall, Prompt
 
 
+OPENING_ROWS = 16
+"""Rows at the end of a prompt among which a template's own think block is looked for."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """Tokens to prefill: token_ids int64 [tokens], positions float32 [3, tokens], and the encoder calls that fill its placeholders."""
@@ -221,7 +225,8 @@ class Thinker:
         context.answer_row = context.states.length
         context.answer_start = (context.states.snapshot(), context.next_position)
         feeds = self._step_feeds(draw)
-        thinking = False
+        marks = [token for token in context.token_ids[-OPENING_ROWS:] if token in self._think]
+        thinking = bool(marks) and marks[-1] == self._think[0]  # a template may open the block itself
         for index in range(limit):
             if token in self.eos:
                 return

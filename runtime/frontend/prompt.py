@@ -162,6 +162,11 @@ class FrontEnd:
         """int64 [tokens]: what closes an assistant's turn (im_end and a line break), to be fed between an answer and its continuation."""
         return self._tokenizer.turn_end()
 
+    @cached_property
+    def answer_opening(self) -> np.ndarray:
+        """int64 [tokens]: what stands before an answer (im_start, assistant, a line break, and what else the template puts there)."""
+        return self._tokenizer.answer_opening()
+
     def encode_text(self, text: str) -> np.ndarray:
         """Token ids int64 [tokens] of plain text; what looks like a special token is text, too."""
         return self._tokenizer.encode_text(text)

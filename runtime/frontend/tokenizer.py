@@ -104,6 +104,14 @@ class ChatTokenizer:
         rendered = self.render_chat(turns, False)
         return self.encode(Rendered(rendered.text.rpartition(PROBE + PROBE)[2], rendered.guard))
 
+    def answer_opening(self) -> np.ndarray:
+        """Token ids int64 [tokens] that the template writes before an assistant's words. Raises AntiphonError where it writes none."""
+        turns = (Message("user", (TextPart(PROBE),), plain=True),)
+        before, opened = self.render_chat(turns, False), self.render_chat(turns, True)
+        if not opened.text.startswith(before.text) or opened.text == before.text:
+            raise AntiphonError("The chat template opens no answer (add_generation_prompt changes nothing, or what comes before); use another template.")
+        return self.encode(Rendered(opened.text[len(before.text) :], opened.guard))
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, special tokens left out."""
         return self._tokenizer.decode([int(index) for index in ids], skip_special_tokens=True)

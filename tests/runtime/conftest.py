@@ -181,7 +181,7 @@ class FakeDecoder:
 class FakeFrontEnd:
     """Letters are tokens; an `input_audio` part of n samples is n audio tokens."""
 
-    turn_end = np.array([2, 3])
+    turn_end, answer_opening = np.array([2, 3]), np.array([1, 6, 3])
 
     def prompt(self, messages, *, add_generation_prompt=True, use_audio_in_video=False, video_fps=2.0):
         ids, rows, media = [], [], []

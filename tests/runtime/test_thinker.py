@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.sampling import SamplingParameters, uniform
+from antiphon.runtime.thinker import Thinker
 from antiphon.runtime.turns import NORMAL
 
 GREEDY = SamplingParameters(0.0)
@@ -112,3 +115,24 @@ def test_a_prompt_beyond_the_context_is_refused_before_any_run(fakes, ask):
 def test_a_full_context_stops_the_answer_by_length(fakes, ask):
     fakes.constants["thinker_context"] = 13
     assert [token.is_last for token in answer(*ask("abc"))] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("opening", "written", "spoken"),
+    [
+        ([], "abc", "abc"),
+        ([], "aymnzb", "ab"),  # y opens and z closes a think block
+        ([44], "mnzbc", "bc"),  # opened by the template
+        ([44, 45], "abc", "abc"),
+        ([], "yab", ""),
+    ],
+)
+def test_what_the_model_thinks_is_written_and_not_spoken(fakes, opening, written, spoken):
+    omni = fakes.omni()
+    thinker = Thinker(fakes.engines, dataclasses.replace(omni.manifest, ids=fakes.ids | {"think_open": 44, "think_close": 45}), omni.turns)
+    context = thinker.new_context()
+    # the script has a letter for every token after the answer's start, those of the template included
+    context.queue_text([1, 5, 3, *fakes.letters("k" * len(opening) + written), 2, 3, 1, 6, 3, *opening])
+    tokens = answer(thinker, context)
+    assert [token.id for token in tokens] == fakes.letters(written)
+    assert [token.id for token in tokens if token.spoken] == fakes.letters(spoken)

@@ -107,6 +107,12 @@ def test_the_continuation_is_what_the_whole_conversation_adds(tokenizer: ChatTok
     assert encoded(tokenizer, earlier, False) + added == encoded(tokenizer, earlier + further)
 
 
+def test_the_opening_of_an_answer_is_what_a_prompt_ends_with(tokenizer: ChatTokenizer) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    closed, opened = encoded(tokenizer, messages, False), encoded(tokenizer, messages, True)
+    assert opened == closed + tokenizer.answer_opening().tolist()
+
+
 def test_turn_end_closes_an_assistant_turn(tokenizer: ChatTokenizer, tiny_checkpoint: Path) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     ids, end = encoded(tokenizer, messages, False), tokenizer.turn_end().tolist()
