@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -35,6 +36,9 @@ from .voices import write_voices
 from .weights import write_weights
 
 TARGETS, ENGINES, PRECISIONS = ("cpu",), ("onnxruntime",), tuple(ITEM_BYTES)
+DECODER_LAYERS = re.compile(r"(thinker|talker|talker\.code_predictor)\.model\.layers\.")
+RECOMPUTED = "rotary_emb.inv_freq"
+"""A buffer that older files hold beside the weights."""
 TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
 
 
@@ -105,8 +109,10 @@ class _Build:
     def run(self) -> Manifest:
         made = stages(self.config)
         sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
-        for tensor in {tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors}:
+        used = {tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors}
+        for tensor in used:
             self.checkpoint.shape(tensor)  # a missing one is said now, not after the stages before its own
+        _check_layers(self.checkpoint, used)
         sizes = {stage.name: _module_bytes(stage) for stage in made}
         self.total = sum(sizes.values())
         entries: dict[str, StageEntry] = {}
@@ -177,6 +183,15 @@ class _Build:
         elapsed = time.monotonic() - self.started
         remaining = elapsed * (self.total - self.done) / self.done if self.done else None
         self.on_progress(Progress(stage, step, min(self.done, self.total), self.total, elapsed, remaining))
+
+
+def _check_layers(checkpoint: Checkpoint, used: set[str]) -> None:
+    """Refuse a tensor of a decoder's layer that no stage reads, such as a bias or a layer that config.json does not state: without it the model is another."""
+    stacks = {stack.group() for name in used if (stack := DECODER_LAYERS.match(name))}
+    for name in checkpoint.names():
+        stack = DECODER_LAYERS.match(name)
+        if stack and stack.group() in stacks and name not in used and not name.endswith(RECOMPUTED):
+            raise AntiphonError(f"{checkpoint.path}: tensor {name} found, which config.json does not ask for; use the config.json of these weights.")
 
 
 def _configuration(config: OmniConfig, stage: str) -> object:

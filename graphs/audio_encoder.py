@@ -18,6 +18,7 @@ from .config import AudioConfig, OmniConfig
 from .encoder_layers import EncoderLayer, LayerNorm, activation_function, fused_linear_weights, heads_fit, linear_weights, plain_weights
 from .layers import Projection
 from .stage import Stage, WeightSource
+from .weights import QUERY_KEY_VALUE, layers_of_one_input
 
 PREFIX = "thinker.audio_tower"
 EPSILON = 1e-5
@@ -148,7 +149,7 @@ def _weights(audio: AudioConfig, checkpoint: Checkpoint) -> dict[str, WeightSour
     for number in range(audio.encoder_layers):
         layer, tensor = f"layers.{number}", f"{PREFIX}.layers.{number}"
         weights |= plain_weights(f"{layer}.attention_norm", f"{tensor}.self_attn_layer_norm")
-        weights |= fused_linear_weights(f"{layer}.qkv", tuple(f"{tensor}.self_attn.{part}_proj" for part in "qkv"))
+        weights |= fused_linear_weights(f"{layer}.qkv", layers_of_one_input(checkpoint, f"{tensor}.self_attn", *QUERY_KEY_VALUE))
         weights |= linear_weights(f"{layer}.attention_output", f"{tensor}.self_attn.out_proj")
         weights |= plain_weights(f"{layer}.feed_forward_norm", f"{tensor}.final_layer_norm")
         weights |= linear_weights(f"{layer}.up", f"{tensor}.fc1")

@@ -53,6 +53,8 @@ def _check_own_text(config: OmniConfig, talker: TalkerConfig, expect: Any) -> No
     """Of a Talker that embeds text itself."""
     expect("talker_config.text_vocab_size", talker.text_vocab_size, config.thinker.text.vocab_size)
     expect("whether talker_text_in_chunk_n and talker_codec_output_chunk_m are positive", talker.text_rows > 0 and talker.frame_rows > 0, True)
+    think = talker.codec_think_id
+    expect(f"whether codec_think_id ({think}) lies inside the Talker vocabulary of {talker.text.vocab_size}", 0 <= think < talker.text.vocab_size, True)
     for name, row in talker.language_id.items():
         expect(f"whether the codec id {row} of language {name} lies inside the Talker vocabulary", row < talker.text.vocab_size, True)
     for prompts in (talker.speaker_prompt_id, talker.style_prompt_id):

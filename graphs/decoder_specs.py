@@ -9,7 +9,7 @@ from .checkpoint import Checkpoint
 from .config import DecoderConfig
 from .hybrid_weights import attention_input, attention_input_bias, gated_delta_weights, norm
 from .stage import WeightSource, columns, plain, transposed
-from .weights import experts_down, experts_gate_up
+from .weights import experts_down, experts_gate_up, layers_of_one_input
 
 
 def decoder_states(config: DecoderConfig) -> tuple[StateSpec, ...]:
@@ -72,14 +72,14 @@ def layer_weights(checkpoint: Checkpoint, config: DecoderConfig, layer: int, sou
     else:
         weights |= _attention(checkpoint, config, f"{source}.self_attn", f"{target}.attention")
     if not config.is_sparse(layer):
-        return weights | _gated(f"{source}.mlp", f"{target}.feed_forward")
+        return weights | _gated(checkpoint, f"{source}.mlp", f"{target}.feed_forward")
     weights |= {
         f"{target}.feed_forward.router.weight": transposed(f"{experts}.gate.weight"),
         f"{target}.feed_forward.gate_up": experts_gate_up(checkpoint, f"{experts}.experts", config.num_experts),
         f"{target}.feed_forward.down": experts_down(checkpoint, f"{experts}.experts", config.num_experts),
     }
     if config.shared_expert_intermediate_size:
-        weights |= _gated(f"{experts}.shared_expert", f"{target}.feed_forward.shared_expert")
+        weights |= _gated(checkpoint, f"{experts}.shared_expert", f"{target}.feed_forward.shared_expert")
         weights[f"{target}.feed_forward.shared_expert_gate.weight"] = transposed(f"{experts}.shared_expert_gate.weight")
     return weights
 
@@ -92,12 +92,13 @@ def _attention(checkpoint: Checkpoint, config: DecoderConfig, source: str, targe
         f"{target}.output.weight": transposed(f"{source}.o_proj.weight"),
     }
     if config.attention_bias:
-        weights |= {f"{target}.qkv.bias": attention_input_bias(config, source), f"{target}.output.bias": plain(f"{source}.o_proj.bias")}
+        weights |= {f"{target}.qkv.bias": attention_input_bias(checkpoint, config, source), f"{target}.output.bias": plain(f"{source}.o_proj.bias")}
     return weights
 
 
-def _gated(source: str, target: str) -> dict[str, WeightSource]:
+def _gated(checkpoint: Checkpoint, source: str, target: str) -> dict[str, WeightSource]:
+    layers = layers_of_one_input(checkpoint, source, ("gate_proj", "up_proj"), "gate_up_proj")
     return {
-        f"{target}.gate_up.weight": columns(f"{source}.gate_proj.weight", f"{source}.up_proj.weight"),
+        f"{target}.gate_up.weight": columns(*(f"{layer}.weight" for layer in layers)),
         f"{target}.down.weight": transposed(f"{source}.down_proj.weight"),
     }

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..runtime.errors import AntiphonError
 from .checkpoint import Checkpoint
 from .config import DecoderConfig, LinearAttentionConfig
 from .stage import WeightSource, columns, plain, transposed
+from .weights import QUERY_KEY_VALUE, layers_of_one_input
 
 
 def norm(config: DecoderConfig, tensor: str) -> WeightSource:
@@ -24,28 +26,33 @@ def attention_input(checkpoint: Checkpoint, config: DecoderConfig, source: str) 
 
     A gated q_proj holds, for each head, its query rows and then its gate rows. Raises AntiphonError where it has another shape.
     """
-    tensors = tuple(f"{source}.{part}_proj.weight" for part in "qkv")
+    layers = layers_of_one_input(checkpoint, source, *QUERY_KEY_VALUE)
+    tensors = tuple(f"{layer}.weight" for layer in layers)
     if not config.gated_attention:
         return columns(*tensors)
-    checkpoint.expect_shape(tensors[0], (2 * config.num_attention_heads * config.head_dim, config.hidden_size))
-    return WeightSource(tensors, lambda *parts: np.ascontiguousarray(_gates_last(config, *parts).T))
+    cached = config.num_key_value_heads * config.head_dim if len(layers) == 1 else 0
+    checkpoint.expect_shape(tensors[0], (2 * (config.num_attention_heads * config.head_dim + cached), config.hidden_size))
+    return WeightSource(tensors, lambda *parts: np.ascontiguousarray(_gates_last(config, np.concatenate(parts)).T))
 
 
-def attention_input_bias(config: DecoderConfig, source: str) -> WeightSource:
+def attention_input_bias(checkpoint: Checkpoint, config: DecoderConfig, source: str) -> WeightSource:
     """The bias of `attention_input`, in the order of its columns."""
-    tensors = tuple(f"{source}.{part}_proj.bias" for part in "qkv")
-    return WeightSource(tensors, lambda *parts: _gates_last(config, *parts) if config.gated_attention else np.concatenate(parts))
+    tensors = tuple(f"{layer}.bias" for layer in layers_of_one_input(checkpoint, source, *QUERY_KEY_VALUE))
+    return WeightSource(tensors, lambda *parts: _gates_last(config, np.concatenate(parts)) if config.gated_attention else np.concatenate(parts))
 
 
-def _gates_last(config: DecoderConfig, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Rows of q_proj, k_proj and v_proj as queries, keys, values, gates."""
-    heads = query.reshape(config.num_attention_heads, 2, config.head_dim, *query.shape[1:])
-    return np.concatenate([heads[:, 0].reshape(-1, *query.shape[1:]), key, value, heads[:, 1].reshape(-1, *query.shape[1:])])
+def _gates_last(config: DecoderConfig, rows: np.ndarray) -> np.ndarray:
+    """Rows of q_proj, k_proj and v_proj, one below the other, as queries, keys, values, gates."""
+    gated, cached = np.split(rows, [2 * config.num_attention_heads * config.head_dim])
+    heads = gated.reshape(config.num_attention_heads, 2, config.head_dim, *rows.shape[1:])
+    return np.concatenate([heads[:, 0].reshape(-1, *rows.shape[1:]), cached, heads[:, 1].reshape(-1, *rows.shape[1:])])
 
 
 def gated_delta_weights(checkpoint: Checkpoint, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
-    """Sources of one `GatedDeltaNet` in either layout. Raises AntiphonError where a fused projection has another shape."""
+    """Sources of one `GatedDeltaNet` in either layout. Raises AntiphonError where a fused projection has another shape, or the convolution a bias."""
     assert config.linear is not None, "a configuration with linear layers states their sizes"
+    if checkpoint.has(f"{source}.conv1d.bias"):
+        raise AntiphonError(f"{checkpoint.path}: tensor {source}.conv1d.bias found, expected a convolution without bias; use a checkpoint of this family.")
     return {
         f"{target}.input.weight": _gated_delta_input(checkpoint, config, config.linear, source),
         f"{target}.conv": plain(f"{source}.conv1d.weight"),

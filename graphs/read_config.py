@@ -112,7 +112,10 @@ class ConfigReader:
         # Published files leave the base out; files written by transformers 5.23 state it.
         parameters = section.get("rope_parameters")
         stated = {**section, **(parameters if isinstance(parameters, dict) else {})}.get("rope_theta")
-        vision: VisionConfig = self.build(VisionConfig, keys, **({} if stated is None else {"rope_theta": stated}))
+        given = {} if stated is None else {"rope_theta": stated}
+        if section.get("num_heads") is None and section.get("num_attention_heads") is not None:  # TensorRT-Edge-LLM takes either name
+            given["num_heads"] = section["num_attention_heads"]
+        vision: VisionConfig = self.build(VisionConfig, keys, **given)
         return vision
 
     def decoder(self, keys: tuple[str, ...]) -> DecoderConfig:
@@ -120,6 +123,8 @@ class ConfigReader:
         heads, hidden = section.get("num_attention_heads"), section.get("hidden_size")
         if not isinstance(heads, int) or not isinstance(hidden, int) or heads <= 0:
             raise AntiphonError(f"{self.path}: {'.'.join(keys)} needs hidden_size and num_attention_heads as positive integers; correct the file.")
+        if section.get("hidden_act") not in (None, "silu"):
+            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.hidden_act is {_short(section['hidden_act'])}, expected 'silu'; use a model of this family.")
         tied = bool(section.get("tie_word_embeddings", False)) or bool(self.section(*keys[:-1]).get("tie_word_embeddings", False))
         return self.build(
             DecoderConfig, keys, head_dim=section.get("head_dim") or hidden // heads, rope=self.rope(keys),

@@ -1,4 +1,4 @@
-"""Sources of the parameters that are not one stored tensor: mixtures of experts in both published layouts, and tied heads.
+"""Sources of the parameters that are not one stored tensor: mixtures of experts in both published layouts, tied heads, layers of one input.
 
 Per-expert layout (as published): `PREFIX.{e}.gate_proj.weight` and `up_proj` [I, H], `down_proj` [H, I].
 Fused layout (transformers v5 in memory): `PREFIX.gate_up_proj` [E, 2I, H] with all gate rows before all up rows, `PREFIX.down_proj`
@@ -14,6 +14,9 @@ import numpy as np
 from ..runtime.errors import AntiphonError
 from .checkpoint import Checkpoint
 from .stage import WeightSource, plain
+
+QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj"), "qkv_proj"
+"""Arguments of `layers_of_one_input` for attention."""
 
 
 def experts_gate_up(checkpoint: Checkpoint, prefix: str, count: int) -> WeightSource:
@@ -68,6 +71,12 @@ def head(checkpoint: Checkpoint, head_name: str, embedding_name: str, tied: bool
         reason = "with tie_word_embeddings true it is also the head" if tied else "with tie_word_embeddings false the head has its own tensor"
         raise AntiphonError(f"{checkpoint.path}: tensor {name} is missing ({reason}); use the config.json that belongs to these weights.")
     return source(name)
+
+
+def layers_of_one_input(checkpoint: Checkpoint, prefix: str, parts: tuple[str, ...], fused: str) -> tuple[str, ...]:
+    """The Linear layers `parts` below `prefix`, or the layer `fused` where the checkpoint stores the rows of all of them as one (TensorRT-Edge-LLM)."""
+    whole = f"{prefix}.{fused}"
+    return (whole,) if checkpoint.has(f"{whole}.weight") else tuple(f"{prefix}.{part}" for part in parts)
 
 
 def _is_transposed(checkpoint: Checkpoint, prefix: str, count: int) -> bool:

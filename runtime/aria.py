@@ -88,7 +88,9 @@ def parse_policy(text: str, frames_per_row: float | Fraction = 1) -> Policy:
         ratio, lead = (parts + [""] * 2)[:2]
         if (_NUMBER.fullmatch(ratio) or not colon) and (_COUNT.fullmatch(lead) or len(parts) < 2) and not re.search("/0+$", ratio):
             return adaptive(int(lead or LEAD), Fraction(ratio) if ratio else frames_per_row)
-    raise AntiphonError(f"The policy is {text!r}, expected dual_track, chunked:TEXT_ROWS,FRAMES, adaptive, adaptive:R or adaptive:R,LEAD, as in chunked:4,4.")
+    raise AntiphonError(
+        f"The interleave is {text!r}, expected dual_track, chunked:TEXT_ROWS,FRAMES, adaptive, adaptive:R or adaptive:R,LEAD, as in chunked:4,4."
+    )
 
 
 def need_table(policy: Policy, frames: int) -> np.ndarray:
@@ -131,7 +133,8 @@ class FrameSource(Protocol):
     """The Talker with its code predictor, seen from the schedule."""
 
     def step(self, text_ids: list[int], may_end: bool) -> np.ndarray | None:
-        """Feed the last frame's row and the pending text rows (dual track: their sum), and sample a frame: codes [groups], or None when the Talker ended."""
+        """Feed the last frame's row and the pending text rows (dual track: their sum), and sample a frame: codes [groups], or None when the Talker ended
+        or has no room."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,7 @@ def speak(policy: Policy, text: TextSource, talker: FrameSource, end_id: int, bu
     """Pull text as the policy needs it and yield frames until the Talker ends.
 
     `end_id` is the text id fed once after the last token (tts_eos). `budget` gives the frames allowed for the text tokens known so
-    far; the iterator ends there without asking the Talker again. A text of no tokens gives no frames. The caller tells the two ends
-    apart by whether `step` returned None.
+    far; the iterator ends there without asking the Talker again. A text of no tokens gives no frames. Only the Talker knows which end it was.
     """
     frames = cursor = 0
     ended = False

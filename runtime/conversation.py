@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import AntiphonError
-from .interleaved_prompt import Manner, interleaved_prompt
+from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 from .live_turn import LiveTurn
 from .options import Choices, ReplyOptions, choose, read_options
 from .pipeline import Plan, ReplyStream, Speech, SpeechRecord
 from .talker import Talker
 from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
 from .talker_rows import DualTrackRows, InterleavedRows, TalkerPrompt, TalkerRows
-from .tapped_rows import tapped_rows
 from .vocoder import Vocoder
 from .voices import Voice
 
@@ -64,7 +63,8 @@ class Conversation:
         Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order; `sample_rate` in hertz is
         that of audio given as an array. With `more` the turn is still being spoken: `audio` is an array of what was heard since the last
         call, and the first call without `more`, with the last of the audio and perhaps text, ends the turn; the states are then those of one
-        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight.
+        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. Turns
+        that could not be prefilled are not in the history; sound of a turn that is being spoken is, and is prefilled with what follows.
         """
         self._enter()
         try:
@@ -72,13 +72,23 @@ class Conversation:
                 if messages is not None or image is not None or video is not None:
                     raise AntiphonError("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
                 self._listen(audio, text, sample_rate, more)
+                self._prefill()
             else:
-                options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
-                self.queue(_turn(audio, image, video, text, sample_rate) if messages is None else messages, options, add_generation_prompt=False)
-            if self._context.waiting_tokens:
-                self._omni.thinker.prefill(self._context, self._omni.check_open)
+                before = self._context.queued(), self._begun, self._turn_is_open, self._answered, self._record
+                try:
+                    options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
+                    self.queue(_turn(audio, image, video, text, sample_rate) if messages is None else messages, options, add_generation_prompt=False)
+                    self._prefill()
+                except BaseException:
+                    queued, self._begun, self._turn_is_open, self._answered, self._record = before
+                    self._context.requeue(queued)
+                    raise
         finally:
             self._leave()
+
+    def _prefill(self) -> None:
+        if self._context.waiting_tokens:
+            self._omni.thinker.prefill(self._context, self._omni.check_open)
 
     @property
     def live_difference(self) -> float:
@@ -127,6 +137,7 @@ class Conversation:
             context.unfed = []
         context.queue_prompt(prompt)
         self._begun, self._turn_is_open, self._answered = True, False, False
+        self._record = None  # too late to cut it
 
     def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
         """Further sound of the turn that is being spoken, which begins with the first and ends without `more`."""
@@ -139,6 +150,8 @@ class Conversation:
             live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate)
         if sample_rate != live.sample_rate:
             raise AntiphonError(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
+        if not more:  # after the last of the sound it would be too late to refuse the text
+            self._omni.thinker.check_room(self._context, self._context.waiting_tokens + len(live.closing(text).token_ids))
         pieces = [live.push(audio)] if audio is not None else []
         if self._live is None:
             self._queue(live.opening)
@@ -155,7 +168,7 @@ class Conversation:
         """Start the workers; `with_generation_prompt`: the queued prompt already opens the answer."""
         omni, context = self._omni, self._context
         choices = choose(options, omni.manifest, self._voice, self._style)
-        opening = [] if with_generation_prompt else [omni.manifest.id(name) for name in ("im_start", "assistant", "newline")]
+        opening = [] if with_generation_prompt else omni.front_end.answer_opening.tolist()
         omni.thinker.check_room(context, context.waiting_tokens + len(opening))
         voice = omni.voice(choices.voice) if choices.speaks or choices.voice is not None else None
         speech = self._speech(choices, voice) if choices.speaks and voice is not None else None
@@ -177,15 +190,18 @@ class Conversation:
 
         Call it after the reply was closed and before the next turn is appended; then that turn continues a conversation in which no more
         was said. How much text a sample stands for follows from the schedule's cursor, spread over the frames where the answer was
-        complete. Raises AntiphonError when there is no spoken answer to cut, or `heard_samples` is no count.
+        complete. A reply that was stopped before its first word leaves nothing to cut. Raises AntiphonError when there is no spoken answer to
+        cut, or `heard_samples` is no count.
         """
         self._enter()
         try:
             if isinstance(heard_samples, bool) or not isinstance(heard_samples, int | np.integer) or heard_samples < 0:
                 raise AntiphonError(f"heard_samples is {heard_samples!r}, expected the number of samples that were heard, at least 0.")
             context = self._context
-            if self._record is None or context.answer_start is None or context.waiting:
+            if self._record is None:
                 raise AntiphonError("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
+            if context.answer_start is None:
+                return ""
             samples = int(self._omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
             kept = self._record.heard_tokens(-(-int(heard_samples) // samples), self._omni.frames_per_token)
             heard: str = self._omni.front_end.decode(context.answer_ids[:kept])
@@ -218,13 +234,13 @@ class Conversation:
     def _check_talker_room(self, rows: int) -> None:
         limit = int(self._omni.manifest.constants["talker_context"])
         if rows >= limit:
-            raise AntiphonError(f"The user's turns need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only.")
+            raise AntiphonError(
+                f"The user's turns, the voice and the style need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."
+            )
 
     def _dual_track(self, choices: Choices, voice: Voice) -> TalkerRows:
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         self._check_talker_room(len(user_rows(self._history(), manifest.ids)) + ASSISTANT_ROWS)
-        if choices.style is not None:
-            raise AntiphonError(f"The bundle's Talker takes no style (found {choices.style!r}); leave it out.")
         codec_id, sizes = voice.codec_id, omni.input_sizes("talker")
         assert codec_id is not None
 
@@ -239,14 +255,12 @@ class Conversation:
     def _interleaved(self, choices: Choices, voice: Voice) -> TalkerRows:
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         style = choices.style
-        if voice.codes is None:
-            raise AntiphonError(f"The voice {voice.name!r} has no frames; take a voice of this bundle or a recording.")
+        assert voice.codes is not None
         named = manifest.manners.styles.get(style.lower()) if style is not None else None
         in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
         manner = Manner(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
         limit, hidden_size = int(manifest.constants["hidden_rows"]), omni.input_sizes("talker")["hidden"]
-        history = self._history()
-        self._check_talker_room(len(tapped_rows(history, manifest.ids, limit)) + len(voice.codes) + len(in_words) + 32)
+        self._check_talker_room(prompt_rows(self._history(), limit, manifest.ids, manner))
 
         def make_prompt() -> TalkerPrompt:
             prompt_ids = context.token_ids[: context.answer_row]

@@ -34,7 +34,7 @@ class Features:
         while self._pending and int(self._pending[0][0][0]) < end:
             self._add(*self._pending.pop(0))
         last = np.searchsorted(self._index, end)
-        feeds = {"features": self._rows[:last], "feature_index": self._index[:last] - start}
+        feeds: dict[str, np.ndarray] = {"features": self._rows[:last], "feature_index": self._index[:last] - start}
         if len(self._deep_rows):
             last = np.searchsorted(self._deep_index, end)
             feeds |= {"deepstack": self._deep_rows[:, :last], "deepstack_index": self._deep_index[:last] - start}

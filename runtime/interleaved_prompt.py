@@ -31,6 +31,19 @@ class Manner:
     language: int | None = None
 
 
+FIXED_ROWS = 15
+"""Rows that every prompt has beside the user turns and the manner."""
+
+
+def prompt_rows(token_ids: np.ndarray, limit: int, ids: Mapping[str, Any], manner: Manner) -> int:
+    """How many rows `interleaved_prompt` will make, known before the Thinker has run."""
+    read = sum(
+        int(is_structure(token_ids[start:end], ids).sum()) + len(content_rows(token_ids, start, end, ids, limit)) for start, end in user_turns(token_ids, ids)
+    )
+    told = len(manner.style_ids) + len(manner.voice_ids) + len(manner.voice_codes) + len(manner.named_style_ids) + int(manner.language is not None)
+    return FIXED_ROWS + read + told
+
+
 def interleaved_prompt(
     token_ids: Sequence[int] | np.ndarray, hidden_rows: Mapping[int, np.ndarray], hidden_size: int, limit: int, ids: Mapping[str, Any], manner: Manner
 ) -> TalkerPrompt:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .frontend.messages import check_sample_rate
 from .frontend.prompt import FrontEnd, Prompt
 
 
@@ -18,9 +19,12 @@ class LiveTurn:
     """
 
     def __init__(self, front_end: FrontEnd, messages: Sequence[Any], is_first: bool, sample_rate: int) -> None:
-        """`messages`: whole turns that stand before it; `is_first`: nothing came before those. `sample_rate` in hertz, of the pushed sound."""
-        self._front_end, self._audio = front_end, front_end.live_audio(sample_rate)
-        self.sample_rate = sample_rate
+        """`messages`: whole turns that stand before it; `is_first`: nothing came before those. `sample_rate` in hertz, of the pushed sound.
+
+        Raises AntiphonError for a rate that is no positive whole number.
+        """
+        self.sample_rate = check_sample_rate(sample_rate, "sample_rate")
+        self._front_end, self._audio = front_end, front_end.live_audio(self.sample_rate)
         self._heard = 0
         self.opening: Prompt = front_end.open_turn(messages, is_first=is_first)
 
@@ -34,9 +38,13 @@ class LiveTurn:
         return self._piece(self._audio.push(samples))
 
     def finish(self, text: str | None) -> list[Prompt]:
-        """What is left of the sound, and the end of the turn with `text` after it."""
+        """What is left of the sound, and the end of the turn with `text` after it. Raises AntiphonError where no sound came, and for bad text."""
         rest = self._piece(self._audio.finish())
-        return [rest, self._front_end.close_turn(self._heard, text)]
+        return [rest, self.closing(text)]
+
+    def closing(self, text: str | None) -> Prompt:
+        """The end of the turn with `text`, as if no more sound came. Raises AntiphonError for bad text."""
+        return self._front_end.close_turn(self._heard, text)
 
     def _piece(self, feeds: Sequence[dict[str, np.ndarray]]) -> Prompt:
         piece = self._front_end.audio_piece(feeds, self._heard)

@@ -24,7 +24,7 @@ from .options import read_options
 from .pipeline import ReplyStream
 from .thinker import Thinker
 from .turns import Turns
-from .voices import Voice, find_voice, read_voice_table
+from .voices import Voice, check_voice, find_voice, read_voice_table
 
 TARGET = "cpu"
 DEFAULT_SAMPLE_RATE = 24000
@@ -91,18 +91,21 @@ class Omni:
         self.sample_rate = int(constants.get("sample_rate", DEFAULT_SAMPLE_RATE))  # type: ignore[arg-type]
 
     def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None) -> Conversation:
-        """A conversation that has not begun. `voice` and `style` are its defaults. Raises AntiphonError for an unknown voice."""
+        """A conversation that has not begun. `voice` and `style` are its defaults. Raises AntiphonError for an unknown voice, or a style that is no text."""
+        read_options({"style": style})
         return Conversation(self, system, None if voice is None else self.voice(voice), style)
 
     def voice(self, wanted: Any = None, sample_rate: int | None = None) -> Voice:
         """The voice called `wanted` (None: the bundle's default), or that of a recording: a path, bytes or an array at `sample_rate` hertz.
 
         A recording is encoded once; keep the Voice for further replies. Raises AntiphonError that lists the voices, or says what is wrong
-        with the recording.
+        with the recording, or with a Voice of another bundle.
         """
-        if isinstance(wanted, Voice):
-            return wanted
-        return find_voice(self.manifest, wanted, self._voice_table, self.engines.get("codec_encoder"), self.turns, sample_rate)
+        given = isinstance(wanted, Voice)
+        voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, self.engines.get("codec_encoder"), self.turns, sample_rate)
+        if self.manifest.speaks:
+            check_voice(voice, self.input_sizes("talker").get("frame_codes"), self.manifest.constants.get("codebook_size"))
+        return voice
 
     def input_sizes(self, stage: str) -> dict[str, int]:
         """The size of the last axis of every input of `stage`, where it is fixed."""

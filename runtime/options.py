@@ -28,9 +28,10 @@ class ReplyOptions:
     greedy: no chance anywhere. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and max_frames limit text
     and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
     the bundle's voices, upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a description in words;
-    language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy). temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's;
-    predictor_... the code predictor's. packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps:
-    how videos are read. Raises AntiphonError when a switch is no bool or video_fps no rate; `choose` checks the rest.
+    language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy).
+    temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
+    packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps: how videos are read. Raises AntiphonError
+    when a switch is no bool, a name no text or video_fps no rate; `choose` checks the rest.
     """
 
     greedy: bool = False
@@ -64,6 +65,10 @@ class ReplyOptions:
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
                 raise AntiphonError(f"{name} is {value!r}, expected True or False.")
+        for name, example in (("style", "whisper"), ("language", "german"), ("interleave", "chunked:4,4")):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise AntiphonError(f"{name} is {value!r:.60}, expected text such as {example!r}, or None for the default.")
         check_frame_rate(self.video_fps, "video_fps")
 
 
@@ -127,9 +132,12 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
         thinker, talker = thinker.greedy(), talker.greedy()
     if talker.temperature == 0:  # the predictor follows the Talker, as in HF
         predictor = predictor.greedy()
+    style = default_style if options.style is None else options.style
+    spoken = speaks(options, manifest)
+    if style is not None and spoken and manifest.interleave == "dual_track":
+        raise AntiphonError(f"The bundle's Talker takes no style (found {style!r:.60}); leave it out.")
     return Choices(
-        thinker, talker, predictor, int(options.seed), speaks(options, manifest),
-        default_voice if options.voice is None else options.voice, default_style if options.style is None else options.style,
+        thinker, talker, predictor, int(options.seed), spoken, default_voice if options.voice is None else options.voice, style,
         find_language(manifest, options.language), find_policy(manifest, options.interleave), options.max_frames, check_schedule(options.packet_schedule),
     )  # fmt: skip
 
@@ -151,9 +159,12 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
     """The codec id of language `name`; None lets the model decide. Raises AntiphonError that lists the languages."""
     if name is None:
         return None
-    row = manifest.manners.languages.get(name.lower()) if isinstance(name, str) else None
+    known = manifest.manners.languages
+    if not known:
+        raise AntiphonError(f"The bundle's Talker takes no language (found {name!r:.60}); leave it out.")
+    row = known.get(name.lower()) if isinstance(name, str) else None
     if row is None:
-        raise AntiphonError(f"There is no language {name!r}; the bundle's languages are {', '.join(sorted(manifest.manners.languages)) or 'none'}.")
+        raise AntiphonError(f"There is no language {name!r:.60}; the bundle's languages are {', '.join(sorted(known))}.")
     return row
 
 
@@ -162,7 +173,8 @@ def find_policy(manifest: Manifest, name: str | None) -> Policy:
     ratio = float(manifest.constants.get("frames_per_text", 1.0))
     policy = parse_policy(manifest.interleave if name is None else name, ratio)
     if (policy.name == "dual_track") != (manifest.interleave == "dual_track"):
-        raise AntiphonError(f"The bundle's Talker cannot follow the interleave {name!r}; it was trained for {manifest.interleave} and its kind.")
+        usable = "dual_track" if manifest.interleave == "dual_track" else "chunked:TEXT_ROWS,FRAMES or adaptive"
+        raise AntiphonError(f"The bundle's Talker cannot follow the interleave {name!r}; use {usable}.")
     return policy
 
 

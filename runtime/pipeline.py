@@ -75,8 +75,8 @@ class SpeechRecord:
         frames = min(frames, len(self.cursors))
         if frames == 0:
             return 0
-        totals = (len(self.cursors), len(self.places)) if self.ended else (None, None)
-        spoken = spoken_text(frames - 1, self.cursors[frames - 1], *totals, frames_per_token)
+        total_frames, total_text = (len(self.cursors), len(self.places)) if self.ended else (None, None)
+        spoken = spoken_text(frames - 1, self.cursors[frames - 1], total_frames, total_text, frames_per_token)
         return self.places[spoken - 1] + 1 if spoken else 0
 
 
@@ -183,7 +183,7 @@ class Workers:
         speech, talker = self._speech, self._speech.make_talker(self._urgency)
 
         def budget(text_tokens: int) -> int:
-            return 0 if talker.full else default_budget(text_tokens) if speech.max_frames is None else speech.max_frames
+            return max(default_budget(text_tokens), talker.min_frames) if speech.max_frames is None else speech.max_frames
 
         for frame in speak(speech.policy, self, talker, speech.end_id, budget):
             self._mark("frame")

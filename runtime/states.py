@@ -64,13 +64,13 @@ class StateSet:
             return
         wanted = max(needed, self.capacity * 9 // 8)
         self.capacity = min(-(-wanted // BLOCK) * BLOCK, self.limit)
+        self.cache.clear()  # first: it keeps the old arrays, which go one by one, so that never more than one is held twice
         for spec in self.specs:
             if spec.kind == "kv":
                 rows_so_far = tuple(slice(self.length) if axis == "capacity" else slice(None) for axis in spec.shape)
                 grown = self._zeros(spec)
                 grown[rows_so_far] = self._kv[spec.name][rows_so_far]
                 self._kv[spec.name] = grown
-        self.cache.clear()
 
     def advance(self, rows: int) -> None:
         """Count `rows` rows that a run has written."""

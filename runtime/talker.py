@@ -40,12 +40,12 @@ class Talker:
         self._talker, self._predictor, self._turns = engines["talker"], engines["predictor"], turns
         self._rows, self._priority, self._chunk = rows, priority, chunk
         self._end = manifest.id("codec_eos")
-        self.context_limit = int(manifest.constants["talker_context"])
-        self._states = StateSet(self._talker.entry.states, limit=self.context_limit)
+        self._limit = int(manifest.constants["talker_context"])
+        self._states = StateSet(self._talker.entry.states, limit=self._limit)
         vocabulary = int({spec.name: spec.shape for spec in self._talker.entry.inputs}["suppressed"][1])
         groups = {spec.name: spec.shape for spec in self._predictor.entry.inputs}["noise"][1]
         self._noise, self._residual_noise = Noise(seed, TALKER), Noise(seed, PREDICTOR, range(1, 1 + int(groups)))
-        self._min_frames = max(1, sampling.min_tokens)
+        self.min_frames = max(1, sampling.min_tokens)
         self._draw = {"noise": np.zeros(1, np.float32), **sampling.feeds(1)}
         self._draw["penalised"] = np.zeros((1, vocabulary), bool)
         self._draw["suppressed"] = np.zeros((1, vocabulary), bool)
@@ -56,22 +56,22 @@ class Talker:
         self._last: Spoken | None = None
         self._frames = 0
         self.ended = False
-        """Whether the Talker came to its own end."""
+        """Whether the Talker came to its own end: not where its context is full."""
         self.seconds = 0.0
         """Time spent in frames after the first, turns not counted."""
 
-    @property
-    def full(self) -> bool:
-        """Whether the Talker's context has no room for another frame."""
-        return self._states.length >= self.context_limit
-
     def step(self, text_ids: list[int], may_end: bool) -> np.ndarray | None:
-        """See aria.FrameSource: codes int64 [groups], or None at the end of speech."""
+        """See aria.FrameSource: codes int64 [groups], or None at the end of speech.
+
+        Raises AntiphonError where the context has no room for the rows before the first frame.
+        """
         self._draw["noise"][:] = self._noise.at(self._frames)
-        self._draw["suppressed"][0, self._end] = not may_end or self._frames < self._min_frames
+        self._draw["suppressed"][0, self._end] = not may_end or self._frames < self.min_frames
         if text_ids:
             self._window.fed_text()
         rows = self._rows.first(text_ids) if self._last is None else self._rows.next(text_ids, self._last)
+        if self._frames and self._states.length + len(rows.text_ids) > self._limit:
+            return None
         outputs: dict[str, np.ndarray] = {}
         for feeds in in_chunks(rows, self._chunk, self._rows.frames_input):
             outputs = self._run(feeds)

@@ -11,7 +11,7 @@ import numpy as np
 def user_turns(token_ids: np.ndarray, ids: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
     """(first row, row after the last) of every user turn: from its im_start to the next im_start."""
     starts = np.flatnonzero(token_ids == ids["im_start"])
-    for start, end in zip(starts, [*starts[1:], len(token_ids)], strict=True):
+    for start, end in zip(starts, [*starts, len(token_ids)][1:], strict=True):
         if start + 1 < end and token_ids[start + 1] == ids["user"]:
             yield int(start), int(end)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,6 +38,17 @@ class Segment:
     token_ids: np.ndarray
     positions: np.ndarray
     calls: Sequence[EncoderCall] = ()
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The fields of a ThinkerContext that change when turns are queued."""
+
+    waiting: tuple[Segment, ...]
+    media: tuple[MediaItem, ...]
+    unfed: tuple[int, ...]
+    next_position: float
+    answer_start: tuple[Snapshot, float] | None
 
 
 @dataclass
@@ -78,6 +89,15 @@ class ThinkerContext:
         steps = np.arange(len(token_ids), dtype=np.float32) + np.float32(self.next_position)
         self.waiting.append(Segment(np.asarray(token_ids, np.int64), np.broadcast_to(steps, (3, len(token_ids)))))
         self.next_position += len(token_ids)
+
+    def queued(self) -> Queued:
+        """What waits now, for `requeue`."""
+        return Queued(tuple(self.waiting), tuple(self.media), tuple(self.unfed), self.next_position, self.answer_start)
+
+    def requeue(self, queued: Queued) -> None:
+        """Forget what was queued after `queued` was taken; nothing may have been fed since."""
+        self.waiting, self.media, self.unfed = list(queued.waiting), list(queued.media), list(queued.unfed)
+        self.next_position, self.answer_start = queued.next_position, queued.answer_start
 
     @property
     def answer_ids(self) -> list[int]:

@@ -92,6 +92,26 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
 
 
+def check_voice(voice: Voice, codebooks: int | None, codebook_size: float | None = None) -> Voice:
+    """`voice`, where a Talker can take it whose frames have `codebooks` codes below `codebook_size`; `codebooks` None: its voices are codec ids.
+
+    Raises AntiphonError for a voice of another bundle, and where the bundle's own table does not fit its Talker.
+    """
+    if (voice.codes is None) != (codebooks is None):
+        kind, expected = ("frames", "a codec id") if codebooks is None else ("a codec id", "frames")
+        raise AntiphonError(f"The voice {voice.name!r} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
+    if voice.codes is not None:
+        codes = voice.codes
+        is_whole = codes.ndim == 2 and codes.shape[1] == codebooks and len(codes) > 0 and np.issubdtype(codes.dtype, np.integer)
+        if not is_whole or codes.min() < 0 or codebook_size is not None and codes.max() >= codebook_size:
+            below = "" if codebook_size is None else f" below {codebook_size:g}"
+            raise AntiphonError(
+                f"The voice {voice.name!r} is {codes.dtype} {list(codes.shape)}, expected int64 [frames, {codebooks}] of codes from 0{below}; "
+                "take a voice of this bundle or a recording, or build the bundle again."
+            )
+    return voice
+
+
 def read_voice_table(folder: str | Path) -> np.ndarray | None:
     """The voices of the front-end folder `folder`: int64 [voices, codebooks, frames], each padded with -1 at its end; None where it has no such file.
 
@@ -145,7 +165,7 @@ def _array_rate(source: Any, sample_rate: int | None) -> int:
     if not isinstance(source, np.ndarray):
         return 1
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or sample_rate < 1:
-        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {sample_rate!r}; give its samples a second as a whole number.")
+        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {sample_rate!r}; give omni.voice its whole samples a second.")
     return int(sample_rate)
 
 

@@ -2,18 +2,16 @@
 
     python -m antiphon.scripts.benchmark_context BUNDLE [--lengths 16384,65536,262144] [--stage thinker|talker] [--threads 2] [--json FILE] [--plot FILE.svg]
 
-Feeds random tokens through the chunked prefill that every conversation takes. At each length: resident memory above that before the first
-token, beside what the manifest's states say (bytes a row times rows, and the fixed part); seconds so far; and the time of a decode step there,
-median of 20. For the Talker the rows are text rows, as an interleave feeds them.
+Feeds random tokens through the chunked prefill that every conversation takes, with 20 decode steps before each length. At each length: the most
+memory until then above that of a context of 16 tokens, beside what the manifest's states say (bytes a row times rows, and the fixed part); seconds
+of prefill so far; and the median time of those steps. For the Talker the rows are text rows, as an interleave feeds them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,43 +19,18 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import AntiphonError
-from ..runtime.omni import Omni
+from ..runtime.omni import Omni, load
 from ..runtime.sampling import SamplingParameters
 from ..runtime.states import StateSet
 from .console import print_table, seconds, size
 from .inspect import state_bytes
+from .memory import Peak
+from .plot import Line, line_plot
 
-STEPS = 20
+BEFORE, STEPS = 16, 20
+"""Rows fed before anything is measured, and decode steps at each length."""
 ALLOWED_RATIO, ALLOWED_BYTES = 1.25, 200 * 10**6
 """Memory may be this many times the formula, and so much more."""
-
-
-class Peak:
-    """The most resident memory of this process since `reset`, looked at every 20 ms: what a run needs in between counts too."""
-
-    def __init__(self) -> None:
-        self._page, self._most, self._stopped = os.sysconf("SC_PAGE_SIZE"), 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def now(self) -> int:
-        """Resident bytes."""
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * self._page
-
-    def reset(self) -> int:
-        """Begin anew; returns what is resident now."""
-        self._most = self.now()
-        return self._most
-
-    @property
-    def most(self) -> int:
-        """The most since `reset`."""
-        return max(self._most, self.now())
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(0.02):
-            self._most = max(self._most, self.now())
 
 
 class ThinkerFeeder:
@@ -69,15 +42,20 @@ class ThinkerFeeder:
         self.entry = omni.engines["thinker"].entry
         self.limit = omni.thinker.context_limit
 
+    @property
+    def rows(self) -> int:
+        """Rows in the context."""
+        return self._context.states.length
+
     def feed(self, rows: int) -> None:
         """Prefill `rows` more tokens."""
         self._context.queue_text(self._random.integers(0, 500, rows))
         self._omni.thinker.prefill(self._context, lambda: None)
 
     def step_seconds(self) -> float:
-        """Median time of a decode step at this length."""
+        """Median time of a decode step; STEPS rows follow, one less where the context is then full."""
         taken: list[float] = []
-        sampling = SamplingParameters(0.0, min_tokens=STEPS + 1, max_tokens=STEPS + 1)
+        sampling = SamplingParameters(0.0, min_tokens=STEPS, max_tokens=STEPS)
         self._context.queue_text([1])
         for _ in self._omni.thinker.answer(self._context, sampling, 0, lambda: 0, taken.append):
             pass
@@ -103,6 +81,11 @@ class TalkerFeeder:
             "noise": np.zeros(1, np.float32), **SamplingParameters(0.0).feeds(1), **masks,
         }  # fmt: skip
 
+    @property
+    def rows(self) -> int:
+        """Rows in the context."""
+        return self._states.length
+
     def feed(self, rows: int) -> None:
         """Feed `rows` more rows."""
         while rows:
@@ -111,7 +94,7 @@ class TalkerFeeder:
             rows -= count
 
     def step_seconds(self) -> float:
-        """Median time of a step at this length."""
+        """Median time of a step; STEPS rows follow."""
         taken = []
         for _ in range(STEPS):
             began = time.perf_counter()
@@ -131,25 +114,48 @@ class TalkerFeeder:
 
 
 def measure(feeder: ThinkerFeeder | TalkerFeeder, lengths: list[int]) -> list[dict[str, Any]]:
-    """One record a length: tokens, seconds so far, step_seconds, memory_bytes above the start, formula_bytes, within (whether memory is allowed)."""
+    """One record a length (ascending): tokens, prefill_seconds so far, step_seconds, memory_bytes above the start, formula_bytes, and within, whether
+    that memory is allowed."""
     fixed, per_row = state_bytes(feeder.entry)
-    feeder.feed(16)  # whatever is loaded at the first run is loaded now
-    peak = Peak()
-    before, fed, began, spent = peak.reset(), 16, time.perf_counter(), 0.0
-    records = []
-    for length in lengths:
-        room = 2 * STEPS + 2
-        feeder.feed(min(length, feeder.limit - room) - fed)
-        fed = min(length, feeder.limit - room)
-        taken = time.perf_counter() - began - spent
-        pause = time.perf_counter()
-        step = feeder.step_seconds()
-        fed += STEPS + 1
-        spent += time.perf_counter() - pause
-        memory, formula = peak.most - before, fixed + per_row * fed
-        within = memory <= ALLOWED_RATIO * formula + ALLOWED_BYTES
-        records.append({"tokens": length, "seconds": taken, "step_seconds": step, "memory_bytes": memory, "formula_bytes": formula, "within": within})
+    feeder.feed(BEFORE)  # what is loaded at the first run is loaded now
+    records, prefill = [], 0.0
+    with Peak() as peak:
+        for length in lengths:
+            began = time.perf_counter()
+            feeder.feed(length - STEPS - feeder.rows)
+            prefill += time.perf_counter() - began
+            step = feeder.step_seconds()
+            memory, formula = peak.growth, fixed + per_row * feeder.rows
+            within = memory <= ALLOWED_RATIO * formula + ALLOWED_BYTES
+            record = {"tokens": length, "prefill_seconds": prefill, "step_seconds": step, "memory_bytes": memory, "formula_bytes": formula, "within": within}
+            records.append(record)
     return records
+
+
+def read_lengths(text: str, limit: int) -> list[int]:
+    """Lengths separated by commas, ascending. Raises AntiphonError for what no context holds, or too near to each other to be measured."""
+    try:
+        lengths = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise AntiphonError(f"--lengths is {text!r}, expected numbers of tokens separated by commas, for example 16384,65536.") from None
+    gaps = [after - before for before, after in zip([BEFORE, *lengths], lengths, strict=False)]
+    if min(gaps) <= STEPS or lengths[-1] > limit:
+        raise AntiphonError(f"--lengths is {text}, expected lengths more than {STEPS} apart, from {BEFORE + STEPS + 1} to {limit}, what the context holds.")
+    return lengths
+
+
+def plot(records: list[dict[str, Any]]) -> str:
+    """Memory beside its formula, prefill, and decode step over the length. Returns SVG text."""
+
+    def line(name: str, key: str, scale: float) -> Line:
+        return Line(name, [(record["tokens"], record[key] * scale) for record in records])
+
+    panels = [
+        ("memory, MB", [line("measured", "memory_bytes", 1e-6), line("formula", "formula_bytes", 1e-6)]),
+        ("prefill so far, s", [line("", "prefill_seconds", 1)]),
+        ("decode step, ms", [line("", "step_seconds", 1000)]),
+    ]
+    return line_plot(panels, "tokens of context")
 
 
 def main() -> None:
@@ -162,16 +168,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    lengths = sorted({int(part) for part in arguments.lengths.split(",")})
-    if lengths[0] <= 64:
-        raise AntiphonError(f"--lengths begins with {lengths[0]}, expected lengths above 64.")
-    from ..runtime.omni import load
-
-    with load(arguments.bundle, max_streams=1, threads=arguments.threads) as omni:
-        records = measure(ThinkerFeeder(omni) if arguments.stage == "thinker" else TalkerFeeder(omni), lengths)
+    try:
+        with load(arguments.bundle, max_streams=1, threads=arguments.threads) as omni:
+            if arguments.stage not in omni.engines:
+                raise AntiphonError(f"{arguments.bundle} has no stage {arguments.stage}; build a bundle that has it.")
+            feeder = ThinkerFeeder(omni) if arguments.stage == "thinker" else TalkerFeeder(omni)
+            records = measure(feeder, read_lengths(arguments.lengths, feeder.limit))
+    except AntiphonError as error:
+        parser.exit(2, f"{error}\n")
     rows = [
-        [f"{record['tokens']:,}", seconds(record["seconds"]), seconds(record["step_seconds"]), size(record["memory_bytes"]), size(record["formula_bytes"]),
-         "yes" if record["within"] else "NO"]
+        [f"{record['tokens']:,}", seconds(record["prefill_seconds"]), seconds(record["step_seconds"]), size(record["memory_bytes"]),
+         size(record["formula_bytes"]), "yes" if record["within"] else "NO"]
         for record in records
     ]  # fmt: skip
     columns = ("tokens", "prefill so far", "decode step", "memory", "formula", "within 1.25 times + 200 MB")
@@ -179,11 +186,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps({"stage": arguments.stage, "threads": arguments.threads, "lengths": records}, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:
-        from .plot import Line, write_plot
-
-        memory = [Line(name, [(r["tokens"], r[f"{name}_bytes"] / 1e6) for r in records]) for name in ("memory", "formula")]
-        step = [Line("decode step", [(r["tokens"], r["step_seconds"] * 1000) for r in records])]
-        write_plot(arguments.plot, [("MB", memory), ("ms", step)], "tokens of context")
+        arguments.plot.write_text(plot(records), encoding="utf-8")
 
 
 if __name__ == "__main__":

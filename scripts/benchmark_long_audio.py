@@ -26,8 +26,8 @@ from ..runtime.engine import OnnxEngine
 from ..runtime.errors import AntiphonError
 from ..runtime.frontend.audio_stream import AudioStream
 from ..runtime.frontend.mel import MelSettings
-from .bench import peak_memory
 from .console import print_json, print_table, seconds, size
+from .memory import Peak
 
 RATE, BYTES = 16_000, 2
 LONGEST_HOURS = 37
@@ -74,21 +74,22 @@ def measure(bundle: Path, recording: Path, threads: int | None = None) -> dict[s
     stream = AudioStream(recording, RATE, settings, audio["n_window"], audio["n_window_infer"], audio.get("convolutions", 3))
     hour = 3600 * settings.sampling_rate // settings.hop_length  # mel frames
 
-    before, began = _peak(), time.perf_counter()
-    expected, first_pass = stream.tokens, time.perf_counter() - began
-    began, encoder, tokens, frames, first_hour = time.perf_counter(), 0.0, 0, 0, None
-    for feeds in stream.calls():
-        started = time.perf_counter()
-        tokens += len(engine.run(feeds)["features"])
-        encoder += time.perf_counter() - started
-        frames += feeds["chunks"].shape[0] * feeds["chunks"].shape[2]
-        if first_hour is None and frames >= hour:
-            first_hour = _peak() - before
-    second_pass = time.perf_counter() - began
+    with Peak() as peak:
+        began = time.perf_counter()
+        expected, first_pass = stream.tokens, time.perf_counter() - began
+        began, encoder, tokens, frames, first_hour = time.perf_counter(), 0.0, 0, 0, None
+        for feeds in stream.calls():
+            started = time.perf_counter()
+            tokens += len(engine.run(feeds)["features"])
+            encoder += time.perf_counter() - started
+            frames += feeds["chunks"].shape[0] * feeds["chunks"].shape[2]
+            if first_hour is None and frames >= hour:
+                first_hour = peak.growth
+        second_pass, growth = time.perf_counter() - began, peak.growth
     assert tokens == expected, f"the encoder made {tokens} tokens, the layout says {expected}"
     return {
         "bundle": str(bundle), "hours": stream.seconds / 3600, "tokens": tokens, "first_pass_seconds": first_pass, "second_pass_seconds": second_pass,
-        "encoder_seconds": encoder, "memory_before_bytes": before, "growth_first_hour_bytes": first_hour, "growth_bytes": _peak() - before,
+        "encoder_seconds": encoder, "memory_before_bytes": peak.before, "growth_first_hour_bytes": first_hour, "growth_bytes": growth,
     }  # fmt: skip
 
 
@@ -120,15 +121,6 @@ def synthetic_recording(hours: float) -> Iterator[Path]:
 @contextmanager
 def _given(recording: Path) -> Iterator[Path]:
     yield recording
-
-
-def _peak() -> int:
-    """Bytes of the most memory this process ever had. Linux hands `ru_maxrss` on to children, so its own high-water mark is better."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return peak_memory() or 0
 
 
 if __name__ == "__main__":

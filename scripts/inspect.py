@@ -68,6 +68,7 @@ def _print_facts(manifest: Manifest) -> None:
         ("voices", voices or "none: this bundle does not speak"),
         *((name, ", ".join(values)) for name, values in (("languages", manifest.manners.languages), ("styles", manifest.manners.styles)) if values),
         ("interleave", manifest.interleave),
+        ("states of a stream", _kinds(manifest)),
         ("ids", _pairs(manifest.ids)),
         ("constants", _pairs(manifest.constants)),
         *((f"sampling of the {name}", _pairs(dataclasses.asdict(values))) for name, values in manifest.sampling.items()),
@@ -79,5 +80,18 @@ def _print_facts(manifest: Manifest) -> None:
         print(f"{name}: {value}")
 
 
+def _kinds(manifest: Manifest) -> str:
+    """The memory of a stream by kind of state."""
+    fixed: dict[str, int] = {}
+    growing: dict[str, int] = {}
+    for stage in manifest.stages.values():
+        for state in stage.states:
+            one = state_bytes(dataclasses.replace(stage, states=(state,)))
+            for sums, amount in zip((fixed, growing), one, strict=True):
+                sums[state.kind] = sums.get(state.kind, 0) + amount
+    parts = [f"{kind} {size(amount)}" for kind, amount in fixed.items() if amount]
+    return ", ".join(parts + [f"{kind} {size(amount)} per row" for kind, amount in growing.items() if amount])
+
+
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

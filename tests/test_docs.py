@@ -1,4 +1,4 @@
-"""Every command and program shown in README.md and docs/ is run, page by page and from top to bottom, on the tiny bundle."""
+"""Every command and program shown in README.md and docs/ is run, page by page and from top to bottom, on the bundles of tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path) -> Path:
-    """A folder like the repository's root after the README's first command."""
+def workplace(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path, hybrid_checkpoint: Path, hybrid_bundle: Path) -> Path:
+    """A folder like the repository's root after the commands of the README that make checkpoints and bundles."""
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
-    shutil.copytree(tiny_checkpoint, tmp_path / "demo" / "checkpoint")
-    shutil.copytree(tiny_bundle, tmp_path / "demo" / "bundle")
+    made = {"checkpoint": tiny_checkpoint, "bundle": tiny_bundle, "checkpoint-3.5": hybrid_checkpoint, "bundle-3.5": hybrid_bundle}
+    for name, folder in made.items():
+        shutil.copytree(folder, tmp_path / "demo" / name)
     return tmp_path
 
 
@@ -51,7 +52,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_shown_command_runs(page: Path, workplace: Path, environment: dict[str, str]) -> None:
     if page.name == "README.md":
-        shutil.rmtree(workplace / "demo")  # its first command makes these
+        shutil.rmtree(workplace / "demo")  # its commands make these
     for language, content in blocks(page):
         for line in SET_UP:
             content = content.replace(line, "")
@@ -74,22 +75,49 @@ def test_the_readme_starts_with_the_command_that_sets_everything_up() -> None:
     assert content.startswith(SET_UP[0] + SET_UP[1])
 
 
-def test_the_tables_of_the_stages_page_are_those_of_a_bundle(tiny_bundle: Path) -> None:
-    sections = re.split(r"^## (\w+)$", (ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), flags=re.M)[1:]
-    shown = dict(zip(sections[::2], sections[1::2], strict=True))
-    stages = read_manifest(tiny_bundle).stages
+def sections(text: str, heading: str) -> dict[str, str]:
+    """The parts of `text` under each `heading` (## or ###), by its last word."""
+    parts = re.split(rf"^{heading} (?:Family )?(\w+)$", text, flags=re.M)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def table(section: str, kind: str) -> list[tuple[str, ...]] | None:
+    """The cells of the table of inputs, outputs or states in `section`, a row a tensor; None where there is none."""
+    found = re.search(rf"^\| {kind} \|.*?\n(?=\n)", section + "\n\n", re.M | re.S)
+    if found is None:
+        return None
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found[0].splitlines()[2:]]
+    return [(name.strip(" `"), *(cell.strip("[]") for cell in cells)) for names, *cells in rows for name in names.split(",")]
+
+
+def fits(written: str, shape: tuple[object, ...]) -> bool:
+    """Whether the axes `written` on the page are those of `shape`: a symbol, a number, or capitals for a number of the checkpoint."""
+    axes = written.split(", ")
+    return len(axes) == len(shape) and all(word == str(axis) or (word.isupper() and isinstance(axis, int)) for word, axis in zip(axes, shape, strict=True))
+
+
+@pytest.mark.parametrize("family", ["qwen3_omni_moe", "qwen3_5_omni"])
+def test_the_tables_of_the_stages_page_are_those_of_a_bundle(family: str, request: pytest.FixtureRequest) -> None:
+    bundle: Path = request.getfixturevalue("tiny_bundle" if family == "qwen3_omni_moe" else "hybrid_bundle")
+    families = {name: sections(text, "###") for name, text in sections((ROOT / "docs" / "stages.md").read_text(encoding="utf-8"), "##").items()}
+    above, shown = families["qwen3_omni_moe"], families[family]
+    stages = read_manifest(bundle).stages
     assert shown.keys() == stages.keys()
     for name, stage in stages.items():
         for kind, specs in (("input", stage.inputs), ("output", stage.outputs)):
-            table = re.search(rf"^\| {kind} \|.*?\n\n", shown[name] + "\n", re.M | re.S)
-            assert table is not None, f"{name} has no table of {kind}s"
-            rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[(.*?)\] \|", table[0], re.M)
-            assert [(row[0], row[1]) for row in rows] == [(spec.name, spec.dtype) for spec in specs], f"{name}: {kind}s"
+            rows = table(shown[name], kind)
+            if rows is None and name in above:  # what the page says of the second family
+                rows = [row for row in table(above[name], kind) or [] if not row[0].startswith("deepstack")]
+            assert rows, f"{name} has no table of {kind}s"
+            assert [row[:2] for row in rows] == [(spec.name, spec.dtype) for spec in specs], f"{name}: {kind}s"
             for row, spec in zip(rows, specs, strict=True):
-                axes = row[2].split(", ")
-                assert len(axes) == len(spec.shape), f"{name}.{spec.name}"
-                for written, axis in zip(axes, spec.shape, strict=True):
-                    assert written == str(axis) or (written.isupper() and isinstance(axis, int)), f"{name}.{spec.name}: {written} is {axis}"
+                assert fits(row[2], spec.shape), f"{name}.{spec.name}: {row[2]} is {spec.shape}"
+        states = {row[0]: row for row in table(shown[name], "state") or []}
+        if name in ("thinker", "talker", "mtp"):
+            assert states.keys() == {re.sub(r"\d+", "N", state.name) for state in stage.states}, f"{name}: states"
+        for state in stage.states if states else ():
+            _, kind, dtype, shape = states[re.sub(r"\d+", "N", state.name)]
+            assert (kind, dtype) == (state.kind, state.dtype) and fits(shape, state.shape), f"{name}.{state.name}"
 
 
 @pytest.mark.parametrize("kind", [ReplyOptions, TextDelta, AudioDelta, Done, Reply, Timings])

@@ -3,12 +3,13 @@
 No class of transformers reads this family (5.23). Section and field names are those that NVIDIA's TensorRT-Edge-LLM 0.11 reads for
 `qwen3_omni_next` checkpoints; fields of the decoders are those of HF `Qwen3_5MoeTextConfig`, of the codec encoder those of `MimiConfig`. Four
 names are Antiphon's own, for what is unpublished: `thinker_config.timestamp_format`, `thinker_config.audio_timestamp_seconds`,
-`codec_encoder_config` and the sections' place of it.
+`codec_encoder_config`, and `code2wav_config` where the codec has no folder of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.errors import AntiphonError
@@ -23,7 +24,7 @@ from ..config import (
     TalkerConfig,
     ThinkerConfig,
 )
-from .codec_folder import find_codec_folder, read_code2wav_config
+from .codec_folder import CONFIG_NAME, FOLDERS, find_codec_folder, read_code2wav_config
 
 if TYPE_CHECKING:
     from ..read_config import ConfigReader
@@ -36,9 +37,12 @@ TIMESTAMP_FORMAT = "<{seconds:.1f} seconds>"
 """Of HF Qwen3VLProcessor, which serves Qwen3.5; Qwen3.5-Omni's own is unpublished."""
 HIDDEN_ROWS = 16
 """Default of `max_thinker_to_talker_mm_tokens` (TensorRT-Edge-LLM)."""
+VOICE_MAP = "voice_map.json"
 THINKER, TALKER = ("thinker_config",), ("talker_config",)
 FROM_EITHER = ("tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id")
 """Ids that some checkpoints state in talker_config."""
+CODEC_IDS = tuple(f"codec_{name}" for name in ("eos_token_id", "think_id", "nothink_id", "think_bos_id", "think_eos_id", "pad_id", "bos_id"))
+"""Ids of the Talker that some checkpoints state at the root."""
 
 
 def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
@@ -73,23 +77,33 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], hybrid: bool = True) -
     plain = reader.decoder(keys)
     layers = plain.num_hidden_layers
     interval = section.get("full_attention_interval") or FULL_ATTENTION_INTERVAL
-    types = section.get("layer_types") or ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)]
-    if len(types) != layers or not set(types) <= {"full_attention", "linear_attention"}:
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise AntiphonError(f"{reader.path}: {'.'.join(keys)}.full_attention_interval is {interval!r:.60}, expected a positive integer; correct the file.")
+    pattern = ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)]
+    types = section.get("layers_block_type") or section.get("layer_types") or pattern
+    if not isinstance(types, list) or len(types) != layers or not all(kind in ("full_attention", "linear_attention") for kind in types):
         raise AntiphonError(
             f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, expected {layers} times linear_attention or full_attention; correct the file."
         )
+    if plain.num_experts and hybrid and not plain.shared_expert_intermediate_size:
+        # Every sparse layer of this family has a shared expert; without its width the graph would leave it out.
+        raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.shared_expert_intermediate_size is missing; use the complete config.json.")
     types = types if hybrid else []
     linear = reader.build(LinearAttentionConfig, keys) if "linear_attention" in types else None
-    rope = _rope(section, plain)
+    rope = _rope(reader, keys, plain)
+    if hybrid and not rope.mrope_section:
+        raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.rope_parameters.mrope_section is missing; use the complete config.json.")
     return dataclasses.replace(
         plain, rope=rope, layer_types=tuple(types), linear=linear, gated_attention=bool(section.get("attn_output_gate", True)), zero_centred_norms=True,
-        mlp_only_layers=tuple(section.get("mlp_only_layers") or ()),
     )  # fmt: skip
 
 
-def _rope(section: dict[str, Any], plain: DecoderConfig) -> RopeConfig:
+def _rope(reader: ConfigReader, keys: tuple[str, ...], plain: DecoderConfig) -> RopeConfig:
+    section = reader.section(*keys)
     parameters = section.get("rope_parameters") or section.get("rope_scaling") or {}
     partial = parameters.get("partial_rotary_factor", section.get("partial_rotary_factor", PARTIAL_ROTARY))
+    if isinstance(partial, bool) or not isinstance(partial, int | float) or not 0 < partial <= 1:
+        raise AntiphonError(f"{reader.path}: {'.'.join(keys)}.partial_rotary_factor is {partial!r:.60}, expected a number in 0 .. 1; correct the file.")
     rope = dataclasses.replace(plain.rope, partial_rotary_factor=float(partial))
     fits = rope.dim(plain.head_dim) == 2 * sum(MROPE_SECTION)
     return dataclasses.replace(rope, mrope_section=MROPE_SECTION) if not rope.mrope_section and fits else rope
@@ -109,20 +123,66 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
         value = section.get(name, root.get(name))
         return default if value is None else value
 
-    speakers = {name.lower(): row for name, row in _mapping(reader, "speaker_id", found("speaker_id", section.get("spk_id"))).items()}
-    default = {row: name for name, row in speakers.items()}.get(found("default_speaker_id", None))
+    def count(name: str, default: int, least: int = 1) -> int:
+        value = found(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise AntiphonError(f"{reader.path}: talker_config.{name} is {value!r:.60}, expected an integer of at least {least}; correct the file.")
+        return value
+
+    speakers = {name.lower(): row for name, row in _mapping(reader, "speaker_id", found("speaker_id", None) or found("spk_id", {})).items()}
+    prompts = _prompts(reader, "speaker_system_prompt_id", found("speaker_system_prompt_id", {}))
+    default = _default_speaker(reader, speakers, found("default_speaker_id", None))
+    for alias, name in _aliases(reader, speakers).items():
+        speakers[alias] = speakers[name]
+        prompts |= {alias: prompts[name]} if name in prompts else {}
+    languages = {name.lower(): row for name, row in _mapping(reader, "talker_language_id", found("talker_language_id", {})).items()}
+    ids = {name: root[name] for name in CODEC_IDS if section.get(name) is None and name in root}
+    if languages and section.get("codec_think_id") is None and "codec_think_id" not in ids:
+        raise AntiphonError(f"{reader.path}: field talker_config.codec_think_id is missing, which a language needs; use the complete config.json.")
     talker: TalkerConfig = reader.build(
-        TalkerConfig, TALKER, text=text, predictor=predictor, speaker_id=speakers, default_speaker=default,
+        TalkerConfig, TALKER, text=text, predictor=predictor, speaker_id=speakers, default_speaker=default, **ids,
+        accept_hidden_layer=_tap(reader, found("accept_hidden_layer", None)), speaker_prompt_id=prompts,
         num_code_groups=found("num_code_groups", 16), thinker_hidden_size=found("thinker_hidden_size", thinker_text.get("hidden_size")),
         position_id_per_seconds=found("position_id_per_seconds", 13), spatial_merge_size=found("spatial_merge_size", 2),
         text_vocab_size=found("text_vocab_size", thinker_text.get("vocab_size")),
-        language_id={name.lower(): row for name, row in _mapping(reader, "talker_language_id", found("talker_language_id", {})).items()},
-        speaker_prompt_id=_prompts(reader, "speaker_system_prompt_id", found("speaker_system_prompt_id", {})),
+        language_id=languages,
         style_prompt_id=_prompts(reader, "talker_assistant_prompt_id_mapping", found("talker_assistant_prompt_id_mapping", {})),
-        text_rows=found("talker_text_in_chunk_n", 4), frame_rows=found("talker_codec_output_chunk_m", 4),
-        max_hidden_rows=int(found("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS)),
+        text_rows=count("talker_text_in_chunk_n", 4), frame_rows=count("talker_codec_output_chunk_m", 4),
+        max_hidden_rows=count("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS, least=0),
     )  # fmt: skip
     return talker
+
+
+def _tap(reader: ConfigReader, stated: Any) -> Any:
+    """`accept_hidden_layer`, which may stand beside the Thinker's layers; where it is unset or names none of them, the rows after the last norm are meant."""
+    text = reader.section(*THINKER, "text_config")
+    beside, last = text.get("accept_hidden_layer"), text["num_hidden_layers"]
+    tap = stated if beside is None else beside
+    return last if tap is None or (isinstance(tap, int) and not 0 <= tap <= last) else tap
+
+
+def _default_speaker(reader: ConfigReader, speakers: dict[str, int], stated: Any) -> str | None:
+    """The name of the stated row, the first one where none is stated."""
+    names = [name for name, row in speakers.items() if stated is None or row == stated]
+    if speakers and not names:
+        rows = ", ".join(map(str, sorted(set(speakers.values()))))
+        raise AntiphonError(f"{reader.path}: talker_config.default_speaker_id is {stated!r:.60}, expected one of {rows:.60}; correct the file.")
+    return names[0] if names else None
+
+
+def _aliases(reader: ConfigReader, speakers: dict[str, int]) -> dict[str, str]:
+    """Further names of speakers, from `voice_map.json` beside config.json where there is one (TensorRT-Edge-LLM 0.11: friendly name to speaker)."""
+    path = reader.path.parent / VOICE_MAP
+    if not path.is_file():
+        return {}
+    try:
+        aliases = {name.lower(): speaker.lower() for name, speaker in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError):
+        raise AntiphonError(f"{path} is no JSON object of names with their speakers; download the file again.") from None
+    unknown = sorted(set(aliases.values()) - set(speakers))
+    if unknown:
+        raise AntiphonError(f"{path} names the speaker {unknown[0]!r:.60}, which talker_config.speaker_id lacks; use the files of one checkpoint.")
+    return {alias: speaker for alias, speaker in aliases.items() if alias not in speakers}
 
 
 def _code2wav(reader: ConfigReader) -> Code2WavConfig:
@@ -130,13 +190,21 @@ def _code2wav(reader: ConfigReader) -> Code2WavConfig:
     folder = find_codec_folder(reader.path.parent)
     if folder is not None:
         return read_code2wav_config(folder)
+    if reader.raw.get("code2wav_config") is None:
+        raise AntiphonError(
+            f"{reader.path.parent} has no codec: expected {FOLDERS[0]}/{CONFIG_NAME} with its weights, or code2wav_config in config.json; "
+            "download the complete checkpoint."
+        )
     rope = reader.rope(("code2wav_config",))
     config: Code2WavConfig = reader.build(Code2WavConfig, ("code2wav_config",), rope=rope, symmetric_trim=False)
     return config
 
 
 def _draft_layers(reader: ConfigReader, thinker: dict[str, Any]) -> int:
-    for section in (thinker, thinker.get("text_config") or {}, reader.raw):
+    sections = thinker, thinker.get("text_config") or {}, reader.raw
+    if any(section.get("mtp_use_dedicated_embeddings") for section in sections):
+        raise AntiphonError(f"{reader.path}: mtp_use_dedicated_embeddings is true, expected false: the draft head reads the Thinker's; correct the file.")
+    for section in sections:
         for name in ("mtp_num_hidden_layers", "num_nextn_predict_layers"):
             if section.get(name) is not None:
                 layers = section[name]
@@ -156,9 +224,16 @@ def _mapping(reader: ConfigReader, name: str, value: Any) -> dict[str, int]:
 def _prompts(reader: ConfigReader, name: str, value: Any) -> dict[str, tuple[int, ...]]:
     """Names with lists of text ids; some files write the ids as strings."""
     try:
-        return {key.lower(): tuple(int(item) for item in items) for key, items in (value or {}).items()}
+        return {key.lower(): tuple(int(item) for item in _list(items)) for key, items in (value or {}).items()}
     except (AttributeError, TypeError, ValueError):
         raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with lists of text ids; correct the file.") from None
+
+
+def _list(items: Any) -> list[Any]:
+    """`items`, if it is a list: the digits of one text would pass for ids too."""
+    if not isinstance(items, list):
+        raise TypeError
+    return items
 
 
 def _check_timestamps(reader: ConfigReader, stamps: dict[str, Any]) -> None:
@@ -169,5 +244,5 @@ def _check_timestamps(reader: ConfigReader, stamps: dict[str, Any]) -> None:
         raise AntiphonError(
             f"{reader.path}: thinker_config.timestamp_format is {pattern!r}, expected a format of seconds such as {TIMESTAMP_FORMAT!r}; correct the file."
         ) from None
-    if isinstance(interval, bool) or not isinstance(interval, int | float) or interval < 0:
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval >= 0:
         raise AntiphonError(f"{reader.path}: thinker_config.audio_timestamp_seconds is {interval!r}, expected seconds of at least 0; correct the file.")

@@ -23,7 +23,8 @@ from ..stage import Stage, WeightSource, plain, transposed
 from ..weights import head
 
 NAME = "mtp"
-PREFIX = "thinker.mtp"
+PREFIXES = ("thinker.mtp", "mtp")
+"""Checkpoints of the Thinker alone leave its name out (TensorRT-Edge-LLM takes either)."""
 
 
 class DraftHead(nn.Module):
@@ -95,17 +96,18 @@ def _example(text: DecoderConfig) -> dict[str, np.ndarray]:
 
 
 def _weights(text: DecoderConfig, checkpoint: Any) -> dict[str, WeightSource]:
-    embedding, own_head = "thinker.model.embed_tokens.weight", f"{PREFIX}.lm_head.weight"
+    prefix = next((prefix for prefix in PREFIXES if checkpoint.has(f"{prefix}.fc.weight")), PREFIXES[0])
+    embedding, own_head = "thinker.model.embed_tokens.weight", f"{prefix}.lm_head.weight"
 
     def shared_head() -> WeightSource:
         return head(checkpoint, "thinker.lm_head.weight", embedding, text.tie_word_embeddings, transposed)
 
     return {
         "embedding": plain(embedding),
-        "embedding_norm.weight": norm(text, f"{PREFIX}.pre_fc_norm_embedding.weight"),
-        "hidden_norm.weight": norm(text, f"{PREFIX}.pre_fc_norm_hidden.weight"),
-        "join.weight": transposed(f"{PREFIX}.fc.weight"),
-        "norm.weight": norm(text, f"{PREFIX}.norm.weight"),
+        "embedding_norm.weight": norm(text, f"{prefix}.pre_fc_norm_embedding.weight"),
+        "hidden_norm.weight": norm(text, f"{prefix}.pre_fc_norm_hidden.weight"),
+        "join.weight": transposed(f"{prefix}.fc.weight"),
+        "norm.weight": norm(text, f"{prefix}.norm.weight"),
         "head.weight": transposed(own_head) if checkpoint.has(own_head) else shared_head(),
-        **layer_weights(checkpoint, text, 0, f"{PREFIX}.layers.0", "layers.0"),
+        **layer_weights(checkpoint, text, 0, f"{prefix}.layers.0", "layers.0"),
     }

@@ -19,7 +19,7 @@ def gated_delta_rule(
     is_row = torch.arange(tokens) < query_length[:, None]  # [batch, tokens]
     query_rows, key_rows = (_heads(rows.to(past.dtype).reshape(batch, tokens, key_heads, key_dim), value_heads) for rows in (query, key))
     value_rows = value.to(past.dtype).reshape(batch, tokens, value_heads, -1)
-    decay = torch.exp(decay_scale.to(past.dtype) * torch.nn.functional.softplus((a + dt_bias).to(past.dtype)))
+    decay = torch.exp(decay_scale.to(past.dtype) * torch.nn.functional.softplus(a.to(past.dtype) + dt_bias.to(past.dtype)))
     # Padding: nothing decays, nothing is written.
     decay = torch.where(is_row[..., None], decay, torch.ones((), dtype=past.dtype))[..., None, None]
     rate = torch.where(is_row[..., None], torch.sigmoid(b.to(past.dtype)), torch.zeros((), dtype=past.dtype))[..., None, None]

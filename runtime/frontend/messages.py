@@ -129,10 +129,7 @@ def _source(part: Mapping[str, Any], kind: str, where: str) -> tuple[Any, Mappin
 
 
 def _sample_rate(options: Mapping[str, Any], where: str) -> int:
-    rate = options.get("sample_rate", options.get("sampling_rate", 16000))
-    if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
-        raise AntiphonError(f"{where}: sample_rate is {rate!r}; expected a positive whole number of samples a second.")
-    return int(rate)
+    return check_sample_rate(options.get("sample_rate", options.get("sampling_rate", 16000)), f"{where}: sample_rate")
 
 
 def _use_audio(options: Mapping[str, Any], where: str) -> bool | None:
@@ -145,6 +142,13 @@ def _use_audio(options: Mapping[str, Any], where: str) -> bool | None:
 def _frames_per_second(options: Mapping[str, Any], where: str) -> float | None:
     rate = options.get("fps")
     return None if rate is None else check_frame_rate(rate, f"{where}: fps")
+
+
+def check_sample_rate(rate: Any, name: str) -> int:
+    """`rate` as an int; raises AntiphonError unless it is a positive whole number of samples a second."""
+    if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
+        raise AntiphonError(f"{name} is {rate!r}; expected a positive whole number of samples a second.")
+    return int(rate)
 
 
 def check_frame_rate(rate: Any, name: str) -> float:

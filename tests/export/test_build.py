@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,24 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def reasons(manifest: Manifest) -> dict[str, str]:
     return {name: record["reason"] for name, record in manifest.build["stages"].items()}
+
+
+@pytest.mark.parametrize("name", ["thinker.model.layers.3.self_attn.q_proj.bias", "talker.model.layers.9.mlp.gate.weight"])
+def test_a_layer_tensor_that_the_graph_would_leave_out_is_refused(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """A bias that config.json does not state, or a layer more than it says: another model than the one that was trained."""
+    checkpoint = copy_of(tiny_checkpoint, tmp_path / "checkpoint")
+    index = checkpoint / "model.safetensors.index.json"
+    shard = sorted(checkpoint.glob("*.safetensors"))[0]
+    content = shard.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header[name] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    text = json.dumps(header).encode()
+    replace(shard, len(text).to_bytes(8, "little") + text + content[8 + length :])
+    edit_json(index, lambda listed: listed["weight_map"].update({name: shard.name}))
+    with pytest.raises(AntiphonError, match=f"tensor {re.escape(name)} found, which config.json does not"):
+        build(checkpoint, tmp_path / "bundle", cache=False)
+    assert not (tmp_path / "bundle").exists()
 
 
 def raise_at(step: str) -> Callable[[Progress], None]:

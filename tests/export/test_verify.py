@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 import onnx_ir as ir  # noqa: E402
 
-from antiphon.export.verify import verify  # noqa: E402
+from antiphon.export.verify import WRONG_CODES, verify  # noqa: E402
 from antiphon.graphs.new_checkpoint import new_checkpoint  # noqa: E402
 from antiphon.runtime.bundle import StageEntry, hash_folder, read_manifest, write_manifest  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
@@ -126,3 +126,14 @@ def test_verify_names_the_stages_that_only_one_of_the_two_has(own_bundle: Path, 
 def test_verify_fails_for_wrong_sampling_alone(own_bundle: Path, tiny_checkpoint: Path, stage: str, setting: str, other: str) -> None:
     mistake(own_bundle, stage, setting, other)
     assert [(row.stage, row.output) for row in verify(own_bundle, tiny_checkpoint).rows if not row.passed] == [(stage, "token")]
+
+
+def test_verify_fails_for_wrong_codes_of_the_codec_encoder_alone(hybrid_bundle: Path, hybrid_checkpoint: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(hybrid_bundle, tmp_path / "bundle"))
+    spoil(bundle, "codec_encoder", "semantic.codebooks.0.half_square")
+    report = verify(bundle, hybrid_checkpoint, layers=True)
+    rows = {(row.stage, row.output): row for row in report.rows}
+    assert {row.stage for row in report.rows} == set(read_manifest(bundle).stages)
+    assert [name for name, row in rows.items() if not row.passed] == [("codec_encoder", "codes")]
+    codes = rows["codec_encoder", "codes"]
+    assert WRONG_CODES == codes.tolerance < codes.worst <= 1 and rows["codec_encoder", "latents"].worst < 1e-5

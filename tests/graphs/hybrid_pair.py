@@ -144,6 +144,18 @@ def fused_layout(tensors: Mapping[str, np.ndarray], config: DecoderConfig) -> di
     return stored
 
 
+def fused_projections(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same tensors with queries, keys and values, and gates and ups, of one input stored as one Linear layer."""
+    stored = dict(tensors)
+    for parts, fused in (("qkv", "qkv_proj"), (("gate", "up"), "gate_up_proj")):
+        for kind in ("weight", "bias"):
+            ending = f"{parts[0]}_proj.{kind}"
+            for name in [name for name in tensors if name.endswith(f".{ending}") and ".experts." not in name]:
+                prefix = name.removesuffix(ending)
+                stored[f"{prefix}{fused}.{kind}"] = np.concatenate([stored.pop(f"{prefix}{part}_proj.{kind}") for part in parts])
+    return stored
+
+
 def one_tensor_an_expert(tensors: Mapping[str, np.ndarray], config: DecoderConfig) -> dict[str, np.ndarray]:
     """The same tensors with experts stored one by one."""
     stored = {name: value for name, value in tensors.items() if ".mlp.experts." not in name}

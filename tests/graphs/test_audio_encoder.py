@@ -17,7 +17,7 @@ from antiphon.graphs.stage import Stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.frontend.audio_layout import audio_calls, audio_layout, audio_tokens  # noqa: E402
 
-from .module_pair import check_example_axes, exported_session, load_module, load_reference_weights, randomise, relative_error  # noqa: E402
+from .module_pair import FakeCheckpoint, check_example_axes, exported_session, load_module, load_reference_weights, randomise, relative_error  # noqa: E402
 
 PREFIX = "thinker.audio_tower."
 TINY = dict(num_mel_bins=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, d_model=32, downsample_hidden_size=6, output_dim=24)
@@ -95,6 +95,17 @@ def test_features_equal_the_reference_for_other_shapes_and_seeds(changes: dict[s
     module = load_reference_weights(make_stage(**changes), encoder, PREFIX)
     clips = clips_of([120, 33], encoder.config.num_mel_bins, seed)
     assert relative_error(run(module, audio_layout(clips, 50, 800)[0]), run_reference(encoder, clips)) < 1e-5
+
+
+def test_queries_keys_and_values_may_be_stored_as_one_tensor(pair: tuple[Any, Any]) -> None:
+    module, encoder = pair
+    checkpoint = FakeCheckpoint(encoder, PREFIX)
+    for layer in range(TINY["encoder_layers"]):
+        prefix = f"{PREFIX}layers.{layer}.self_attn."
+        for kind in ("weight", "bias"):
+            checkpoint.tensors[f"{prefix}qkv_proj.{kind}"] = np.concatenate([checkpoint.tensors.pop(f"{prefix}{part}_proj.{kind}") for part in "qkv"])
+    for ours, theirs in zip(load_module(make_stage(), checkpoint).parameters(), module.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
 def test_features_equal_the_reference_when_small_activations_show_the_epsilon_of_the_norms() -> None:

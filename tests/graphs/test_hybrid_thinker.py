@@ -19,7 +19,7 @@ from antiphon.graphs.stage import Stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
 from .decoder_pair import Runner  # noqa: E402
-from .hybrid_pair import VARIANTS, HybridPair, Tensors, fused_layout, make_hybrid_pair, omni_config, one_tensor_an_expert  # noqa: E402
+from .hybrid_pair import VARIANTS, HybridPair, Tensors, fused_layout, fused_projections, make_hybrid_pair, omni_config, one_tensor_an_expert  # noqa: E402
 from .module_pair import check_example_axes, load_module, relative_error  # noqa: E402
 
 TOLERANCE = 1e-5
@@ -176,6 +176,27 @@ def test_fused_and_split_projections_and_both_layouts_of_experts_make_one_module
     assert not any("in_proj_qkv." in tensor for source in stage.weights(Tensors(stored)).values() for tensor in source.tensors)
     for ours, theirs in zip(other.parameters(), module.parameters(), strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("name", list(VARIANTS)[:2])
+def test_projections_of_one_input_may_be_stored_as_one_tensor(name: str) -> None:
+    pair, stage, module = load(make_hybrid_pair(VARIANTS[name]))
+    stored = Tensors(fused_projections(pair.tensors("thinker.")))
+    assert any(".self_attn.qkv_proj." in tensor for tensor in stored.tensors) and any(".gate_up_proj.weight" in tensor for tensor in stored.tensors)
+    for ours, theirs in zip(load_module(stage, stored).parameters(), module.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert {tensor for source in stage.weights(stored).values() for tensor in source.tensors} == set(stored.tensors)
+
+
+def test_bias_of_the_short_convolution_is_refused(thinker: Thinker) -> None:
+    """The op has none, and leaving it out would be another model."""
+    pair, stage, _ = thinker
+    if pair.config.linear is None:
+        pytest.skip("no linear layer")
+    stored = pair.tensors("thinker.")
+    stored |= {name.replace("conv1d.weight", "conv1d.bias"): value[:, 0, 0] for name, value in stored.items() if "conv1d" in name}
+    with pytest.raises(AntiphonError, match=r"conv1d\.bias"):
+        stage.weights(Tensors(stored))
 
 
 def test_every_tensor_of_the_checkpoint_is_used(thinker: Thinker) -> None:

@@ -94,6 +94,13 @@ def test_head_of_its_own_is_used_where_it_is_stored() -> None:
     assert relative_error(Runner(stage, module)(feeds)["logits"], formula(config, tensors, feeds, 0)[0]) < TOLERANCE
 
 
+def test_names_may_lack_the_thinker_in_front() -> None:
+    _, tensors, stage, module = load("experts", own_head=True)
+    plain = Tensors({name.replace("thinker.mtp.", "mtp."): value for name, value in tensors.items()})
+    for ours, theirs in zip(load_module(stage, plain).parameters(), module.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=6), st.integers(0, 100))
 def test_any_chunks_equal_one_call(head: Head, chunks: list[int], seed: int) -> None:

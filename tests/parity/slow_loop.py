@@ -22,7 +22,7 @@ from antiphon.graphs.read_config import read_config
 
 from ..graphs.decoder_formula import decoder_layer, zero_centred_norm
 
-PENALTY, PENALTY_FRAMES = 1.05, 64
+PENALTY_FRAMES = 64
 
 Parts = list[tuple[int, int | None]]
 """(text rows, frames after them) of each chunk; the frames of the last one, None, go on to the end of speech."""
@@ -63,12 +63,13 @@ class Manner:
 @dataclass(frozen=True)
 class Speech:
     """What the loop chose: codes [frames, 16], the margin of each choice between the two best, raw logits [frames, vocabulary], the frames at which a
-    chunk begins, and whether the end of speech was chosen."""
+    chunk begins, those at which the end was best but forbidden, and whether it was chosen at last."""
 
     codes: np.ndarray
     margins: np.ndarray
     logits: np.ndarray
     boundaries: list[int]
+    forbidden: list[int]
     ended: bool
 
 
@@ -81,13 +82,18 @@ class SlowLoop:
         self.tensors: dict[str, torch.Tensor] = {}
         for shard in sorted(checkpoint.glob("*.safetensors")):
             self.tensors |= {name: tensor if tensor.dtype == torch.int64 else tensor.float() for name, tensor in load_file(shard).items()}
-        self.thinker = self._backbone(Qwen3_5MoeForCausalLM, self.raw["thinker_config"]["text_config"], {"model.": "thinker.model.", "lm_head.": "thinker.lm_head."})
-        self.talker = self._backbone(Qwen3_5MoeTextModel, self.raw["talker_config"]["text_config"], {"": "talker.model."})
+        self.thinker = self._backbone(
+            Qwen3_5MoeForCausalLM, self.raw["thinker_config"]["text_config"], {"model.": "thinker.model.", "lm_head.": "thinker.lm_head."}
+        )
+        talker = self.raw["talker_config"]  # HF's table of embeddings is that of the text, and never looked at
+        self.talker = self._backbone(Qwen3_5MoeTextModel, talker["text_config"] | {"vocab_size": talker["text_vocab_size"]}, {"": "talker.model."})
         self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items() if name.startswith("talker.code_predictor.")}
         self.ids = self.raw | self.raw["talker_config"]
         self.newline = 198
 
-    def read(self, token_ids: np.ndarray, positions: np.ndarray | None = None, features: Mapping[int, np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, token_ids: np.ndarray, positions: np.ndarray | None = None, features: Mapping[int, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The Thinker over whole `token_ids`: logits [tokens, vocabulary] and the tapped rows [tokens, hidden]; `features` replace embeddings by row."""
         rows = self.tensors["thinker.model.embed_tokens.weight"][torch.from_numpy(np.asarray(token_ids))]
         for row, feature in (features or {}).items():
@@ -122,76 +128,89 @@ class SlowLoop:
         rows += [*self._text(ids["tts_bos_token_id"]), *self._codec(ids["codec_bos_id"])]
         return torch.stack(rows)
 
-    def speak(self, prompt: torch.Tensor, text_ids: Sequence[int], parts: Parts, frames: int, restarts: bool = True, follow: np.ndarray | None = None) -> Speech:
-        """At most `frames` frames for `text_ids`. `restarts`: the repetition penalty forgets at each chunk, else it covers the last 64 frames.
+    def speak(
+        self,
+        prompt: torch.Tensor,
+        text_ids: Sequence[int],
+        parts: Parts,
+        frames: int,
+        restarts: bool = True,
+        penalty: float = 1.05,
+        least: int = 1,
+        follow: np.ndarray | None = None,
+    ) -> Speech:
+        """From `least` to `frames` frames for `text_ids`. `restarts`: the repetition penalty forgets at each chunk, else it covers the last 64 frames.
 
-        `follow`: codes to go on with in place of the loop's own choices (teacher forcing). Each choice but the end is then made for the same past.
+        `follow`: codes to go on with in place of the loop's own choices (teacher forcing); every choice is then made for the same past.
         """
-        waiting = [*text_ids, self.ids["tts_eos_token_id"]]
-        sequence, said, chosen = prompt, [], []
-        logits: list[np.ndarray] = []
-        margins: list[np.ndarray] = []
-        boundaries: list[int] = []
+        waiting, end = [*text_ids, self.ids["tts_eos_token_id"]], self.ids["codec_eos_token_id"]
+        sequence, said, chosen, logits, margins, boundaries, forbidden = prompt, [], [], [], [], [], []
         for text_rows, count in parts:
             sequence = torch.cat([sequence, *(row[None] for row in self._text(*waiting[:text_rows]))])
             waiting = waiting[text_rows:]
-            boundaries.append(len(chosen))
             rows, cache, first = sequence, None, len(chosen)
+            boundaries.append(first)
             while True:
                 with torch.no_grad():
                     out = self.talker(inputs_embeds=rows[None], past_key_values=cache, use_cache=True)
                 cache, hidden = out.past_key_values, out.last_hidden_state[0, -1]
                 raw = self.tensors["talker.codec_head.weight"] @ hidden
-                history = [codes[0] for codes in said[first if restarts else -PENALTY_FRAMES :]]
-                # at least count + 1 samples come before the end, of which the last one is thrown away; at the very start there is one at least
-                may_end = count is None and len(chosen) > 0
-                processed = self._processed(raw, history, may_end)
+                processed = self._processed(raw, [codes[0] for codes in said[first if restarts else -PENALTY_FRAMES :]], penalty)
+                # before the last chunk at least count + 1 samples come before the end, and the last of them is thrown away
+                if count is not None or len(chosen) < least:
+                    forbidden += [len(chosen)] * (int(processed.argmax()) == end)
+                    processed[end] = -torch.inf
                 code0 = int(processed.argmax())
                 if count is not None and len(chosen) == first + count:
-                    break  # the look-ahead
-                if len(chosen) == frames or code0 == self.ids["codec_eos_token_id"] or follow is not None and len(chosen) == len(follow):
-                    ended = len(chosen) < frames and code0 == self.ids["codec_eos_token_id"]
-                    return Speech(np.array(chosen), np.array(margins), np.array(logits), boundaries, ended)
+                    break
+                if len(chosen) == frames or code0 == end or follow is not None and len(chosen) == len(follow):
+                    ended = len(chosen) < frames and code0 == end
+                    return Speech(np.array(chosen), np.array(margins), np.array(logits), boundaries, forbidden, ended)
                 codes, frame_margins = self._residuals(hidden.numpy(), code0, None if follow is None else follow[len(chosen)])
                 chosen.append(codes)
-                margins.append(np.array([margin(processed.numpy()), *frame_margins]))
+                margins.append([margin(processed.numpy()), *frame_margins])
                 logits.append(raw.numpy())
                 said.append(codes if follow is None else follow[len(said)].tolist())
                 rows = self._frame(said[-1])[None]
                 sequence = torch.cat([sequence, rows])
+        raise AssertionError("the last part has no number of frames")
 
-    def _processed(self, logits: torch.Tensor, history: Sequence[int], may_end: bool) -> torch.Tensor:
-        """Logits after repetition penalty and suppression."""
-        y, end = logits.clone(), self.ids["codec_eos_token_id"]
+    def _processed(self, logits: torch.Tensor, history: Sequence[int], penalty: float) -> torch.Tensor:
+        """Logits after the repetition penalty and the suppression of everything that is neither a code nor the end."""
+        y = logits.clone()
         for code in set(history):
-            y[code] = y[code] / PENALTY if y[code] > 0 else y[code] * PENALTY
-        for code in range(self.raw["talker_config"]["code_predictor_config"]["vocab_size"], len(y)):
-            if code != end:
-                y[code] = -torch.inf
-        if not may_end:
-            y[end] = -torch.inf
+            y[code] = y[code] / penalty if y[code] > 0 else y[code] * penalty
+        end, codes = self.ids["codec_eos_token_id"], self.raw["talker_config"]["code_predictor_config"]["vocab_size"]
+        y[[code for code in range(codes, len(y)) if code != end]] = -torch.inf
         return y
 
     def _residuals(self, hidden: np.ndarray, code0: int, follow: np.ndarray | None) -> tuple[list[int], list[float]]:
-        """The frame that begins with `code0`, and the margins of its residual codes. `follow`: see `speak`."""
+        """The frame that begins with `code0`, and the margins of its residual codes. `follow`: see `speak`; all rows are then known at once."""
+        groups = self.raw["talker_config"]["num_code_groups"]
+        if follow is not None:
+            logits = self._predict(hidden, follow[: groups - 1].tolist())
+        else:
+            said, logits = [code0], []
+            while len(said) < groups:
+                logits.append(self._predict(hidden, said)[-1])
+                said.append(int(logits[-1].argmax()))
+        return [code0, *(int(scores.argmax()) for scores in logits)], [margin(scores) for scores in logits]
+
+    def _predict(self, hidden: np.ndarray, codes: Sequence[int]) -> list[np.ndarray]:
+        """Logits of the code after each of `codes`: float64, whole sequence, no cache."""
         assert self.config.talker is not None
         predictor, prefix = self.config.talker.predictor, "talker.code_predictor"
-        chosen, margins = [code0], []
-        said = code0 if follow is None else int(follow[0])
-        rows = [hidden.astype(np.float64), self.tensors["talker.model.codec_embedding.weight"][said].double().numpy()]
-        for group in range(1, self.config.talker.num_code_groups):
-            x = np.stack(rows)
-            if f"{prefix}.model.talker_projection.weight" in self.arrays:
-                x = x @ self.arrays[f"{prefix}.model.talker_projection.weight"].astype(np.float64).T + self.arrays[f"{prefix}.model.talker_projection.bias"]
-            for layer in range(predictor.num_hidden_layers):
-                x = decoder_layer(x, self.arrays, f"{prefix}.model.layers.{layer}", predictor, np.arange(len(x))[None].repeat(3, 0))
-            last = zero_centred_norm(x[-1], self.arrays[f"{prefix}.model.norm.weight"], predictor.rms_norm_eps)
-            logits = self.arrays[f"{prefix}.lm_head.{group - 1}.weight"] @ last
-            chosen.append(int(logits.argmax()))
-            margins.append(margin(logits))
-            said = chosen[-1] if follow is None else int(follow[group])
-            rows.append(self.arrays[f"{prefix}.model.codec_embedding.{group - 1}.weight"][said].astype(np.float64))
-        return chosen, margins
+        tables = [
+            self.tensors["talker.model.codec_embedding.weight"].numpy(),
+            *(self.arrays[f"{prefix}.model.codec_embedding.{group}.weight"] for group in range(len(codes) - 1)),
+        ]
+        x = np.stack([hidden.astype(np.float64), *(table[code].astype(np.float64) for table, code in zip(tables, codes, strict=True))])
+        if f"{prefix}.model.talker_projection.weight" in self.arrays:
+            x = x @ self.arrays[f"{prefix}.model.talker_projection.weight"].astype(np.float64).T + self.arrays[f"{prefix}.model.talker_projection.bias"]
+        for layer in range(predictor.num_hidden_layers):
+            x = decoder_layer(x, self.arrays, f"{prefix}.model.layers.{layer}", predictor, np.arange(len(x))[None].repeat(3, 0))
+        x = zero_centred_norm(x, self.arrays[f"{prefix}.model.norm.weight"], predictor.rms_norm_eps)
+        return [self.arrays[f"{prefix}.lm_head.{step}.weight"] @ x[step + 1] for step in range(len(codes))]
 
     def _text(self, *ids: int) -> list[torch.Tensor]:
         return [self.tensors["talker.model.embed_tokens.weight"][index] for index in ids]
@@ -230,7 +249,10 @@ class SlowLoop:
         if name in self.tensors:
             return self.tensors[name]
         if name.endswith(".experts.gate_up_proj"):
-            one = [[self.tensors[f"{name.removesuffix('.gate_up_proj')}.{expert}.{part}_proj.weight"] for part in ("gate", "up")] for expert in range(config["num_experts"])]
+            one = [
+                [self.tensors[f"{name.removesuffix('.gate_up_proj')}.{expert}.{part}_proj.weight"] for part in ("gate", "up")]
+                for expert in range(config["num_experts"])
+            ]
             return torch.stack([torch.cat(parts) for parts in one])
         if name.endswith(".experts.down_proj"):
             return torch.stack([self.tensors[f"{name.removesuffix('.down_proj')}.{expert}.down_proj.weight"] for expert in range(config["num_experts"])])

@@ -142,6 +142,26 @@ def test_queries_and_keys_of_zeros_give_finite_results(name: str) -> None:
     check(ALL[name](*case), case)
 
 
+@pytest.mark.parametrize("name", list(ALL))
+@pytest.mark.parametrize(("a", "b", "decay_scale"), [(1000, 0, -16), (-1000, 0, -16), (0, 200, -1), (0, -200, -1), (30, 0, -1e-30), (1e30, 0, -1e20)])
+def test_gates_at_their_ends_forget_all_or_nothing_and_stay_finite(name: str, a: float, b: float, decay_scale: float) -> None:
+    case = make([70], 70, 1, 2, 16, 8)
+    for place, value in ((3, a), (4, b), (6, decay_scale)):
+        case[place][...] = value
+    check(ALL[name](*case), case)
+    # In the middle of a call one token may forget all that came before it.
+    case[3][:, ::2], case[6][...] = -a, -16
+    check(ALL[name](*case), case)
+
+
+def test_half_precision_rounds_nothing_on_the_way_into_the_state() -> None:
+    case = make([60], 60, 1, 2, 16, 8)
+    case[3][...] = np.random.default_rng(1).uniform(-9, -3, case[3].shape)
+    half = tuple(array.astype(np.float16) if place < 7 else array for place, array in enumerate(case))
+    _, expected = gated_delta_rule(*(array.astype(np.float64) if place < 8 else array for place, array in enumerate(half)))
+    np.testing.assert_allclose(torch_op(*half)[1], expected, rtol=0, atol=5e-6)
+
+
 def test_lowering_normalises_query_and_key_at_once_when_they_come_from_one_split() -> None:
     case = make([3, 2], 3, 2, 2, 16, 8)
     model = graph("GatedDeltaRule", (("past", (None, 4, 16, 8)),), key_heads=2, value_heads=4)

@@ -160,3 +160,21 @@ def test_a_reply_may_be_closed_at_any_event_and_the_conversation_goes_on(fakes, 
     roles = [history[place + 1] for place in turns]
     assert roles == [fakes.ids[name] for name in ("system", "user", "assistant", "user", "assistant")]
     assert all(history[place - 2 : place] == [2, 3] for place in turns[1:])
+
+
+def test_a_turn_that_could_not_be_prefilled_is_not_in_the_history(fakes):
+    conversation, fresh = fakes.omni().conversation(), fakes.omni().conversation()
+    thinker = fakes.engines["thinker"]
+    for one in (conversation, fresh):
+        one.append(text="abc")
+        finish(one.reply(greedy=True, max_text_tokens=2))
+    thinker.fail_at = len(thinker.feeds) + 1
+    with pytest.raises(RuntimeError, match="broke"):
+        conversation.append(text="lost")
+    thinker.fail_at = None
+    for one in (conversation, fresh):
+        assert one.truncate(0) == ""
+        one.append(text="xy")
+    assert conversation._context.token_ids == fresh._context.token_ids
+    assert conversation._context.next_position == fresh._context.next_position
+    assert finish(conversation.reply(greedy=True)).text == "xy"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from antiphon.runtime.interleaved_prompt import Manner, interleaved_prompt
+from antiphon.runtime.interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 
 IDS = {
     "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "tts_bos": 11,
@@ -93,3 +95,13 @@ def test_a_hidden_row_that_the_thinker_did_not_keep_is_a_mistake_and_never_silen
 
 def test_a_conversation_without_user_turns_has_the_other_two_parts():
     assert rows(make(history())) == [*SYSTEM, *ASSISTANT]
+
+
+@given(
+    turns=st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.lists(st.sampled_from([3, 7, 20, 21]), max_size=20)), max_size=5),
+    limit=st.integers(0, 9), style=st.lists(st.just(20), max_size=3), language=st.sampled_from([None, 39]),
+)  # fmt: skip
+def test_the_rows_are_counted_before_they_are_made(turns, limit, style, language):
+    ids = np.array(history(*turns))
+    manner = Manner(VOICE, voice_ids=[21], style_ids=style, named_style_ids=style, language=language)
+    assert prompt_rows(ids, limit, IDS, manner) == len(interleaved_prompt(ids, hidden(ids), 2, limit, IDS, manner).text_ids)

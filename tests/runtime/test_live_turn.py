@@ -102,3 +102,34 @@ def test_what_does_not_belong_into_a_spoken_turn_is_refused_and_the_turn_goes_on
     conversation.append(text="That was it.")
     with conversation.reply(greedy=True, max_text_tokens=2, modalities=("text",)) as stream:
         assert list(stream)[-1].token_ids
+
+
+@pytest.mark.parametrize("rate", [0, -5, 1.5, "16000", None, True])
+def test_a_rate_that_is_none_is_refused_and_changes_nothing(omni, speech, rate):
+    conversation = omni.conversation()
+    with pytest.raises(AntiphonError, match="sample_rate is .* expected a positive whole number"):
+        conversation.append(audio=speech[:RATE], more=True, sample_rate=rate)
+    conversation.append(text="Then in words.")
+    assert len(conversation._context.token_ids) > 0
+
+
+def test_the_turn_can_still_be_ended_when_its_text_was_refused(omni, speech):
+    conversation = omni.conversation()
+    conversation.append(audio=speech[:RATE], more=True)
+    with pytest.raises(AntiphonError):
+        conversation.append(text=5)
+    conversation.append(text="What was that?")
+    whole = omni.conversation()
+    whole.append(audio=speech[:RATE], text="What was that?")
+    assert conversation._context.token_ids == whole._context.token_ids
+
+
+def test_a_text_too_long_for_the_context_leaves_the_turn_to_be_ended(omni, speech):
+    conversation = omni.conversation()
+    conversation.append(audio=speech[:RATE], more=True)
+    with pytest.raises(AntiphonError, match="the model's context holds"):
+        conversation.append(audio=speech[RATE : 2 * RATE], text="x " * 200_000)
+    conversation.append(audio=speech[RATE : 2 * RATE], text="What was that?")
+    whole = omni.conversation()
+    whole.append(audio=speech[: 2 * RATE], text="What was that?")
+    assert conversation._context.token_ids == whole._context.token_ids

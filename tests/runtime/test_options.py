@@ -39,9 +39,9 @@ def test_the_predictor_follows_a_greedy_talker(pick):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"language": "klingon"}, "no language 'klingon'; the bundle's languages are none"),
-        ({"interleave": "sideways"}, "The policy is 'sideways'"),
-        ({"interleave": "chunked:4,4"}, "cannot follow the interleave 'chunked:4,4'; it was trained for dual_track"),
+        ({"language": "klingon"}, "takes no language .found 'klingon'"),
+        ({"interleave": "sideways"}, "The interleave is 'sideways'"),
+        ({"interleave": "chunked:4,4"}, "cannot follow the interleave 'chunked:4,4'; use dual_track"),
         ({"modalities": ("audio",)}, "modalities"),
         ({"modalities": "text"}, "modalities"),
         ({"modalities": ("text", "video")}, "modalities"),

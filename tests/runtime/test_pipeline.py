@@ -40,6 +40,10 @@ def test_the_shortest_answers_speak(fakes, text):
     assert reply.text == text and reply.finish_reason == "stop" and len(reply.audio) > 0
 
 
+def test_more_frames_than_the_budget_are_made_when_they_are_asked_for(fakes):
+    assert len(fakes.omni().generate(ask("a"), min_frames=200).codes) == 200
+
+
 def test_an_answer_of_no_text_is_empty_and_silent(fakes):
     reply = fakes.omni().generate(ask(""))
     assert (reply.finish_reason, reply.text, len(reply.codes), len(reply.audio)) == ("empty", "", 0, 0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,3 +89,18 @@ def test_growing_forgets_what_an_engine_prepared():
     assert states.cache
     states.reserve(BLOCK + 1)
     assert not states.cache
+
+
+def test_no_more_than_one_state_is_held_twice_while_all_of_them_grow():
+    specs = [StateSpec(f"key.{layer}", "kv", "float32", ("batch", 2, "capacity", 64)) for layer in range(8)]
+    tracemalloc.start()
+    try:
+        states = StateSet(specs)
+        states.advance(BLOCK)
+        states.cache["an engine's bindings"] = [states.past(spec.name) for spec in specs]
+        tracemalloc.reset_peak()
+        states.reserve(7 * BLOCK)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert states.capacity == 8 * BLOCK and states.bytes <= peak < states.bytes + states.bytes // 8 / 4

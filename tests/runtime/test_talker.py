@@ -109,3 +109,10 @@ def test_cancelling_stops_between_the_talker_and_its_predictor(fakes, make):
     with pytest.raises(KeyboardInterrupt):
         make(priority=priority).step([50], True)
     assert not fakes.engines["predictor"].feeds
+
+
+def test_speech_stops_as_at_a_limit_when_the_context_has_no_room_for_the_next_rows(fakes, make):
+    fakes.constants["talker_context"] = 19
+    talker = make()
+    assert [talker.step([50], True) is None for _ in range(4)] == [False, False, False, True]
+    assert not talker.ended and len(fakes.engines["talker"].feeds) == 3

@@ -56,3 +56,8 @@ def test_even_spacing_is_that_of_a_truncated_linspace(count, limit):
         # integers, as i * (N - 1) / (M - 1) rounded down: a float linspace may fall just below a whole number
         assert found.tolist() == [place * (count - 1) // (limit - 1) for place in range(limit)]
         assert found[0] == 0 and found[-1] == count - 1
+
+
+@pytest.mark.parametrize("ids", [[], [20, 21], turn("system", [30])], ids=["nothing", "no turn at all", "a system turn"])
+def test_nothing_is_tapped_without_a_user_turn(ids):
+    assert tapped_rows(np.array(ids, np.int64), IDS, 4).tolist() == []

@@ -118,3 +118,16 @@ def _options():
     from antiphon.runtime.options import ReplyOptions
 
     return ReplyOptions()
+
+
+def test_a_reply_that_was_stopped_before_its_first_word_is_cut_to_nothing(fakes):
+    conversation = fakes.omni().conversation()
+    conversation.append(text="abc")
+    thinker = fakes.engines["thinker"]
+    thinker.fail_at = len(thinker.feeds) + 1
+    with pytest.raises(RuntimeError, match="broke"):
+        list(conversation.reply())
+    thinker.fail_at = None
+    assert conversation.truncate(0) == ""
+    assert spoken(conversation, "xy") > 0
+    assert conversation._context.token_ids[:11] == [1, 5, 3, 20, 21, 22, 2, 3, 1, 6, 3]

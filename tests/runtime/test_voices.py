@@ -17,7 +17,7 @@ import soxr
 from antiphon.runtime.bundle import Manifest, Manners, StageEntry, TensorSpec
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.turns import Turns
-from antiphon.runtime.voices import VOICES_FILE, Voice, find_voice, read_voice_table, voice_from_recording
+from antiphon.runtime.voices import VOICES_FILE, Voice, check_voice, find_voice, read_voice_table, voice_from_recording
 
 RATE, FRAME, GROUPS = 24000, 1920, 4
 CODEC_VOICES = Manifest("fake", "0", "cpu", "fake", "fp32", {}, {}, {"codebook_size": 64}, {}, {"Ethan": 38, "aiden": 39}, "aiden")
@@ -236,3 +236,17 @@ def test_one_sound_gives_one_voice_at_any_rate_and_in_any_file(engine: Any, tmp_
     assert alike[0] > 0.98 and min(alike) > 0.7, alike
     semantic = [float((cast(np.ndarray, codes)[:, 0] == first[:, 0]).mean()) for codes in voices[1:]]
     assert min(semantic) > 0.9, semantic
+
+
+def test_a_voice_that_the_talker_cannot_take_is_refused() -> None:
+    frames = Voice(None, np.zeros((3, GROUPS), np.int64), name="mine")
+    assert check_voice(frames, GROUPS, 64) is frames
+    assert check_voice(Voice(7, None), None).codec_id == 7
+    with pytest.raises(AntiphonError, match="'mine' is frames, the bundle's Talker expects a codec id; take"):
+        check_voice(frames, None)
+    with pytest.raises(AntiphonError, match="is a codec id, the bundle's Talker expects frames; take"):
+        check_voice(Voice(7, None), GROUPS)
+    broken = frames.codes
+    for codes in (broken[:, :2], broken[:0], broken - 1, broken + 64, broken.astype(float), broken[0]):
+        with pytest.raises(AntiphonError, match=r"expected int64 \[frames, 4\] of codes from 0 below 64; take"):
+            check_voice(dataclasses.replace(frames, codes=codes), GROUPS, 64)

@@ -36,6 +36,17 @@ def test_the_plan_as_json_adds_up(antiphon, only_config: Path) -> None:
     assert plan["total"]["engine_bytes"] == sum(row["engine_bytes"] for row in plan["rows"])
 
 
+def test_the_plan_of_the_second_family_needs_the_configurations_alone(antiphon, hybrid_checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "codec_decode_online/config.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(hybrid_checkpoint / name, tmp_path / name)
+    plan = json.loads(antiphon("build", tmp_path, "--plan", "--json")[1])
+    states = {row["stage"]: (row["state_bytes"] > 0, row["state_bytes_per_1000_tokens"] > 0) for row in plan["rows"]}
+    assert states == {stage: (False, False) for stage in STAGES} | {
+        "thinker": (True, True), "mtp": (False, True), "talker": (True, True), "code2wav": (True, False), "codec_encoder": (False, False),
+    }  # fmt: skip
+
+
 def test_a_build_into_nowhere_asks_for_a_bundle(antiphon, tiny_checkpoint: Path) -> None:
     code, _, error = antiphon("build", tiny_checkpoint)
     assert code == 2 and "BUNDLE" in error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -45,3 +46,14 @@ def test_the_memory_of_a_stream_is_what_the_runtime_allocates() -> None:
     pair = {id(array): array.nbytes for array in (states.past("left"), states.present("left"))}
     assert fixed == sum(pair.values())
     assert growing * states.capacity == states.past("key.0").nbytes
+
+
+def test_the_second_family_shows_its_manners_and_its_states_by_kind(antiphon, hybrid_bundle: Path) -> None:
+    output = antiphon("inspect", hybrid_bundle)[1]
+    for line in ("voices: chelsie (default), ethan, aiden", "languages: english, german, ", "styles: news, whisper", "interleave: chunked:4,4"):
+        assert f"\n{line}" in output
+    assert re.search(r"\nstates of a stream: conv [\d.]+ KiB, recurrent [\d.]+ KiB, window [\d.]+ KiB, kv 3.0 KiB per row\n", output)
+    assert "codec_encoder" in output and "None" not in output
+    described = json.loads(antiphon("inspect", hybrid_bundle, "--json")[1])
+    assert described["interleave"] == "chunked:4,4" and list(described["manners"]["styles"]) == ["news", "whisper"]
+    assert described["stages"]["thinker"]["state_bytes"] > 0 < described["stages"]["thinker"]["state_bytes_per_row"]

@@ -186,3 +186,36 @@ def test_a_conversation_survives_a_line_that_is_no_text(antiphon, tiny_bundle: P
 def test_the_closing_line_counts_one_token_as_one() -> None:
     assert "[stop, 1 token, TTFT" in closing_line(done("stop", "a"), None)
     assert "[stop, 2 tokens, TTFT" in closing_line(done("stop", "ab"), None)
+
+
+def recording(rate: int, channels: int = 1) -> Path:
+    """Two seconds of noise as a WAV file."""
+    path = Path(f"voice-{rate}.wav")
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (2 * rate, channels)).astype(np.float32), rate)
+    return path
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [
+        lambda: ("--voice", "Ethan", "--style", "whisper", "--language", "German"),
+        lambda: ("--voice", recording(44100, 2), "--style", "Slowly, with a smile.", "--interleave", "chunked:2,3"),
+        lambda: ("--voice", recording(8000), "--interleave", "adaptive:2.5"),
+    ],
+    ids=["names", "stereo", "telephone"],
+)  # fmt: skip
+def test_the_second_family_speaks_as_it_is_told(antiphon, hybrid_bundle: Path, manner) -> None:
+    code, output, error = antiphon("run", hybrid_bundle, "Good morning.", *SHORT, "--output", "spoken.wav", *manner())
+    assert code == 0 and output.strip() and "spoken.wav" in error
+    assert 0 < soundfile.info("spoken.wav").frames <= 12 * 1920
+
+
+def test_a_conversation_of_the_second_family_keeps_its_voice_and_style(antiphon, hybrid_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from antiphon.runtime.omni import load
+
+    lines = iter(["Hello.", "And tomorrow?", ""])
+    monkeypatch.setattr(chat, "_ask", lambda: next(lines))
+    options = {"max_text_tokens": 4, "max_frames": 8, "style": "news", "language": "german", "interleave": "adaptive:2"}
+    with load(hybrid_bundle) as omni:
+        chat.chat(omni, None, Path("answer.wav"), options | {"voice": omni.voice(recording(16000))}, TextPrinter())
+    assert sorted(path.name for path in Path().glob("answer*")) == ["answer-1.wav", "answer-2.wav"]
