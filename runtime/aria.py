@@ -95,7 +95,8 @@ def parse_policy(text: str, frames_per_row: float | Fraction = 1) -> Policy:
 
 def need_table(policy: Policy, frames: int) -> np.ndarray:
     """need(1) .. need(frames) as int64 [frames], for the op AriaStep. Its last value should be above every text's length, or the end never comes in."""
-    return np.array([policy.need(frame) for frame in range(1, frames + 1)], np.int64)
+    most = int(np.iinfo(np.int64).max)  # a tiny ratio needs more than any text has
+    return np.array([min(policy.need(frame), most) for frame in range(1, frames + 1)], np.int64)
 
 
 class PenaltyWindow:

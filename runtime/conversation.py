@@ -129,12 +129,11 @@ class Conversation:
     def _queue(self, prompt: Prompt) -> None:
         """Let `prompt` wait for the next prefill, after the end of the last answer's turn where that is still open."""
         context = self._context
-        ending = [*context.unfed, *self._omni.front_end.turn_end.tolist()] if self._begun and self._turn_is_open else []
+        ending = self._omni.front_end.turn_end.tolist() if self._begun and self._turn_is_open else []
         self._omni.thinker.check_stages(prompt.calls)
-        self._omni.thinker.check_room(context, context.waiting_tokens + len(ending) + len(prompt.token_ids))
+        self._omni.thinker.check_room(context, context.waiting_tokens + len(context.unfed) + len(ending) + len(prompt.token_ids))
         if ending:
-            context.queue_text(ending)
-            context.unfed = []
+            context.end_answer(ending)
         context.queue_prompt(prompt)
         self._begun, self._turn_is_open, self._answered = True, False, False
         self._record = None  # too late to cut it
@@ -226,11 +225,6 @@ class Conversation:
             frames_per_token=omni.frames_per_token,
         )
 
-    def _history(self) -> np.ndarray:
-        """int64 [tokens]: everything fed and waiting."""
-        context = self._context
-        return np.concatenate([np.asarray(context.token_ids, np.int64), *(segment.token_ids for segment in context.waiting)])
-
     def _check_talker_room(self, rows: int) -> None:
         limit = int(self._omni.manifest.constants["talker_context"])
         if rows >= limit:
@@ -240,12 +234,12 @@ class Conversation:
 
     def _dual_track(self, choices: Choices, voice: Voice) -> TalkerRows:
         omni, context, manifest = self._omni, self._context, self._omni.manifest
-        self._check_talker_room(len(user_rows(self._history(), manifest.ids)) + ASSISTANT_ROWS)
+        self._check_talker_room(len(user_rows(self._context.turn_ids(), manifest.ids)) + ASSISTANT_ROWS)
         codec_id, sizes = voice.codec_id, omni.input_sizes("talker")
         assert codec_id is not None
 
         def make_prompt(first_token: int) -> TalkerPrompt:
-            prompt_ids = list(context.token_ids)[: context.answer_row]
+            prompt_ids = context.turn_ids(context.answer_row)
             return talker_prompt(
                 prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end, sizes["frame_rows"]
             )
@@ -260,10 +254,10 @@ class Conversation:
         in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
         manner = Manner(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
         limit, hidden_size = int(manifest.constants["hidden_rows"]), omni.input_sizes("talker")["hidden"]
-        self._check_talker_room(prompt_rows(self._history(), limit, manifest.ids, manner))
+        self._check_talker_room(prompt_rows(context.turn_ids(), limit, manifest.ids, manner))
 
         def make_prompt() -> TalkerPrompt:
-            prompt_ids = context.token_ids[: context.answer_row]
+            prompt_ids = context.turn_ids(context.answer_row)
             return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, manner)
 
         return InterleavedRows(make_prompt)

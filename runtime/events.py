@@ -50,7 +50,8 @@ class TextDelta:
 class AudioDelta:
     """A packet of speech: `samples` float32 [n] in [-1, 1], from frame `first_frame` (counted from 0) on, `frames` frames.
 
-    `text_cursor`: answer tokens the Talker had consumed at the last of these frames.
+    `text_cursor`: answer tokens the Talker had consumed at the last of these frames, less those that lie ahead of the voice where the bundle
+    estimates how many frames a token takes. It never falls.
     """
 
     samples: np.ndarray

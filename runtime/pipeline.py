@@ -115,6 +115,7 @@ class Workers:
         self._step_seconds: list[float] = []
         self._talker_seconds = self._vocoder_seconds = 0.0
         self._speaking = self._speech is not None
+        self._frames_at_text_end: int | None = None
         jobs = [self._think] + ([self._talk, self._voice] if self._speech else [])
         self._left = len(jobs)
         self.threads = [threading.Thread(target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True) for job in jobs]
@@ -183,7 +184,12 @@ class Workers:
         speech, talker = self._speech, self._speech.make_talker(self._urgency)
 
         def budget(text_tokens: int) -> int:
-            return max(default_budget(text_tokens), talker.min_frames) if speech.max_frames is None else speech.max_frames
+            if speech.max_frames is not None:
+                return speech.max_frames
+            if self._frames_at_text_end is None:  # the schedule itself bounds what is spoken before the end of the text
+                return len(self._codes) + 1
+            # a slow schedule may have used the budget up by the time the last text is in, which wants to be spoken, too
+            return max(default_budget(text_tokens), self._frames_at_text_end + default_budget(0), talker.min_frames)
 
         for frame in speak(speech.policy, self, talker, speech.end_id, budget):
             self._mark("frame")
@@ -199,6 +205,8 @@ class Workers:
     def next(self) -> int | None:
         """See aria.TextSource."""
         token, waited = self._text.get()
+        if token is None:
+            self._frames_at_text_end = len(self._codes)
         self._text_waits += waited and bool(self._codes)
         return token
 

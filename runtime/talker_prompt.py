@@ -33,7 +33,7 @@ def user_rows(token_ids: np.ndarray, ids: Mapping[str, Any]) -> np.ndarray:
 
 
 def talker_prompt(
-    token_ids: Sequence[int],
+    token_ids: Sequence[int] | np.ndarray,
     hidden_rows: Mapping[int, np.ndarray],
     hidden_size: int,
     media: Sequence[Any],

@@ -49,6 +49,7 @@ class Queued:
     unfed: tuple[int, ...]
     next_position: float
     answer_start: tuple[Snapshot, float] | None
+    answers: tuple[tuple[int, int], ...]
 
 
 @dataclass
@@ -73,6 +74,9 @@ class ThinkerContext:
     answer_start: tuple[Snapshot, float] | None = None
     """The states and the next position at that row, to which `cut_answer` returns; None before an answer, and once something follows it."""
 
+    answers: list[tuple[int, int]] = field(default_factory=list)
+    """(first row, row after the last) of every earlier answer."""
+
     @property
     def waiting_tokens(self) -> int:
         return sum(len(segment.token_ids) for segment in self.waiting)
@@ -92,12 +96,26 @@ class ThinkerContext:
 
     def queued(self) -> Queued:
         """What waits now, for `requeue`."""
-        return Queued(tuple(self.waiting), tuple(self.media), tuple(self.unfed), self.next_position, self.answer_start)
+        return Queued(tuple(self.waiting), tuple(self.media), tuple(self.unfed), self.next_position, self.answer_start, tuple(self.answers))
 
     def requeue(self, queued: Queued) -> None:
         """Forget what was queued after `queued` was taken; nothing may have been fed since."""
         self.waiting, self.media, self.unfed = list(queued.waiting), list(queued.media), list(queued.unfed)
-        self.next_position, self.answer_start = queued.next_position, queued.answer_start
+        self.next_position, self.answer_start, self.answers = queued.next_position, queued.answer_start, list(queued.answers)
+
+    def end_answer(self, turn_end: Sequence[int]) -> None:
+        """Queue the id of the latest answer that no run has read, and what ends its turn."""
+        if self.answer_start is not None:
+            self.answers.append((self.answer_row, self.states.length + self.waiting_tokens + len(self.unfed)))
+        self.queue_text([*self.unfed, *turn_end])
+        self.unfed = []
+
+    def turn_ids(self, rows: int | None = None) -> np.ndarray:
+        """int64 [rows]: everything fed and waiting, earlier answers as -1: a model that writes the marks of a turn makes none."""
+        ids = np.concatenate([np.asarray(self.token_ids, np.int64), *(segment.token_ids for segment in self.waiting)])[:rows]
+        for start, end in self.answers:
+            ids[start:end] = -1
+        return ids
 
     @property
     def answer_ids(self) -> list[int]:
@@ -186,7 +204,7 @@ class Thinker:
         positions = np.concatenate([segment.positions for segment in context.waiting], axis=1)
         features = self._features(context.waiting, check)
         first_row = context.states.length
-        tapped = self._tapped(context, token_ids)
+        tapped = tapped_rows(context.turn_ids(), self._manifest.ids, self._hidden_limit) if self._manifest.speaks else np.zeros(0, np.int64)
         token, start = -1, 0
         while start < len(token_ids):
             end = min(start + self._chunk, len(token_ids))
@@ -214,13 +232,6 @@ class Thinker:
         kept = set(tapped.tolist())
         context.hidden_rows = {row: hidden for row, hidden in context.hidden_rows.items() if row in kept}
         return token
-
-    def _tapped(self, context: ThinkerContext, token_ids: np.ndarray) -> np.ndarray:
-        """Rows int64 of the whole history whose hidden states the Talker needs, ascending."""
-        if not self._manifest.speaks:
-            return np.zeros(0, np.int64)
-        history = np.concatenate([np.asarray(context.token_ids, np.int64), token_ids])
-        return tapped_rows(history, self._manifest.ids, self._hidden_limit)
 
     def answer(
         self, context: ThinkerContext, sampling: SamplingParameters, seed: int, before_step: Callable[[], int], on_step: Callable[[float], None]

@@ -299,6 +299,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     lengths = [int(length) for length in arguments.lengths.split(",")]
     ours = Ours(arguments.bundle, arguments.threads, arguments.tokens, arguments.frames)
+    spoken = ours.speak(arguments.runs)  # before PyTorch and its threads are there
     import torch
 
     before = torch.get_num_threads()
@@ -309,7 +310,7 @@ def main() -> None:
         torch.set_num_threads(before)
     result = {
         "machine": platform.processor() or platform.machine(), "threads": arguments.threads, "runs": arguments.runs, "tokens": arguments.tokens,
-        "prompt_tokens": len(ours.prompt_ids), **compared, "speech": {"frames": arguments.frames, **ours.speak(arguments.runs)},
+        "prompt_tokens": len(ours.prompt_ids), **compared, "speech": {"frames": arguments.frames, **spoken},
         "over_context": over_context(Path(arguments.bundle), arguments.threads, lengths, arguments.steps),
     }  # fmt: skip
     recurrent = [row["parts"][RECURRENT] for row in result["over_context"]]

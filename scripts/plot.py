@@ -35,7 +35,7 @@ class Bars:
 
 def line_plot(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> str:
     """SVG text: panels side by side, each (label of its vertical axis, its lines). All axes begin at 0."""
-    parts = []
+    parts: list[str] = []
     for number, (label, lines) in enumerate(panels):
         parts += _line_panel(60 + number * (_LINES_WIDTH + 80), 60, label, lines, x_label)
     return _document((_LINES_WIDTH + 80) * len(panels) + 10, _LINES_HEIGHT + 120, parts)

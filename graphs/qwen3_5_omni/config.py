@@ -35,6 +35,8 @@ MROPE_SECTION = (11, 11, 10)
 """Defaults of HF Qwen3_5MoeTextConfig; the section fits 64 rotary dimensions."""
 TIMESTAMP_FORMAT = "<{seconds:.1f} seconds>"
 """Of HF Qwen3VLProcessor, which serves Qwen3.5; Qwen3.5-Omni's own is unpublished."""
+POSITIONS_PER_SECOND = 7
+"""Tokens that the audio encoder makes of a second; positions do not depend on it where textual timestamps carry the time."""
 HIDDEN_ROWS = 16
 """Default of `max_thinker_to_talker_mm_tokens` (TensorRT-Edge-LLM)."""
 VOICE_MAP = "voice_map.json"
@@ -56,7 +58,7 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
             audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=4), vision=reader.vision((*THINKER, "vision_config")),
             timestamp_format=stamps.get("timestamp_format", TIMESTAMP_FORMAT),
             audio_timestamp_seconds=float(stamps.get("audio_timestamp_seconds", 0.0)),
-            position_id_per_seconds=thinker.get("position_id_per_seconds", 13),
+            position_id_per_seconds=thinker.get("position_id_per_seconds", POSITIONS_PER_SECOND),
             mtp_num_hidden_layers=_draft_layers(reader, thinker),
         ),
         "talker": None, "code2wav": None,
@@ -143,7 +145,7 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
         TalkerConfig, TALKER, text=text, predictor=predictor, speaker_id=speakers, default_speaker=default, **ids,
         accept_hidden_layer=_tap(reader, found("accept_hidden_layer", None)), speaker_prompt_id=prompts,
         num_code_groups=found("num_code_groups", 16), thinker_hidden_size=found("thinker_hidden_size", thinker_text.get("hidden_size")),
-        position_id_per_seconds=found("position_id_per_seconds", 13), spatial_merge_size=found("spatial_merge_size", 2),
+        position_id_per_seconds=found("position_id_per_seconds", POSITIONS_PER_SECOND), spatial_merge_size=found("spatial_merge_size", 2),
         text_vocab_size=found("text_vocab_size", thinker_text.get("vocab_size")),
         language_id=languages,
         style_prompt_id=_prompts(reader, "talker_assistant_prompt_id_mapping", found("talker_assistant_prompt_id_mapping", {})),

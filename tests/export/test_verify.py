@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 import onnx_ir as ir  # noqa: E402
 
-from antiphon.export.verify import WRONG_CODES, verify  # noqa: E402
+from antiphon.export.verify import WRONG_CODES, _until_wrong, verify  # noqa: E402
 from antiphon.graphs.new_checkpoint import new_checkpoint  # noqa: E402
 from antiphon.runtime.bundle import StageEntry, hash_folder, read_manifest, write_manifest  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
@@ -130,10 +130,18 @@ def test_verify_fails_for_wrong_sampling_alone(own_bundle: Path, tiny_checkpoint
 
 def test_verify_fails_for_wrong_codes_of_the_codec_encoder_alone(hybrid_bundle: Path, hybrid_checkpoint: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(hybrid_bundle, tmp_path / "bundle"))
-    spoil(bundle, "codec_encoder", "semantic.codebooks.0.half_square")
+    spoil(bundle, "codec_encoder", "acoustic.codebooks.0.entries")
     report = verify(bundle, hybrid_checkpoint, layers=True)
     rows = {(row.stage, row.output): row for row in report.rows}
     assert {row.stage for row in report.rows} == set(read_manifest(bundle).stages)
     assert [name for name, row in rows.items() if not row.passed] == [("codec_encoder", "codes")]
     codes = rows["codec_encoder", "codes"]
     assert WRONG_CODES == codes.tolerance < codes.worst <= 1 and rows["codec_encoder", "latents"].worst < 1e-5
+
+
+def test_a_frame_of_codes_counts_to_its_first_wrong_one() -> None:
+    expected = np.arange(12).reshape(1, 3, 4)
+    found = expected.copy()
+    found[0, 0, 3] = found[0, 1, 0] = found[0, 1, 2] = -1
+    judged, given = _until_wrong(expected, found)
+    assert judged.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11] and (judged != given).sum() == 2

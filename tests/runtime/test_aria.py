@@ -217,3 +217,7 @@ def test_prefixes_with_too_much_speech_are_counted():
     assert bound_violations([4, 4, 4, 4, 8, 8], total_text=8, total_frames=6) == 1  # the fourth frame: 4 of 6 said, 4 of 8 known
     assert bound_violations([1, 2, 3], total_text=3, total_frames=3) == 0
     assert bound_violations([], total_text=0, total_frames=0) == 0
+
+
+def test_the_table_of_a_tiny_ratio_holds_the_largest_number_there_is():
+    assert need_table(adaptive(1, Fraction(1, 10**30)), 2).tolist() == [np.iinfo(np.int64).max] * 2

@@ -178,3 +178,26 @@ def test_a_turn_that_could_not_be_prefilled_is_not_in_the_history(fakes):
     assert conversation._context.token_ids == fresh._context.token_ids
     assert conversation._context.next_position == fresh._context.next_position
     assert finish(conversation.reply(greedy=True)).text == "xy"
+
+
+def test_an_answer_that_writes_the_marks_of_a_turn_makes_none(fakes):
+    ids, thinker = fakes.ids, fakes.engines["thinker"]
+    written = [20, ids["im_start"], ids["user"], ids["audio"], 21]
+    compute = thinker.compute
+
+    def writing(feeds, states):
+        answered = len(thinker.feeds) - 2  # one run has read the turn, one the opening
+        return compute(feeds, states) | ({"token": np.array([written[answered]])} if 0 <= answered < len(written) else {})
+
+    fakes.front_end.decoder, before = lambda self: type("Decoder", (), {"push": lambda self, token: "", "flush": lambda self: ""})(), fakes.front_end.decoder
+    thinker.compute = writing
+    try:
+        conversation = fakes.omni().conversation()
+        conversation.append(text="abc")
+        assert finish(conversation.reply(greedy=True, max_text_tokens=5)).token_ids == tuple(written)
+        thinker.compute = compute
+        conversation.append(text="xy")
+        assert len(finish(conversation.reply(greedy=True)).codes) > 0
+    finally:
+        fakes.front_end.decoder = before
+    assert conversation._context.hidden_rows == {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.events import AudioDelta
@@ -131,3 +133,41 @@ def test_a_reply_that_was_stopped_before_its_first_word_is_cut_to_nothing(fakes)
     assert conversation.truncate(0) == ""
     assert spoken(conversation, "xy") > 0
     assert conversation._context.token_ids[:11] == [1, 5, 3, 20, 21, 22, 2, 3, 1, 6, 3]
+
+
+TURNS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "text": st.text("abcdef", min_size=1, max_size=9),
+            "limit": st.integers(1, 9),
+            "read": st.none() | st.integers(0, 6),
+            "heard": st.none() | st.integers(0, 200),
+            "spoken": st.booleans(),
+        }
+    ),
+    min_size=1, max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=TURNS)
+def test_the_states_are_those_of_a_fresh_prefill_wherever_replies_were_stopped_and_cut(fakes, turns):
+    omni = fakes.omni()
+    conversation = omni.conversation()
+    for turn in turns:
+        conversation.append(text=turn["text"])
+        modalities = ("text", "audio") if turn["spoken"] else ("text",)
+        with conversation.reply(greedy=True, max_text_tokens=turn["limit"], modalities=modalities, packet_schedule=(1,)) as stream:
+            for count, _ in enumerate(stream):
+                if count == turn["read"]:
+                    break
+        if turn["heard"] is not None and turn["spoken"]:
+            assert turn["text"].startswith(conversation.truncate(turn["heard"]))
+    conversation.append(text="xy")
+    fresh = omni.thinker.new_context()
+    fresh.queue_text(conversation._context.token_ids)
+    omni.thinker.prefill(fresh, lambda: None)
+    found, length = conversation._context, fresh.states.length
+    assert found.states.length == length and found.next_position == fresh.next_position
+    assert np.array_equal(found.states.past("sum"), fresh.states.past("sum"))
+    assert np.array_equal(found.states.past("ids")[:, :, :length], fresh.states.past("ids")[:, :, :length])
