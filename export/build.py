@@ -110,7 +110,7 @@ class _Build:
         made = stages(self.config)
         sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
         used = {tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors}
-        for tensor in used:
+        for tensor in sorted(used):
             self.checkpoint.shape(tensor)  # a missing one is said now, not after the stages before its own
         _check_layers(self.checkpoint, used)
         sizes = {stage.name: _module_bytes(stage) for stage in made}

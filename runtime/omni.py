@@ -28,6 +28,8 @@ from .voices import Voice, check_voice, find_voice, read_voice_table
 
 TARGET = "cpu"
 DEFAULT_SAMPLE_RATE = 24000
+NOT_RUN = ("mtp",)
+"""Stages that are built and verified, and that no stream runs: their weights are not loaded."""
 
 
 def load(
@@ -54,7 +56,8 @@ def load(
     for name, entry in manifest.stages.items():
         if entry.engine != "onnxruntime":
             raise AntiphonError(f"Stage {name} was built for the engine {entry.engine}; this Antiphon runs onnxruntime; build the bundle for it.")
-        engines[name] = OnnxEngine(folder / entry.file, entry, threads)
+        if name not in NOT_RUN:
+            engines[name] = OnnxEngine(folder / entry.file, entry, threads)
     table = read_voice_table(folder / "frontend") if manifest.speaks else None
     return Omni(manifest, engines, FrontEnd(folder / "frontend"), max_streams, prefill_chunk, admission_seconds, table)
 
