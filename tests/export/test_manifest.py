@@ -95,7 +95,7 @@ def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(tiny_checkpoint:
     ],
 )
 def test_the_thinker_samples_as_generation_config_says(generation: dict[str, Any], thinker: SamplingParameters) -> None:
-    found = sampling_defaults(generation)
+    found = sampling_defaults(generation, PREDICTOR)
     assert found["thinker"] == thinker
     assert found["talker"] == SamplingParameters(temperature=0.9, top_k=50, top_p=1.0, repetition_penalty=1.05)
     assert found["predictor"] == PREDICTOR
@@ -103,5 +103,21 @@ def test_the_thinker_samples_as_generation_config_says(generation: dict[str, Any
 
 def test_the_talker_has_keys_of_its_own() -> None:
     generation = {"talker_temperature": 0.5, "talker_top_k": 7, "talker_top_p": 0.6, "talker_repetition_penalty": 1.3}
-    assert sampling_defaults(generation)["talker"] == SamplingParameters(temperature=0.5, top_k=7, top_p=0.6, repetition_penalty=1.3)
-    assert sampling_defaults(generation)["predictor"] == PREDICTOR
+    assert sampling_defaults(generation, PREDICTOR)["talker"] == SamplingParameters(temperature=0.5, top_k=7, top_p=0.6, repetition_penalty=1.3)
+    assert sampling_defaults(generation, PREDICTOR)["predictor"] == PREDICTOR
+
+
+@pytest.mark.parametrize(("fixture", "predictor"), [("tiny_bundle", PREDICTOR), ("hybrid_bundle", SamplingParameters(temperature=0.9, top_k=50, top_p=1.0))])
+def test_the_predictor_samples_as_its_family_fixes(fixture: str, predictor: SamplingParameters, request: pytest.FixtureRequest) -> None:
+    from antiphon.runtime.bundle import read_manifest
+
+    assert read_manifest(request.getfixturevalue(fixture)).sampling["predictor"] == predictor
+
+
+def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_bundle: Path) -> None:
+    from antiphon.runtime.bundle import read_manifest
+
+    manifest = read_manifest(hybrid_bundle)
+    assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0 and manifest.constants["hidden_rows"] == 16
+    assert {"english", "german"} <= manifest.manners.languages.keys() and manifest.manners.styles and manifest.manners.voice_prompts
+    assert (hybrid_bundle / "frontend" / "voices.npy").is_file()

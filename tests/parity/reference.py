@@ -46,7 +46,8 @@ def media_inputs(front_end: FrontEnd, prompt: Prompt, clips: list[np.ndarray]) -
         for number, mel in enumerate(mels):
             features[number, :, : mel.shape[1]], mask[number, : mel.shape[1]] = torch.from_numpy(mel), 1
         inputs |= {"input_features": features, "feature_attention_mask": mask}
-    pixels = [torch.from_numpy(call.feeds["pixels"].reshape(-1, call.feeds["pixels"].shape[2])) for call in prompt.calls if call.stage == "vision_encoder"]
+    frames = [call.feeds()["pixels"] for call in prompt.calls if call.stage == "vision_encoder"]
+    pixels = [torch.from_numpy(patches.reshape(-1, patches.shape[2])) for patches in frames]
     pictures = [item for item in prompt.media if item.kind in ("image", "video")]
     for kind, values, grids in (("image", "pixel_values", "image_grid_thw"), ("video", "pixel_values_videos", "video_grid_thw")):
         chosen = [number for number, item in enumerate(pictures) if item.kind == kind]

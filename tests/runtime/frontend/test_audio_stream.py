@@ -59,7 +59,7 @@ def assert_equals_the_whole(source: Any, rate: int = RATE, windows: tuple[int, i
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.one_of(st.integers(1, 900), st.integers(900, 60_000)),
+    st.one_of(st.integers(3, 900), st.integers(900, 60_000)),  # fewer give no sample at 16 kHz
     st.sampled_from([(50, 800), (50, 100), (12, 75), (4, 32)]),
     st.sampled_from([3, 4]),
     st.sampled_from([1, 3, 8]),
