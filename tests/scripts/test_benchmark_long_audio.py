@@ -37,7 +37,7 @@ def test_all_tokens_of_the_layout_are_made_and_the_first_hour_is_told_when_it_is
         result = measure(request.getfixturevalue(bundle), path, threads=1)
     assert result["tokens"] == {"tiny_bundle": 30 * 13, "hybrid_bundle": 30 * 7}[bundle]
     assert result["hours"] == 30 / 3600 and result["growth_first_hour_bytes"] is None
-    assert 0 < result["encoder_seconds"] < result["second_pass_seconds"] and result["growth_bytes"] > 0
+    assert 0 < result["encoder_seconds"] < result["second_pass_seconds"] and result["growth_bytes"] >= 0
 
 
 def test_the_command_prints_one_json_document_or_one_sentence(hybrid_bundle: Path) -> None:

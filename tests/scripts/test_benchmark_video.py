@@ -38,7 +38,7 @@ def test_tokens_parts_and_memory_are_told(bundle: str, tmp_path: Path, request: 
     assert list(seconds) == ["until_the_first_token", "prompt", "audio_encoder", "vision_encoder", "thinker", "features"]
     parts = [seconds[name] for name in seconds if name != "until_the_first_token"]
     assert min(parts) > 0 and sum(parts) == pytest.approx(seconds["until_the_first_token"])
-    assert result["growth_bytes"] > 0 and result["formula_bytes"] > 0 and result["seconds_per_token"] > 0
+    assert result["growth_bytes"] >= 0 and result["formula_bytes"] > 0 and result["seconds_per_token"] > 0
 
 
 def test_a_bundle_that_does_not_see_is_named(hybrid_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
