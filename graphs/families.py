@@ -23,7 +23,7 @@ def stages(config: OmniConfig) -> tuple[Stage, ...]:
 
 
 def _qwen3_speech(config: OmniConfig) -> list[Stage]:
-    from .qwen3_omni_moe.code2wav import code2wav_stage
+    from .code2wav.stage import code2wav_stage
     from .qwen3_omni_moe.predictor import predictor_stage
     from .qwen3_omni_moe.talker import talker_stage
 
@@ -31,7 +31,7 @@ def _qwen3_speech(config: OmniConfig) -> list[Stage]:
 
 
 def _qwen3_5_speech(config: OmniConfig) -> list[Stage]:
-    from .qwen3_5_omni.code2wav import code2wav_stage
+    from .code2wav.stage import code2wav_stage
     from .qwen3_5_omni.talker import talker_stage
     from .qwen3_omni_moe.predictor import predictor_stage
 

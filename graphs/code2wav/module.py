@@ -14,7 +14,7 @@ from .transformer import TransformerLayer, rotary_tables, window_bias
 
 
 class Code2Wav(nn.Module):
-    """The whole decoder; inputs, outputs and states as in `make_code2wav_stage`.
+    """The whole decoder; inputs, outputs and states as in `code2wav_stage`.
 
     `code_embedding` holds the codebooks one after another, with a split quantiser each already projected to quantizer_dim. Linear maps between two
     parts that are affine too, around the transformer, are parts of their neighbours' weights.

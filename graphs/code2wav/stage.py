@@ -14,7 +14,7 @@ from .tensors import head_dim, latent_dim
 from .weights import code2wav_weights
 
 
-def make_code2wav_stage(config: OmniConfig) -> Stage:
+def code2wav_stage(config: OmniConfig) -> Stage:
     """The Code2Wav stage of `config`.
 
     codes int64 [batch, frames, codebooks], past_length int64 [batch] (frames decoded before this call) -> audio float32 [batch, samples] with

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, media_ids, root_ids, vision
+from .sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
 from .tokenizer import TokenIds, train
 
 SPECIAL_CODEC_IDS = 3072
@@ -89,52 +89,27 @@ def hybrid_configuration(size: str, tokens: TokenIds, dtype: str) -> dict[str, A
     }
 
 
-def _decoder(decoder: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
-    frequencies = int(decoder.head_dim * PARTIAL_ROTARY) // 2
+def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
+    frequencies = int(measures.head_dim * PARTIAL_ROTARY) // 2
     width = frequencies // 3
     height = (frequencies - width) // 2
-    section: dict[str, Any] = {
-        "model_type": f"qwen3_omni_next_{kind}",
-        "vocab_size": vocabulary,
-        "hidden_size": decoder.hidden,
-        "intermediate_size": decoder.feed_forward,
-        "num_hidden_layers": decoder.layers,
-        "num_attention_heads": decoder.heads,
-        "num_key_value_heads": decoder.key_value_heads,
-        "head_dim": decoder.head_dim,
+    section = decoder(measures, f"qwen3_omni_next_{kind}", vocabulary, positions) | {
         "attn_output_gate": True,
-        "hidden_act": "silu",
-        "max_position_embeddings": positions,
-        "rms_norm_eps": 1e-6,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": False,
-        "use_cache": True,
         "rope_parameters": {
             "rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": PARTIAL_ROTARY,
             "mrope_interleaved": True, "mrope_section": [frequencies - height - width, height, width],
         },
     }  # fmt: skip
-    key_heads, head_size = decoder.linear
+    key_heads, head_size = measures.linear
     if key_heads:
         section |= {
             "full_attention_interval": INTERVAL,
-            "layer_types": ["full_attention" if (layer + 1) % INTERVAL == 0 else "linear_attention" for layer in range(decoder.layers)],
+            "layer_types": ["full_attention" if (layer + 1) % INTERVAL == 0 else "linear_attention" for layer in range(measures.layers)],
             "linear_num_key_heads": key_heads,
             "linear_num_value_heads": 2 * key_heads,
             "linear_key_head_dim": head_size,
             "linear_value_head_dim": head_size,
             "linear_conv_kernel_dim": 4,
-        }
-    if decoder.experts:
-        section |= {
-            "num_experts": decoder.experts,
-            "num_experts_per_tok": decoder.experts_per_token,
-            "moe_intermediate_size": decoder.expert_width,
-            "shared_expert_intermediate_size": decoder.shared_expert_width,
-            "norm_topk_prob": True,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
         }
     return section
 

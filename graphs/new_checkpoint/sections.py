@@ -96,6 +96,39 @@ def media_ids(tokens: TokenIds) -> dict[str, int]:
     }
 
 
+def decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
+    """What the section of every decoder of model type `kind` states; its rotary embedding is the family's."""
+    section: dict[str, Any] = {
+        "model_type": kind,
+        "vocab_size": vocabulary,
+        "hidden_size": measures.hidden,
+        "intermediate_size": measures.feed_forward,
+        "num_hidden_layers": measures.layers,
+        "num_attention_heads": measures.heads,
+        "num_key_value_heads": measures.key_value_heads,
+        "head_dim": measures.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": positions,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+        "use_cache": True,
+    }
+    if measures.experts:
+        section |= {
+            "num_experts": measures.experts,
+            "num_experts_per_tok": measures.experts_per_token,
+            "moe_intermediate_size": measures.expert_width,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+    if measures.shared_expert_width:
+        section["shared_expert_intermediate_size"] = measures.shared_expert_width
+    return section
+
+
 def audio(family: str, encoder: Encoder, outputs: int) -> dict[str, Any]:
     """The section of an audio encoder that writes rows of `outputs`."""
     return {

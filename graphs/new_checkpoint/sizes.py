@@ -7,7 +7,7 @@ from typing import Any
 
 from ...runtime.errors import AntiphonError
 from .hybrid_sizes import hybrid_configuration
-from .sections import CODE_GROUPS, Decoder, Encoder, Size, Vocoder, audio, media_ids, root_ids, vision
+from .sections import CODE_GROUPS, Decoder, Encoder, Size, Vocoder, audio, decoder, media_ids, root_ids, vision
 from .tokenizer import TokenIds
 
 SPECIAL_CODEC_IDS = 1024
@@ -62,42 +62,15 @@ def _configuration(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     }
 
 
-def _decoder(decoder: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
-    section: dict[str, Any] = {
-        "model_type": f"qwen3_omni_moe_{kind}",
-        "vocab_size": vocabulary,
-        "hidden_size": decoder.hidden,
-        "intermediate_size": decoder.feed_forward,
-        "num_hidden_layers": decoder.layers,
-        "num_attention_heads": decoder.heads,
-        "num_key_value_heads": decoder.key_value_heads,
-        "head_dim": decoder.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": positions,
-        "rms_norm_eps": 1e-6,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": False,
-        "use_cache": True,
-        "rope_theta": 1000000.0,
-    }
-    if decoder.experts:
-        frequencies = decoder.head_dim // 2
+def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
+    section = decoder(measures, f"qwen3_omni_moe_{kind}", vocabulary, positions) | {"rope_theta": 1000000.0}
+    if measures.experts:
+        frequencies = measures.head_dim // 2
         height = width = frequencies * 5 // 16
-        section |= {
-            "rope_scaling": {
-                "rope_type": "default", "type": "default", "interleaved": True, "mrope_interleaved": True,
-                "mrope_section": [frequencies - height - width, height, width],
-            },
-            "num_experts": decoder.experts,
-            "num_experts_per_tok": decoder.experts_per_token,
-            "moe_intermediate_size": decoder.expert_width,
-            "norm_topk_prob": True,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
+        section["rope_scaling"] = {
+            "rope_type": "default", "type": "default", "interleaved": True, "mrope_interleaved": True,
+            "mrope_section": [frequencies - height - width, height, width],
         }  # fmt: skip
-    if decoder.shared_expert_width:
-        section["shared_expert_intermediate_size"] = decoder.shared_expert_width
     return section
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeCode2WavConfig  # noqa: E402
 
+from antiphon.graphs.code2wav.stage import code2wav_stage  # noqa: E402
 from antiphon.graphs.config import Code2WavConfig, OmniConfig, RopeConfig  # noqa: E402
-from antiphon.graphs.qwen3_omni_moe.code2wav import code2wav_stage  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
 from .module_pair import FakeCheckpoint, export, exported_session, load_reference_weights, zero_states  # noqa: E402

@@ -197,7 +197,7 @@ def test_checkpoint_holds_the_tensors_of_the_codec_folder(opened: Any) -> None:
 
 def test_stage_is_loaded_from_the_folder(opened: Any) -> None:
     pytest.importorskip("torch")
-    from antiphon.graphs.qwen3_5_omni.code2wav import code2wav_stage
+    from antiphon.graphs.code2wav.stage import code2wav_stage
 
     from .module_pair import load_module
 
@@ -210,7 +210,7 @@ def test_stage_is_loaded_from_the_folder(opened: Any) -> None:
 
 def test_weights_of_another_configuration_are_refused(folder: Path, opened: Any) -> None:
     pytest.importorskip("torch")
-    from antiphon.graphs.qwen3_5_omni.code2wav import code2wav_stage
+    from antiphon.graphs.code2wav.stage import code2wav_stage
 
     change(folder, "model.post_module.args.intermediate_size", 24)
     checkpoint = opened()

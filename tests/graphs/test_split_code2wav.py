@@ -15,9 +15,15 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from antiphon.graphs.code2wav.tensors import FUSED_LAYER, NESTED_DECODER, PLAIN_DECODER, SPLIT_LAYER  # noqa: E402
+from antiphon.graphs.code2wav.stage import code2wav_stage  # noqa: E402
+from antiphon.graphs.code2wav.tensors import (  # noqa: E402
+    FUSED_LAYER,
+    NESTED_DECODER,
+    PLAIN_DECODER,
+    SPLIT_LAYER,
+    tensor_shapes,
+)
 from antiphon.graphs.config import Code2WavConfig, RopeConfig  # noqa: E402
-from antiphon.graphs.qwen3_5_omni.code2wav import code2wav_stage, tensor_shapes  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
 from .module_pair import exported_session, load_module, relative_error, zero_states  # noqa: E402

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,8 @@ from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta  # noqa: 
 from antiphon.runtime.omni import Omni, load  # noqa: E402
 from antiphon.runtime.turns import Turns  # noqa: E402
 from antiphon.runtime.vocoder import Vocoder, packets  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 
 SAMPLES = 1920
 SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_k": 50, "talker_temperature": 0.9, "predictor_temperature": 0.9}
@@ -57,16 +58,6 @@ class Watched:
 def omni(hybrid_bundle: Path) -> Iterator[Omni]:
     with load(hybrid_bundle, max_streams=4, threads=1) as omni:
         yield omni
-
-
-@pytest.fixture(autouse=True)
-def no_leaked_threads() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + 5
-    while left := [thread.name for thread in threading.enumerate() if thread not in before and thread.name.startswith("antiphon")]:
-        assert time.monotonic() < deadline, f"threads left behind: {left}"
-        time.sleep(0.01)
 
 
 def with_ids(omni: Omni, **ids: Any) -> Omni:

@@ -26,6 +26,8 @@ from antiphon.runtime.omni import Omni, load  # noqa: E402
 from antiphon.runtime.turns import Turns  # noqa: E402
 from antiphon.runtime.vocoder import Vocoder, packets  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("no_leaked_threads")
+
 SAMPLES, LEAD = 1920, 555
 SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_k": 50, "talker_temperature": 0.9, "predictor_temperature": 1.0}
 
@@ -63,16 +65,6 @@ class Watched:
 def omni(tiny_bundle: Path) -> Iterator[Omni]:
     with load(tiny_bundle, max_streams=4) as omni:
         yield omni
-
-
-@pytest.fixture(autouse=True)
-def no_leaked_threads() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + 5
-    while left := [thread.name for thread in threading.enumerate() if thread not in before and thread.name.startswith("antiphon")]:
-        assert time.monotonic() < deadline, f"threads left behind: {left}"
-        time.sleep(0.01)
 
 
 def with_ids(omni: Omni, **ids: Any) -> Omni:

@@ -240,11 +240,5 @@ def fakes():
 
 
 @pytest.fixture(autouse=True)
-def no_leaked_threads():
-    """Every test ends with the threads it began with."""
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + 5
-    while left := [thread.name for thread in threading.enumerate() if thread not in before and thread.name.startswith("antiphon")]:
-        assert time.monotonic() < deadline, f"threads left behind: {left}"
-        time.sleep(0.01)
+def _watch_threads(no_leaked_threads):
+    """Every test here runs workers."""

@@ -17,28 +17,10 @@ from antiphon.runtime.frontend.image import smart_resize
 from antiphon.runtime.frontend.prompt import FrontEnd, Prompt
 from antiphon.runtime.frontend.video import Video
 
+from .media_parts import clip, frames, picture, sound, text
+
 Timed = Callable[..., FrontEnd]
 AUDIO_RATE = 16000
-
-
-def clip(samples: int, seed: int = 0) -> np.ndarray:
-    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
-
-
-def frames(height: int, width: int, *time: int) -> np.ndarray:
-    return np.random.default_rng(height).integers(0, 256, (*time, height, width, 3), np.uint8)
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
-def sound(samples: int, seed: int = 0) -> dict[str, Any]:
-    return {"type": "audio", "audio": clip(samples, seed)}
-
-
-def picture(height: int, width: int) -> dict[str, Any]:
-    return {"type": "image", "image": frames(height, width)}
 
 
 def film(count: int, height: int, width: int, rate: float = 2.0) -> dict[str, Any]:
