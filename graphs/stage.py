@@ -45,7 +45,7 @@ class Stage:
     """One stage of a family, ready to be exported, verified or run as a module."""
 
     name: str
-    """Folder name in the bundle: audio_encoder, vision_encoder, thinker, talker, predictor, code2wav."""
+    """Folder name in the bundle: audio_encoder, vision_encoder, thinker, mtp, talker, predictor, code2wav, codec_encoder."""
 
     make_module: Callable[[], torch.nn.Module]
     """Builds the module; under `torch.device("meta")` it allocates nothing."""
