@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..graphs.stage import Stage
 from ..plugins import onnx_domain
-from ..plugins.registry import DOMAIN, DOMAIN_VERSION, OPS, Op
+from ..plugins.registry import DOMAIN, DOMAIN_VERSION, FOLDERS, OPS, Op
 from ..runtime.version import VERSION
 
 OPSET, IR_VERSION = 24, 10
@@ -120,9 +120,9 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
         return translate
 
-    for folder in onnx_domain.FOLDERS.values():
+    for folder in FOLDERS.values():
         import_module(f"..plugins.{folder}.torch_op", __package__)  # registers the op with PyTorch
-    return {getattr(torch.ops.antiphon, onnx_domain.FOLDERS[name]).default: translation(op) for name, op in OPS.items()}
+    return {getattr(torch.ops.antiphon, FOLDERS[name]).default: translation(op) for name, op in OPS.items()}
 
 
 def _name_axes(stage: Stage, model: ir.Model) -> None:

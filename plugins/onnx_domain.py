@@ -11,16 +11,8 @@ import onnx.parser
 # Not used here: it indexes all registered ops by name when it is imported, and fails once ours, some named like standard ones, are among them.
 import onnx.reference  # noqa: F401
 
-from .registry import DOMAIN, DOMAIN_VERSION, Op
+from .registry import DOMAIN, DOMAIN_VERSION, FOLDERS, Op
 
-FOLDERS = {
-    "MoE": "moe",
-    "Attention": "attention",
-    "SampleToken": "sample_token",
-    "CausalConvState": "causal_conv_state",
-    "GatedDeltaRule": "gated_delta_rule",
-    "AriaStep": "aria_step",
-}
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 
 

@@ -88,3 +88,12 @@ ARIA_STEP = Op(
     "sampled behind the row where sample is true, and may be the end where may_end is. summed 1 adds the text row, or pad_id's, to the frame's row.",
 )  # fmt: skip
 OPS: dict[str, Op] = {op.name: op for op in (MOE, ATTENTION, SAMPLE_TOKEN, CAUSAL_CONV_STATE, GATED_DELTA_RULE, ARIA_STEP)}
+FOLDERS = {
+    "MoE": "moe",
+    "Attention": "attention",
+    "SampleToken": "sample_token",
+    "CausalConvState": "causal_conv_state",
+    "GatedDeltaRule": "gated_delta_rule",
+    "AriaStep": "aria_step",
+}
+"""The folder of each op."""

@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..runtime.errors import AntiphonError
-from . import bench, build, inspect, new_checkpoint, run, verify
+from . import bench, build, inspect, new_checkpoint, plugins, run, verify
 
 app = typer.Typer(
     name="antiphon",
@@ -78,3 +78,7 @@ app.command("run")(_one_sentence(run.run))
 app.command("inspect")(_one_sentence(inspect.inspect))
 app.command("verify")(_one_sentence(verify.verify))
 app.command("bench")(_one_sentence(bench.bench))
+plugins_app = typer.Typer(help="The ops of ai.antiphon as GPU kernels.", no_args_is_help=True)
+plugins_app.command("list")(_one_sentence(plugins.list_plugins))
+plugins_app.command("compile")(_one_sentence(plugins.compile_plugins))
+app.add_typer(plugins_app, name="plugins")

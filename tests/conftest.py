@@ -13,6 +13,9 @@ import pytest
 
 from antiphon.graphs.new_checkpoint import new_checkpoint
 
+# Triton kernels decide when they are imported: in the tests' own process they are interpreted, in the compiler's processes compiled.
+os.environ["TRITON_INTERPRET"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -16,7 +16,7 @@ def gated_delta_rule(
     """See plugins.registry.GATED_DELTA_RULE and plugins.gated_delta_rule.reference; computes in the dtype of the state."""
     batch, tokens, _ = value.shape
     key_dim = past.shape[2]
-    is_row = torch.arange(tokens) < query_length[:, None]  # [batch, tokens]
+    is_row = torch.arange(tokens, device=query_length.device) < query_length[:, None]  # [batch, tokens]
     query_rows, key_rows = (_heads(rows.to(past.dtype).reshape(batch, tokens, key_heads, key_dim), value_heads) for rows in (query, key))
     value_rows = value.to(past.dtype).reshape(batch, tokens, value_heads, -1)
     decay = torch.exp(decay_scale.to(past.dtype) * torch.nn.functional.softplus(a.to(past.dtype) + dt_bias.to(past.dtype)))

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from antiphon import plugins  # noqa: E402
 from antiphon.plugins import onnx_domain  # noqa: E402
-from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS  # noqa: E402
+from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, FOLDERS, OPS  # noqa: E402
 
 from .one_op import graph  # noqa: E402
 
@@ -32,8 +32,8 @@ RANKS = {
 
 def test_every_folder_is_an_op_and_every_op_a_folder() -> None:
     folders = {file.parent.name for file in Path(plugins.__path__[0]).glob("*/function.py")}
-    assert set(onnx_domain.FOLDERS) == set(OPS)
-    assert set(onnx_domain.FOLDERS.values()) == folders
+    assert set(FOLDERS) == set(OPS)
+    assert set(FOLDERS.values()) == folders
 
 
 @pytest.mark.parametrize("name", list(OPS))

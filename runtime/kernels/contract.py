@@ -1,0 +1,150 @@
+"""What a compiled op is, as plain data: which kernels run, with which arguments, on which grid.
+
+A Program is one way to compute one op: for given dtypes and a class of shapes, a list of launches. Each launch reads tensors, takes integer scalars
+and writes tensors, in the order inputs, scalars, outputs, which is also the order of the kernel's parameters; TensorRT's ahead-of-time plugins ask
+for the same. Everything that depends on the shapes is an expression (see `expression`), so one contract serves all shapes of its class, and four
+executors read it: the driver launcher, the Triton interpreter, `torch.library.triton_op` and TensorRT.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CONTRACT_VERSION = 1
+DTYPE_BYTES = {
+    "bfloat16": 2, "float16": 2, "float32": 4, "float8_e4m3fn": 1, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
+ALIGNMENT = 16
+"""Bytes to which every tensor's address is aligned: kernels load 16 bytes at once."""
+MAX_SHARED_BYTES = {"sm80": 166912, "sm86": 101376, "sm89": 101376, "sm90": 232448, "sm100": 232448, "sm120": 101376}
+"""Shared memory that one block may ask for, per target. Source: CUDA C++ programming guide, technical specifications per compute capability."""
+TARGETS = tuple(MAX_SHARED_BYTES)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A contiguous tensor of a program."""
+
+    name: str
+    dtype: str
+    """A key of DTYPE_BYTES."""
+    shape: tuple[str, ...]
+    """Expressions. In an input a bare name is bound to the size found there; `*name`, first, to the product of all leading axes."""
+    alias: str = ""
+    """Of an output: the input whose memory it is, updated in place."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """An integer argument of a kernel."""
+
+    name: str
+    value: str
+    """Expression over symbols and attributes."""
+    dtype: str = "int32"
+    multiple: int = 1
+    """16 where the compiler may rely on the value being a multiple of 16 (the program's `when` must say so)."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: a node of its own in TensorRT."""
+
+    kernel: str
+    """FOLDER.function: the Triton function in plugins/FOLDER/kernels.py."""
+    inputs: tuple[str, ...]
+    scalars: tuple[Scalar, ...]
+    outputs: tuple[str, ...]
+    grid: tuple[str, str, str]
+    """Blocks in x, y and z, expressions; a launch with an empty grid is left out."""
+    constants: Mapping[str, int | float | bool | str] = field(default_factory=dict)
+    """Compile-time parameters of the function, by name."""
+    warps: int = 4
+    stages: int = 3
+    hot: bool = True
+    """Whether spilling registers would cost time that matters: the tests hold hot kernels free of spills."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One way to compute an op, for some dtypes and shapes."""
+
+    op: str
+    """Name in plugins.registry.OPS."""
+    name: str
+    """What tells it from the op's other programs, such as `bfloat16-decode`."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    launches: tuple[Launch, ...]
+    attributes: tuple[str, ...] = ()
+    """Integers that the caller gives, symbols in the expressions; a truth is 0 or 1."""
+    symbols: Mapping[str, str] = field(default_factory=dict)
+    """Further symbols from those bound, in order."""
+    scratch: tuple[TensorSpec, ...] = ()
+    """Tensors between the launches."""
+    when: str = "0 == 0"
+    """Condition over all symbols under which this program may run. Of several programs the first that fits is taken."""
+
+    def tensor(self, name: str) -> TensorSpec:
+        return next(spec for spec in (*self.inputs, *self.outputs, *self.scratch) if spec.name == name)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One compiled kernel: what a driver needs to load and start it."""
+
+    entry: str
+    target: str
+    parameters: tuple[str, ...]
+    """Types in order: pointers as `*dtype`, scalars as their dtype; exactly the entry's parameters."""
+    warps: int
+    shared_bytes: int
+    registers: int
+    spill_bytes: int
+    cubin_sha256: str
+    ptx_sha256: str
+
+
+def parameters(program: Program, launch: Launch) -> tuple[str, ...]:
+    """The kernel's parameter types in order: inputs, scalars, outputs."""
+    inputs, outputs = ([f"*{program.tensor(name).dtype}" for name in names] for names in (launch.inputs, launch.outputs))
+    return (*inputs, *(scalar.dtype for scalar in launch.scalars), *outputs)
+
+
+def image_key(program: Program, launch: Launch) -> str:
+    """Names the compiled kernel of a launch: equal for launches that one image serves."""
+    facts = [launch.kernel, parameters(program, launch), [s.multiple for s in launch.scalars], sorted(launch.constants.items()), launch.warps, launch.stages]
+    return f"{launch.kernel}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
+
+
+def to_plain(value: Any) -> Any:
+    """A contract's dataclass as JSON-ready dicts and lists."""
+    return dataclasses.asdict(value)
+
+
+def program_from_plain(plain: Mapping[str, Any]) -> Program:
+    """The inverse of `to_plain` for a Program."""
+    tensors = {kind: tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[kind]) for kind in ("inputs", "outputs", "scratch")}
+    launches = tuple(
+        Launch(
+            **{
+                **launch,
+                "inputs": tuple(launch["inputs"]),
+                "outputs": tuple(launch["outputs"]),
+                "scalars": tuple(Scalar(**scalar) for scalar in launch["scalars"]),
+                "grid": tuple(launch["grid"]),
+            }
+        )
+        for launch in plain["launches"]
+    )
+    return Program(**{**plain, **tensors, "launches": launches, "attributes": tuple(plain["attributes"])})
+
+
+def image_from_plain(plain: Mapping[str, Any]) -> Image:
+    """The inverse of `to_plain` for an Image."""
+    return Image(**{**plain, "parameters": tuple(plain["parameters"])})

@@ -1,0 +1,71 @@
+"""Sizes as text: the small language in which contracts give grids, shapes and scalars.
+
+Only what TensorRT's symbolic sizes can do as well: names, integers, + - * //, ceil_div, min and max; conditions compare two such sizes.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {"ceil_div": lambda a, b: -(-a // b), "min": min, "max": max}
+
+
+def evaluate(text: str, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS) -> Any:
+    """The value of `text` with `symbols` put in: integers, or whatever symbolic integers `symbols` and `functions` bring.
+
+    Conditions (`a <= b`, `a % 16 == 0 and b > 1`) give a bool, of symbolic integers a symbolic one. Raises ValueError for anything else than the
+    language above, KeyError for an unknown name.
+    """
+    return _value(_parsed(text), symbols, functions)
+
+
+def names(text: str) -> set[str]:
+    """The symbols that `text` reads."""
+    tree = _parsed(text)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called}
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+def _value(node: ast.expr, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]]) -> Any:
+    match node:
+        case ast.Constant(value=int() as value):
+            return value
+        case ast.Name(id=name):
+            return symbols[name]
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_value(left, symbols, functions), _value(right, symbols, functions))
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_value(left, symbols, functions), _value(right, symbols, functions))
+        case ast.BoolOp(op=ast.And(), values=values):
+            result = _value(values[0], symbols, functions)
+            for value in values[1:]:
+                result = result and _value(value, symbols, functions) if isinstance(result, bool) else result & _value(value, symbols, functions)
+            return result
+        case ast.Call(func=ast.Name(id=name), args=[first, *others], keywords=[]) if name in functions:
+            value = _value(first, symbols, functions)
+            for other in others:
+                value = functions[name](value, _value(other, symbols, functions))
+            return value
+    raise ValueError(f"A size may hold names, integers, + - * //, ceil_div, min and max; found {ast.unparse(node)!r}")
