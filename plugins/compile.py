@@ -91,8 +91,9 @@ def _part(target: str, op: str, versions: dict[str, str]) -> _Part:
     jobs = {image_key(program, step): Job(image_key(program, step), target, parameters(program, step), step) for program in wanted for step in program.launches}
     digest = hashlib.sha256(json.dumps([versions, [to_plain(program) for program in wanted]], sort_keys=True).encode())
     here = Path(__file__).parent
-    for file in sorted([*here.glob("*/kernels*.py"), here / "compile_worker.py"]):
-        digest.update(file.read_bytes())
+    sources = [content for file in sorted(here.glob("*/*.py")) if b"import triton" in (content := file.read_bytes())]
+    for content in (*sources, (here / "compile_worker.py").read_bytes()):
+        digest.update(content)
     return _Part(target, op, wanted, digest.hexdigest(), tuple(jobs.values()))
 
 

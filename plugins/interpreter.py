@@ -85,10 +85,10 @@ def _patch_interpreter() -> None:
     def values(handle: Any) -> np.ndarray:
         return handle.data.view(ml_dtypes.bfloat16).astype(np.float32) if handle.dtype.scalar == tl.bfloat16 else handle.data
 
-    def between(source: Any, target: Any) -> Any | None:
+    def between(source: Any, target: Any, otherwise: Any) -> Any:
         kinds = (source.dtype.scalar, target.scalar)
         if tl.bfloat16 not in kinds or kinds[0] == kinds[1] or not (kinds[0].is_floating() and kinds[1].is_floating()):
-            return None
+            return otherwise()
         numbers = values(source)
         if target.scalar == tl.bfloat16:
             return interpreter.TensorHandle(numbers.astype(ml_dtypes.bfloat16).view(np.uint16), tl.bfloat16)
@@ -100,8 +100,16 @@ def _patch_interpreter() -> None:
         product = np.matmul(values(a), values(b), dtype=np.float32)
         return interpreter.TensorHandle((product + d.data).astype(d.data.dtype), d.dtype.scalar)
 
-    builder.cast_impl = lambda self, source, target: between(source, target) or cast(self, source, target)
-    builder.create_fp_to_fp = lambda self, source, target, mode: between(source, target) or convert(self, source, target, mode)
+    builder.cast_impl = lambda self, source, target: between(source, target, lambda: cast(self, source, target))
+    builder.create_fp_to_fp = lambda self, source, target, mode: between(source, target, lambda: convert(self, source, target, mode))
     for name in ("create_fp_ext", "create_fp_trunc"):
         setattr(builder, name, lambda self, source, target: self.cast_impl(source, target))
     builder.create_dot = exact_dot
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_and_index(tensor: Any, scope: Any) -> None:
+        """Loop bounds that a kernel has loaded are arrays of one element, which NumPy 2.4 no longer takes for a number."""
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_tensor_and_index
