@@ -29,6 +29,18 @@ MOE = Op(
     doc="Sparse SwiGLU experts. x [..., hidden], router_logits [rows, experts], gate_up [experts, 2 * inter, hidden] with gate and up rows "
     "interleaved, down [experts, hidden, inter]. Weights are the softmax over all experts at the top_k largest, divided by their sum when normalize is 1.",
 )
+QUANTIZED_MOE = Op(
+    "QuantizedMoE",
+    inputs=(
+        ("x", "T"), ("router_logits", "T"), ("gate_up", "tensor(uint8)"), ("gate_up_scale", "tensor(float)"),
+        ("down", "tensor(uint8)"), ("down_scale", "tensor(float)"),
+    ),
+    outputs=(("y", "T"),),
+    attributes=(("top_k", "int"), ("normalize", "int"), ("format", "int")),
+    doc="MoE with weights of 8 or 4 bits. format 0: the bits of FP8 E4M3; 1: INT8; 2: INT4, two to a byte along the input axis, the first in the low "
+    "bits, stored plus 8. A weight is its number times its scale; scales are [experts, outputs / r, inputs / c]. Along either axis a scale stands for 128 "
+    "places where there are ceil(size / 128) scales, else for size / scales: per channel (r 1, c all), in blocks of 128, in groups of 32, 64 or 128.",
+)  # fmt: skip
 ATTENTION = Op(
     "Attention",
     inputs=(
@@ -87,9 +99,10 @@ ARIA_STEP = Op(
     "of its rows of code_embedding [groups * codebook, hidden]. counters [batch, 4]: text rows in, frames out, end fed, frame row pending. A frame is "
     "sampled behind the row where sample is true, and may be the end where may_end is. summed 1 adds the text row, or pad_id's, to the frame's row.",
 )  # fmt: skip
-OPS: dict[str, Op] = {op.name: op for op in (MOE, ATTENTION, SAMPLE_TOKEN, CAUSAL_CONV_STATE, GATED_DELTA_RULE, ARIA_STEP)}
+OPS: dict[str, Op] = {op.name: op for op in (MOE, QUANTIZED_MOE, ATTENTION, SAMPLE_TOKEN, CAUSAL_CONV_STATE, GATED_DELTA_RULE, ARIA_STEP)}
 FOLDERS = {
     "MoE": "moe",
+    "QuantizedMoE": "quantized_moe",
     "Attention": "attention",
     "SampleToken": "sample_token",
     "CausalConvState": "causal_conv_state",

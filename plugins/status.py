@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..runtime.kernels.contract import TARGETS, image_key
+from ..runtime.kernels.contract import TARGETS, Program, image_key
 from ..runtime.kernels.library import CONTRACT_FILE, read_contract
 from .programs import programs
 
@@ -17,7 +17,7 @@ class OpStatus:
 
     op: str
     dtypes: tuple[str, ...]
-    """Of the first input, over the op's programs."""
+    """Of the first floating-point input, over the op's programs."""
     programs: int
     kernels: int
     """Images to compile per target, at most."""
@@ -45,13 +45,17 @@ def op_status(library: Path, op: str) -> OpStatus:
         read_contract(homes[target] / CONTRACT_FILE)
     return OpStatus(
         op=op,
-        dtypes=tuple(dict.fromkeys(program.inputs[0].dtype for every in wanted.values() for program in every)),
+        dtypes=tuple(dict.fromkeys(_dtype(program) for every in wanted.values() for program in every)),
         programs=max(len(every) for every in wanted.values()),
         kernels=max(len({image_key(program, step) for program in every for step in program.launches}) for every in wanted.values()),
         compiled=compiled,
         stale=tuple(target for target in compiled if not _is_fresh(library, target, op)),
         bytes=sum(file.stat().st_size for target in compiled for file in homes[target].iterdir()),
     )
+
+
+def _dtype(program: Program) -> str:
+    return next(spec.dtype for spec in program.inputs if "float" in spec.dtype)
 
 
 def _is_fresh(library: Path, target: str, op: str) -> bool:

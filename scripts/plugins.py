@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +13,11 @@ from ..plugins.registry import FOLDERS
 from ..runtime.errors import AntiphonError, missing_extra
 from ..runtime.kernels.contract import TARGETS, image_key
 from ..runtime.kernels.library import KernelLibrary, default_library
-from .console import print_json, print_table, progress_bar, size
+from .console import print_json, print_table, progress_bar, seconds, size
+
+if TYPE_CHECKING:
+    from ..plugins.check import CheckResult
+    from ..plugins.timing import Timing
 
 Library = Annotated[
     Path | None, typer.Option("--library", metavar="DIR", help="Folder of compiled kernels [default: ANTIPHON_KERNELS, else kernels in the cache].")
@@ -64,6 +69,56 @@ def compile_plugins(
         return
     rows = [[one.target, one.op, one.programs, one.images, size(one.bytes), "cached" if one.cached else "built"] for one in built]
     print_table(f"{folder}", ("target", "op", "programs", "kernels", "size", "outcome"), rows)
+
+
+def check_plugins(
+    library: Library = None,
+    op: Ops = None,
+    no_timing: Annotated[bool, typer.Option("--no-timing", help="Only compare with the references; needs no torch.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the whole result as JSON, too.")] = None,
+    json: Json = False,
+) -> None:
+    """Run every compiled program on the GPU at hand against its reference, and time the ops; exit code 1 when a result is out of tolerance."""
+    try:
+        from ..plugins.check import run_check
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "ml_dtypes", "kernels", "antiphon plugins check") from None
+    if output is not None and not output.resolve().parent.is_dir():
+        raise AntiphonError(f"{output} cannot be written: there is no folder {output.parent}.")
+    with progress_bar() as report:
+        result = run_check(library or default_library(), _ops(op) if op else (), timing=not no_timing, on_progress=report)
+    if output is not None:
+        output.write_text(dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
+    if json:
+        print_json(result.to_plain())
+    else:
+        _print_check(result)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+def _print_check(result: CheckResult) -> None:
+    """A line an op, a line for what failed, a line a timing."""
+    rows = []
+    for op in dict.fromkeys(row.op for row in result.rows):
+        cases = [row for row in result.rows if row.op == op]
+        worst = max((row.error / row.tolerance for row in cases if row.error is not None and row.tolerance), default=0.0)
+        failed = sum(not row.passed for row in cases)
+        rows.append([op, len({row.program for row in cases}), len(cases), f"{worst:.2f}", failed or "none"])
+    print_table(f"{result.device}, {result.target}", ("op", "programs", "cases", "worst error / tolerance", "failed"), rows)
+    for row in result.rows:
+        if not row.passed:
+            print(f"{row.op} ({row.program}), {row.case}: {row.message}")
+    if result.ceilings is not None:
+        title = f"measured bandwidth {result.ceilings.bandwidth / 1e9:.0f} GB/s, bfloat16 {result.ceilings.operations / 1e12:.0f} TFLOP/s; medians"
+        columns = ("op", "benchmark", "ours", "bound", "of the bound", "eager", "torch.compile", "public kernel", "aim")
+        print_table(title, columns, [_timing_cells(timing) for timing in result.timings])
+
+
+def _timing_cells(timing: Timing) -> list[object]:
+    times = [seconds(spread.median if spread else None) for spread in (timing.eager, timing.compiled, timing.reference)]
+    fraction = "-" if timing.fraction is None else f"{timing.fraction:.0%}"
+    return [timing.op, timing.benchmark, seconds(timing.ours.median if timing.ours else None), seconds(timing.bound), fraction, *times, timing.aim]
 
 
 def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:

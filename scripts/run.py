@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime.errors import AntiphonError
-from .wav_file import check_wav_path
 
 DEFAULT_OUTPUT = Path("answer.wav")
 
@@ -47,6 +46,8 @@ def run(
     if is_chat and not sys.stdin.isatty() or not is_chat and not parts:
         raise AntiphonError('There is nothing to ask; give a text ("-" reads it from standard input) or a file with --audio, --image or --video.')
     if output is not None:
+        from .wav_file import check_wav_path  # it needs soundfile, which a machine that only checks kernels may lack
+
         check_wav_path(output)
         if text_only:
             raise AntiphonError("--output and --text-only contradict each other; leave one of them out.")

@@ -17,18 +17,18 @@ def choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS:
     logit = tl.load(router_ptr + row.to(tl.int64) * experts + expert, mask=there, other=float("-inf")).to(tl.float32)
     bits = tl.where(logit == 0.0, 0.0, logit).to(tl.int32, bitcast=True)  # -0.0 equals 0.0
     ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    if router_ptr.dtype.element_ty == tl.float32:
-        lowest: tl.constexpr = -(1 << 62)
+    IS_WIDE: tl.constexpr = router_ptr.dtype.element_ty == tl.float32
+    LOWEST: tl.constexpr = -(1 << 62) if IS_WIDE else -(1 << 31)
+    if IS_WIDE:
         unique = ordered.to(tl.int64) * EXPERTS + (EXPERTS - 1 - expert)  # of equal logits the lower expert is larger
     else:
-        lowest: tl.constexpr = -(1 << 31)
         unique = (ordered >> 13) * EXPERTS + (EXPERTS - 1 - expert)  # a 16-bit number has 19 bits of a float32 at most
-    key = tl.where(there, unique, lowest)
+    key = tl.where(there, unique, LOWEST)
     slot = tl.full([ROWS, EXPERTS], -1, tl.int32)
     for place in range(top_k):
         taken = there & (key == tl.max(key, axis=1)[:, None])
         slot = tl.where(taken, place, slot)
-        key = tl.where(taken, lowest, key)
+        key = tl.where(taken, LOWEST, key)
     largest = tl.max(tl.where(there, logit, -3.0e38), axis=1)[:, None]
     exponential = tl.where(there, tl.exp(logit - largest), 0.0)
     kept = tl.where((slot >= 0) | (normalize == 0), exponential, 0.0)
@@ -114,7 +114,7 @@ def sum_counts(count_ptr, row_blocks, experts, before_ptr, total_ptr, BLOCKS: tl
 
 
 @triton.jit
-def fill_blocks(total_ptr, rows, experts, top_k, blocks, start_ptr, block_ptr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, SHARED: tl.constexpr):
+def fill_blocks(total_ptr, chosen_ptr, rows, experts, top_k, blocks, start_ptr, block_ptr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, SHARED: tl.constexpr):
     """start [experts], where each expert begins in the order, and the table of blocks of BLOCK_M rows, of which there are `blocks` at most."""
     expert = tl.arange(0, EXPERTS)
     total = tl.load(total_ptr + expert, mask=expert < experts, other=0)
@@ -231,9 +231,9 @@ def down(
 
 @triton.jit
 def combine(partial_ptr, share_ptr, hidden, slots, y_ptr, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
-    """y = sum over a row's slots of share * partial. Grid: runs of columns, rows. SLOTS slots are read at once, or each would wait for the one before."""
-    row = tl.program_id(1)
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """y = sum over a row's slots of share * partial. Grid: rows, runs of columns. SLOTS slots are read at once, or each would wait for the one before."""
+    row = tl.program_id(0)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)
     for first in range(0, slots, SLOTS):
         slot = first + tl.arange(0, SLOTS)

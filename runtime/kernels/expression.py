@@ -58,10 +58,10 @@ def _value(node: ast.expr, symbols: Mapping[str, Any], functions: Mapping[str, C
             return _OPERATORS[type(op)](_value(left, symbols, functions), _value(right, symbols, functions))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_value(left, symbols, functions), _value(right, symbols, functions))
-        case ast.BoolOp(op=ast.And(), values=values):
-            result = _value(values[0], symbols, functions)
-            for value in values[1:]:
-                result = result and _value(value, symbols, functions) if isinstance(result, bool) else result & _value(value, symbols, functions)
+        case ast.BoolOp(op=ast.And(), values=[head, *rest]):
+            result = _value(head, symbols, functions)
+            for part in rest:  # `and` would ask a symbolic condition for its truth
+                result = result and _value(part, symbols, functions) if isinstance(result, bool) else result & _value(part, symbols, functions)
             return result
         case ast.Call(func=ast.Name(id=name), args=[first, *others], keywords=[]) if name in functions:
             value = _value(first, symbols, functions)

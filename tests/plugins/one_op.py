@@ -17,7 +17,10 @@ from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
 from antiphon.plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
 from antiphon.runtime.sessions import make_session
 
-KINDS = {"T": onnx.TensorProto.FLOAT, "tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL}
+KINDS = {
+    "T": onnx.TensorProto.FLOAT, "tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL,
+    "tensor(uint8)": onnx.TensorProto.UINT8,
+}  # fmt: skip
 
 
 Shapes = tuple[tuple[str, tuple[int | None, ...]], ...]

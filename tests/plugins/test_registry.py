@@ -21,6 +21,7 @@ ATTRIBUTES = {"num_heads": 4, "kv_num_heads": 2, "key_heads": 2, "value_heads": 
 """Attributes that must fit together; any other is 1."""
 RANKS = {
     "MoE": (2, 2, 3, 3, 2),
+    "QuantizedMoE": (2, 2, 3, 3, 3, 3, 2),
     "Attention": (3, 3, 3, 4, 4, 1, 1, 3, 4, 4),
     "SampleToken": (2, 1, 1, 1, 1, 1, 2, 2, 1),
     "CausalConvState": (3, 3, 3, 1, 3, 3),

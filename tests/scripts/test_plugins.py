@@ -80,3 +80,11 @@ def test_a_damaged_contract_is_one_sentence(antiphon, tmp_path: Path) -> None:
     (tmp_path / "sm80" / OP / "contract.json").write_text("{")
     code, _, error = antiphon("plugins", "list", "--op", OP, "--library", tmp_path)
     assert code == 2 and "is damaged" in error
+
+
+def test_check_without_a_gpu_says_what_is_missing(antiphon, library: Path, tmp_path: Path) -> None:
+    code, output, error = antiphon("plugins", "check", "--library", library, "--output", tmp_path / "result.json")
+    if code == 0:
+        pytest.skip("a GPU is here")
+    assert (code, output) == (2, "") and re.search("driver|GPU|cuda", error) and len(error.splitlines()) == 1
+    assert not (tmp_path / "result.json").exists()

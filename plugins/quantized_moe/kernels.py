@@ -1,0 +1,170 @@
+"""QuantizedMoE on a GPU: the two grouped matrix products with weights decoded on their way to the tensor cores; the rest are MoE's kernels.
+
+INT4 holds two columns in a byte. Rather than interleave them in registers, the product is two: over the even and over the odd columns of the other
+side, which therefore lies as [.., 2, columns / 2]: `split_columns` brings x into that order, and gate_up writes its results so.
+"""
+
+import triton
+import triton.language as tl
+
+from ..moe.kernels import swiglu
+
+FP8 = tl.constexpr(0)
+INT8 = tl.constexpr(1)
+INT4 = tl.constexpr(2)
+
+
+@triton.jit
+def split_columns(x_ptr, hidden, split_ptr, BLOCK: tl.constexpr):
+    """split [rows, 2, hidden / 2]: even columns, then odd ones. Grid: rows, runs of columns."""
+    row = tl.program_id(0).to(tl.int64) * hidden
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    even, odd = tl.split(tl.reshape(tl.load(x_ptr + row + column, mask=column < hidden, other=0.0), [BLOCK // 2, 2]))
+    half = hidden // 2
+    pair = tl.program_id(1) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+    tl.store(split_ptr + row + pair, even, mask=pair < half)
+    tl.store(split_ptr + row + half + pair, odd, mask=pair < half)
+
+
+@triton.jit
+def decode_byte(bits, dtype: tl.constexpr, FORMAT: tl.constexpr):
+    """The numbers of FP8, 256 times smaller, or of INT8, as `dtype`: exact in float16 and in bfloat16."""
+    if FORMAT == INT8:
+        return bits.to(tl.int8, bitcast=True).to(tl.float32).to(dtype)
+    # E4M3 with a bias of 15 rather than 7, which Triton has for every GPU, is the same number 256 times smaller: a float16 but for the place of the bits.
+    return bits.to(tl.float8e4b15, bitcast=True).to(tl.float16).to(dtype)
+
+
+@triton.jit
+def decode_low(bits):
+    """The number of INT4 in a byte's low bits as float32, by way of the last places of 2 ** 23."""
+    return ((bits.to(tl.int32) & 0x0F) | 0x4B000000).to(tl.float32, bitcast=True) - 8388616.0
+
+
+@triton.jit
+def decode_high(bits):
+    """The number of INT4 in a byte's high bits, where they are: places of 2 ** 19."""
+    return ((bits.to(tl.int32) & 0xF0) | 0x49000000).to(tl.float32, bitcast=True) - 524296.0
+
+
+@triton.jit
+def scale_groups(numbers, scale, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr):
+    """numbers [BLOCK_K, BLOCK_N] times scale [GROUPS, BLOCK_N], each for a run of BLOCK_K / GROUPS rows."""
+    grouped = tl.reshape(numbers, [GROUPS, BLOCK_K // GROUPS, BLOCK_N]) * scale[:, None, :]
+    return tl.reshape(grouped, [BLOCK_K, BLOCK_N])
+
+
+@triton.jit
+def multiply_rows(
+    a_ptrs, odd, is_row, weight_ptrs, is_column, scale_ptrs, depth,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """As moe.kernels.multiply_rows for weights of `depth` bytes a column; `odd` is how far behind the even columns of a (INT4) the odd ones lie.
+
+    scale_ptrs [BLOCK_N] are of the columns' first scales. A scale is for GROUP bytes of a column, or for all where GROUP is 0. INT4 weights take
+    theirs before the product where a step has several groups, or no more columns than rows; else sums of whole steps do, in float32.
+    """
+    dtype: tl.constexpr = a_ptrs.dtype.element_ty
+    GROUPS: tl.constexpr = BLOCK_K // GROUP if GROUP != 0 and BLOCK_K > GROUP else 1  # in a step
+    k = tl.arange(0, BLOCK_K)
+    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for first in range(0, depth, BLOCK_K):
+        inside = k < depth - first
+        a = tl.load(a_ptrs, mask=is_row[:, None] & inside[None, :], other=0.0)
+        bits = tl.load(weight_ptrs, mask=is_column[None, :] & inside[:, None], other=0)
+        if FORMAT == INT4:
+            a_odd = tl.load(a_ptrs + odd, mask=is_row[:, None] & inside[None, :], other=0.0)
+            low = decode_low(bits)
+            high = decode_high(bits)
+            if GROUPS > 1 or BLOCK_M >= 2 * BLOCK_K:
+                group = first // GROUP + tl.arange(0, GROUPS)
+                there = (group * GROUP < depth)[:, None] & is_column[None, :]
+                scale = tl.load(scale_ptrs[None, :] + group[:, None], mask=there, other=0.0)
+                low = scale_groups(low, scale, BLOCK_K, BLOCK_N, GROUPS)
+                high = scale_groups(high, scale, BLOCK_K, BLOCK_N, GROUPS)
+                total = tl.dot(a_odd, high.to(dtype), tl.dot(a, low.to(dtype), total))
+            else:
+                product = tl.dot(a_odd, high.to(dtype), tl.dot(a, low.to(dtype)))
+                total += product * tl.load(scale_ptrs + first // GROUP, mask=is_column, other=0.0)[None, :]
+        elif GROUP == 0:
+            total = tl.dot(a, decode_byte(bits, dtype, FORMAT), total)
+        else:
+            total += tl.dot(a, decode_byte(bits, dtype, FORMAT)) * tl.load(scale_ptrs + first // GROUP, mask=is_column, other=0.0)[None, :]
+        a_ptrs += BLOCK_K
+        weight_ptrs += BLOCK_K
+    if GROUP == 0:
+        total *= tl.load(scale_ptrs, mask=is_column, other=0.0)[None, :]
+    if FORMAT == FP8:
+        total *= 256.0
+    return total
+
+
+@triton.jit
+def gate_up(
+    x_ptr, weight_ptr, scale_ptr, order_ptr, block_ptr, hidden, inter, slots, activated_ptr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr, SCALE_OUTPUTS: tl.constexpr, SCALE_INPUTS: tl.constexpr,
+):  # fmt: skip
+    """activated [assignments in order, inter], or [.., 2, inter / 2] for INT4. Grid: runs of BLOCK_N rows of gate_up, blocks (see moe.kernels)."""
+    table = block_ptr + tl.program_id(1) * 3
+    count = tl.load(table + 2)
+    if count == 0:
+        return
+    expert = tl.load(table).to(tl.int64)
+    place = tl.arange(0, BLOCK_M)
+    first = tl.load(table + 1)
+    row = tl.load(order_ptr + first + place, mask=place < count, other=0) // slots
+    column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    BYTES: tl.constexpr = 2 if FORMAT == INT4 else 1  # columns in a byte
+    depth = hidden // BYTES
+    x_ptrs = x_ptr + row.to(tl.int64)[:, None] * hidden + k[None, :]
+    weight_ptrs = weight_ptr + (expert * 2 * inter + column[None, :]) * depth + k[:, None]
+    scales = tl.cdiv(hidden, SCALE_INPUTS) if SCALE_INPUTS != 0 else 1
+    scale_ptrs = scale_ptr + (expert * tl.cdiv(2 * inter, SCALE_OUTPUTS) + column // SCALE_OUTPUTS) * scales
+    GROUP: tl.constexpr = SCALE_INPUTS // BYTES
+    total = multiply_rows(
+        x_ptrs, depth, place < count, weight_ptrs, column < 2 * inter, scale_ptrs, depth, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, GROUP
+    )  # fmt: skip
+    activated = swiglu(total, BLOCK_M, BLOCK_N).to(activated_ptr.dtype.element_ty)
+    out_ptrs = activated_ptr + (first + place).to(tl.int64)[:, None] * inter
+    if FORMAT == INT4:
+        even, odd = tl.split(tl.reshape(activated, [BLOCK_M, BLOCK_N // 4, 2]))
+        half = inter // 2
+        pair = tl.program_id(0) * (BLOCK_N // 4) + tl.arange(0, BLOCK_N // 4)
+        tl.store(out_ptrs + pair[None, :], even, mask=(place < count)[:, None] & (pair < half)[None, :])
+        tl.store(out_ptrs + half + pair[None, :], odd, mask=(place < count)[:, None] & (pair < half)[None, :])
+    else:
+        out = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+        tl.store(out_ptrs + out[None, :], activated, mask=(place < count)[:, None] & (out < inter)[None, :])
+
+
+@triton.jit
+def down(
+    activated_ptr, weight_ptr, scale_ptr, order_ptr, block_ptr, inter, hidden, partial_ptr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr, SCALE_OUTPUTS: tl.constexpr, SCALE_INPUTS: tl.constexpr,
+):  # fmt: skip
+    """partial [assignments, hidden], each at its own place. Grid: runs of BLOCK_N columns, blocks."""
+    table = block_ptr + tl.program_id(1) * 3
+    count = tl.load(table + 2)
+    if count == 0:
+        return
+    expert = tl.load(table).to(tl.int64)
+    place = tl.arange(0, BLOCK_M)
+    first = tl.load(table + 1)
+    column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    BYTES: tl.constexpr = 2 if FORMAT == INT4 else 1
+    depth = inter // BYTES
+    activated_ptrs = activated_ptr + (first + place).to(tl.int64)[:, None] * inter + k[None, :]
+    weight_ptrs = weight_ptr + (expert * hidden + column[None, :]) * depth + k[:, None]
+    scales = tl.cdiv(inter, SCALE_INPUTS) if SCALE_INPUTS != 0 else 1
+    scale_ptrs = scale_ptr + (expert * tl.cdiv(hidden, SCALE_OUTPUTS) + column // SCALE_OUTPUTS) * scales
+    GROUP: tl.constexpr = SCALE_INPUTS // BYTES
+    total = multiply_rows(
+        activated_ptrs, depth, place < count, weight_ptrs, column < hidden, scale_ptrs, depth, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, GROUP
+    )  # fmt: skip
+    assignment = tl.load(order_ptr + first + place, mask=place < count, other=0)
+    out_ptrs = partial_ptr + assignment.to(tl.int64)[:, None] * hidden + column[None, :]
+    tl.store(out_ptrs, total.to(partial_ptr.dtype.element_ty), mask=(place < count)[:, None] & (column < hidden)[None, :])

@@ -1,0 +1,108 @@
+"""MoE's kernels: in the interpreter against the float64 reference, and compiled for every target."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from antiphon.plugins.cases import Case, cases, errors  # noqa: E402
+from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
+from antiphon.plugins.moe.cases import ROUTINGS, case  # noqa: E402
+from antiphon.plugins.programs import programs  # noqa: E402
+from antiphon.plugins.registry import FOLDERS  # noqa: E402
+from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters  # noqa: E402
+from antiphon.runtime.kernels.invoke import select  # noqa: E402
+
+PROGRAMS = {program.name: program for program in programs("sm90", ["MoE"])}
+
+
+def run(given_case: Case) -> np.ndarray:
+    return run_interpreted(given_case.program, given_case.inputs, given_case.attributes)["y"]
+
+
+def check(given_case: Case) -> None:
+    found = errors(given_case, {"y": run(given_case)})
+    assert found["y"] <= given_case.tolerance, f"{given_case.name}: {found}"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_equals_the_reference(name: str) -> None:
+    for each in cases(PROGRAMS[name]):
+        check(each)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_any_shape_equals_the_reference(data: Any) -> None:
+    program = PROGRAMS[data.draw(st.sampled_from([name for name in PROGRAMS if "bfloat16" in name and "512" in name]))]
+    rows, experts = data.draw(st.integers(1, 16 if "decode" in program.name else 50)), data.draw(st.integers(1, 9))
+    check(
+        case(
+            program, np.random.default_rng(data.draw(st.integers(0, 99))), (rows,), hidden=16 * data.draw(st.integers(1, 10)),
+            inter=16 * data.draw(st.integers(1, 6)), experts=experts, top_k=data.draw(st.integers(1, experts)), normalize=data.draw(st.booleans()),
+            routing=data.draw(st.sampled_from(ROUTINGS)),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bfloat16-decode-512-experts", "bfloat16-shared-prefill-512-experts"])
+def test_512_experts_with_top_16_equal_the_reference(name: str) -> None:
+    check(case(PROGRAMS[name], np.random.default_rng(1), (3,), hidden=16, inter=16, experts=512, top_k=16, normalize=True, routing="random"))
+
+
+def test_an_expert_with_more_rows_than_a_block_equals_the_reference() -> None:
+    rng = np.random.default_rng(2)
+    check(case(PROGRAMS["bfloat16-shared-prefill-128-experts"], rng, (150,), hidden=16, inter=16, experts=16, top_k=1, normalize=True, routing="all to one"))
+
+
+def test_experts_that_no_row_chooses_are_never_read() -> None:
+    """NaN in their weights would show: zero times NaN is NaN."""
+    for name in ("bfloat16-decode-512-experts", "bfloat16-batch-512-experts"):
+        made = case(PROGRAMS[name], np.random.default_rng(3), (6,), 32, 16, experts=6, top_k=2, normalize=True, routing="half of the experts never")
+        poisoned = {key: value.copy() for key, value in made.inputs.items()}
+        poisoned["gate_up"][::2], poisoned["down"][::2] = np.nan, np.nan
+        assert np.array_equal(run(dataclasses.replace(made, inputs=poisoned)), run(made))
+
+
+def test_rows_and_experts_select_regime_and_routing() -> None:
+    def selected(rows: int, experts: int) -> str:
+        shapes = {"x": (rows, 32), "router_logits": (rows, experts), "gate_up": (experts, 32, 32), "down": (experts, 32, 16)}
+        return select(PROGRAMS.values(), "MoE", {key: ("float16", shape) for key, shape in shapes.items()}, {"top_k": 8, "normalize": 1}).name
+
+    assert selected(0, 128) == selected(1, 128) == selected(16, 128) == "float16-decode-128-experts"
+    assert selected(17, 128) == selected(256, 128) == "float16-batch-128-experts"
+    assert selected(257, 128) == "float16-prefill-128-experts"
+    assert (selected(1, 127), selected(17, 512), selected(4096, 512)) == tuple(f"float16-{name}-512-experts" for name in ("decode", "batch", "prefill"))
+
+
+def test_hot_kernels_compile_for_every_target_without_spills() -> None:
+    for each in compiled("MoE", lambda target, program: program.name in HOT or target == "sm90" and program.name.startswith("bfloat16")):
+        assert each.image.spill_bytes == 0 and ".local" not in each.ptx, f"{each.key} on {each.image.target}: {each.image.spill_bytes} bytes spilled"
+
+
+HOT = [f"bfloat16-{regime}-128-experts" for regime in ("decode", "prefill")]
+"""One program of every kernel, with the largest tiles."""
+
+
+def compiled(op: str, wanted: Callable[[str, Program], bool]) -> list[Compiled]:
+    """The op's own hot kernels in the programs that are wanted for a target, compiled by processes that do not interpret."""
+    jobs = {}
+    for target in TARGETS:
+        for program in programs(target, [op]):
+            for step in program.launches if wanted(target, program) else ():
+                if step.hot and step.kernel.startswith(f"{FOLDERS[op]}."):
+                    jobs[target, image_key(program, step)] = Job(image_key(program, step), target, parameters(program, step), step)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
+        return list(pool.map(compile_kernel, jobs.values(), chunksize=8))
