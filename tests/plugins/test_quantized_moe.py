@@ -42,8 +42,8 @@ def make(scheme: Scheme, rows: int, experts: int, hidden: int, inter: int, top_k
 
 
 def expected(case: Case) -> np.ndarray:
-    (x, logits, gate_up, gate_up_scale, down, down_scale), *attributes = case
-    return quantized_moe(x.astype(np.float64), logits.astype(np.float64), gate_up, gate_up_scale, down, down_scale, *attributes)
+    (x, logits, gate_up, gate_up_scale, down, down_scale), top_k, normalize, format = case
+    return quantized_moe(x.astype(np.float64), logits.astype(np.float64), gate_up, gate_up_scale, down, down_scale, top_k, normalize, format)
 
 
 def run_torch(case: Case) -> Any:

@@ -1,0 +1,59 @@
+"""How AriaStep runs on a GPU."""
+
+from __future__ import annotations
+
+from ...runtime.kernels.contract import DTYPE_BYTES, Launch, Program, Scalar, TensorSpec
+
+DTYPES = ("bfloat16", "float16", "float32")
+GROUPS = 16
+"""Most codebooks of a frame."""
+
+
+def programs(target: str) -> list[Program]:
+    """One program per dtype of the embeddings; all policies are data."""
+    return [_program(dtype) for dtype in DTYPES]
+
+
+def _program(dtype: str) -> Program:
+    # One warp with 16 bytes per lane: each lane holds all codebooks' rows of its places, so that their sum needs no exchange between lanes.
+    block = 32 * 16 // DTYPE_BYTES[dtype]
+    return Program(
+        op="AriaStep",
+        name=dtype,
+        inputs=(
+            TensorSpec("need", "int64", ("table",)),
+            TensorSpec("text_ids", "int64", ("batch", "slots")),
+            TensorSpec("text_length", "int64", ("batch",)),
+            TensorSpec("text_complete", "bool", ("batch",)),
+            TensorSpec("codes", "int64", ("batch", "groups")),
+            TensorSpec("counters", "int64", ("batch", "4")),
+            TensorSpec("text_embedding", dtype, ("vocab", "hidden")),
+            TensorSpec("code_embedding", dtype, ("entries", "hidden")),
+        ),
+        outputs=(
+            TensorSpec("row", dtype, ("batch", "hidden")),
+            TensorSpec("query_length", "int64", ("batch",)),
+            TensorSpec("sample", "bool", ("batch",)),
+            TensorSpec("may_end", "bool", ("batch",)),
+            TensorSpec("present_counters", "int64", ("batch", "4")),
+        ),
+        launches=(
+            Launch(
+                kernel="aria_step.aria_step",
+                inputs=("need", "text_ids", "text_length", "text_complete", "codes", "counters", "text_embedding", "code_embedding"),
+                scalars=(
+                    *(Scalar(name, name) for name in ("table", "slots", "groups", "codebook")),
+                    Scalar("hidden", "hidden", multiple=16),
+                    *(Scalar(name, name) for name in ("end_id", "pad_id", "summed", "end_anywhere")),
+                ),
+                outputs=("row", "query_length", "sample", "may_end", "present_counters"),
+                grid=(f"ceil_div(hidden, {block})", "batch", "1"),
+                constants={"GROUPS": GROUPS, "BLOCK": block},
+                warps=1,
+                stages=1,
+            ),
+        ),
+        attributes=("end_id", "pad_id", "summed", "end_anywhere"),
+        symbols={"codebook": "entries // groups"},
+        when=f"hidden % 16 == 0 and groups <= {GROUPS} and entries == groups * codebook and table > 0 and slots > 0",
+    )

@@ -1,0 +1,116 @@
+"""How SampleToken runs on a GPU."""
+
+from __future__ import annotations
+
+from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+
+DTYPES = ("bfloat16", "float16", "float32")
+CAPACITY = 256
+"""Candidates that are ranked against each other; a top_k of 50 has about 65 of them."""
+BLOCK = 2048
+"""Ids of a block of the large form: 75 blocks for 151,936 ids, 122 for 248,320."""
+BLOCKS = 128
+"""Most blocks of the large form: their 256 groups' maxima are compared all with all in one tile."""
+SCAN = 8192
+"""Ids that one block of the large form reads at once where it has to read them all: as many bytes in flight as an SM's share of bandwidth wants."""
+SMALL = {2048: (8, 128), 4096: (16, 128), 8192: (16, 256)}
+"""(warps, groups) of the small form by tile, 8 or 16 ids a lane. The predictor has 2,048 ids, Qwen3-Omni's Talker 3,072 and Qwen3.5-Omni's 5,120."""
+_ROWS = ("noise", "temperature", "top_k", "top_p")
+
+
+def programs(target: str) -> list[Program]:
+    """Vocabularies of one block, by tile, then those of many blocks."""
+    return [*(_small(dtype, tile) for dtype in DTYPES for tile in SMALL), *(_large(dtype) for dtype in DTYPES)]
+
+
+def _inputs(dtype: str) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec("logits", dtype, ("rows", "vocab")),
+        TensorSpec("noise", "float32", ("rows",)),
+        TensorSpec("temperature", "float32", ("rows",)),
+        TensorSpec("top_k", "int64", ("rows",)),
+        TensorSpec("top_p", "float32", ("rows",)),
+        TensorSpec("repetition_penalty", "float32", ("rows",)),
+        TensorSpec("penalised", "bool", ("rows", "vocab")),
+        TensorSpec("suppressed", "bool", ("rows", "vocab")),
+    )
+
+
+def _small(dtype: str, tile: int) -> Program:
+    # Nothing is taken to be aligned: one id a lane and load coalesces as well, and the tile's layout suits every step, so that it never changes.
+    warps, groups = SMALL[tile]
+    return Program(
+        op="SampleToken",
+        name=f"{dtype}-{tile}",
+        inputs=_inputs(dtype),
+        outputs=(TensorSpec("token", "int64", ("rows",)),),
+        scratch=(TensorSpec("drawn_scores", "float32", ("rows", str(CAPACITY))), TensorSpec("drawn_ids", "int32", ("rows", str(CAPACITY)))),
+        launches=(
+            Launch(
+                kernel="sample_token.sample_small",
+                inputs=("logits", *_ROWS, "repetition_penalty", "penalised", "suppressed"),
+                scalars=(Scalar("vocab", "vocab"),),
+                outputs=("token", "drawn_scores", "drawn_ids"),
+                grid=("rows", "1", "1"),
+                constants={"TILE": tile, "GROUPS": groups, "CAPACITY": CAPACITY},
+                warps=warps,
+                stages=1,
+            ),
+        ),
+        when=f"vocab <= {tile}",
+    )
+
+
+def _large(dtype: str) -> Program:
+    """Three launches: per id dtype + 2 mask bytes are read and 4 of score written, then read again; the rest is a few kilobytes per row."""
+    vocab, blocks = Scalar("vocab", "vocab", multiple=16), Scalar("blocks", "blocks")
+    candidates = ("candidate_scores", "candidate_ids")
+    return Program(
+        op="SampleToken",
+        name=f"{dtype}-large",
+        inputs=_inputs(dtype),
+        outputs=(TensorSpec("token", "int64", ("rows",)),),
+        scratch=(
+            TensorSpec("scores", "float32", ("rows", "vocab")),
+            TensorSpec("maxima", "float32", ("rows", "blocks", "2")),
+            TensorSpec("sums", "float32", ("rows", "blocks")),
+            TensorSpec("counts", "int32", ("rows", "blocks")),
+            TensorSpec("candidate_scores", "float32", ("rows", "blocks", str(CAPACITY))),
+            TensorSpec("candidate_ids", "int32", ("rows", "blocks", str(CAPACITY))),
+            TensorSpec("drawn_scores", "float32", ("rows", str(CAPACITY))),
+            TensorSpec("drawn_ids", "int32", ("rows", str(CAPACITY))),
+        ),
+        launches=(
+            Launch(
+                kernel="sample_token.sample_large_scores",
+                inputs=("logits", "temperature", "repetition_penalty", "penalised", "suppressed"),
+                scalars=(vocab, blocks),
+                outputs=("scores", "maxima", "sums"),
+                grid=("blocks", "rows", "1"),
+                constants={"BLOCK": BLOCK},
+                stages=1,
+            ),
+            Launch(
+                kernel="sample_token.sample_large_candidates",
+                inputs=("top_k", "scores", "maxima"),
+                scalars=(Scalar("vocab", "vocab"), blocks),
+                outputs=("counts", *candidates),
+                grid=("blocks", "rows", "1"),
+                constants={"BLOCK": BLOCK, "BLOCKS": BLOCKS, "CAPACITY": CAPACITY},
+                warps=8,
+                stages=1,
+            ),
+            Launch(
+                kernel="sample_token.sample_large_draw",
+                inputs=(*_ROWS, "scores", "maxima", "sums", "counts", *candidates),
+                scalars=(vocab, blocks),
+                outputs=("token", "drawn_scores", "drawn_ids"),
+                grid=("rows", "1", "1"),
+                constants={"BLOCK": BLOCK, "BLOCKS": BLOCKS, "CAPACITY": CAPACITY, "SCAN": SCAN},
+                warps=8,
+                stages=1,
+            ),
+        ),
+        symbols={"blocks": f"ceil_div(vocab, {BLOCK})"},
+        when=f"vocab % 16 == 0 and vocab <= {BLOCK * BLOCKS}",
+    )
