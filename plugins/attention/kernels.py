@@ -8,7 +8,7 @@ row is read once for all of them.
 import triton
 import triton.language as tl
 
-from .attend import _attend, _combine, _split, _write
+from .bodies import attend_context, attend_share, combine_shares, write_rows
 
 
 @triton.jit
@@ -17,7 +17,7 @@ def write(
     DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """New rows into the cache; past_* and present_* are the same memory."""
-    _write(
+    write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, None, None, None, tokens, kv_heads, 1, capacity, present_key_ptr, present_value_ptr, DIM,
         ROWS, 0,
     )  # fmt: skip
@@ -29,7 +29,7 @@ def write_paged(
     present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     """New rows into the cache in pages; past_* and present_* are the same memory."""
-    _write(
+    write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, tokens, kv_heads, 1, pages, present_key_ptr, present_value_ptr,
         DIM, ROWS, PAGE,
     )  # fmt: skip
@@ -41,7 +41,7 @@ def write_eight_bit(
     present_key_ptr, present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """New rows into the cache in eight bits; past_* and present_* are the same memory."""
-    _write(
+    write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, tokens, kv_heads, scales, capacity, present_key_ptr,
         present_value_ptr, DIM, ROWS, 0,
     )  # fmt: skip
@@ -53,7 +53,7 @@ def write_eight_bit_paged(
     scales, pages, present_key_ptr, present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     """New rows into the cache in eight bits and pages; past_* and present_* are the same memory."""
-    _write(
+    write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, tokens, kv_heads, scales, pages,
         present_key_ptr, present_value_ptr, DIM, ROWS, PAGE,
     )  # fmt: skip
@@ -65,7 +65,7 @@ def attend(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, None, None, tokens, kv_heads, group, 1, capacity,
         y_ptr, DIM, ROWS, COLUMNS, 0, SCALE, PRECISION,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def attend_gated(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache, gated."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, None, gate_ptr, tokens, kv_heads, group, 1, capacity,
         y_ptr, DIM, ROWS, COLUMNS, 0, SCALE, PRECISION,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def attend_paged(
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache in pages."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, None, tokens, kv_heads, group, 1,
         pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
     )  # fmt: skip
@@ -101,7 +101,7 @@ def attend_paged_gated(
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache in pages, gated."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, gate_ptr, tokens, kv_heads, group, 1,
         pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
     )  # fmt: skip
@@ -113,7 +113,7 @@ def attend_eight_bit(
     capacity, y_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache in eight bits."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, None, tokens, kv_heads,
         group, scales, capacity, y_ptr, DIM, ROWS, COLUMNS, 0, SCALE, PRECISION,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def attend_eight_bit_gated(
     scales, capacity, y_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache in eight bits, gated."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, gate_ptr, tokens, kv_heads,
         group, scales, capacity, y_ptr, DIM, ROWS, COLUMNS, 0, SCALE, PRECISION,
     )  # fmt: skip
@@ -138,7 +138,7 @@ def attend_eight_bit_paged(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache in eight bits and pages."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, None, tokens,
         kv_heads, group, scales, pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
     )  # fmt: skip
@@ -151,7 +151,7 @@ def attend_eight_bit_paged_gated(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention over a whole cache in eight bits and pages, gated."""
-    _attend(
+    attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, gate_ptr, tokens,
         kv_heads, group, scales, pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
     )  # fmt: skip
@@ -163,7 +163,7 @@ def split(
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """Attention over a share of a cache."""
-    _split(
+    attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, None, tokens, kv_heads, group, 1, capacity, splits,
         partial_ptr, level_ptr, DIM, ROWS, COLUMNS, 0, SCALE,
     )  # fmt: skip
@@ -175,7 +175,7 @@ def split_paged(
     level_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """Attention over a share of a cache in pages."""
-    _split(
+    attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, tokens, kv_heads, group, 1, pages,
         splits, partial_ptr, level_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE,
     )  # fmt: skip
@@ -187,7 +187,7 @@ def split_eight_bit(
     capacity, splits, partial_ptr, level_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """Attention over a share of a cache in eight bits."""
-    _split(
+    attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, tokens, kv_heads, group,
         scales, capacity, splits, partial_ptr, level_ptr, DIM, ROWS, COLUMNS, 0, SCALE,
     )  # fmt: skip
@@ -200,7 +200,7 @@ def split_eight_bit_paged(
     SCALE: tl.constexpr,
 ):  # fmt: skip
     """Attention over a share of a cache in eight bits and pages."""
-    _split(
+    attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, tokens, kv_heads,
         group, scales, pages, splits, partial_ptr, level_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE,
     )  # fmt: skip
@@ -211,7 +211,7 @@ def combine(
     partial_ptr, level_ptr, tokens, kv_heads, group, splits, y_ptr, DIM: tl.constexpr, LANES: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """y from the shares of a context."""
-    _combine(
+    combine_shares(
         partial_ptr, level_ptr, None, tokens, kv_heads, group, splits, y_ptr, DIM, LANES, SPLITS,
     )  # fmt: skip
 
@@ -221,6 +221,6 @@ def combine_gated(
     partial_ptr, level_ptr, gate_ptr, tokens, kv_heads, group, splits, y_ptr, DIM: tl.constexpr, LANES: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """y from the shares of a context, gated."""
-    _combine(
+    combine_shares(
         partial_ptr, level_ptr, gate_ptr, tokens, kv_heads, group, splits, y_ptr, DIM, LANES, SPLITS,
     )  # fmt: skip

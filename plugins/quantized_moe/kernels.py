@@ -117,7 +117,7 @@ def gate_up(
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     BYTES: tl.constexpr = 2 if FORMAT == INT4 else 1  # columns in a byte
-    depth = hidden // BYTES
+    depth = tl.multiple_of(hidden // BYTES, 16)  # whole groups of INT4 see to it
     x_ptrs = x_ptr + row.to(tl.int64)[:, None] * hidden + k[None, :]
     weight_ptrs = weight_ptr + (expert * 2 * inter + column[None, :]) * depth + k[:, None]
     scales = tl.cdiv(hidden, SCALE_INPUTS) if SCALE_INPUTS != 0 else 1
@@ -156,7 +156,7 @@ def down(
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     BYTES: tl.constexpr = 2 if FORMAT == INT4 else 1
-    depth = inter // BYTES
+    depth = tl.multiple_of(inter // BYTES, 16)
     activated_ptrs = activated_ptr + (first + place).to(tl.int64)[:, None] * inter + k[None, :]
     weight_ptrs = weight_ptr + (expert * hidden + column[None, :]) * depth + k[:, None]
     scales = tl.cdiv(inter, SCALE_INPUTS) if SCALE_INPUTS != 0 else 1
