@@ -88,7 +88,7 @@ def run_check(
     with Launcher(library, found) as launcher:
         timer = CudaTimer(compile_seconds) if timing else None  # first: what is missing is said before minutes of checks
         rows = check(library, launcher, wanted, progress)
-        ceilings = timer.ceilings() if timer else None
+        ceilings = timer.ceilings() if timer and _answers(launcher) else None  # a GPU that a case broke is not timed, and the rows say so
         timings = time_benchmarks(launcher, wanted, timer, ceilings, progress) if timer and ceilings else []
     versions = {**library.compiler, **found.versions(), **(timer.versions() if timer else {})}
     return CheckResult(found.name, ".".join(map(str, found.capability)), library.target, versions, tuple(rows), tuple(timings), ceilings)

@@ -6,12 +6,15 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
+import signal
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 from ..runtime.errors import AntiphonError, missing_extra
 from ..runtime.kernels.contract import CONTRACT_VERSION, Program, image_key, parameters, to_plain
 from ..runtime.kernels.library import CONTRACT_FILE, read_contract
+from . import compile_worker
 from .compile_worker import Compiled, Job, compile_kernel, compiler_versions, prepare
 from .programs import programs
 from .registry import FOLDERS
@@ -67,7 +71,11 @@ def compile_library(
     parts = [_part(target, op, versions) for target in dict.fromkeys(targets) for op in dict.fromkeys(ops) or FOLDERS]
     stale = [part for part in parts if again or not is_fresh(root, part.target, part.op, part.source)]
     if stale:
-        _compile(root, stale, versions, workers or os.cpu_count() or 1, on_progress or (lambda what, done, total, remaining: None))
+        with suppress(FileExistsError, NotADirectoryError):
+            root.mkdir(parents=True, exist_ok=True)
+        if not (root.is_dir() and os.access(root, os.W_OK | os.X_OK)):  # said before minutes of compiling
+            raise AntiphonError(f"{root} is no folder that can be written; give another with --library.")
+        _compile(root, stale, versions, workers or len(os.sched_getaffinity(0)), on_progress or (lambda what, done, total, remaining: None))
     return [_built(root, part, part not in stale) for part in parts]
 
 
@@ -77,22 +85,34 @@ def source_hash(target: str, op: str) -> str:
 
 
 def is_fresh(root: Path, target: str, op: str, source: str) -> bool:
-    """Whether the library holds `op` for `target` as `source` would make it, with all its files."""
+    """Whether the library holds `op` for `target` as `source` would make it, with all its files whole."""
     home = root / target / op
     try:
         contract = read_contract(home / CONTRACT_FILE)
-    except (AntiphonError, OSError):
+        return contract.get("source") == source and all(
+            hashlib.sha256((home / f"{key}.{kind}").read_bytes()).hexdigest() == image[f"{kind}_sha256"]
+            for key, image in contract["images"].items()
+            for kind in ("cubin", "ptx")
+        )
+    except (AntiphonError, OSError, AttributeError, KeyError, TypeError):
         return False
-    return contract.get("source") == source and all((home / f"{key}.{kind}").is_file() for key in contract["images"] for kind in ("cubin", "ptx"))
+
+
+def kernel_sources(wanted: Iterable[Program]) -> list[bytes]:
+    """The Triton source that the launches of `wanted` depend on: that of the folders they name, and of those that these import from."""
+    folders = {step.kernel.split(".")[0] for program in wanted for step in program.launches}
+    sources: dict[Path, bytes] = {}
+    while unseen := [file for folder in folders for file in (Path(__file__).parent / folder).glob("*.py") if file not in sources]:
+        sources |= {file: file.read_bytes() for file in unseen}
+        folders |= {name for file in unseen for name in re.findall(r"from \.\.(\w+)\.", sources[file].decode()) if b"import triton" in sources[file]}
+    return [sources[file] for file in sorted(sources) if b"import triton" in sources[file]]
 
 
 def _part(target: str, op: str, versions: dict[str, str]) -> _Part:
     wanted = tuple(programs(target, [op]))
     jobs = {image_key(program, step): Job(image_key(program, step), target, parameters(program, step), step) for program in wanted for step in program.launches}
     digest = hashlib.sha256(json.dumps([versions, [to_plain(program) for program in wanted]], sort_keys=True).encode())
-    here = Path(__file__).parent
-    sources = [content for file in sorted(here.glob("*/*.py")) if b"import triton" in (content := file.read_bytes())]
-    for content in (*sources, (here / "compile_worker.py").read_bytes()):
+    for content in (*kernel_sources(wanted), Path(compile_worker.__file__).read_bytes()):
         digest.update(content)
     return _Part(target, op, wanted, digest.hexdigest(), tuple(jobs.values()))
 
@@ -103,7 +123,8 @@ def _compile(root: Path, parts: list[_Part], versions: dict[str, str], workers: 
     found: dict[tuple[str, str], list[Compiled]] = {(part.target, part.op): [] for part in parts}
     pool = ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn"), initializer=prepare)
     try:
-        waiting: dict[Future[Compiled], _Part] = {pool.submit(compile_kernel, job): part for part in parts for job in part.jobs}
+        with _ctrl_c_for_us_alone():  # the first submission starts the processes
+            waiting: dict[Future[Compiled], _Part] = {pool.submit(compile_kernel, job): part for part in parts for job in part.jobs}
         names = {future: job.launch.kernel for future, job in zip(waiting, (job for part in parts for job in part.jobs), strict=True)}
         for future in as_completed(waiting):
             part = waiting[future]
@@ -136,14 +157,41 @@ def _write(root: Path, part: _Part, compiled: list[Compiled], versions: dict[str
             "images": {one.key: to_plain(one.image) for one in sorted(compiled, key=lambda one: one.key)},
         }  # fmt: skip
         (beside / CONTRACT_FILE).write_text(json.dumps(contract, indent=1))
-        shutil.rmtree(home, ignore_errors=True)
         home.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(beside, home)
+        _replace(home, beside)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def _replace(home: Path, new: Path) -> None:
+    """Puts the folder `new` in the place of `home`, by renaming alone; of two compilations at once, the later one's stays."""
+    old = new.with_name(f"{new.name}-old")
+    for attempt in range(100):
+        with suppress(FileNotFoundError):
+            os.replace(home, old)
+        try:
+            os.replace(new, home)
+            break
+        except OSError:  # another compilation put its folder there in between
+            if attempt == 99 or not home.exists():
+                raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _ctrl_c_for_us_alone() -> Iterator[None]:
+    """Processes that begin here never see Ctrl-C, which a terminal sends to all: this one ends them, and they print no traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _built(root: Path, part: _Part, cached: bool) -> Built:
     home = root / part.target / part.op
-    size = sum(file.stat().st_size for file in home.iterdir())
+    size = 0
+    with suppress(FileNotFoundError):  # another compilation may be putting its folder there
+        size = sum(file.stat().st_size for file in home.iterdir())
     return Built(part.target, part.op, len(part.programs), len(part.jobs), size, cached)

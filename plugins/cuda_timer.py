@@ -65,7 +65,7 @@ class CudaTimer:
     def compiled(self, function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         most = int(min(COMPILE_SECONDS_EACH, self._compile_seconds))
         if most <= 0:
-            raise AntiphonError("The time for torch.compile was spent on the benchmarks before.")
+            raise AntiphonError("The time given for torch.compile is spent.")
         self._torch._dynamo.reset()
         began = time.monotonic()
         before = signal.signal(signal.SIGALRM, _out_of_time)  # a loop over experts, unrolled, compiles for longer than a borrowed GPU is lent

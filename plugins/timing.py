@@ -125,7 +125,10 @@ def time_benchmarks(launcher: Launcher, ops: Sequence[str], timer: Timer, ceilin
         if on_progress:
             left = (time.monotonic() - began) * (len(benchmarks) - done) / done if done else None
             on_progress(f"{benchmark.op} {benchmark.name}", done, len(benchmarks), left)
-        timings.append(time_benchmark(launcher, benchmark, timer, ceilings))
+        try:
+            timings.append(time_benchmark(launcher, benchmark, timer, ceilings))
+        except Exception as error:  # no memory for the inputs, or a GPU that a kernel broke, must not take what was timed before
+            timings.append(_untimed(benchmark, ceilings, _line(error)))
     if on_progress:
         on_progress("timed", len(benchmarks), len(benchmarks), 0.0)
     return timings
@@ -150,6 +153,8 @@ def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceili
         notes.append(f"only {count} input sets fit into memory")
     if count * size <= ceilings.cache:
         notes.append("all input sets fit into the L2 cache")
+    elif count * benchmark.bytes_moved <= ceilings.cache:
+        notes.append("what the calls read of all input sets fits into the L2 cache")
     found: dict[str, Spread | None] = {}
     chosen: list[Program] = []
     outputs: list[dict[str, DeviceArray]] = []
@@ -159,7 +164,7 @@ def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceili
         try:
             return work()
         except Exception as error:
-            notes.append(f"{name}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
+            notes.append(f"{name}: {_line(error)}")
             return None
 
     def called(function: Callable[..., Any]) -> Callable[[], Spread]:
@@ -181,8 +186,7 @@ def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceili
     found["compiled"] = noted("compiled", lambda: called(timer.compiled(benchmark.eager, sets[0], attributes))())
     difference = None
     if found["ours"] and found["eager"]:
-        first = launcher.numpy(next(iter(outputs[0].values())))
-        difference = noted("difference", lambda: _difference(first, benchmark.eager(sets[0], attributes)))
+        difference = noted("difference", lambda: _difference(launcher.numpy(next(iter(outputs[0].values()))), benchmark.eager(sets[0], attributes)))
     kernel = _reference_kernel(benchmark.op)
     if kernel is not None:
         found["reference"] = noted("reference", called(kernel))
@@ -191,6 +195,11 @@ def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceili
         compiled=found["compiled"], reference=found.get("reference"), bytes_bound=bytes_bound, operations_bound=operations_bound, sets=count,
         rotated_bytes=count * size, difference=difference, aim=benchmark.aim, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _untimed(benchmark: Benchmark, ceilings: Ceilings, note: str) -> Timing:
+    bounds = benchmark.bytes_moved / ceilings.bandwidth, benchmark.operations / ceilings.operations
+    return Timing(benchmark.op, benchmark.name, "-", None, None, None, None, *bounds, 0, 0, None, benchmark.aim, (note,))
 
 
 def sets_to_rotate(bytes_moved: int, size: int, cache: int, free: int) -> int:
@@ -210,6 +219,10 @@ def _difference(found: np.ndarray, eager: Any) -> float | None:
     if expected.shape != found.shape:
         return None
     return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0) / max(np.abs(expected).max(initial=0.0), 1e-30))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _has_benchmarks(op: str) -> bool:

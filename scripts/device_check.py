@@ -21,10 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ from ..runtime.errors import AntiphonError
 from ..runtime.kernels.driver import open_device, target_for
 
 LAST_WORDS = 3000
+MOST_COMPILING = 150
+"""Seconds that torch.compile may take over the benchmarks of one op."""
 
 
 def main() -> None:
@@ -52,6 +57,7 @@ def main() -> None:
         raise SystemExit(2) from None
     ops, deadline = arguments.op or list(FOLDERS), time.monotonic() + arguments.seconds
     record: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "target": target, "gpu": gpu(), "python": sys.version, "steps": {}}
+    arguments.output.resolve().parent.mkdir(parents=True, exist_ok=True)
 
     def step(name: str, command: list[str], most: float) -> dict[str, Any]:
         left = deadline - time.monotonic()
@@ -67,8 +73,10 @@ def main() -> None:
         checked = [step(f"check {op}", ["plugins", "check", "--library", library, "--no-timing", "--json", *chosen([op])], 120) for op in ops]
         if arguments.tensorrt_rtx:
             step("tensorrt-rtx", ["-m", "antiphon.scripts.device_tensorrt_rtx", "run", str(arguments.tensorrt_rtx)], 240)
-        for op in ops:
-            step(f"time {op}", ["plugins", "check", "--library", library, "--json", *chosen([op])], 240)
+        for place, op in enumerate(ops):
+            share = max(0.0, deadline - time.monotonic()) / (len(ops) - place)  # torch.compile may not eat the time of the ops behind
+            compiling = str(int(min(MOST_COMPILING, share / 2)))
+            step(f"time {op}", ["plugins", "check", "--library", library, "--json", "--compile-seconds", compiling, *chosen([op])], 240)
     print(summary(record))
     raise SystemExit(any(result["code"] != 0 for result in checked))
 
@@ -82,17 +90,31 @@ def run_step(command: list[str], seconds: float) -> dict[str, Any]:
     """One command of Antiphon, or of Python where it begins with -m: exit code, seconds, its JSON as `result`, and its last words where it failed."""
     began = time.monotonic()
     python = [sys.executable, *([] if command[0] == "-m" else ["-m", "antiphon"])]
-    try:
-        run = subprocess.run([*python, *command], capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        words = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or ""
-        return {"code": None, "seconds": round(time.monotonic() - began, 1), "words": f"no end after {seconds:.0f} s; {words[-LAST_WORDS:]}"}
+    with subprocess.Popen([*python, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        try:
+            output, words = run.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            _end(run)
+            return {
+                "code": None,
+                "seconds": round(time.monotonic() - began, 1),
+                "words": f"no end after {seconds:.0f} s; {run.communicate()[1][-LAST_WORDS:]}",
+            }
+        except BaseException:
+            _end(run)
+            raise
     found: dict[str, Any] = {"code": run.returncode, "seconds": round(time.monotonic() - began, 1)}
     try:
-        found["result"] = json.loads(run.stdout)
+        found["result"] = json.loads(output)
     except ValueError:
-        found["words"] = run.stdout[-LAST_WORDS:]
-    return found | ({"words": run.stderr[-LAST_WORDS:]} if run.returncode else {})
+        found["words"] = output[-LAST_WORDS:]
+    return found | ({"words": words[-LAST_WORDS:]} if run.returncode else {})
+
+
+def _end(run: subprocess.Popen[str]) -> None:
+    """Ends a step with the processes that it began: one left on the GPU would be in the times of the next."""
+    with suppress(ProcessLookupError):
+        os.killpg(run.pid, signal.SIGKILL)
 
 
 def gpu() -> str:

@@ -29,7 +29,10 @@ Target = Annotated[str, typer.Option("--target", metavar="TARGETS", help="GPU ar
 
 
 def list_plugins(
-    library: Library = None, op: Ops = None, kernels: Annotated[bool, typer.Option("--kernels", help="One line a compiled kernel.")] = False, json: Json = False
+    library: Library = None,
+    op: Ops = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="What each compiled kernel needs; with --json, for every program.")] = False,
+    json: Json = False,
 ) -> None:
     """Show the ops, what dtypes and programs they have, and what is compiled in the library for which targets."""
     from ..plugins.status import op_status
@@ -75,6 +78,7 @@ def check_plugins(
     library: Library = None,
     op: Ops = None,
     no_timing: Annotated[bool, typer.Option("--no-timing", help="Only compare with the references; needs no torch.")] = False,
+    compile_seconds: Annotated[float, typer.Option("--compile-seconds", min=0, help="How long torch.compile may take in all; 0 leaves it out.")] = 150,
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the whole result as JSON, too.")] = None,
     json: Json = False,
 ) -> None:
@@ -85,8 +89,10 @@ def check_plugins(
         raise missing_extra(error.name or "ml_dtypes", "kernels", "antiphon plugins check") from None
     if output is not None and not output.resolve().parent.is_dir():
         raise AntiphonError(f"{output} cannot be written: there is no folder {output.parent}.")
+    if output is not None and output.is_dir():
+        raise AntiphonError(f"{output} cannot be written: it is a folder.")
     with progress_bar() as report:
-        result = run_check(library or default_library(), _ops(op) if op else (), timing=not no_timing, on_progress=report)
+        result = run_check(library or default_library(), _ops(op) if op else (), timing=not no_timing, on_progress=report, compile_seconds=compile_seconds)
     if output is not None:
         output.write_text(dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
     if json:
@@ -111,14 +117,24 @@ def _print_check(result: CheckResult) -> None:
             print(f"{row.op} ({row.program}), {row.case}: {row.message}")
     if result.ceilings is not None:
         title = f"measured bandwidth {result.ceilings.bandwidth / 1e9:.0f} GB/s, bfloat16 {result.ceilings.operations / 1e12:.0f} TFLOP/s; medians"
-        columns = ("op", "benchmark", "ours", "bound", "of the bound", "eager", "torch.compile", "public kernel", "aim")
+        columns = ("op", "benchmark", "ours", "bytes bound", "operations bound", "of the larger", "eager", "torch.compile", "public kernel", "aim")
         print_table(title, columns, [_timing_cells(timing) for timing in result.timings])
+        for timing in result.timings:
+            spreads = {"ours": timing.ours, "eager": timing.eager, "torch.compile": timing.compiled, "public kernel": timing.reference}
+            notes = [*timing.notes, *(f"{name}: launch by launch, not in a CUDA graph" for name, spread in spreads.items() if spread and not spread.graph)]
+            if notes:
+                print(f"{timing.op}, {timing.benchmark}: {'; '.join(notes)}")
 
 
 def _timing_cells(timing: Timing) -> list[object]:
-    times = [seconds(spread.median if spread else None) for spread in (timing.eager, timing.compiled, timing.reference)]
+    ours, *others = [_short(spread.median if spread else None) for spread in (timing.ours, timing.eager, timing.compiled, timing.reference)]
     fraction = "-" if timing.fraction is None else f"{timing.fraction:.0%}"
-    return [timing.op, timing.benchmark, seconds(timing.ours.median if timing.ours else None), seconds(timing.bound), fraction, *times, timing.aim]
+    return [timing.op, timing.benchmark, ours, _short(timing.bytes_bound), _short(timing.operations_bound), fraction, *others, timing.aim]
+
+
+def _short(value: float | None) -> str:
+    """A duration, in microseconds below one millisecond."""
+    return seconds(value) if value is None or value >= 1e-3 else f"{value * 1e6:.1f} us"
 
 
 def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:
@@ -139,8 +155,14 @@ def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:
     columns = ("target", "op", "program", "kernel", "warps", "registers", "shared", "spilled")
     if json:
         print_json({"library": str(folder), "kernels": [dict(zip(columns, row, strict=True)) for row in rows]})
-    else:
-        print_table(f"{folder}", columns, rows)
+        return
+    worst: dict[tuple[str, str, str], list[tuple[int, int, int]]] = {}
+    for target, op, _, kernel, _, *numbers in rows:
+        worst.setdefault((target, op, kernel), []).append((numbers[0], numbers[1], numbers[2]))
+    summary = [[*names, len(found), *map(max, zip(*found, strict=True))] for names, found in worst.items()]
+    print_table(
+        f"{folder}: the most that any program's launch of a kernel needs", ("target", "op", "kernel", "launches", "registers", "shared", "spilled"), summary
+    )
 
 
 def _ops(chosen: list[str] | None) -> list[str]:

@@ -71,7 +71,7 @@ def make_inputs(
         if name in dtypes:
             made[name] = rng.uniform(0.004, 0.02, scales).astype(np.float32)  # 448 of the smallest stand for 1.8: some rows saturate
     written = np.arange(capacity)[None, None, :, None] < made["past_length"][:, None, None, None]
-    table = rng.permutation(batch * (capacity // PAGE) + 3)[: batch * (capacity // PAGE)].reshape(batch, -1).astype(np.int32)
+    table = rng.permutation(batch * (capacity // PAGE) + 3)[: batch * (capacity // PAGE)].reshape(batch, capacity // PAGE).astype(np.int32)
     for name in ("past_key", "past_value"):
         rows = rng.normal(size=(batch, kv_heads, capacity, dim))
         if dtypes[name] == "float8_e4m3fn":
@@ -81,7 +81,7 @@ def make_inputs(
             cache = np.where(written, rounded(rows, dtypes[name]), garbage)
         if "page_table" in dtypes:
             pages = np.full((table.size + 3, kv_heads, PAGE, dim), garbage if cache.dtype != np.uint8 else 0x7F, cache.dtype)
-            pages[table] = cache.reshape(batch, kv_heads, -1, PAGE, dim).swapaxes(1, 2)
+            pages[table] = cache.reshape(batch, kv_heads, capacity // PAGE, PAGE, dim).swapaxes(1, 2)
             made |= {name: pages, "page_table": table}
         else:
             made[name] = cache
@@ -95,7 +95,7 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
     calls: dict[str, list[tuple[str, list[int], list[int], int, tuple[int, int]]]] = {
         "short": [("ragged", [0, 5, 30, 60], [2, 0, 1, 2], 67, (8, 2)), ("full", [126], [2], 128, (2, 2)), ("first", [0], [1], 1, (1, 1))],
         "decode": [("ragged", [0, 255, 63], [1, 1, 0], 256, (2, 1)), ("runs", [190], [3], 193, (6, 1)), ("first", [0], [1], 1, (2, 2))],
-        "chunk": [("one", [499], [11], 512, (3, 1))],
+        "chunk": [("one", [499], [11], 512, (3, 1)), ("first", [0], [1], 1, (1, 1))],
         "prefill": [("empty", [0, 0], [44, 9], 45, (4, 2)), ("chunked", [91, 30], [15, 17], 131, (4, 1)), ("first", [0], [1], 1, (1, 1))],
     }
     for index, (name, past, lengths, capacity, heads) in enumerate(calls[regime]):

@@ -130,8 +130,8 @@ def _when(target: str, regime: str) -> list[str]:
 
 
 def _splits(target: str, regime: str) -> str:
-    """Two blocks a multiprocessor, and no share under 128 rows of a full cache: below that, the shares cost more than the rows."""
-    return f"min(ceil_div(capacity, 128), ceil_div({_BLOCKS[target]}, ceil_div(rows, {_SPLIT_ROWS[regime]}) * kv_num_heads * batch))"
+    """Two blocks a multiprocessor, and no share under 128 rows of a full cache: below that, the shares cost more than the rows. A call may be empty."""
+    return f"min(ceil_div(capacity, 128), ceil_div({_BLOCKS[target]}, max(1, ceil_div(rows, {_SPLIT_ROWS[regime]}) * kv_num_heads * batch)))"
 
 
 def _scalars(form: _Form, *names: str) -> tuple[Scalar, ...]:

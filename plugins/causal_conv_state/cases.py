@@ -15,11 +15,12 @@ TOLERANCE = {"bfloat16": 5e-3, "float16": 7e-4, "float32": 1e-6}
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """Ragged and empty rows, lengths shorter than the window, and runs of tokens and channels that end within a block."""
+    """No tokens at all, ragged and empty rows, lengths shorter than the window, and runs of tokens and channels that end within a block."""
     if program.name.endswith("decode"):
         calls = {"one stream": ([1], 1, 64), "with an empty row": ([1, 0, 1], 1, 80), "ragged": ([4, 2, 3], 4, 16)}
     else:
         calls = {"shorter than the window": ([2, 1, 0, 3], 3, 48), "two blocks of tokens": ([17, 16, 15], 18, 16), "two blocks of channels": ([5], 5, 1040)}
+    calls["no tokens"] = ([0, 0], 0, 48)
     for name, (lengths, tokens, channels) in calls.items():
         yield make_case(program, name, rng, lengths, tokens, channels)
 

@@ -32,7 +32,8 @@ def _program(dtype: str, state: str, regime: str) -> Program:
                 inputs=("x", "weight", "past", "query_length"),
                 scalars=(Scalar("tokens", "tokens"), Scalar("channels", "channels", multiple=16)),
                 outputs=("y", "present"),
-                grid=(f"ceil_div(tokens, {block_tokens})", f"ceil_div(channels, {block_channels})", "batch"),
+                # One run where there are no tokens: its block still writes the state.
+                grid=(f"max(ceil_div(tokens, {block_tokens}), 1)", f"ceil_div(channels, {block_channels})", "batch"),
                 constants={"BLOCK_TOKENS": block_tokens, "BLOCK_CHANNELS": block_channels},
                 warps=warps,
                 stages=1,

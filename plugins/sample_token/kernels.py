@@ -372,6 +372,7 @@ def sample_large_draw(
         if is_cut:
             threshold = _threshold_large(scores_ptr, vocab, largest, tl.sum(sums, axis=0), top_k, top_p, SCAN)
             has_kept = has_kept & (maxima >= threshold)
+            tl.debug_barrier()  # what the quick way drew from is read before it is written over
             for start in range(0, vocab, SCAN):
                 ids = start + tl.arange(0, SCAN)
                 scores = tl.load(scores_ptr + ids, mask=ids < vocab, other=float("-inf"))

@@ -4,11 +4,13 @@
         y = launcher.run("CausalConvState", {name: launcher.array(values, "bfloat16") ...}, {})["y"]
 
 Nothing here waits for the GPU except `Launcher.wait` and reading an array. A call that gives all its outputs, and whose like ran once before on the
-same stream, allocates nothing: so it can be captured in a CUDA graph.
+same stream, allocates nothing: so it can be captured in a CUDA graph. The graph uses that stream's memory between launches: replay it on that stream, and
+close the launcher after it. A new array belongs to the stream given: let go of it when the work of other streams on it is done.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import AntiphonError
-from .contract import ALIGNMENT, TARGETS, Image, Launch, Program, TensorSpec, image_key
+from .contract import ALIGNMENT, DTYPE_BYTES, TARGETS, Image, Launch, Program, TensorSpec, image_key
 from .device_array import DeviceArray, Memory
 from .expression import evaluate
 from .invoke import bind, invoke, select
@@ -84,7 +86,8 @@ class Launcher:
             raise AntiphonError(f"Kernels for {library.target} do not run on {self.device.name} (compute capability {major}.{minor}).")
         self._keys = {id(step): image_key(program, step) for program in library.programs for step in program.launches}  # hashing takes longer than a launch
         self._kernels: dict[str, Any] = {}
-        self._scratch: dict[tuple[Any, ...], DeviceArray] = {}
+        self._scratch: dict[tuple[int, str, str, str], DeviceArray] = {}
+        self._outgrown: list[DeviceArray] = []
 
     @classmethod
     def open(cls, folder: str | Path, device: int | Device = 0) -> Launcher:
@@ -102,6 +105,7 @@ class Launcher:
         """Lets go of the loaded kernels and of the memory between launches."""
         self._kernels.clear()
         self._scratch.clear()
+        self._outgrown.clear()
 
     def array(self, values: np.ndarray, dtype: str | None = None, stream: Any = None) -> DeviceArray:
         """A copy of `values` on the GPU; see DeviceArray.from_numpy."""
@@ -143,16 +147,12 @@ class Launcher:
         """`run` with the program chosen by the caller; the shapes must be of its class."""
         handle = stream_handle(stream)
         _check(program, inputs, attributes, outputs or {})
-        site = (handle, program.op, program.name, *(array.shape for array in inputs.values()), *attributes.values())
         scratch = {spec.name for spec in program.scratch}
 
         def allocate(spec: TensorSpec, shape: tuple[int, ...]) -> DeviceArray:
             if spec.name not in scratch:
                 return DeviceArray.empty(shape, spec.dtype, self.device, handle)
-            key = (*site, spec.name)
-            if key not in self._scratch:
-                self._scratch[key] = DeviceArray.empty(shape, spec.dtype, self.device, handle)
-            return self._scratch[key]  # what runs on one stream runs in order, so the calls of one site may share it
+            return self._between((handle, program.op, program.name, spec.name), shape, spec.dtype)
 
         def launch(step: Launch, grid: tuple[int, int, int], arguments: list[Any]) -> None:
             key = self._keys.get(id(step)) or image_key(program, step)
@@ -162,6 +162,19 @@ class Launcher:
             self.device.launch(self._kernel(key, image), image, grid, values, handle)
 
         return invoke(program, inputs, attributes, shape_of=lambda array: array.shape, allocate=allocate, launch=launch, given=outputs)
+
+    def _between(self, key: tuple[int, str, str, str], shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """Memory between the launches of a program: what runs on one stream runs in order, so the program's calls may share it there.
+
+        It at least doubles when it grows, and what it outgrew is kept for the graphs that were captured with it: less than twice the largest in all.
+        """
+        size, held = math.prod(shape) * DTYPE_BYTES[dtype], self._scratch.get(key)
+        if held is None or held.size < size:
+            fresh = DeviceArray.empty((max(size, 2 * held.size if held else 0),), "uint8", self.device, key[0])
+            if held:
+                self._outgrown.append(held)
+            self._scratch[key] = held = fresh
+        return DeviceArray(held.pointer, shape, dtype, held.owner)
 
     def _kernel(self, key: str, image: Image) -> Any:
         if key not in self._kernels:

@@ -53,9 +53,12 @@ class KernelLibrary:
         compiler: dict[str, str] = {}
         for file in files:
             contract = read_contract(file)
-            compiler |= contract["compiler"]
-            programs += [program_from_plain(plain) for plain in contract["programs"]]
-            images |= {key: image_from_plain(plain) for key, plain in contract["images"].items()}
+            try:
+                compiler |= contract["compiler"]
+                programs += [program_from_plain(plain) for plain in contract["programs"]]
+                images |= {key: image_from_plain(plain) for key, plain in contract["images"].items()}
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise _damaged(file) from None
             homes |= dict.fromkeys(contract["images"], file.parent)
         return cls(root, target, tuple(programs), images, compiler, homes)
 
@@ -85,7 +88,11 @@ def read_contract(file: Path) -> dict[str, Any]:
         version = contract["version"]
         contract["compiler"], contract["programs"], contract["images"]
     except (ValueError, KeyError, TypeError):
-        raise AntiphonError(f"{file} is damaged; delete it and run antiphon plugins compile again.") from None
+        raise _damaged(file) from None
     if version != CONTRACT_VERSION:
         raise AntiphonError(f"{file} has contract version {version}, this Antiphon reads {CONTRACT_VERSION}; run antiphon plugins compile again.")
     return contract
+
+
+def _damaged(file: Path) -> AntiphonError:
+    return AntiphonError(f"{file} is damaged; delete it and run antiphon plugins compile again.")

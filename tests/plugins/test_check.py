@@ -270,3 +270,41 @@ def test_a_public_kernel_is_timed_where_the_op_knows_one(library: Path, known: l
     with Launcher.open(library, device) as launcher:
         [found] = timing.time_benchmarks(launcher, [OP], HostTimer(device), CEILINGS)
     assert isinstance(found, Timing) and found.reference is not None
+
+
+def test_a_benchmark_that_breaks_does_not_take_what_was_timed_before(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate")
+
+    device = HostDevice(known)
+    monkeypatch.setattr(timing, "op_benchmarks", lambda op: [conv_benchmark(), dataclasses.replace(conv_benchmark(), name="huge", make=refuse)])
+    with Launcher.open(library, device) as launcher:
+        first, second = timing.time_benchmarks(launcher, [OP], HostTimer(device), CEILINGS)
+    assert first.ours is not None and (second.benchmark, second.ours, second.notes) == ("huge", None, ("CUDA out of memory.",))
+    assert second.bytes_bound == first.bytes_bound and json.dumps(second.to_plain(), allow_nan=False)
+
+
+def test_what_stays_in_the_cache_is_noted(library: Path, known: list[Program]) -> None:
+    device = HostDevice(known)
+    big = Ceilings(bandwidth=1e12, operations=1e14, cache=2000)  # all sets are larger, what is read of them is not
+    with Launcher.open(library, device) as launcher:
+        found = time_benchmark(launcher, conv_benchmark(moved=20), HostTimer(device), big)
+    assert found.notes == ("what the calls read of all input sets fits into the L2 cache",)
+
+
+def test_a_gpu_that_a_case_broke_is_not_timed_and_the_rows_are_kept(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        def __init__(self, compile_seconds: float) -> None: ...
+
+        def versions(self) -> dict[str, str]:
+            return {}
+
+        def ceilings(self) -> Ceilings:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(check_module, "cases", conv_cases)
+    monkeypatch.setattr(check_module, "CudaTimer", Clock)
+    device = Breaking(known)
+    device.dead = True
+    found = run_check(library, [OP], device=device)
+    assert not found.passed and found.rows[0].passed and found.timings == () and found.ceilings is None

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,55 @@ def test_an_unchanged_op_is_kept_and_a_damaged_one_compiled_again(folder: Path) 
     assert op_status(folder, OP).stale == () and victim.exists()
 
 
+def test_an_image_cut_short_is_compiled_again(folder: Path) -> None:
+    victim = next((folder / "sm80" / OP).glob("*.cubin"))
+    victim.write_bytes(whole := victim.read_bytes()[:100])
+    assert op_status(folder, OP).stale == ("sm80",)
+    assert [one.cached for one in compile_library(folder, ["sm80"], [OP])] == [False]
+    assert victim.read_bytes()[:100] == whole and victim.stat().st_size > 100
+
+
+def test_of_compilations_at_once_the_later_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("op", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    real, told = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        real(source, target)
+        told.append(target)
+        if len(told) == 1:  # the other compilation is quicker
+            (tmp_path / "op").mkdir()
+            (tmp_path / "op" / "file").write_text("other")
+
+    monkeypatch.setattr(compiler.os, "replace", replace)
+    compiler._replace(tmp_path / "op", tmp_path / "new")
+    assert [(file.relative_to(tmp_path).as_posix(), file.read_text()) for file in tmp_path.rglob("file")] == [("op/file", "new")]
+
+
+def test_a_place_that_is_no_folder_is_said_before_anything_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_compile", lambda *given: pytest.fail("compiled"))
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(AntiphonError, match="is no folder that can be written"):
+            compile_library(place, ["sm80"], [OP])
+
+
+def test_ctrl_c_ends_it_without_a_word_of_the_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "antiphon", "plugins", "compile", "--op", OP, "--target", "sm80", "--library", str(tmp_path / "kernels")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path)
+    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    until = time.monotonic() + 30
+    while (
+        workers.exists() and len(workers.read_text().split()) < 2 and time.monotonic() < until
+    ):  # the resource tracker, and the first to compile: still importing
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    output, error = run.communicate(timeout=60)
+    assert (run.returncode, output, error) == (130, "", "antiphon: Interrupted.\n")
+    assert not [file for file in (tmp_path / "kernels").iterdir() if file.name.startswith(".")]
+
+
 def test_a_changed_program_is_out_of_date(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "programs", lambda target, ops: programs(target, ops)[:1])
     status = op_status(folder, OP)
@@ -94,7 +145,13 @@ def test_a_library_without_the_target_names_the_command_that_makes_it(folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [("{", "is damaged"), (json.dumps({"version": 99, "compiler": {}, "programs": [], "images": {}}), "contract version 99")]
+    ("content", "sentence"),
+    [
+        ("{", "is damaged"),
+        (json.dumps({"version": 1, "compiler": {}, "programs": [{}], "images": {}}), "is damaged"),
+        (json.dumps({"version": 1, "compiler": {}, "programs": [], "images": []}), "is damaged"),
+        (json.dumps({"version": 99, "compiler": {}, "programs": [], "images": {}}), "contract version 99"),
+    ],
 )
 def test_a_contract_that_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "sm80" / OP).mkdir(parents=True)
@@ -126,3 +183,8 @@ def test_programs_are_read_without_triton_or_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60)
     assert done.returncode == 0 and int(done.stdout) > len(TARGETS), done.stderr
+
+
+def test_an_op_depends_on_its_own_kernels_and_on_those_they_are_made_of() -> None:
+    moe, quantized, convolution = (set(compiler.kernel_sources(programs("sm80", [op]))) for op in ("MoE", "QuantizedMoE", OP))
+    assert moe < quantized and moe.isdisjoint(convolution) and len(convolution) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,16 @@ def error(found: np.ndarray, wanted: np.ndarray) -> float:
 def test_program_equals_the_reference(name: str) -> None:
     for case in cases(PROGRAMS[name]):
         found = run_interpreted(case.program, case.inputs, case.attributes)
+        assert max(errors(case, found).values()) <= case.tolerance, (case.name, errors(case, found))
+
+
+@pytest.mark.parametrize("name", ["bfloat16-64-prefill", "float16-64-prefill"])
+def test_prefill_equals_the_reference_when_keys_are_loaded_twice(name: str) -> None:
+    """As every target but sm90 loads them."""
+    program = next(program for program in programs("sm80") if program.name == name)
+    assert program.launches[-1].constants["RELOAD"]
+    for case in islice(cases(program), 2):
+        found = run_interpreted(program, case.inputs, case.attributes)
         assert max(errors(case, found).values()) <= case.tolerance, (case.name, errors(case, found))
 
 

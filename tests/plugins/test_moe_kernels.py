@@ -67,6 +67,39 @@ def test_an_expert_with_more_rows_than_a_block_equals_the_reference() -> None:
     check(case(PROGRAMS["bfloat16-shared-prefill-128-experts"], rng, (150,), hidden=16, inter=16, experts=16, top_k=1, normalize=True, routing="all to one"))
 
 
+def test_counts_of_more_blocks_of_rows_than_a_step_takes_are_summed() -> None:
+    """Over 2,048 rows, too many for the interpreter: this launch alone."""
+    count = np.random.default_rng(4).integers(0, 17, (300, 48), np.int32)
+    found = run_launch("bfloat16-prefill-128-experts", "moe.sum_counts", {"count": count}, {})
+    np.testing.assert_array_equal(found["before"], np.cumsum(count, axis=0) - count)
+    np.testing.assert_array_equal(found["total"], count.sum(axis=0))
+
+
+@pytest.mark.parametrize("regime", ["batch", "prefill"])
+def test_table_of_blocks_holds_every_row_once_when_the_shared_expert_has_more_blocks_than_a_step_takes(regime: str) -> None:
+    rows, top_k, experts, tile = 16500, 2, 16, {"batch": 32, "prefill": 128}[regime]
+    total = np.random.default_rng(5).multinomial(rows * top_k, np.r_[np.zeros(8), np.full(8, 1 / 8)]).astype(np.int32)
+    given = {"total": total, "chosen": np.zeros((rows, top_k), np.int32)}
+    found = run_launch(f"bfloat16-shared-{regime}-128-experts", "moe.fill_blocks", given, {"top_k": top_k, "normalize": 1})
+    start = np.cumsum(total) - total
+    np.testing.assert_array_equal(found["start"], start)
+    runs = [*zip(range(experts), start, total, strict=True), (experts, rows * top_k, rows)]
+    wanted = [(expert, first + begin, min(tile, size - begin)) for expert, first, size in runs for begin in range(0, size, tile)]
+    np.testing.assert_array_equal(found["block"][: len(wanted)], wanted)
+    assert not found["block"][len(wanted) :, 2].any()
+
+
+def run_launch(name: str, kernel: str, inputs: dict[str, np.ndarray], attributes: dict[str, int]) -> dict[str, np.ndarray]:
+    """The outputs of one launch of a program."""
+    program = PROGRAMS[name]
+    step = next(step for step in program.launches if step.kernel == kernel)
+    part = dataclasses.replace(
+        program, inputs=tuple(map(program.tensor, step.inputs)), outputs=tuple(map(program.tensor, step.outputs)), scratch=(), launches=(step,),
+        attributes=tuple(attributes), symbols=program.symbols if attributes else {},
+    )  # fmt: skip
+    return run_interpreted(part, inputs, attributes)
+
+
 def test_experts_that_no_row_chooses_are_never_read() -> None:
     """NaN in their weights would show: zero times NaN is NaN."""
     for name in ("bfloat16-decode-512-experts", "bfloat16-batch-512-experts"):

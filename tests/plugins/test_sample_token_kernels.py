@@ -164,6 +164,13 @@ def test_the_slow_way_draws_the_ids_of_the_quick_one(name: str) -> None:
         assert run(dataclasses.replace(program, launches=slow), **{key: value[row : row + 1] for key, value in inputs.items()})[0] == wanted
 
 
+def test_a_vocabulary_of_75_blocks_is_drawn_from_as_the_reference_does() -> None:
+    """Qwen3-Omni's: 150 groups bound the candidates, which come from many blocks."""
+    row = random_row(np.random.default_rng(1), 151936, "ordinary", RECIPES["predictor"], "bfloat16")
+    assert draw(row).margin > MARGIN
+    assert run(PROGRAMS["bfloat16-large"], **stacked([row]))[0] == sample_token(**stacked([row]))[0]
+
+
 @pytest.mark.parametrize("recipe", ["talker", "predictor", "nucleus"])
 @pytest.mark.parametrize(("vocab", "groups"), [(2048, 128), (3072, 128), (5120, 256), (151936, 150), (248320, 244)])
 def test_candidates_of_usual_parameters_have_room(recipe: str, vocab: int, groups: int) -> None:

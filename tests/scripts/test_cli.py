@@ -16,7 +16,11 @@ from antiphon.runtime.errors import AntiphonError
 from antiphon.scripts import cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
-COMMANDS = typer.main.get_command(cli.app).commands
+COMMANDS = {
+    f"{name} {part}".strip(): command
+    for name, found in typer.main.get_command(cli.app).commands.items()
+    for part, command in (found.commands.items() if hasattr(found, "commands") else [("", found)])
+}
 
 
 @pytest.mark.parametrize(
@@ -62,14 +66,14 @@ def test_the_version_is_printed(antiphon) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_does_and_what_its_options_mean(name: str, antiphon) -> None:
-    code, output, _ = antiphon(name, "--help")
+    code, output, _ = antiphon(*name.split(), "--help")
     assert code == 0
     assert all(getattr(parameter, "help", "") for parameter in COMMANDS[name].params if "--help" not in parameter.opts)
     assert f"antiphon {name}" in output
 
 
 def test_the_reference_page_lists_exactly_the_commands_and_their_options() -> None:
-    sections = re.split(r"^## antiphon ([\w-]+).*$", PAGE.read_text(encoding="utf-8").split("## Exit codes")[0], flags=re.M)[1:]
+    sections = re.split(r"^## antiphon ((?:plugins )?[\w-]+).*$", PAGE.read_text(encoding="utf-8").split("## Exit codes")[0], flags=re.M)[1:]
     listed = {
         name: set(re.findall(r"`(--[\w-]+)`", "\n".join(re.findall(r"^\| (`--.*?) \|", text, re.M))))
         for name, text in zip(sections[::2], sections[1::2], strict=True)

@@ -6,6 +6,7 @@ import json
 import lzma
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,24 @@ def test_a_package_for_kernels_alone_is_enough_for_the_command_line(tmp_path: Pa
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["ops"]
+
+
+def test_a_step_that_is_ended_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = "import subprocess, sys, time\n"
+    code += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nopen('child', 'w').write(str(child.pid))\ntime.sleep(60)"
+    (tmp_path / "step.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    assert device_check.run_step(["-m", "step"], 3)["code"] is None  # communicate would wait for the child, which holds the pipes
+    status, until = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat"), time.monotonic() + 5
+    while (running := status.exists() and status.read_text().split()[2] != "Z") and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not running
+
+
+def test_each_op_has_its_share_of_the_time_for_compiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands = run(monkeypatch, tmp_path / "device.json", "--op", "MoE", "--op", "AriaStep", "--seconds", "400", "--library", "kernels")[1]
+    seconds = [int(command[command.index("--compile-seconds") + 1]) for command in commands if "--compile-seconds" in command]
+    assert 90 <= seconds[0] <= 100 and seconds[1] == 150
 
 
 def test_each_question_to_tensorrt_rtx_is_a_process_that_may_die(tmp_path: Path) -> None:

@@ -88,3 +88,20 @@ def test_check_without_a_gpu_says_what_is_missing(antiphon, library: Path, tmp_p
         pytest.skip("a GPU is here")
     assert (code, output) == (2, "") and re.search("driver|GPU|cuda", error) and len(error.splitlines()) == 1
     assert not (tmp_path / "result.json").exists()
+
+
+def test_short_times_are_microseconds_and_both_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from antiphon.plugins.check import CheckResult
+    from antiphon.plugins.timing import Ceilings, Spread, Timing
+    from antiphon.scripts.plugins import _print_check
+
+    ours, eager = Spread(4.2e-6, 4e-6, 5e-6, True), Spread(2.5e-3, 2e-3, 3e-3, False)
+    timing = Timing("AriaStep", "16 streams", "bf16", ours, eager, None, None, 1.5e-6, 0.3e-6, 8, 1, 0.0, "under 10", ("compiled: no time",))
+    _print_check(CheckResult("a GPU", "9.0", "sm90", {}, (), (timing,), Ceilings(3e12, 8e14, 5)))
+    said = capsys.readouterr().out
+    assert all(words in said for words in ("4.2 us", "1.5 us", "0.3 us", "36%", "2.5 ms", "AriaStep, 16 streams: compiled: no time; eager: launch by launch"))
+
+
+def test_a_result_that_cannot_be_written_is_said_first(antiphon, library: Path, tmp_path: Path) -> None:
+    code, _, error = antiphon("plugins", "check", "--library", library, "--output", tmp_path)
+    assert code == 2 and error.endswith("cannot be written: it is a folder.\n")

@@ -111,16 +111,28 @@ def test_an_image_is_loaded_once(launcher: Launcher) -> None:
     assert len(launcher.device.loaded) == 1  # type: ignore[attr-defined]
 
 
-def test_scratch_is_kept_per_shapes_and_stream(silent: Launcher) -> None:
+def test_scratch_is_kept_per_stream_and_grows(silent: Launcher) -> None:
     device: Any = silent.device
-    wide, narrow = (DeviceArray.empty((3, width), "float32", device) for width in (8, 4))
-    y = DeviceArray.empty((3,), "float32", device)
+    few, more = (DeviceArray.empty((rows, 8), "float32", device) for rows in (3, 4))
+    y = {rows: DeviceArray.empty((rows,), "float32", device) for rows in (3, 4)}
     partial = []
-    for x, stream in ((wide, 0), (wide, 0), (narrow, 0), (wide, 5)):
-        silent.run("Sum", {"x": x}, {"offset": 2**40}, {"y": y, "present": x}, stream)
+    for x, stream in ((few, 0), (few, 0), (more, 0), (few, 0), (few, 5)):
+        silent.run("Sum", {"x": x}, {"offset": 2**40}, {"y": y[x.shape[0]], "present": x}, stream)
         partial.append(device.launched[-1][2][0])
-    assert partial[0] == partial[1] and len(set(partial)) == 3
-    assert device.launched[-1][1:] == ((1, 1, 1), [partial[-1], 2**40, y.pointer], 5)
+    assert partial[0] == partial[1] and partial[2] == partial[3] and len(set(partial)) == 3
+    assert device.allocated[-3:] == [3 * 8 * 4, 2 * 3 * 8 * 4, 3 * 8 * 4]  # doubled, so that what is outgrown stays less than what is in use
+    assert device.launched[-1][1:] == ((1, 1, 1), [partial[-1], 2**40, y[3].pointer], 5)
+
+
+def test_scratch_of_ever_other_shapes_stays_below_twice_the_largest(silent: Launcher) -> None:
+    device: Any = silent.device
+    before, rows = 0, 64
+    for count in range(1, rows + 1):
+        x, y = DeviceArray.empty((count, 8), "float32", device), DeviceArray.empty((count,), "float32", device)
+        known = len(device.allocated)
+        silent.run("Sum", {"x": x}, {"offset": 1}, {"y": y, "present": x})
+        before += sum(device.allocated[known:])
+    assert before < 4 * rows * 8 * 4
 
 
 def test_an_output_in_place_is_its_inputs_memory(silent: Launcher) -> None:
