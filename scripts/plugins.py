@@ -152,6 +152,8 @@ def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:
                     rows.append(
                         (target, program.op, program.name, step.kernel.split(".")[1], image.warps, image.registers, image.shared_bytes, image.spill_bytes)
                     )
+    if not rows:
+        raise AntiphonError(f"{folder} holds no kernels of {', '.join(status.op for status in statuses)}; run: antiphon plugins compile --library {folder}")
     columns = ("target", "op", "program", "kernel", "warps", "registers", "shared", "spilled")
     if json:
         print_json({"library": str(folder), "kernels": [dict(zip(columns, row, strict=True)) for row in rows]})

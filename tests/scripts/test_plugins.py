@@ -45,6 +45,11 @@ def test_list_of_kernels_says_what_each_needs(antiphon, library: Path) -> None:
     assert "causal_conv" in antiphon("plugins", "list", "--library", library, "--op", OP, "--kernels")[1]
 
 
+def test_list_of_kernels_says_how_to_make_them_where_there_are_none(antiphon, tmp_path: Path) -> None:
+    code, output, error = antiphon("plugins", "list", "--library", tmp_path, "--op", OP, "--kernels")
+    assert (code, output) == (2, "") and f"{tmp_path} holds no kernels of {OP}; run: antiphon plugins compile" in error
+
+
 def test_compile_keeps_what_is_unchanged(antiphon, library: Path) -> None:
     code, output, error = antiphon("plugins", "compile", "--library", library, "--op", OP, "--target", "sm89")
     assert (code, error) == (0, "") and re.search(rf"│ sm89 +│ {OP} .*│ cached", output)
