@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -181,12 +182,23 @@ def _replace(home: Path, new: Path) -> None:
 
 @contextmanager
 def _ctrl_c_for_us_alone() -> Iterator[None]:
-    """Processes that begin here never see Ctrl-C, which a terminal sends to all: this one ends them, and they print no traceback."""
+    """Processes that begin here never see Ctrl-C, which a terminal sends to all: this one ends them, and they print no traceback.
+
+    A Ctrl-C in between is raised at the end: a process that is left while it is being started would say so. The mask alone does not hold it back, since any
+    other thread, such as one of a numeric library, takes it for the main thread.
+    """
+    held_back: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number)) if is_main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+    if held_back:
+        raise KeyboardInterrupt
 
 
 def _built(root: Path, part: _Part, cached: bool) -> Built:
