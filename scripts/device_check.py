@@ -1,7 +1,7 @@
 """The one script for a borrowed GPU: compiles for it, checks every op, times every benchmark, asks TensorRT-RTX, and writes one JSON document.
 
-    mkdir -p /tmp/pkg && ln -sfn "$PWD" /tmp/pkg/antiphon
-    PYTHONPATH=/tmp/pkg python3 -m antiphon.scripts.device_check --output "$OUT/device.json" --seconds 560 [--tensorrt-rtx FOLDER] [--library DIR]
+    packages=$(mktemp -d) && ln -s "$PWD" "$packages/antiphon"
+    PYTHONPATH="$packages" python3 -m antiphon.scripts.device_check --output "$OUT/device.json" --seconds 560 [--tensorrt-rtx FOLDER] [--library DIR]
 
 Run it in the root of the repository on the machine with the GPU. That machine needs Python 3.11 or newer with numpy, ml_dtypes, typer, rich, cuda-core,
 cuda-bindings 13, Triton 3.6 (unless --library holds kernels compiled for that GPU already) and, for the timings, a PyTorch built for CUDA; nothing is
