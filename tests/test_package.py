@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "onnx", "onnx_ir", "onnxscript", "transformers", "safetensors", "PIL", "av")
 PACKAGE_FOLDERS = ("export", "graphs", "plugins", "runtime", "scripts")
+LEFT_OUT = ROOT / "scripts" / "train_tiny"
+"""Training the shipped model is a matter of the repository, not of the package."""
 
 
 def in_a_new_process(code: str, folder: Path) -> str:
@@ -30,7 +32,8 @@ def source_files() -> set[str]:
     """Every file of the tree that belongs into the wheel, relative to the root."""
     files = {path.name for path in ROOT.glob("*.py")} | {"py.typed"}
     for name in PACKAGE_FOLDERS:
-        files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / name).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        found = [path for path in (ROOT / name).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        files |= {path.relative_to(ROOT).as_posix() for path in found if LEFT_OUT not in path.parents}
     return files
 
 

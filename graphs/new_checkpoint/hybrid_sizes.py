@@ -73,9 +73,8 @@ HYBRID_SIZES = {
 }  # fmt: skip
 
 
-def hybrid_configuration(size: str, tokens: TokenIds, dtype: str) -> dict[str, Any]:
-    """The `config.json` object of `size`; its `code2wav_config` is what the codec's own folder will hold."""
-    sizes = HYBRID_SIZES[size]
+def hybrid_configuration(sizes: HybridSize, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+    """The `config.json` object of `sizes`; its `code2wav_config` is what the codec's own folder will hold."""
     return {
         "architectures": ["Qwen3OmniNextForConditionalGeneration"],
         "model_type": "qwen3_5_omni",

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from ...runtime.errors import AntiphonError
-from .hybrid_sizes import hybrid_configuration
+from .hybrid_sizes import HYBRID_SIZES, hybrid_configuration
 from .sections import CODE_GROUPS, Decoder, Encoder, Size, Vocoder, audio, decoder, media_ids, root_ids, vision
 from .tokenizer import TokenIds
 
@@ -36,7 +36,7 @@ def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, 
     """
     if size not in SIZES:
         raise AntiphonError(f"Unknown size {size!r}; expected one of {', '.join(SIZES)}.")
-    config = hybrid_configuration(size, tokens, dtype) if family == "qwen3_5_omni" else _configuration(SIZES[size], tokens, dtype)
+    config = hybrid_configuration(HYBRID_SIZES[size], tokens, dtype) if family == "qwen3_5_omni" else _configuration(SIZES[size], tokens, dtype)
     config = copy.deepcopy(config)
     for path, value in (overrides or {}).items():
         *sections, name = path.split(".")

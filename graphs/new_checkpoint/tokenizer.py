@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -57,21 +57,26 @@ class TokenIds:
 
 @cache
 def train() -> Tokenizer:
-    """Train the tokenizer from corpus.txt; the same text gives the same vocabulary and merges."""
+    """The tokenizer of random checkpoints, from corpus.txt."""
+    return train_on(resources.files(__package__).joinpath("corpus.txt").read_text(encoding="utf-8").splitlines(), BASE_SIZE)
+
+
+def train_on(lines: Iterable[str], size: int) -> Tokenizer:
+    """Train a tokenizer of `size` ids before the special ones; the same text gives the same vocabulary and merges."""
     tokenizer = Tokenizer(models.BPE(fuse_unk=False, byte_fallback=False))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(WORDS), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=BASE_SIZE, min_frequency=1, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(_training_text(), trainer)
+    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=1, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(_with_roles(lines), trainer)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=token not in KEPT_IN_TEXT) for token in SPECIAL_TOKENS])
     return tokenizer
 
 
-def _training_text() -> Iterator[str]:
-    yield from resources.files(__package__).joinpath("corpus.txt").read_text(encoding="utf-8").splitlines()
+def _with_roles(lines: Iterable[str]) -> Iterator[str]:
+    yield from lines
     # The role words must be one token each, as in the published vocabulary: the prompt rules compare a single id.
     for role in ROLES:
         yield from [role] * 50

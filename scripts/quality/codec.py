@@ -1,0 +1,31 @@
+"""Sound through a bundle's codec alone: the stage codec_encoder makes frames of it, Code2Wav makes sound of those."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...runtime.aria import Frame
+from ...runtime.omni import Omni
+from ...runtime.turns import NORMAL
+from ...runtime.vocoder import Vocoder
+from .recognisers import resampled
+
+PACKET = 64
+"""Frames that Code2Wav gets at once; any number gives the same samples."""
+
+
+def encode(omni: Omni, audio: np.ndarray, rate: int) -> np.ndarray:
+    """Codes int64 [frames, codebooks] of float32 [samples] at `rate` hertz; the bundle must have the stage codec_encoder."""
+    engine = omni.engines["codec_encoder"]
+    to, frame = int(engine.entry.constants["sample_rate"]), int(engine.entry.constants["samples_per_frame"])  # type: ignore[arg-type]
+    samples = resampled(audio, rate, to)
+    feeds = {"waveform": np.zeros((1, -(-len(samples) // frame) * frame), np.float32), "waveform_length": np.array([len(samples)])}
+    feeds["waveform"][0, : len(samples)] = samples
+    return np.array(engine.run(feeds, outputs=("codes",))["codes"][0], np.int64)
+
+
+def decode(omni: Omni, codes: np.ndarray) -> np.ndarray:
+    """Samples float32 at the bundle's rate of int64 [frames, codebooks]."""
+    vocoder = Vocoder(omni.engines["code2wav"], omni.turns, lambda: NORMAL)
+    frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
+    return np.concatenate([vocoder.decode(frames[start : start + PACKET]) for start in range(0, len(frames), PACKET)])

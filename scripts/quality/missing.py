@@ -1,0 +1,16 @@
+"""Packages of the extra `quality`, imported where they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ...runtime.errors import missing_extra
+
+
+def needed(name: str) -> Any:
+    """The module `name`. Raises AntiphonError that says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise missing_extra(error.name or name, "quality", "Measuring speech") from None

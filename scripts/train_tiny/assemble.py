@@ -1,0 +1,192 @@
+"""One checkpoint from the trained parts.
+
+    python -m antiphon.scripts.train_tiny.assemble START OUT [--codec RUN] [--vocoder RUN] [--talker RUN] [--thinker RUN] [--voices FILE.npz]
+
+START is the checkpoint of random weights that the trainings began with (train_tiny.shape); a part whose run is not given stays as it is there. OUT gets the
+same configuration, tokenizer and templates beside one model.safetensors of bfloat16. FILE.npz holds the codec prompt of every voice, int [frames, groups]
+under the voice's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...export.voices import TENSOR as VOICES_TENSOR
+from ...graphs.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from ...graphs.config import TalkerConfig
+from ...graphs.families import stages
+from ...graphs.stage import Stage
+from ...runtime.errors import AntiphonError
+from .stored import Stored, codebook_tensors, merged, stored_tensors
+
+LARGEST_BYTES = 25_000_000
+"""Of model.safetensors: it lies in the repository."""
+Parameters = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Folders of finished trainings (run.Run), and the file of codec prompts; None where a part stays random."""
+
+    codec: Path | None = None
+    vocoder: Path | None = None
+    talker: Path | None = None
+    thinker: Path | None = None
+    voices: Path | None = None
+
+
+def assemble(start: Path, out: Path, runs: Runs) -> int:
+    """Write the checkpoint `out` and return the bytes of its weights.
+
+    Written beside and renamed; an earlier checkpoint at `out` is replaced. Raises AntiphonError for a run that does not fit `start`, an `out` that holds
+    something else, and weights of more than LARGEST_BYTES.
+    """
+    checkpoint = Checkpoint(start)
+    if out.exists() and not (out.is_dir() and ((out / SINGLE_NAME).is_file() or not any(out.iterdir()))):
+        raise AntiphonError(f"{out} exists and is no earlier result of this command; give a new folder.")
+    tensors = replaced(checkpoint, trained_tensors(checkpoint, runs))
+    beside = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        beside.mkdir(parents=True)
+        for file in checkpoint.path.iterdir():
+            if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX_NAME:
+                shutil.copyfile(file, beside / file.name)
+        written = _write(beside / SINGLE_NAME, tensors)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(beside, out)
+    except OSError as error:
+        raise AntiphonError(f"Cannot write the checkpoint to {out} ({error.strerror}); free space there or give another folder.") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return written
+
+
+def trained_tensors(checkpoint: Checkpoint, runs: Runs) -> Stored:
+    """The tensors of every part whose run is given."""
+    by_name = {stage.name: stage for stage in stages(checkpoint.config)}
+    parts: list[Stored] = []
+    if runs.codec:
+        parts.append(stored_tensors(by_name["codec_encoder"], checkpoint, codec_parameters(module_state(runs.codec, "encoder"))))
+    if runs.vocoder:
+        parts.append(vocoder_tensors(by_name["code2wav"], checkpoint, runs.vocoder))
+    if runs.talker:
+        talker, predictor = module_state(runs.talker, "talker"), module_state(runs.talker, "predictor")
+        # The predictor reads the Talker's tables; its own copy was not trained.
+        codes = by_name["predictor"].size("codebook_size")
+        predictor["code_embedding"] = np.concatenate((talker["codec_embedding"][:codes], talker["residual_embedding"]))
+        parts += [stored_tensors(by_name[name], checkpoint, state) for name, state in (("talker", talker), ("predictor", predictor))]
+    if runs.thinker:
+        parts += [stored_tensors(by_name[name], checkpoint, module_state(runs.thinker, name)) for name in ("thinker", "audio_encoder")]
+    if runs.voices:
+        assert checkpoint.config.talker is not None
+        parts.append({VOICES_TENSOR: voice_table(runs.voices, checkpoint.config.talker)})
+    return merged(*parts)
+
+
+def module_state(run: Path, module: str) -> Parameters:
+    """Parameters and buffers of one module of a run, float32. Raises AntiphonError where there is none."""
+    file = run / "state.pt"
+    try:
+        modules = torch.load(file, weights_only=True, map_location="cpu")["modules"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise AntiphonError(f"{file} is missing; give the folder of a training that has saved its state.") from None
+    if module not in modules:
+        raise AntiphonError(f"{file} holds the modules {', '.join(modules)}, expected {module} among them; give the run of this part.")
+    return {name: values.float().numpy() for name, values in modules[module].items()}
+
+
+def codec_parameters(state: Parameters) -> Parameters:
+    """From the codec as it is trained (codec_training.TrainedQuantiser) to the parameters of its stage."""
+    parameters: Parameters = {}
+    for name, values in state.items():
+        side, _, part = name.partition(".")
+        if part == "entries":
+            parameters |= {f"{side}.codebooks.{index}.entries": entries for index, entries in enumerate(values)}
+        elif part not in ("sums", "usage"):
+            parameters[name] = values
+    return parameters
+
+
+def vocoder_tensors(stage: Stage, checkpoint: Checkpoint, run: Path) -> Stored:
+    """The tensors of Code2Wav from a run of vocoder_training, of whose modules the average of the weights is taken."""
+    state = module_state(run, "average")
+    parameters = {name.removeprefix("module."): values for name, values in state.items() if name.startswith("module.")}
+    assert checkpoint.config.code2wav is not None
+    # The table of codes is the product of the codebooks and the projections, which lie beside the stage's module.
+    codebooks = codebook_tensors(checkpoint.config.code2wav, state["entries"], state["semantic"].T, state["acoustic"].T)
+    return merged(stored_tensors(stage, checkpoint, parameters, apart=("code_embedding",)), codebooks)
+
+
+def voice_table(file: Path, talker: TalkerConfig) -> np.ndarray:
+    """Codec prompts int64 [voices, groups, frames], padded with -1, in the rows that config.json gives the voices."""
+    rows = talker.speaker_id
+    try:
+        with np.load(file) as arrays:
+            prompts = {name: arrays[name] for name in rows if name in arrays}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise AntiphonError(f"{file} cannot be read ({error}); give an .npz file with an array of codes for every voice.") from None
+    groups, codes = talker.num_code_groups, talker.predictor.vocab_size
+    for name in rows:
+        if name not in prompts:
+            raise AntiphonError(f"{file} has no voice {name}; expected {', '.join(rows)}.")
+        prompt = prompts[name]
+        if prompt.ndim != 2 or prompt.shape[1] != groups or not len(prompt) or prompt.min() < 0 or prompt.max() >= codes:
+            raise AntiphonError(f"{file}: voice {name} is {list(prompt.shape)}, expected [frames, {groups}] codes below {codes}; encode the voice again.")
+    table = np.full((max(rows.values()) + 1, groups, max(map(len, prompts.values()))), -1, np.int64)
+    for name, row in rows.items():
+        table[row, :, : len(prompts[name])] = prompts[name].T
+    return table
+
+
+def replaced(checkpoint: Checkpoint, trained: Stored) -> Stored:
+    """All tensors of `checkpoint`, those of `trained` in place of its own."""
+    tensors: Stored = {}
+    assert trained.keys() <= set(checkpoint.names()), f"unknown tensors {sorted(trained.keys() - set(checkpoint.names()))}"
+    for name in checkpoint.names():
+        tensor = trained.get(name)
+        tensors[name] = checkpoint.read(name) if tensor is None else tensor
+        if np.isnan(tensors[name]).any():
+            raise AntiphonError(f"Tensor {name} is trained in part only; give the runs of all parts that share it.")
+        if name != VOICES_TENSOR:
+            checkpoint.expect_shape(name, tensors[name].shape)
+    return tensors
+
+
+def _write(file: Path, tensors: Stored) -> int:
+    """Floating tensors as bfloat16, integers as they are; returns the file's bytes."""
+    from safetensors.torch import save
+
+    stored = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in tensors.items()}
+    size = file.write_bytes(save({name: values.bfloat16() if values.is_floating_point() else values for name, values in stored.items()}, {"format": "pt"}))
+    if size > LARGEST_BYTES:
+        raise AntiphonError(f"The weights take {size:,} bytes, expected at most {LARGEST_BYTES:,}; shorten the voices' prompts or make the model smaller.")
+    return size
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Assemble from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("start", type=Path)
+    parser.add_argument("out", type=Path)
+    for name in ("codec", "vocoder", "talker", "thinker", "voices"):
+        parser.add_argument(f"--{name}", type=Path)
+    given = vars(parser.parse_args(arguments if arguments is None else list(arguments)))
+    start, out = given.pop("start"), given.pop("out")
+    size = assemble(start, out, Runs(**given))
+    parts = [name for name, run in given.items() if run]
+    print(f"{out}: {SINGLE_NAME} of {size:,} bytes; trained: {', '.join(parts) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()

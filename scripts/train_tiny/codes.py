@@ -1,0 +1,98 @@
+"""The codes of a whole corpus by a trained codec encoder: what Code2Wav and the Talker learn from.
+
+    python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN OUT.npz --checkpoint START
+
+OUT.npz holds `codes` uint8 [frames of all items, codebooks] and `ends` int64 [items]: the end of every item's rows. An item has ceil(samples / 1920) frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...graphs.config import CodecEncoderConfig
+from ...runtime.errors import AntiphonError
+from ..console import progress_bar
+from .codec_training import FRAME, trainable_encoder
+from .corpus import Corpus
+from .differentiable import differentiable
+from .run import trained
+
+BATCH_FRAMES = 400
+
+
+def encode_corpus(run: Path, corpus: Corpus, config: CodecEncoderConfig) -> list[np.ndarray]:
+    """Codes uint8 [frames, codebooks] of every item of `corpus`, by the encoder of the training `run` (whose state is only read)."""
+    encoder = trainable_encoder(config)
+    trained(run, {"encoder": encoder})
+    encoder.eval()
+    frames = np.array([-(-item.samples // FRAME) for item in corpus.items])
+    codes: list[np.ndarray] = [np.empty(0)] * len(frames)
+    with torch.no_grad(), differentiable(), progress_bar() as report:
+        for done, numbers in enumerate(groups := _of_similar_length(frames)):
+            waveform = np.zeros((len(numbers), frames[numbers].max() * FRAME), np.float32)
+            for row, number in zip(waveform, numbers, strict=True):
+                row[: corpus.items[number].samples] = corpus.audio(number)
+            samples = torch.tensor([corpus.items[number].samples for number in numbers])
+            chosen = encoder(torch.from_numpy(waveform), samples)[0].to(torch.uint8).numpy()
+            for row, number in zip(chosen, numbers, strict=True):
+                codes[number] = row[: frames[number]]
+            report("codes", done + 1, len(groups), None)
+    return codes
+
+
+def save_codes(path: Path, codes: list[np.ndarray]) -> None:
+    """Write the codes of `encode_corpus`."""
+    np.savez(path, codes=np.concatenate(codes), ends=np.cumsum([len(rows) for rows in codes]))
+
+
+def load_codes(path: Path, corpus: Corpus) -> list[np.ndarray]:
+    """Codes uint8 [frames, codebooks] of every item. Raises AntiphonError for a file of another corpus."""
+    try:
+        with np.load(path) as stored:
+            codes = np.split(stored["codes"], stored["ends"][:-1])
+    except (OSError, ValueError, KeyError):
+        raise AntiphonError(f"{path} holds no codes; make them with python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN {path}.") from None
+    expected = [-(-item.samples // FRAME) for item in corpus.items]
+    if [len(rows) for rows in codes] != expected:
+        raise AntiphonError(f"{path} holds codes of {len(codes)} items, not those of this corpus ({len(expected)} items); make them anew from this corpus.")
+    return codes
+
+
+def _of_similar_length(frames: np.ndarray) -> list[np.ndarray]:
+    """Item numbers in groups of at most BATCH_FRAMES frames, padding counted."""
+    groups, group = [], []
+    for number in np.argsort(frames, kind="stable"):
+        if group and (len(group) + 1) * frames[number] > BATCH_FRAMES:
+            groups.append(np.array(group))
+            group = []
+        group.append(number)
+    return [*groups, np.array(group)]
+
+
+def main() -> None:
+    """Encode from the command line."""
+    from ...graphs.read_config import read_config
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("run", type=Path, help="folder of codec_training")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = read_config(arguments.checkpoint).codec_encoder
+    assert config is not None
+    codes = encode_corpus(arguments.run, Corpus(arguments.corpus), config)
+    save_codes(arguments.output, codes)
+    rows = np.concatenate(codes)
+    used = [len(np.unique(rows[:, column])) for column in range(rows.shape[1])]
+    print(f"{len(codes)} items, {len(rows)} frames; entries used of each codebook: {used}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The sizes, the configuration and the tokenizer of the tiny model, and a checkpoint of it to start from.
+
+python -m antiphon.scripts.train_tiny.shape START
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+from ...graphs.new_checkpoint import frontend, tokenizer, writer
+from ...graphs.new_checkpoint.hybrid_sizes import CodecEncoder, HybridSize, hybrid_configuration
+from ...graphs.new_checkpoint.layouts import arrange
+from ...graphs.new_checkpoint.sections import Decoder, Encoder, Vocoder
+from ...graphs.new_checkpoint.tensors import all_tensors
+from ...graphs.read_config import read_config
+from ...runtime.errors import AntiphonError
+from .domain import draw
+
+SIZE = HybridSize(
+    thinker=Decoder(4, 192, 3, 1, 64, 384, 8, 2, 128, 64, (1, 64)),
+    talker=Decoder(4, 192, 3, 1, 64, 384, 8, 2, 128, 64, (1, 64)),
+    predictor=Decoder(3, 128, 2, 2, 64, 192),
+    vocoder=Vocoder(256, 2, 128, 2, 256, 256),
+    code_dim=32,
+    codec=CodecEncoder(12, 2, 128, 2, 256, 32),
+    audio=Encoder(3, 192, 3, 224, channels=32),
+    vision=Encoder(1, 16, 2, 32),
+    draft=False,
+)
+VOICES = ("joe", "espeak")
+VOCABULARY = 1024
+"""Of text, special tokens included."""
+CODEC_VOCABULARY = 272
+CODEC_IDS = {
+    "codec_pad_id": 256, "codec_bos_id": 257, "codec_eos_token_id": 258, "codec_think_id": 259, "codec_nothink_id": 260, "codec_think_bos_id": 261,
+    "codec_think_eos_id": 262,
+}  # fmt: skip
+LANGUAGES = {"english": 264}
+CORPUS_LINES = 20_000
+
+
+def text_tokenizer() -> Any:
+    """The tokenizer, trained on what may be trained on; the same every time."""
+    choice = random.Random("tokenizer")
+    lines = []
+    for _ in range(CORPUS_LINES):
+        exchange = draw(choice, held_out=False)
+        lines += [exchange.typed, exchange.spoken, exchange.answer]
+    return tokenizer.train_on(lines, VOCABULARY - len(tokenizer.SPECIAL_TOKENS))
+
+
+def configuration(tokens: tokenizer.TokenIds) -> dict[str, Any]:
+    """The `config.json` object."""
+    config = hybrid_configuration(SIZE, tokens, "bfloat16")
+    talker = config["talker_config"]
+    talker.update(CODEC_IDS)
+    talker.update(
+        talker_language_id=LANGUAGES, speaker_id={name: row for row, name in enumerate(VOICES)}, speaker_system_prompt_id={},
+        talker_assistant_prompt_id_mapping={},
+    )  # fmt: skip
+    talker["text_config"]["vocab_size"] = CODEC_VOCABULARY
+    for section in (config["thinker_config"], talker):
+        section["text_config"]["max_position_embeddings"] = 8192
+    return config
+
+
+def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """Write a checkpoint of random weights with the tokenizer and the configuration of the tiny model to the new folder `folder`."""
+    if folder.exists():
+        raise AntiphonError(f"{folder} exists; give a new folder, or go on with the one that is there.")
+    folder.mkdir(parents=True)
+    trained = text_tokenizer()
+    tokens = tokenizer.token_ids(trained)
+    frontend.save(folder, configuration(tokens), tokens)
+    tokenizer.save(trained, folder, "qwen3_5_omni")
+    # Code2Wav is kept in float32 in the published family's own folder for it; here it lies beside the rest, in bfloat16.
+    tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(folder))]
+    entries = arrange(tensors, "bfloat16", "fused", "split")
+    writer.write(folder, entries, seed, writer.Progress(entries, None))
+    return folder
+
+
+def main() -> None:
+    """Write it from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("start", type=Path)
+    starting_checkpoint(parser.parse_args().start)
+
+
+if __name__ == "__main__":
+    main()

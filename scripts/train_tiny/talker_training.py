@@ -1,0 +1,303 @@
+"""Gate (b): the Talker and its code predictor, from given text to codes.
+
+    python -m antiphon.scripts.train_tiny.talker_training CORPUS CODES.npz RUN --checkpoint START [--steps 8000] [--minutes 80] [--dual-track]
+
+Every example is the row sequence that the runtime feeds, with a codec prompt from another utterance of the voice, and with an interleave of text and frames
+drawn anew: a lead of 1 to 8 rows or all text, R from 0.3 to 1 of the item's own frames per row (so that the published bound of ARIA holds at every prefix),
+or, for a quarter, four rows and four frames in turn. Rows of the user's turn carry nothing but the bias of the projection: its weight is zero until a Thinker
+has been trained, so that speech is a function of text and voice. `--dual-track` trains the same Talker, for the study alone, on rows that add text and frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...graphs.config import OmniConfig
+from ...graphs.layers import rotary_tables, run_layers
+from ...graphs.qwen3_5_omni.talker import Talker
+from ...graphs.qwen3_omni_moe.predictor import PredictorStep
+from ...runtime.aria import Policy, adaptive, chunked
+from ...runtime.interleaved_prompt import Manner, interleaved_prompt
+from ...runtime.talker_rows import NOTHING
+from .codes import load_codes
+from .corpus import Corpus
+from .differentiable import differentiable
+from .run import Run, initialise
+from .shape import VOICES
+
+LEADS = 8
+LOWEST_SHARE = 0.3
+CHUNKED_SHARE, ALL_TEXT_SHARE = 0.25, 0.15
+PROMPT_FRAMES = (12, 32)
+"""Frames of a voice's codec prompt, at least and at most."""
+CONTENT_ROWS = 16
+BATCH_ROWS = 2000
+LONGEST = 260
+"""Frames; longer utterances are left out."""
+PREDICTED_SHARE = 0.25
+"""Of the frames of a step, those whose residual codes are learnt: they cost fifteen times as much as the first code."""
+CORRUPTED = 0.06
+"""Of the frames a Talker reads, those replaced by others, so that it learns to go on after a mistake."""
+ROUTER_WEIGHT = 0.01
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One training sequence: text_ids and codec_ids int64 [rows] (-1: none), hidden int64 [content rows], frames int64 [n, groups] at rows `frame_index`,
+    and what is learnt: after row `asked[i]` comes `answers[i]`, a first code, or the end where `may_end[i]`."""
+
+    text_ids: np.ndarray
+    codec_ids: np.ndarray
+    hidden_index: np.ndarray
+    frames: np.ndarray
+    frame_index: np.ndarray
+    asked: np.ndarray
+    answers: np.ndarray
+    may_end: np.ndarray
+    targets: np.ndarray
+    """The frames that are spoken, int64 [frames, groups]; asked has one row more, for the end."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """The rows after the prompt: their text ids (-1: none), which of them are (also) a frame, the rows after which a first code or the end is asked for,
+    and whether the end may be the answer there."""
+
+    text_ids: list[int]
+    frame_rows: list[int]
+    asked: list[int]
+    may_end: list[bool]
+
+
+def interleaved(text: list[int], frames: int, policy: Policy, end_id: int) -> Track:
+    """The rows that runtime.aria.speak feeds for `frames` frames of `text`."""
+    rows = [*text, end_id]
+    track = Track([], [], [], [])
+    fed = 0
+    for frame in range(frames + 1):
+        if frame:
+            track.frame_rows.append(len(track.text_ids))
+            track.text_ids.append(NOTHING)
+        # The runtime masks the end until all text is in: where the text is behind when speech ends, it comes then.
+        wanted = len(rows) if frame == frames else min(len(rows), policy.need(frame + 1))
+        if wanted > fed:
+            track.text_ids.extend(rows[fed:wanted])
+            fed = wanted
+        track.asked.append(len(track.text_ids) - 1)
+        track.may_end.append(fed == len(rows))
+    return track
+
+
+def dual_track(text: list[int], frames: int, end_id: int, pad_id: int) -> Track:
+    """Text row k is added to the row before frame k, padding after the end of the text; the first row is text alone, as there is no frame yet."""
+    rows = [*text, end_id] + [pad_id] * max(0, frames - len(text))
+    return Track(rows[: frames + 1], list(range(1, frames + 1)), list(range(frames + 1)), [True] * (frames + 1))
+
+
+def draw_policy(noise: np.random.Generator, tokens: int, frames: int) -> Policy:
+    """A schedule that keeps a lead and ARIA's bound for an item of `tokens` text rows and `frames` frames."""
+    kind = noise.random()
+    ratio = max(0.05, noise.uniform(LOWEST_SHARE, 1.0) * frames / tokens)
+    if kind < CHUNKED_SHARE:
+        return chunked(4, 4)
+    lead = tokens + 1 if kind < CHUNKED_SHARE + ALL_TEXT_SHARE else int(noise.integers(1, LEADS + 1))
+    return adaptive(lead, round(ratio, 3))
+
+
+def special_ids(config: OmniConfig, tokenizer: Any) -> dict[str, int]:
+    """The ids that prompts are made of, by the names of a manifest."""
+    assert config.talker is not None
+    names = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
+    text = {name: getattr(config, f"{name}_token_id") for name in names}
+    codec = {"codec_eos": config.talker.codec_eos_token_id}
+    for name in ("codec_bos", "codec_pad", "codec_think", "codec_nothink", "codec_think_bos", "codec_think_eos"):
+        codec[name] = getattr(config.talker, f"{name}_id")
+    return text | codec | {"newline": tokenizer.encode("\n", add_special_tokens=False).ids[0]}
+
+
+def sequence(track: Track, codes: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
+    """The rows of one utterance, `codes` [frames, groups], behind a prompt with `content` rows of what the user said."""
+    user = [ids["im_start"], ids["user"], ids["newline"], *[ids["tts_pad"]] * content, ids["im_end"], ids["newline"]]
+    prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, Manner(voice_codes))
+    start = len(prompt.text_ids)
+    return Rows(
+        text_ids=np.concatenate([prompt.text_ids, track.text_ids]),
+        codec_ids=np.concatenate([prompt.codec_ids, np.full(len(track.text_ids), NOTHING)]),
+        hidden_index=prompt.hidden_index,
+        frames=np.concatenate([prompt.frames, codes]),
+        frame_index=np.concatenate([prompt.frame_index, start + np.array(track.frame_rows, np.int64)]),
+        asked=start + np.array(track.asked),
+        answers=np.append(codes[:, 0], ids["codec_eos"]),
+        may_end=np.array(track.may_end),
+        targets=codes,
+    )
+
+
+class Speech:
+    """What the Talker learns from: utterances of its voices as text ids and codes, in batches of similar length."""
+
+    def __init__(self, corpus: Corpus, codes: Sequence[np.ndarray], tokenizer: Any, ids: Mapping[str, int], dual_track: bool = False) -> None:
+        """`codes`: uint8 [frames, groups] of every item."""
+        self.ids, self.dual_track = ids, dual_track
+        numbers = [number for number, item in enumerate(corpus.items) if item.voice in VOICES]
+        self.codes = {number: codes[number].astype(np.int64) for number in numbers}
+        self.text = {number: tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids for number in numbers}
+        self.voice = {number: corpus.items[number].voice for number in numbers}
+        self.numbers = [number for number in numbers if len(self.codes[number]) <= LONGEST]
+        self.by_voice = {voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES}
+
+    def example(self, number: int, noise: np.random.Generator) -> Rows:
+        """One utterance as it is learnt this time."""
+        others = self.by_voice[self.voice[number]]
+        other = self.codes[others[int(noise.integers(len(others)))]]
+        length = min(len(other), int(noise.integers(PROMPT_FRAMES[0], PROMPT_FRAMES[1] + 1)))
+        start = int(noise.integers(len(other) - length + 1))
+        voice_codes, content = other[start : start + length], int(noise.integers(1, CONTENT_ROWS + 1))
+        text, codes = self.text[number], self.codes[number]
+        end, pad = self.ids["tts_eos"], self.ids["tts_pad"]
+        policy = draw_policy(noise, len(text), len(codes))
+        track = dual_track(text, len(codes), end, pad) if self.dual_track else interleaved(text, len(codes), policy, end)
+        return sequence(track, codes, voice_codes, self.ids, content)
+
+    def batches(self, noise: np.random.Generator) -> Iterator[list[Rows]]:
+        """Endless batches of about BATCH_ROWS rows, padding included."""
+        while True:
+            for pool in np.array_split(noise.permutation(self.numbers), max(1, len(self.numbers) // 300)):
+                examples = sorted((self.example(int(number), noise) for number in pool), key=lambda rows: len(rows.text_ids))
+                groups: list[list[Rows]] = [[]]
+                for rows in examples:
+                    if groups[-1] and (len(groups[-1]) + 1) * len(rows.text_ids) > BATCH_ROWS:
+                        groups.append([])
+                    groups[-1].append(rows)
+                for index in noise.permutation(len(groups)):
+                    yield groups[index]
+
+
+def losses(talker: Talker, predictor: PredictorStep, batch: list[Rows], noise: torch.Generator) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Cross entropy of the first codes and of the residual codes, and values for the curves."""
+    tokens, width = max(len(rows.text_ids) for rows in batch), talker.text.hidden_size
+    text_ids, codec_ids = torch.full((len(batch), tokens), NOTHING), torch.full((len(batch), tokens), NOTHING)
+    for index, rows in enumerate(batch):
+        text_ids[index, : len(rows.text_ids)], codec_ids[index, : len(rows.codec_ids)] = torch.from_numpy(rows.text_ids), torch.from_numpy(rows.codec_ids)
+
+    def flat(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(rows, name) + index * tokens for index, rows in enumerate(batch)]))
+
+    frames = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
+    shuffled = frames[torch.randperm(len(frames), generator=noise)]
+    frames = torch.where(torch.rand(len(frames), 1, generator=noise) < CORRUPTED, shuffled, frames)
+    hidden_index, frame_index, asked = flat("hidden_index"), flat("frame_index"), flat("asked")
+    text = talker.text_embedding[text_ids.clamp(min=0)]
+    heard = talker.hidden_projection.bias.expand(len(hidden_index), width)
+    x = talker.joined(text_ids, text, heard, hidden_index, codec_ids, talker.frame_rows(frames), frame_index)
+    positions = torch.arange(tokens, dtype=torch.float32).expand(3, len(batch), tokens)
+    lengths, nothing = torch.zeros(len(batch), dtype=torch.int64), torch.zeros(0)
+    rotary = rotary_tables(positions, talker.text.rope, talker.text.head_dim)
+    x, _ = run_layers(talker.layers, x, rotary, lengths, lengths, [nothing] * (2 * len(talker.layers)))
+    wanted = talker.norm(x).reshape(-1, width)[asked]
+    logits = talker.head(wanted)
+    answers = torch.from_numpy(np.concatenate([rows.answers for rows in batch]))
+    may_end = torch.from_numpy(np.concatenate([rows.may_end for rows in batch]))
+    # What the runtime suppresses is no choice here either: special ids always, the end until the text has ended.
+    end = int(batch[0].answers[-1])
+    suppressed = torch.zeros(logits.shape, dtype=torch.bool)
+    suppressed[:, talker.codebook :] = True
+    suppressed[:, end] = ~may_end
+    logits = logits.masked_fill(suppressed, -torch.inf)
+    first = F.cross_entropy(logits, answers)
+    targets = torch.from_numpy(np.concatenate([rows.targets for rows in batch]))
+    spoken = answers != end
+    chosen = torch.randperm(len(targets), generator=noise)[: max(1, int(len(targets) * PREDICTED_SHARE))]
+    residual = residual_losses(talker, predictor, wanted[spoken][chosen], targets[chosen])
+    right = (logits.argmax(1) == answers).float()
+    values = {"first": first.item(), "residual": residual.mean().item(), "right": right[spoken].mean().item(), "end_right": right[~spoken].mean().item()}
+    return first, residual.mean(), values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
+
+
+def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor) -> Tensor:
+    """Mean cross entropy of each residual code [groups - 1]: hidden [frames, talker hidden] are the rows that chose the first codes, codes [frames, groups]."""
+    config, groups = predictor.config, talker.groups
+    tables = torch.cat((talker.codec_embedding[: talker.codebook], talker.residual_embedding))
+    embedded = F.embedding(codes[:, :-1] + torch.arange(groups - 1) * talker.codebook, tables)  # [frames, groups - 1, talker hidden]
+    x = torch.cat((hidden[:, None], embedded), dim=1)
+    if predictor.projection is not None:
+        x = predictor.projection(x)
+    positions = torch.arange(groups, dtype=torch.float32).expand(1, len(x), groups)
+    rotary = rotary_tables(positions, config.rope, config.head_dim)
+    lengths, nothing = torch.zeros(len(x), dtype=torch.int64), torch.zeros(0)
+    x, _ = run_layers(predictor.layers, x, rotary, lengths, lengths, [nothing] * (2 * len(predictor.layers)))
+    logits = torch.einsum("fgh,ghc->gfc", predictor.norm(x[:, 1:]), predictor.heads)  # [groups - 1, frames, codebook]
+    return torch.stack([F.cross_entropy(logits[group], codes[:, group + 1]) for group in range(groups - 1)])
+
+
+def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
+    """Talker and predictor with start values; the predictor's own table is not used: it shares the Talker's."""
+    assert config.talker is not None
+    talker, predictor = Talker(config.talker), PredictorStep(config.talker)
+    initialise([talker], residual=config.talker.text.num_hidden_layers)
+    initialise([predictor], residual=config.talker.predictor.num_hidden_layers)
+    with torch.no_grad():
+        talker.residual_embedding.mul_(0.3)
+        talker.head.weight.mul_(0.5)
+        predictor.heads.mul_(0.5)
+        talker.hidden_projection.weight.zero_()
+        talker.hidden_projection.bias.normal_(0, 0.5)  # the whole row: one of zeros has no direction to be normalised
+        predictor.code_embedding.zero_()
+    talker.hidden_projection.weight.requires_grad_(False)
+    predictor.code_embedding.requires_grad_(False)
+    return talker, predictor
+
+
+def train(speech: Speech, folder: Path, config: OmniConfig, steps: int, minutes: float | None, seed: int = 0, rate: float = 2e-3) -> Run:
+    """Train, or go on with, the Talker in `folder`."""
+    torch.manual_seed(seed)
+    talker, predictor = new_modules(config)
+    run = Run(folder, {"talker": talker, "predictor": predictor}, rate, steps, minutes)
+    stream = speech.batches(np.random.default_rng([seed, run.step]))
+    noise = torch.Generator().manual_seed(seed + run.step)
+    router_losses: list[Tensor] = []
+    with differentiable(router_losses):
+        for _ in run.steps():
+            router_losses.clear()
+            with torch.autocast("cpu", torch.bfloat16):
+                first, residual, values = losses(talker, predictor, next(stream), noise)
+            run.update(first + residual + ROUTER_WEIGHT * sum(router_losses, torch.zeros(())))
+            run.log(**values, router=sum(loss.item() for loss in router_losses) / len(router_losses))
+    return run
+
+
+def main() -> None:
+    """Train from the command line."""
+    from tokenizers import Tokenizer
+
+    from ...graphs.read_config import read_config
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("codes", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--dual-track", action="store_true", help="for the study alone: text added to frames")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    tokenizer, config = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")), read_config(arguments.checkpoint)
+    corpus = Corpus(arguments.corpus)
+    speech = Speech(corpus, load_codes(arguments.codes, corpus), tokenizer, special_ids(config, tokenizer), arguments.dual_track)
+    train(speech, arguments.run, config, arguments.steps, arguments.minutes, rate=arguments.rate)
+
+
+if __name__ == "__main__":
+    main()

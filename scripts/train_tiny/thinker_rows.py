@@ -1,0 +1,109 @@
+"""The rows that the Thinker is trained on, those of inference: conversations to token ids, targets, features and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...export.frontend import write_frontend
+from ...graphs.audio_encoder import AudioEncoder
+from ...graphs.config import OmniConfig
+from ...graphs.layers import rotary_tables
+from ...graphs.qwen3_omni_moe.thinker import Thinker
+from ...runtime.frontend.audio_layout import audio_layout, audio_tokens
+from ...runtime.frontend.prompt import FrontEnd
+
+SILENT = -100
+"""Target of rows without a loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """One question and its answer: token ids without the ids that Layout puts around them. `sound`: log-mel [mel, frames], heard before `prompt`."""
+
+    prompt: list[int]
+    answer: list[int]
+    sound: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """ids and targets int64 [batch, tokens] (SILENT where nothing is to be learnt); sounds in the order of their placeholders."""
+
+    ids: Tensor
+    targets: Tensor
+    sounds: list[np.ndarray]
+
+
+class Layout:
+    """Turns to the token ids that the runtime's front end gives for them."""
+
+    def __init__(self, checkpoint: Path, config: OmniConfig) -> None:
+        with TemporaryDirectory() as folder:
+            write_frontend(checkpoint, config, Path(folder))
+            self.frontend = FrontEnd(folder)
+        start, turn_end = self.frontend.im_start, self.frontend.turn_end.tolist()
+        self.encode = lambda text: self.frontend.encode_text(text).tolist()
+        self._opening = [start, *self.encode("user\n")]
+        self._asked = [*turn_end, *self.frontend.answer_opening.tolist()]
+        self._answered, self._end = turn_end[1:], turn_end[0]
+        # The ids around a recording: of a turn with one, and of its placeholder.
+        probe = self.frontend.prompt([{"role": "user", "content": [{"type": "audio", "audio": np.zeros(16_000, np.float32)}]}]).token_ids
+        places = np.flatnonzero(probe == self.frontend.audio)
+        self._before, self._after = int(probe[places[0] - 1]), int(probe[places[-1] + 1])
+        audio = config.thinker.audio
+        self._window, self._reach, self._convolutions = audio.n_window, audio.n_window_infer, audio.convolutions
+
+    def tokens(self, sound: np.ndarray) -> int:
+        """Placeholders for log-mel [mel, frames]."""
+        return audio_tokens(sound.shape[1], self._window, self._convolutions)
+
+    def ids(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+        """Token ids of a conversation, and the target of each: the next id where that belongs to an answer or ends it."""
+        ids: list[int] = []
+        wanted: list[int] = []
+        for number, turn in enumerate(turns):
+            heard = [] if turn.sound is None else [self._before, *[self.frontend.audio] * self.tokens(turn.sound), self._after]
+            asked = [*(self._answered if number else []), *self._opening, *heard, *turn.prompt, *self._asked]
+            answer = [*turn.answer, self._end]
+            ids += asked + answer
+            wanted += [SILENT] * len(asked) + answer
+        return ids[:-1], wanted[1:]
+
+    def batch(self, conversations: Sequence[Sequence[Turn]]) -> Batch:
+        """Conversations side by side, padded at their ends."""
+        rows = [self.ids(turns) for turns in conversations]
+        longest = max(len(ids) for ids, _ in rows)
+        ids, targets = torch.zeros(len(rows), longest, dtype=torch.int64), torch.full((len(rows), longest), SILENT)
+        for number, (row, wanted) in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            targets[number, : len(row)] = torch.tensor(wanted)
+        return Batch(ids, targets, [turn.sound for turns in conversations for turn in turns if turn.sound is not None])
+
+    def features(self, encoder: AudioEncoder, sounds: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
+        """Features [tokens, hidden] of all sounds, one after the other, and the tokens of each."""
+        feeds, tokens = audio_layout(sounds, self._window, self._reach, convolutions=self._convolutions)
+        (features,) = encoder(*(torch.from_numpy(feeds[name]) for name in ("chunks", "window_index", "window_length", "output_index")))
+        return features, tokens
+
+
+def answer_logits(thinker: Thinker, batch: Batch, placeholder: int, features: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits [rows, vocabulary] of all rows with a target, and those targets [rows]; `features` as of Layout.features."""
+    count, tokens = batch.ids.shape
+    x = thinker.embedding[batch.ids]
+    if features is not None:
+        x = x.reshape(count * tokens, -1).index_put((torch.nonzero(batch.ids.reshape(-1) == placeholder)[:, 0],), features.to(x.dtype)).reshape(x.shape)
+    # Text and audio count up alike (frontend.positions); padding stands at the ends.
+    positions = torch.arange(tokens, dtype=torch.float32).expand(3, count, tokens)
+    rotary = rotary_tables(positions, thinker.text.rope, thinker.text.head_dim)
+    nothing = torch.zeros(0)
+    for layer in thinker.layers:
+        x, *_ = layer(x, rotary, nothing, nothing, nothing, nothing)
+    wanted = batch.targets != SILENT
+    return thinker.head(thinker.norm(x[wanted])).float(), batch.targets[wanted]

@@ -1,0 +1,50 @@
+"""The codec prompts by which the model knows its voices: one recording of each, as codes.
+
+    python -m antiphon.scripts.train_tiny.voices CORPUS CODES.npz OUT.npz
+
+Of each voice the answer whose mean code is the least surprising for that voice, among those of about two seconds: an even, typical recording. The choice is
+a function of the codes alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from .codes import load_codes
+from .corpus import Corpus
+from .shape import VOICES
+
+FRAMES = (22, 30)
+"""At least and at most; what the Talker is trained on is 12 to 32."""
+
+
+def typical(codes: list[np.ndarray], size: int = 256) -> np.ndarray:
+    """The most typical of utterances [frames, groups]: the highest mean log-frequency of its codes among all frames of `codes`; int64."""
+    frames = np.concatenate(codes)
+    groups = np.arange(frames.shape[1])
+    counts = np.ones((frames.shape[1], size))
+    for group in groups:
+        counts[group] += np.bincount(frames[:, group], minlength=size)
+    surprise = -np.log(counts / counts.sum(1, keepdims=True))
+    candidates = [rows for rows in codes if FRAMES[0] <= len(rows) <= FRAMES[1]] or codes
+    best: np.ndarray = min(candidates, key=lambda rows: float(surprise[groups, rows].mean()))
+    return best.astype(np.int64)
+
+
+def main() -> None:
+    """Choose the prompts and write them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("codes", type=Path)
+    parser.add_argument("output", type=Path)
+    arguments = parser.parse_args()
+    corpus = Corpus(arguments.corpus)
+    codes = load_codes(arguments.codes, corpus)
+    np.savez(arguments.output, **{voice: typical([codes[number] for number in corpus.where("answer", voice)]) for voice in VOICES})
+
+
+if __name__ == "__main__":
+    main()
