@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from ...runtime.aria import Policy, spoken_text
-from .normaliser import normalise
+from .normaliser import normalise, word_errors
 from .recognisers import Word
 from .synthesisers import Alignment
 
 MERGED = 3
 """Most words that a synthesiser runs together."""
+CONSONANTS = dict(zip("bcdfgjklmnpqrstvwxzðθɹɾŋʃʒɡ", "bkdfgjklmnpkrstvwksttrtnsjg", strict=True)) | {"ɚ": "r", "ɝ": "r"}
+"""Letters and sounds that stand for each other."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ def words_by_token(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -
 def aligned_starts(alignment: Alignment, text: str) -> list[float] | None:
     """Seconds at which the words of `text` begin; None where the synthesiser's groups are no words of it.
 
-    Words that a synthesiser runs together ("there was") share its time by their letters; which do is found by comparing lengths.
+    Words that a synthesiser runs together ("there was") share its time by their letters; which do is found by comparing consonants.
     """
     groups = [group for sentence in alignment.sentences for group in sentence]
     words = normalise(text).split()
-    sizes = _split(tuple(len([sound for sound in phonemes if sound.isalpha()]) for phonemes, _ in groups), tuple(len(word) for word in words))
+    sizes = _split([_consonants(phonemes) for phonemes, _ in groups], words)
     if sizes is None:
         return None
     ends = [start for _, start in groups[1:]] + [alignment.seconds]
@@ -77,20 +79,25 @@ def heard_starts(words: Sequence[Word], text: str) -> list[float] | None:
     return starts if said == normalise(text).split() else None
 
 
-def _split(groups: tuple[int, ...], words: tuple[int, ...]) -> tuple[int, ...] | None:
-    """How many words each group holds, so that sounds and letters differ least; None where it cannot be."""
+def _consonants(text: str) -> str:
+    """Those of a word in letters or sounds, separated by spaces."""
+    return " ".join(CONSONANTS[mark] for mark in text if mark in CONSONANTS)
+
+
+def _split(groups: Sequence[str], words: Sequence[str]) -> tuple[int, ...] | None:
+    """How many words each group holds, so that consonants differ least; None where it cannot be."""
 
     @cache
-    def best(group: int, word: int) -> tuple[float, tuple[int, ...]] | None:
+    def best(group: int, word: int) -> tuple[int, tuple[int, ...]] | None:
         if group == len(groups):
-            return (0.0, ()) if word == len(words) else None
-        found = None
+            return (0, ()) if word == len(words) else None
+        ways = []
         for size in range(1, min(MERGED, len(words) - word) + 1):
             rest = best(group + 1, word + size)
             if rest is not None:
-                cost = abs(groups[group] - sum(words[word : word + size])) + rest[0]
-                found = min(found or (cost, (size, *rest[1])), (cost, (size, *rest[1])))
-        return found
+                cost = word_errors(groups[group], _consonants("".join(words[word : word + size])), str).errors
+                ways.append((cost + rest[0], (size, *rest[1])))
+        return min(ways, default=None)
 
     chosen = best(0, 0)
     return None if chosen is None else chosen[1]

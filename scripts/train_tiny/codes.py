@@ -64,7 +64,8 @@ def load_codes(path: Path, corpus: Corpus) -> list[np.ndarray]:
 
 def _of_similar_length(frames: np.ndarray) -> list[np.ndarray]:
     """Item numbers in groups of at most BATCH_FRAMES frames, padding counted."""
-    groups, group = [], []
+    groups: list[np.ndarray] = []
+    group: list[int] = []
     for number in np.argsort(frames, kind="stable"):
         if group and (len(group) + 1) * frames[number] > BATCH_FRAMES:
             groups.append(np.array(group))

@@ -100,7 +100,7 @@ def augmented(power: np.ndarray, noise: np.random.Generator) -> np.ndarray:
         power = _resampled(power, 1, int(frames * noise.uniform(0.87, 1.15)))
     if noise.random() < 0.5:
         power = _warped(power, noise.uniform(0.9, 1.1))
-    before, after = int(noise.integers(0, 45)), int(noise.integers(0, 30))
+    before, after = (int(noise.integers(0, 45)), int(noise.integers(0, 30))) if noise.random() < 0.5 else (int(noise.integers(0, 12)), 0)
     power = np.pad(power, ((0, 0), (before, after)), constant_values=SILENCE)
     if noise.random() < 0.5:
         power = power + np.linspace(noise.uniform(-0.6, 0.6), noise.uniform(-0.6, 0.6), bands, dtype=np.float32)[:, None]

@@ -20,6 +20,8 @@ FLOOR = 1e-7
 class SpectralLosses(nn.Module):
     """forward: made and wanted waveforms float32 [batch, samples] -> the losses by name: `logarithm`, `convergence` (means over the windows) and `mel`."""
 
+    filters: Tensor
+
     def __init__(self, rate: int = 24_000, mels: int = 100) -> None:
         super().__init__()
         import librosa

@@ -43,7 +43,7 @@ CONTENT_ROWS = 16
 BATCH_ROWS = 2000
 LONGEST = 260
 """Frames; longer utterances are left out."""
-PREDICTED_SHARE = 0.25
+PREDICTED_SHARE = 0.5
 """Of the frames of a step, those whose residual codes are learnt: they cost fifteen times as much as the first code."""
 CORRUPTED = 0.06
 """Of the frames a Talker reads, those replaced by others, so that it learns to go on after a mistake."""

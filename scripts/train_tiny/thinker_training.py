@@ -29,7 +29,7 @@ from .hearing_data import Recordings, augmented, held_out_recordings, plain
 from .run import Run, initialise
 from .thinker_rows import SILENT, Batch, Layout, Turn, answer_logits
 
-TEXT_TOKENS = 1536
+TEXT_TOKENS = 1024
 """Of one step, padding included."""
 CLIPS = 24
 """Of one step."""
@@ -43,6 +43,10 @@ CTC_WEIGHT, ROUTER_WEIGHT = 0.5, 0.01
 EVALUATE_EVERY = 250
 REPEAT = "Repeat what I said."
 """Written after a recording whose words are the answer: teaches hearing by recordings that ask nothing."""
+
+
+PROMPT_TIMES, OVERHEARD = 2, 0.7
+"""How often prompts are heard for one time of the other recordings, and the share of those that train by CTC alone, which is cheap."""
 
 
 class Hearing(nn.Module):
@@ -132,25 +136,30 @@ def text_batches(layout: Layout, choice: random.Random) -> Iterator[Batch]:
             yield layout.batch(group)
 
 
-def sound_batches(layout: Layout, recordings: Recordings, noise: np.random.Generator) -> Iterator[tuple[Batch, list[list[int]]]]:
-    """Endless batches of spoken prompts, and of recordings to repeat, with the ids of their words."""
+def sound_batches(layout: Layout, recordings: Recordings, noise: np.random.Generator) -> Iterator[tuple[Batch, list[np.ndarray], list[list[int]]]]:
+    """Endless: spoken prompts, and recordings to repeat; all sounds, first those of the batch; the ids of the words of each."""
     choice = random.Random(int(noise.integers(2**31)))
+    prompts, others = ([number for number, clip in enumerate(recordings.clips) if (clip.answer is not None) == asks] for asks in (True, False))
     while True:
-        order = noise.permutation(len(recordings.clips))
+        order = noise.permutation(PROMPT_TIMES * prompts + others)
         for pool in np.array_split(order, max(1, len(order) // (8 * CLIPS))):
             pool = pool[np.argsort([recordings.clips[number].frames for number in pool], kind="stable")]
             groups = np.array_split(pool, max(1, round(len(pool) / CLIPS)))
             for index in noise.permutation(len(groups)):
-                conversations, words = [], []
+                conversations, heard, overheard = [], [], []
                 for number in groups[index]:
                     clip = recordings.clips[number]
-                    sound = augmented(recordings.power(int(number)), noise)
-                    asked = clip.answer is not None and choice.random() < 0.8
+                    sound, words = augmented(recordings.power(int(number)), noise), layout.encode(plain(clip.text))
+                    if clip.answer is None and choice.random() < OVERHEARD:
+                        overheard.append((sound, words))
+                        continue
+                    asked = clip.answer is not None and choice.random() < 0.9
                     prompt, answer = ("", clip.answer) if asked else (REPEAT, clip.text)
                     turn = Turn(layout.encode(prompt), layout.encode(answer or ""), sound)
                     conversations.append([text_turn(layout, choice), turn] if choice.random() < 0.1 else [turn])
-                    words.append(layout.encode(plain(clip.text)))
-                yield layout.batch(conversations), words
+                    heard.append((sound, words))
+                if conversations:
+                    yield layout.batch(conversations), [sound for sound, _ in heard + overheard], [words for _, words in heard + overheard]
 
 
 def ctc_loss(scores: Tensor, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> Tensor:
@@ -204,8 +213,9 @@ def start(config: OmniConfig) -> tuple[Thinker, AudioEncoder]:
     with torch.no_grad():
         thinker.head.weight.mul_(0.2)  # the first guess is even
         # GELU halves what it lets through: without this the sound would drown in the encoder's positions.
-        for convolution in encoder.convolutions:
-            convolution.weight.mul_(1.7)
+        for name, parameter in encoder.convolutions.named_parameters():
+            if name.endswith("weight"):
+                parameter.mul_(1.7)
         encoder.convolution_output.weight.normal_(0, encoder.convolution_output.weight.shape[0] ** -0.5)  # no branch of a residual layer
     return thinker, encoder
 
@@ -231,10 +241,10 @@ def train(checkpoint: Path, corpus: Path | None, folder: Path, steps: int, minut
             loss = F.cross_entropy(logits, targets)
             run.log(text=loss.item(), text_right=(logits.argmax(1) == targets).float().mean().item())
             if sounds is not None:
-                batch, words = next(sounds)
+                batch, heard_sounds, words = next(sounds)
                 with torch.autocast("cpu", torch.bfloat16):
-                    features, tokens = layout.features(encoder, batch.sounds)
-                    logits, targets = answer_logits(thinker, batch, layout.frontend.audio, features)
+                    features, tokens = layout.features(encoder, heard_sounds)
+                    logits, targets = answer_logits(thinker, batch, layout.frontend.audio, features[: sum(tokens[: len(batch.sounds)])])
                 heard = ctc_loss(hearing(features.float(), thinker.embedding), tokens, words)
                 answered = F.cross_entropy(logits, targets)
                 run.log(ctc=heard.item(), spoken=answered.item(), spoken_right=(logits.argmax(1) == targets).float().mean().item())

@@ -41,6 +41,7 @@ def waveform(module: Code2Wav, hidden: Tensor, dtype: torch.dtype = torch.bfloat
         x = block(x, tape)
     x = _convolve(module.decoder_input, x.transpose(1, 2)).to(dtype)
     for block in module.decoder:
+        assert isinstance(block, DecoderBlock)
         x = _block(block, x)
     return _convolve(module.output, _snake(module.output_activation, x).float())[:, 0]
 
@@ -52,6 +53,7 @@ def _zeros(module: Code2Wav, batch: int, prefixes: tuple[str, ...]) -> list[Tens
 def _block(block: DecoderBlock, x: Tensor) -> Tensor:
     x = _transpose(block.transposed, _snake(block.activation, x))
     for unit in block.units:
+        assert isinstance(unit, ResidualUnit)
         x = _unit(unit, x)
     return x
 

@@ -45,6 +45,8 @@ class TrainedVocoder(nn.Module):
     `entries` float32 [codebooks, size, codebook_dim]; `semantic` and `acoustic` [codebook_dim, quantizer_dim] are the output projections (transposed).
     """
 
+    entries: Tensor
+
     def __init__(self, config: Code2WavConfig) -> None:
         super().__init__()
         self.config = config
@@ -53,8 +55,8 @@ class TrainedVocoder(nn.Module):
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 if name.endswith("pointwise"):
-                    parameter *= 0.3  # what twelve residual units add
-            self.module.output.weight *= 0.2  # about the loudness of speech at once
+                    parameter.mul_(0.3)  # what twelve residual units add
+            self.module.output.weight.mul_(0.2)  # about the loudness of speech at once
         self.module.code_embedding.requires_grad_(False).zero_()
         tie_repeated_biases(self.module)
         self.register_buffer("entries", torch.zeros(config.num_quantizers, config.codebook_size, config.codebook_dim))
@@ -67,8 +69,8 @@ class TrainedVocoder(nn.Module):
         trained(run, {"encoder": encoder})
         self.entries.copy_(torch.cat((encoder.semantic.entries, encoder.acoustic.entries)))  # type: ignore[arg-type]
         variance = self.entries.var(1).sum(1)  # of a whole entry, by codebook
-        self.semantic *= (2 * variance[:1].sum()) ** -0.5
-        self.acoustic *= (2 * variance[1:].sum()) ** -0.5
+        self.semantic.mul_((2 * variance[:1].sum()) ** -0.5)
+        self.acoustic.mul_((2 * variance[1:].sum()) ** -0.5)
 
     def embedded(self, codes: Tensor) -> Tensor:
         """codes int64 [batch, frames, codebooks] -> what the table gives in sum, [batch, frames, quantizer_dim]."""
@@ -120,8 +122,8 @@ def _batch(corpus: Corpus, codes: list[np.ndarray], numbers: np.ndarray, noise: 
         counted[row, (CONTEXT if start else 0) * FRAME : (frames - start) * FRAME] = 1.0
     # Behind a short utterance stands any code: nothing that counts sees it.
     stacked = np.zeros((len(numbers), max(first + CROP for first in firsts), codes[0].shape[1]), np.int64)
-    for row, stream in zip(stacked, streams, strict=True):
-        row[: len(stream)] = stream
+    for place, stream in zip(stacked, streams, strict=True):
+        place[: len(stream)] = stream
     return torch.from_numpy(stacked), torch.tensor(firsts), torch.from_numpy(wanted), torch.from_numpy(counted)
 
 
@@ -139,7 +141,8 @@ def train(
     losses, average = SpectralLosses(), copy.deepcopy(vocoder).requires_grad_(False)
     run = Run(folder, {"vocoder": vocoder, "average": average}, rate, steps, minutes, betas=(0.8, 0.99))
     stream = crops(corpus, codes, np.random.default_rng(seed + run.step))
-    followed, following = list(vocoder.parameters()), list(average.parameters())
+    followed: list[Tensor] = list(vocoder.parameters())
+    following: list[Tensor] = list(average.parameters())
     for step in run.steps():
         loss, parts = loss_of(vocoder, losses, next(stream), torch.bfloat16 if run.progress < FINE else torch.float32)
         run.update(loss, clip=2.0)

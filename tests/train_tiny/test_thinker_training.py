@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from antiphon.graphs.audio_encoder import audio_encoder_stage
+from antiphon.graphs.decoder_specs import decoder_states, greedy_sampling
 from antiphon.graphs.read_config import read_config
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.mel import normalise
@@ -97,6 +98,26 @@ def test_a_new_model_guesses_evenly(layout, checkpoint):
     with thinker_training.differentiable(), torch.no_grad():
         logits, targets = answer_logits(thinker, next(text_batches(layout, random.Random(0))), layout.frontend.audio, None)
     assert torch.nn.functional.cross_entropy(logits, targets).item() == pytest.approx(np.log(1024), abs=0.2)
+
+
+def test_the_logits_are_those_of_the_stage(layout, checkpoint):
+    torch.manual_seed(0)
+    config = read_config(checkpoint)
+    thinker, _ = start(config)
+    batch = layout.batch([[Turn(layout.encode("Say 7."), layout.encode("Seven.")), Turn(layout.encode("Say 8."), layout.encode("Eight."))]])
+    tokens = batch.ids.shape[1]
+    wanted = torch.nonzero(batch.targets[0] != SILENT)[:, 0]
+    sizes = {"batch": 1, "capacity": tokens}
+    past = [torch.zeros([sizes.get(size, size) for size in state.shape]) for state in decoder_states(config.thinker.text)]
+    sampling = [torch.from_numpy(value) for value in greedy_sampling(len(wanted), config.thinker.text.vocab_size).values()]
+    positions = torch.arange(tokens, dtype=torch.float32).expand(3, 1, tokens)
+    lengths = torch.tensor([tokens]), torch.tensor([0])
+    nothing = torch.zeros(0, config.thinker.text.hidden_size), torch.zeros(0, dtype=torch.int64)
+    with torch.no_grad():
+        _, expected, *_ = thinker(batch.ids, positions, *lengths, *nothing, wanted, *sampling, *past)
+        with thinker_training.differentiable():
+            found, _ = answer_logits(thinker, batch, layout.frontend.audio, None)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_no_other_conversation_of_the_batch_and_no_padding_counts(layout, checkpoint):

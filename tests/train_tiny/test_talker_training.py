@@ -1,0 +1,133 @@
+"""What the Talker learns from: the rows that the runtime will feed, in interleaves that ARIA allows, and losses of what the runtime will ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from antiphon.graphs.read_config import read_config
+from antiphon.runtime.aria import Policy, adaptive, bound_violations, chunked, speak
+from antiphon.scripts.train_tiny import talker_training
+from antiphon.scripts.train_tiny.differentiable import differentiable
+from antiphon.scripts.train_tiny.talker_training import Speech, draw_policy, dual_track, interleaved, losses, new_modules, residual_losses, special_ids
+
+END, PAD = 900, 901
+
+
+class FixedText:
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens = iter(tokens)
+
+    def next(self) -> int | None:
+        return next(self._tokens, None)
+
+
+class RecordingTalker:
+    """Says `frames` frames and writes down what it was fed, as text ids with -1 for its own frames."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames, self.said = frames, 0
+        self.rows: list[int] = []
+        self.asked: list[tuple[int, bool]] = []
+
+    def step(self, text_ids: list[int], may_end: bool) -> np.ndarray | None:
+        self.rows += [-1] * bool(self.said) + text_ids
+        self.asked.append((len(self.rows) - 1, may_end))
+        if self.said >= self.frames and may_end:
+            return None
+        self.said += 1
+        return np.zeros(16, np.int64)
+
+
+policies = st.one_of(st.builds(chunked, st.integers(1, 5), st.integers(1, 5)), st.builds(adaptive, st.integers(1, 12), st.sampled_from([0.3, 1.0, 2.5])))
+
+
+@given(st.integers(1, 12), st.integers(1, 40), policies)
+def test_the_interleave_is_what_the_runtime_feeds_where_text_ends_in_time(tokens: int, frames: int, policy: Policy) -> None:
+    text = list(range(tokens))
+    track = interleaved(text, frames, policy, END)
+    talker = RecordingTalker(frames)
+    spoken = list(speak(policy, FixedText(text), talker, END, lambda _: 1000))
+    if len(spoken) == frames:  # else the runtime says more frames than the utterance has, because its text is not in
+        assert track.text_ids == talker.rows
+        assert list(zip(track.asked, track.may_end, strict=True)) == talker.asked
+    assert [row for row in track.text_ids if row != -1] == [*text, END]
+    assert track.frame_rows == [row for row, text_id in enumerate(track.text_ids) if text_id == -1]
+    assert len(track.asked) == frames + 1 and track.may_end[-1]
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_a_drawn_adaptive_schedule_keeps_the_published_bound_and_a_lead(tokens: int, frames: int, seed: int) -> None:
+    policy = draw_policy(np.random.default_rng(seed), tokens, frames)
+    assert policy.need(1) >= 1
+    if policy.name.startswith("adaptive") and frames / tokens > 0.2:
+        cursors = [min(tokens, policy.need(frame)) for frame in range(1, frames + 1)]
+        assert bound_violations(cursors, tokens, frames) == 0
+
+
+def test_the_dual_track_adds_one_text_row_to_every_frame_and_pads_after_the_end() -> None:
+    track = dual_track([5, 6], 4, END, PAD)
+    assert track.text_ids == [5, 6, END, PAD, PAD]
+    assert track.frame_rows == [1, 2, 3, 4]
+    assert track.asked == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def speech(start_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Speech:
+    """Six utterances of random codes."""
+    noise = np.random.default_rng(0)
+    monkeypatch.setattr(talker_training, "BATCH_ROWS", 300)
+
+    class Items:
+        items = [type("Item", (), {"voice": "joe" if number % 2 else "espeak", "text": "It is seven forty five."}) for number in range(6)]
+
+    tokenizer = Tokenizer.from_file(str(start_checkpoint / "tokenizer.json"))
+    codes = [noise.integers(0, 256, (14 + number, 16)).astype(np.uint8) for number in range(6)]
+    return Speech(Items(), codes, tokenizer, special_ids(read_config(start_checkpoint), tokenizer))  # type: ignore[arg-type]
+
+
+def test_residual_losses_are_those_of_the_predictor_step_by_step(start_checkpoint: Path) -> None:
+    torch.manual_seed(0)
+    talker, predictor = new_modules(read_config(start_checkpoint))
+    codes, hidden = torch.randint(0, 256, (3, 16)), torch.randn(3, talker.text.hidden_size)
+    with torch.no_grad(), differentiable():
+        found = residual_losses(talker, predictor, hidden, codes)
+    with torch.no_grad():
+        predictor.code_embedding.copy_(torch.cat((talker.codec_embedding[:256], talker.residual_embedding)))
+        config = predictor.config
+        cache = [torch.zeros(3, config.num_key_value_heads, 17, config.head_dim) for _ in range(2 * config.num_hidden_layers)]
+        length, expected = torch.zeros(3, dtype=torch.int64), []
+        for step in range(15):
+            first = hidden[:, None] if step == 0 else hidden[:, None][:, :0]
+            rows = torch.zeros(3), torch.zeros(3), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.ones(3)
+            free = torch.zeros(3, 256, dtype=torch.bool)
+            _, logits, _, *cache = predictor(first, codes[:, step], torch.tensor([step]), length, *rows, free, free, *cache)
+            expected.append(torch.nn.functional.cross_entropy(logits, codes[:, step + 1]))
+            length = length + (2 if step == 0 else 1)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after_the_text(start_checkpoint: Path, speech: Speech) -> None:
+    torch.manual_seed(0)
+    talker, predictor = new_modules(read_config(start_checkpoint))
+    batch = next(speech.batches(np.random.default_rng(0)))
+    with differentiable():
+        first, residual, values = losses(talker, predictor, batch, torch.Generator())
+        (first + residual).backward()
+    assert abs(values["first"] - np.log(257)) < 0.7  # codes and, after the text, the end: nothing else is possible
+    for name, parameter in [*talker.named_parameters(), *predictor.named_parameters()]:
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_a_short_training_leaves_a_state_to_go_on_from(start_checkpoint: Path, speech: Speech, tmp_path: Path, dual: bool) -> None:
+    speech.dual_track = dual
+    run = talker_training.train(speech, tmp_path / "talker", read_config(start_checkpoint), steps=3, minutes=None)
+    assert run.step == 3
+    assert (tmp_path / "talker" / "state.pt").is_file()
