@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ FRAMES_PER_TEXT = 1.0
 
 
 def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters) -> dict[str, SamplingParameters]:
-    """Defaults of the three sampling stages; `generation` is generation_config.json, `predictor` what the family fixes.
+    """Defaults of the three sampling stages; `generation` is generation_config.json, `predictor` what the family fixes where that says nothing.
 
-    Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker.
+    Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker, `predictor_*` keys, Antiphon's own, to the
+    code predictor.
     """
 
     def value(name: str, default: float) -> float:
@@ -56,6 +58,10 @@ def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters)
     talker = SamplingParameters(
         temperature=value("talker_temperature", 0.9), top_k=int(value("talker_top_k", 50)), top_p=value("talker_top_p", 1.0),
         repetition_penalty=value("talker_repetition_penalty", 1.05),
+    )  # fmt: skip
+    predictor = dataclasses.replace(
+        predictor, temperature=value("predictor_temperature", predictor.temperature), top_k=int(value("predictor_top_k", predictor.top_k)),
+        top_p=value("predictor_top_p", predictor.top_p),
     )  # fmt: skip
     return {"thinker": thinker, "talker": talker, "predictor": predictor}
 

@@ -41,6 +41,10 @@ class TrainedQuantiser(nn.Module):
     through) and `commitment`. With `mask` bool [batch, frames] set, only those frames count.
     """
 
+    entries: Tensor
+    sums: Tensor
+    usage: Tensor
+
     def __init__(self, config: CodecEncoderConfig, codebooks: int) -> None:
         super().__init__()
         self.size, self.codebooks = config.codebook_size, codebooks
@@ -122,6 +126,9 @@ class Judges(nn.Module):
 class LogMel(nn.Module):
     """Waveforms [batch, samples] at 24 kHz to natural log-mel [batch, samples / hop, mels]."""
 
+    filters: Tensor
+    shape: Tensor
+
     def __init__(self, window: int = 1024, hop: int = MEL_HOP, mels: int = MELS) -> None:
         super().__init__()
         import librosa
@@ -145,9 +152,16 @@ def trainable_encoder(config: CodecEncoderConfig) -> CodecEncoder:
     initialise([encoder], residual=8)
     encoder.semantic = TrainedQuantiser(config, config.num_semantic_quantizers)  # type: ignore[assignment]
     encoder.acoustic = TrainedQuantiser(config, config.num_quantizers - config.num_semantic_quantizers)  # type: ignore[assignment]
-    for quantiser in (encoder.semantic, encoder.acoustic):
+    for quantiser in quantisers(encoder):
         nn.init.normal_(quantiser.projection.weight, std=config.hidden_size**-0.5)
     return encoder
+
+
+def quantisers(encoder: CodecEncoder) -> tuple[TrainedQuantiser, TrainedQuantiser]:
+    """The semantic and the acoustic quantiser of a trainable encoder."""
+    semantic, acoustic = encoder.semantic, encoder.acoustic
+    assert isinstance(semantic, TrainedQuantiser) and isinstance(acoustic, TrainedQuantiser)
+    return semantic, acoustic
 
 
 def batches(corpus: Corpus, tokenizer: Any, noise: np.random.Generator) -> Any:
@@ -157,7 +171,8 @@ def batches(corpus: Corpus, tokenizer: Any, noise: np.random.Generator) -> Any:
         # Similar lengths together, so that little is padding.
         for pool in np.array_split(order, max(1, len(order) // 400)):
             lengths = np.minimum([-(-corpus.items[number].samples // FRAME) for number in pool], LONGEST)
-            groups, group = [], []
+            groups: list[list[int]] = []
+            group: list[int] = []
             for place in np.argsort(lengths + noise.random(len(pool))):
                 if group and (len(group) + 1) * lengths[place] > BATCH_FRAMES:
                     groups.append(group)
@@ -189,6 +204,7 @@ def train(corpus: Corpus, folder: Path, config: CodecEncoderConfig, tokenizer: A
     """Train, or go on with, the encoder in `folder`."""
     torch.manual_seed(seed)
     encoder, judges, mel = trainable_encoder(config), Judges(config.codebook_dim, tokenizer.get_vocab_size()), LogMel()
+    semantic, acoustic = quantisers(encoder)
     run = Run(folder, {"encoder": encoder, "judges": judges}, 1.5e-3, steps, minutes, betas=(0.9, 0.95))
     stream = batches(corpus, tokenizer, np.random.default_rng(seed + run.step))
     blank = tokenizer.get_vocab_size()
@@ -197,11 +213,10 @@ def train(corpus: Corpus, folder: Path, config: CodecEncoderConfig, tokenizer: A
             waveform, samples, texts = next(stream)
             frames = -(-samples // FRAME)
             mask = torch.arange(waveform.shape[1] // FRAME) < frames[:, None]
-            encoder.semantic.mask = encoder.acoustic.mask = mask  # type: ignore[assignment]
+            semantic.mask = acoustic.mask = mask
             with torch.autocast("cpu", torch.bfloat16):
                 codes, _ = encoder(waveform, samples)
-                semantic, acoustic = encoder.semantic.quantised, encoder.acoustic.quantised
-                made = judges.mel(semantic, acoustic).float()
+                made = judges.mel(semantic.quantised, acoustic.quantised).float()
             wanted = mel(waveform)
             difference = (made - wanted)[mask.repeat_interleave(FRAME // MEL_HOP, 1)]
             mel_loss = difference.abs().mean() + 0.25 * difference.square().mean()
@@ -210,8 +225,8 @@ def train(corpus: Corpus, folder: Path, config: CodecEncoderConfig, tokenizer: A
             if read:
                 targets = torch.cat([torch.tensor(texts[row]) for row in read])
                 lengths = torch.tensor([len(texts[row]) for row in read])
-                text_loss = F.ctc_loss(judges.text(semantic[read]), targets, frames[read], lengths, blank=blank, zero_infinity=True)
-            commitment = encoder.semantic.commitment + encoder.acoustic.commitment
+                text_loss = F.ctc_loss(judges.text(semantic.quantised[read]), targets, frames[read], lengths, blank=blank, zero_infinity=True)
+            commitment = semantic.commitment + acoustic.commitment
             run.update(mel_loss + 0.3 * text_loss + 0.25 * commitment, clip=2.0)
             run.log(mel=mel_loss.item(), absolute=difference.abs().mean().item(), text=text_loss.item(), commitment=commitment.item())
             if step % 50 == 0:

@@ -1,6 +1,9 @@
 """The codes of a whole corpus by a trained codec encoder: what Code2Wav and the Talker learn from.
 
-    python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN OUT.npz --checkpoint START
+    python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN OUT.npz --checkpoint START [--variation SEED]
+
+With `--variation` every recording is shifted by a part of a frame and spoken a little faster or slower: the same speech as other codes. A Talker that sees only
+one code sequence of a text learns it by heart (measured: 97 % of the first codes right in training, 21 % on held-out texts).
 
 OUT.npz holds `codes` uint8 [frames of all items, codebooks] and `ends` int64 [items]: the end of every item's rows. An item has ceil(samples / 1920) frames.
 """
@@ -22,21 +25,22 @@ from .differentiable import differentiable
 from .run import trained
 
 BATCH_FRAMES = 400
+LARGEST_TEMPO = 0.06
 
 
-def encode_corpus(run: Path, corpus: Corpus, config: CodecEncoderConfig) -> list[np.ndarray]:
-    """Codes uint8 [frames, codebooks] of every item of `corpus`, by the encoder of the training `run` (whose state is only read)."""
+def encode_corpus(run: Path, clips: list[np.ndarray], config: CodecEncoderConfig) -> list[np.ndarray]:
+    """Codes uint8 [frames, codebooks] of every clip, float32 [samples] at 24 kHz, by the encoder of the training `run` (whose state is only read)."""
     encoder = trainable_encoder(config)
     trained(run, {"encoder": encoder})
     encoder.eval()
-    frames = np.array([-(-item.samples // FRAME) for item in corpus.items])
+    frames = np.array([-(-len(clip) // FRAME) for clip in clips])
     codes: list[np.ndarray] = [np.empty(0)] * len(frames)
     with torch.no_grad(), differentiable(), progress_bar() as report:
         for done, numbers in enumerate(groups := _of_similar_length(frames)):
             waveform = np.zeros((len(numbers), frames[numbers].max() * FRAME), np.float32)
             for row, number in zip(waveform, numbers, strict=True):
-                row[: corpus.items[number].samples] = corpus.audio(number)
-            samples = torch.tensor([corpus.items[number].samples for number in numbers])
+                row[: len(clips[number])] = clips[number]
+            samples = torch.tensor([len(clips[number]) for number in numbers])
             chosen = encoder(torch.from_numpy(waveform), samples)[0].to(torch.uint8).numpy()
             for row, number in zip(chosen, numbers, strict=True):
                 codes[number] = row[: frames[number]]
@@ -56,10 +60,20 @@ def load_codes(path: Path, corpus: Corpus) -> list[np.ndarray]:
             codes = np.split(stored["codes"], stored["ends"][:-1])
     except (OSError, ValueError, KeyError):
         raise AntiphonError(f"{path} holds no codes; make them with python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN {path}.") from None
-    expected = [-(-item.samples // FRAME) for item in corpus.items]
-    if [len(rows) for rows in codes] != expected:
+    expected = np.array([-(-item.samples // FRAME) for item in corpus.items])
+    # A variation is a little longer or shorter, and a frame longer where it was shifted.
+    if len(codes) != len(expected) or (np.abs(np.array([len(rows) for rows in codes]) - expected) > 2 + expected * LARGEST_TEMPO / (1 - LARGEST_TEMPO)).any():
         raise AntiphonError(f"{path} holds codes of {len(codes)} items, not those of this corpus ({len(expected)} items); make them anew from this corpus.")
     return codes
+
+
+def varied(clip: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+    """`clip` float32 [samples] after up to a frame of silence, up to LARGEST_TEMPO faster or slower (and higher or lower), and a little louder or softer."""
+    import soxr
+
+    tempo = 1 + noise.uniform(-LARGEST_TEMPO, LARGEST_TEMPO)
+    turned = soxr.resample(clip, 24_000 * tempo, 24_000, quality="QQ").astype(np.float32) * noise.uniform(0.8, 1.2)
+    return np.concatenate([np.zeros(int(noise.integers(FRAME)), np.float32), turned])
 
 
 def _of_similar_length(frames: np.ndarray) -> list[np.ndarray]:
@@ -83,12 +97,18 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of codec_training")
     parser.add_argument("output", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration")
+    parser.add_argument("--variation", type=int, metavar="SEED", help="shift and stretch every recording at random")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = read_config(arguments.checkpoint).codec_encoder
     assert config is not None
-    codes = encode_corpus(arguments.run, Corpus(arguments.corpus), config)
+    corpus = Corpus(arguments.corpus)
+    clips = [corpus.audio(number) for number in range(len(corpus.items))]
+    if arguments.variation is not None:
+        noise = np.random.default_rng(arguments.variation)
+        clips = [varied(clip, noise) for clip in clips]
+    codes = encode_corpus(arguments.run, clips, config)
     save_codes(arguments.output, codes)
     rows = np.concatenate(codes)
     used = [len(np.unique(rows[:, column])) for column in range(rows.shape[1])]

@@ -76,7 +76,7 @@ def causal_conv_state(x: Tensor, weight: Tensor, past: Tensor, query_length: Ten
     """plugins.causal_conv_state; rows behind query_length hold anything."""
     taps = weight.shape[2]
     padded = F.pad(x, (0, 0, taps - 1, 0))
-    y = sum(padded[:, tap : tap + x.shape[1]] * weight[:, 0, tap] for tap in range(taps))
+    y = sum((padded[:, tap : tap + x.shape[1]] * weight[:, 0, tap] for tap in range(taps)), torch.zeros(()))
     return F.silu(y), past
 
 

@@ -1,11 +1,13 @@
 """Gate (b): the Talker and its code predictor, from given text to codes.
 
-    python -m antiphon.scripts.train_tiny.talker_training CORPUS CODES.npz RUN --checkpoint START [--steps 8000] [--minutes 80] [--dual-track]
+    python -m antiphon.scripts.train_tiny.talker_training CORPUS RUN CODES.npz [VARIATION.npz]... --checkpoint START [--minutes 80] [--dual-track]
 
 Every example is the row sequence that the runtime feeds, with a codec prompt from another utterance of the voice, and with an interleave of text and frames
 drawn anew: a lead of 1 to 8 rows or all text, R from 0.3 to 1 of the item's own frames per row (so that the published bound of ARIA holds at every prefix),
-or, for a quarter, four rows and four frames in turn. Rows of the user's turn carry nothing but the bias of the projection: its weight is zero until a Thinker
-has been trained, so that speech is a function of text and voice. `--dual-track` trains the same Talker, for the study alone, on rows that add text and frame.
+or, for a quarter, four rows and four frames in turn. Every time one of several variations of the recording is taken (train_tiny.codes), and some of the frames
+that are read are replaced: without both the Talker learns its 3,600 utterances by heart. Rows of the user's turn carry nothing but the bias of the projection:
+its weight is zero until a Thinker has been trained, so that speech is a function of text and voice. `--dual-track` trains the same Talker, for the study alone,
+on rows that add text and frame.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...graphs.config import OmniConfig
 from ...graphs.layers import rotary_tables, run_layers
@@ -31,7 +33,7 @@ from ...runtime.talker_rows import NOTHING
 from .codes import load_codes
 from .corpus import Corpus
 from .differentiable import differentiable
-from .run import Run, initialise
+from .run import Run, initialise, trained
 from .shape import VOICES
 
 LEADS = 8
@@ -45,8 +47,9 @@ LONGEST = 260
 """Frames; longer utterances are left out."""
 PREDICTED_SHARE = 0.5
 """Of the frames of a step, those whose residual codes are learnt: they cost fifteen times as much as the first code."""
-CORRUPTED = 0.06
-"""Of the frames a Talker reads, those replaced by others, so that it learns to go on after a mistake."""
+MOST_CORRUPTED = 0.4
+"""Of the frames that a Talker reads in one sequence, at most so many are replaced by others: it learns to go on after mistakes, and to read the text."""
+DROPOUT = 0.1
 ROUTER_WEIGHT = 0.01
 
 
@@ -145,24 +148,28 @@ def sequence(track: Track, codes: np.ndarray, voice_codes: np.ndarray, ids: Mapp
 class Speech:
     """What the Talker learns from: utterances of its voices as text ids and codes, in batches of similar length."""
 
-    def __init__(self, corpus: Corpus, codes: Sequence[np.ndarray], tokenizer: Any, ids: Mapping[str, int], dual_track: bool = False) -> None:
-        """`codes`: uint8 [frames, groups] of every item."""
+    def __init__(self, corpus: Corpus, codes: Sequence[Sequence[np.ndarray]], tokenizer: Any, ids: Mapping[str, int], dual_track: bool = False) -> None:
+        """`codes`: uint8 [frames, groups] of every item, in one or more variations."""
         self.ids, self.dual_track = ids, dual_track
         numbers = [number for number, item in enumerate(corpus.items) if item.voice in VOICES]
-        self.codes = {number: codes[number].astype(np.int64) for number in numbers}
+        self.codes = {number: [variation[number].astype(np.int64) for variation in codes] for number in numbers}
         self.text = {number: tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids for number in numbers}
         self.voice = {number: corpus.items[number].voice for number in numbers}
-        self.numbers = [number for number in numbers if len(self.codes[number]) <= LONGEST]
+        self.numbers = [number for number in numbers if max(map(len, self.codes[number])) <= LONGEST]
         self.by_voice = {voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES}
+
+    def _any(self, number: int, noise: np.random.Generator) -> np.ndarray:
+        """One of the variations of an item."""
+        return self.codes[number][int(noise.integers(len(self.codes[number])))]
 
     def example(self, number: int, noise: np.random.Generator) -> Rows:
         """One utterance as it is learnt this time."""
         others = self.by_voice[self.voice[number]]
-        other = self.codes[others[int(noise.integers(len(others)))]]
+        other = self._any(others[int(noise.integers(len(others)))], noise)
         length = min(len(other), int(noise.integers(PROMPT_FRAMES[0], PROMPT_FRAMES[1] + 1)))
         start = int(noise.integers(len(other) - length + 1))
         voice_codes, content = other[start : start + length], int(noise.integers(1, CONTENT_ROWS + 1))
-        text, codes = self.text[number], self.codes[number]
+        text, codes = self.text[number], self._any(number, noise)
         end, pad = self.ids["tts_eos"], self.ids["tts_pad"]
         policy = draw_policy(noise, len(text), len(codes))
         track = dual_track(text, len(codes), end, pad) if self.dual_track else interleaved(text, len(codes), policy, end)
@@ -194,10 +201,11 @@ def losses(talker: Talker, predictor: PredictorStep, batch: list[Rows], noise: t
 
     frames = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
     shuffled = frames[torch.randperm(len(frames), generator=noise)]
-    frames = torch.where(torch.rand(len(frames), 1, generator=noise) < CORRUPTED, shuffled, frames)
+    share = MOST_CORRUPTED * torch.rand(len(batch), generator=noise).repeat_interleave(torch.tensor([len(rows.frames) for rows in batch]))
+    frames = torch.where((torch.rand(len(frames), generator=noise) < share)[:, None], shuffled, frames)
     hidden_index, frame_index, asked = flat("hidden_index"), flat("frame_index"), flat("asked")
     text = talker.text_embedding[text_ids.clamp(min=0)]
-    heard = talker.hidden_projection.bias.expand(len(hidden_index), width)
+    heard = talker.hidden_projection(torch.zeros(len(hidden_index), talker.hidden_projection.weight.shape[0]))
     x = talker.joined(text_ids, text, heard, hidden_index, codec_ids, talker.frame_rows(frames), frame_index)
     positions = torch.arange(tokens, dtype=torch.float32).expand(3, len(batch), tokens)
     lengths, nothing = torch.zeros(len(batch), dtype=torch.int64), torch.zeros(0)
@@ -250,18 +258,25 @@ def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
         talker.head.weight.mul_(0.5)
         predictor.heads.mul_(0.5)
         talker.hidden_projection.weight.zero_()
-        talker.hidden_projection.bias.normal_(0, 0.5)  # the whole row: one of zeros has no direction to be normalised
+        nn.init.normal_(talker.hidden_projection.bias, std=0.5)  # type: ignore[arg-type]  # the whole row: one of zeros has no direction to be normalised
         predictor.code_embedding.zero_()
     talker.hidden_projection.weight.requires_grad_(False)
     predictor.code_embedding.requires_grad_(False)
     return talker, predictor
 
 
-def train(speech: Speech, folder: Path, config: OmniConfig, steps: int, minutes: float | None, seed: int = 0, rate: float = 2e-3) -> Run:
-    """Train, or go on with, the Talker in `folder`."""
+def train(
+    speech: Speech, folder: Path, config: OmniConfig, steps: int, minutes: float | None, seed: int = 0, rate: float = 2e-3, begin_with: Path | None = None
+) -> Run:
+    """Train, or go on with, the Talker in `folder`; a new training can `begin_with` the modules of another run."""
     torch.manual_seed(seed)
     talker, predictor = new_modules(config)
-    run = Run(folder, {"talker": talker, "predictor": predictor}, rate, steps, minutes)
+    if begin_with is not None:
+        trained(begin_with, {"talker": talker, "predictor": predictor})
+    for layer in [*talker.layers, *predictor.layers]:
+        layer.attention.register_forward_hook(lambda _, __, made: (F.dropout(made[0], DROPOUT), *made[1:]))
+        layer.feed_forward.register_forward_hook(lambda _, __, made: F.dropout(made, DROPOUT))
+    run = Run(folder, {"talker": talker, "predictor": predictor}, rate, steps, minutes, decay=0.1)
     stream = speech.batches(np.random.default_rng([seed, run.step]))
     noise = torch.Generator().manual_seed(seed + run.step)
     router_losses: list[Tensor] = []
@@ -283,20 +298,21 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("codes", type=Path)
     parser.add_argument("run", type=Path)
+    parser.add_argument("codes", type=Path, nargs="+", help="of train_tiny.codes: the recordings as they are, and variations")
     parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--begin-with", type=Path, metavar="RUN", help="start values for a new training: the modules of another one")
     parser.add_argument("--dual-track", action="store_true", help="for the study alone: text added to frames")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     tokenizer, config = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")), read_config(arguments.checkpoint)
     corpus = Corpus(arguments.corpus)
-    speech = Speech(corpus, load_codes(arguments.codes, corpus), tokenizer, special_ids(config, tokenizer), arguments.dual_track)
-    train(speech, arguments.run, config, arguments.steps, arguments.minutes, rate=arguments.rate)
+    speech = Speech(corpus, [load_codes(path, corpus) for path in arguments.codes], tokenizer, special_ids(config, tokenizer), arguments.dual_track)
+    train(speech, arguments.run, config, arguments.steps, arguments.minutes, rate=arguments.rate, begin_with=arguments.begin_with)
 
 
 if __name__ == "__main__":

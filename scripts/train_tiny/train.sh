@@ -7,9 +7,9 @@
 set -euo pipefail
 
 work=$1
-codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 71) thinker=(--minutes 100) hours=2.9
+codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 71) thinker=(--minutes 100) hours=2.9 variations=8
 if [ "${2:-}" = --smoke ]; then
-  codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) thinker=(--steps 2) hours=0.02
+  codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) thinker=(--steps 2) hours=0.02 variations=1
 fi
 train() { echo "== $1"; python -m "antiphon.scripts.train_tiny.$@"; }
 
@@ -20,8 +20,11 @@ mkdir -p "$work"
 train codec_training "$work/corpus" "$work/codec" --checkpoint "$work/start" "${codec[@]}"
 [ -f "$work/codes.npz" ] || train codes "$work/corpus" "$work/codec" "$work/codes.npz" --checkpoint "$work/start"
 train vocoder_training "$work/corpus" "$work/codec" "$work/codes.npz" "$work/vocoder" --checkpoint "$work/start" "${vocoder[@]}"
-# Gate (b): speech from given text.
-train talker_training "$work/corpus" "$work/codes.npz" "$work/talker" --checkpoint "$work/start" "${talker[@]}"
+# Gate (b): speech from given text, of many variations of the same recordings.
+for seed in $(seq "$variations"); do
+  [ -f "$work/codes_$seed.npz" ] || train codes "$work/corpus" "$work/codec" "$work/codes_$seed.npz" --checkpoint "$work/start" --variation "$seed"
+done
+train talker_training "$work/corpus" "$work/talker" "$work"/codes*.npz --checkpoint "$work/start" "${talker[@]}"
 # Gate (c): answers, and hearing.
 train thinker_training "$work/corpus" "$work/thinker" --checkpoint "$work/start" "${thinker[@]}"
 train voices "$work/corpus" "$work/codes.npz" "$work/voices.npz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ def test_the_talker_has_keys_of_its_own() -> None:
     generation = {"talker_temperature": 0.5, "talker_top_k": 7, "talker_top_p": 0.6, "talker_repetition_penalty": 1.3}
     assert sampling_defaults(generation, PREDICTOR)["talker"] == SamplingParameters(temperature=0.5, top_k=7, top_p=0.6, repetition_penalty=1.3)
     assert sampling_defaults(generation, PREDICTOR)["predictor"] == PREDICTOR
+
+
+def test_the_code_predictors_keys_override_what_the_family_fixes() -> None:
+    found = sampling_defaults({"predictor_temperature": 0.3, "predictor_top_k": 8}, PREDICTOR)["predictor"]
+    assert found == dataclasses.replace(PREDICTOR, temperature=0.3, top_k=8)
 
 
 @pytest.mark.parametrize(("fixture", "predictor"), [("tiny_bundle", PREDICTOR), ("hybrid_bundle", SamplingParameters(temperature=0.9, top_k=50, top_p=1.0))])

@@ -89,7 +89,7 @@ def speech(start_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Speech:
 
     tokenizer = Tokenizer.from_file(str(start_checkpoint / "tokenizer.json"))
     codes = [noise.integers(0, 256, (14 + number, 16)).astype(np.uint8) for number in range(6)]
-    return Speech(Items(), codes, tokenizer, special_ids(read_config(start_checkpoint), tokenizer))  # type: ignore[arg-type]
+    return Speech(Items(), [codes, codes[::-1]], tokenizer, special_ids(read_config(start_checkpoint), tokenizer))  # type: ignore[arg-type]
 
 
 def test_residual_losses_are_those_of_the_predictor_step_by_step(start_checkpoint: Path) -> None:

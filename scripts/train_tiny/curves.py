@@ -1,0 +1,45 @@
+"""The curves of finished or running trainings as one picture.
+
+python -m antiphon.scripts.train_tiny.curves OUT.svg [--codec RUN] [--vocoder RUN] [--talker RUN] [--thinker RUN]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ..plot import Line, line_plot
+
+SHOWN = {
+    "codec": ("codec: log-mel error, CTC / 10", {"log-mel": ("absolute", 1.0), "CTC / 10": ("text", 0.1)}),
+    "vocoder": ("Code2Wav: error of spectra", {"log-magnitude": ("logarithm", 1.0), "log-mel": ("mel", 1.0)}),
+    "talker": ("Talker: cross entropy of codes", {"first": ("first", 1.0), "residual": ("residual", 1.0)}),
+    "thinker": ("Thinker: right, held out", {"typed": ("typed all", 1.0), "spoken": ("spoken all", 1.0)}),
+}
+"""By part: the label, and the lines by name with the value of the curves and a factor."""
+BEGINNING = 4
+"""Reports left out at the start, where losses are of another size."""
+
+
+def panel(part: str, run: Path) -> tuple[str, list[Line]]:
+    """The panel of one training, from its curves."""
+    label, lines = SHOWN[part]
+    rows = [json.loads(line) for line in (run / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
+    shown = rows if part == "thinker" else rows[BEGINNING:]
+    return label, [Line(name, [(row["step"], factor * row[key]) for row in shown if key in row]) for name, (key, factor) in lines.items()]
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("output", type=Path)
+    for part in SHOWN:
+        parser.add_argument(f"--{part}", type=Path, metavar="RUN")
+    arguments = parser.parse_args()
+    given = {part: getattr(arguments, part) for part in SHOWN if getattr(arguments, part)}
+    arguments.output.write_text(line_plot([panel(part, run) for part, run in given.items()], "steps"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
