@@ -27,6 +27,7 @@ from ...graphs.config import TalkerConfig
 from ...graphs.families import stages
 from ...graphs.stage import Stage
 from ...runtime.errors import AntiphonError
+from .command import command
 from .stored import Stored, codebook_tensors, merged, stored_tensors
 
 LARGEST_BYTES = 25_000_000
@@ -189,4 +190,4 @@ def main(arguments: Iterable[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...graphs.config import CodecEncoderConfig
 from ...graphs.layers import Projection
 from ...graphs.qwen3_5_omni.codec_encoder import CodecEncoder
+from .command import command
 from .corpus import Corpus
 from .differentiable import differentiable
 from .run import Run, initialise
@@ -257,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

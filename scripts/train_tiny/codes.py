@@ -20,6 +20,7 @@ from ...graphs.config import CodecEncoderConfig
 from ...runtime.errors import AntiphonError
 from ..console import progress_bar
 from .codec_training import FRAME, trainable_encoder
+from .command import command
 from .corpus import Corpus
 from .differentiable import differentiable
 from .run import trained
@@ -116,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

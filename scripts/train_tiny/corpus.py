@@ -20,6 +20,7 @@ import numpy as np
 
 from ...runtime.errors import AntiphonError
 from ..quality.synthesisers import RATE, SEEN_VARIANTS, synthesise
+from .command import command
 from .domain import draw
 
 SHARES = {("answer", "joe"): 0.54, ("answer", "espeak"): 0.1, ("prompt", "joe"): 0.13, ("prompt", "many"): 0.23}
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

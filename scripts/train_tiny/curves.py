@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from ..plot import Line, line_plot
+from .command import command
 
 SHOWN = {
     "codec": ("codec: log-mel error, CTC / 10", {"log-mel": ("absolute", 1.0), "CTC / 10": ("text", 0.1)}),
@@ -42,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

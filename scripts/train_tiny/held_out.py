@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..quality.prompts import FILE, Prompt
+from .command import command
 from .domain import KINDS, draw
 
 ATTEMPTS = 2000
@@ -61,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -19,6 +19,7 @@ from ...graphs.new_checkpoint.sections import Decoder, Encoder, Vocoder
 from ...graphs.new_checkpoint.tensors import all_tensors
 from ...graphs.read_config import read_config
 from ...runtime.errors import AntiphonError
+from .command import command
 from .domain import draw
 
 SIZE = HybridSize(
@@ -97,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -31,6 +31,7 @@ from ...runtime.aria import Policy, adaptive, chunked
 from ...runtime.interleaved_prompt import Manner, interleaved_prompt
 from ...runtime.talker_rows import NOTHING
 from .codes import load_codes
+from .command import command
 from .corpus import Corpus
 from .differentiable import differentiable
 from .run import Run, initialise, trained
@@ -316,4 +317,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

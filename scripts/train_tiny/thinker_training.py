@@ -23,6 +23,7 @@ from ...graphs.audio_encoder import AudioEncoder
 from ...graphs.config import OmniConfig
 from ...graphs.qwen3_omni_moe.thinker import Thinker
 from ...graphs.read_config import read_config
+from .command import command
 from .differentiable import differentiable
 from .domain import WORDS, Exchange, draw, is_held_out
 from .hearing_data import Recordings, augmented, held_out_recordings, plain
@@ -278,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -23,6 +23,7 @@ from ...graphs.code2wav.module import Code2Wav
 from ...graphs.config import Code2WavConfig, CodecEncoderConfig
 from .codec_training import FRAME, trainable_encoder
 from .codes import load_codes
+from .command import command
 from .corpus import Corpus
 from .run import Run, initialise, trained
 from .spectral_losses import SpectralLosses
@@ -228,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .codes import load_codes
+from .command import command
 from .corpus import Corpus
 from .shape import VOICES
 
@@ -48,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

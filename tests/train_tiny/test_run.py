@@ -15,7 +15,9 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from antiphon.graphs.layers import Projection  # noqa: E402
+from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.scripts.train_tiny import run as module  # noqa: E402
+from antiphon.scripts.train_tiny.command import command  # noqa: E402
 from antiphon.scripts.train_tiny.run import REPORT_EVERY, Run, initialise, trained  # noqa: E402
 
 STEPS = 2 * REPORT_EVERY
@@ -116,3 +118,23 @@ def test_start_values_are_finite_and_keep_the_size_of_what_passes() -> None:
     y = projection(torch.randn(200, 400))
     assert y.std().item() == pytest.approx(1.0, abs=0.05)
     assert projection.bias is not None and not projection.bias.any()
+
+
+def test_a_command_ends_with_one_sentence_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise AntiphonError("There is no corpus; make one.")
+
+    with pytest.raises(SystemExit) as ended:
+        command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "There is no corpus; make one.\n"
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        command(main)
+    assert ended.value.code == 130
+    assert "goes on" in capsys.readouterr().err

@@ -1,0 +1,20 @@
+"""How the trainings end when something is wrong, or when they are stopped: one sentence, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from ...runtime.errors import AntiphonError
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run `main`; exit code 2 with the sentence of an AntiphonError, 130 when interrupted."""
+    try:
+        main()
+    except AntiphonError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped. A training has saved its state: the same command goes on with it.", file=sys.stderr)
+        sys.exit(130)
