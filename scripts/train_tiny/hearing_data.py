@@ -13,9 +13,9 @@ import soxr
 from ...runtime.errors import AntiphonError
 from ...runtime.frontend.mel import MelSettings, log_power, normalise
 from ..console import progress_bar
+from ..quality.synthesisers import HELD_OUT_VOICE, RATE, SEEN_VARIANTS, synthesise
 from .corpus import Corpus, Item
 from .domain import draw
-from .synthesisers import HELD_OUT_VOICE, RATE, SEEN_VARIANTS, synthesise
 
 SETTINGS = MelSettings()
 LONGEST = 800
