@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from ..graphs.config import OmniConfig
+from ..runtime.aria import parse_policy
 from ..runtime.bundle import FileHash, Manifest, Manners, StageEntry
 from ..runtime.errors import AntiphonError
 from ..runtime.sampling import SamplingParameters
@@ -22,12 +24,13 @@ def compose_manifest(
 ) -> Manifest:  # fmt: skip
     """The manifest; `frontend` is the written front-end folder, which knows the ids that only the tokenizer tells."""
     constants = json.loads((frontend / "frontend.json").read_text(encoding="utf-8"))
+    generation = constants["generation"]
     voices = dict(config.talker.speaker_id) if config.talker else {}
     interleaved = config.talker is not None and config.talker.text_vocab_size > 0
     return Manifest(
-        config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config),
-        sampling_defaults(constants["generation"], PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
-        interleave=_interleave(config), manners=_manners(config) if interleaved else Manners(),
+        config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
+        sampling_defaults(generation, PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
+        interleave=_interleave(config, generation), manners=_manners(config) if interleaved else Manners(),
     )  # fmt: skip
 
 
@@ -66,9 +69,17 @@ def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters)
     return {"thinker": thinker, "talker": talker, "predictor": predictor}
 
 
-def _interleave(config: OmniConfig) -> str:
+def _interleave(config: OmniConfig, generation: dict[str, Any]) -> str:
+    """The key `interleave` of generation_config.json, Antiphon's own, where the Talker embeds text itself; else what the family does."""
     talker = config.talker
-    return f"chunked:{talker.text_rows},{talker.frame_rows}" if talker is not None and talker.text_vocab_size else "dual_track"
+    if talker is None or not talker.text_vocab_size:
+        return "dual_track"
+    stated = generation.get("interleave", f"chunked:{talker.text_rows},{talker.frame_rows}")
+    try:
+        parse_policy(stated)
+    except (AntiphonError, AttributeError):
+        raise AntiphonError(f"generation_config.json: interleave is {stated!r}, expected dual_track, chunked:TEXT_ROWS,FRAMES or adaptive:R,LEAD.") from None
+    return str(stated)
 
 
 def _manners(config: OmniConfig) -> Manners:
@@ -106,13 +117,22 @@ def _newline(frontend: Path) -> int:
     return ids[0]
 
 
-def _limits(config: OmniConfig) -> dict[str, int | float]:
+def _limits(config: OmniConfig, generation: dict[str, Any]) -> dict[str, int | float]:
     limits: dict[str, int | float] = {"thinker_context": config.thinker.text.max_position_embeddings}
     if config.talker is not None and config.code2wav is not None:
         limits |= {"talker_context": config.talker.text.max_position_embeddings, "codebook_size": config.code2wav.codebook_size}
         if config.talker.text_vocab_size:
-            limits |= {"hidden_rows": config.talker.max_hidden_rows, "frames_per_text": FRAMES_PER_TEXT}
+            limits |= {"hidden_rows": config.talker.max_hidden_rows, "frames_per_text": FRAMES_PER_TEXT} | _paces(generation)
     return limits
+
+
+def _paces(generation: dict[str, Any]) -> dict[str, int | float]:
+    """Frames of speech a text token, as generation_config.json knows them of its voices: `frames_per_text` a low quantile, `frames_per_token` the median."""
+    paces = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
+    for name, value in paces.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise AntiphonError(f"generation_config.json: {name} is {value!r}, expected frames of speech a text token, a number above 0.")
+    return paces
 
 
 def _default_voice(config: OmniConfig, voices: dict[str, int]) -> str | None:

@@ -16,7 +16,7 @@ from .options import Choices, ReplyOptions, choose, read_options
 from .pipeline import Plan, ReplyStream, Speech, SpeechRecord
 from .talker import Talker
 from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
-from .talker_rows import DualTrackRows, InterleavedRows, TalkerPrompt, TalkerRows
+from .talker_rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
 from .vocoder import Vocoder
 from .voices import Voice
 
@@ -260,7 +260,7 @@ class Conversation:
             prompt_ids = context.turn_ids(context.answer_row)
             return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, manner)
 
-        return InterleavedRows(make_prompt)
+        return SharedRows(make_prompt, manifest.id("tts_pad")) if choices.policy.name == "dual_track" else InterleavedRows(make_prompt)
 
     def _enter(self) -> None:
         self._omni.check_open()

@@ -5,6 +5,7 @@ Both families feed rows made of parts: a text id, a codec id, a hidden row of th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -122,6 +123,25 @@ class InterleavedRows:
         positions = counted(position, len(text))
         empty = np.zeros(0, np.int64)
         return TalkerPrompt(text, np.full(len(text), NOTHING), self._hidden, empty, frames, np.arange(len(frames)), positions, position + len(text))
+
+
+class SharedRows(InterleavedRows):
+    """The dual track for a Talker that embeds text itself: text row k is added to frame k - 1, as text and frame of one row; padding after the end of text.
+
+    What a Talker of Qwen3.5-Omni's architecture can be trained on instead of interleaving; none is published.
+    """
+
+    def __init__(self, make_prompt: Callable[[], TalkerPrompt], pad: int) -> None:
+        """`pad` is the text id fed after the end of the text."""
+        super().__init__(make_prompt)
+        self._pad = pad
+
+    def next(self, text_ids: Sequence[int], last: Spoken) -> TalkerPrompt:
+        """See TalkerRows."""
+        assert len(text_ids) <= 1, "the dual track adds one text row to one frame"
+        rows = self._rows(text_ids or [self._pad], last.codes[None][:0], self._position)
+        self._position = rows.next_position
+        return dataclasses.replace(rows, frames=last.codes[None], frame_index=np.zeros(1, np.int64))
 
 
 def counted(start: float, rows: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The picture of `aria_study`: which of its figures are shown, and how."""
+"""The pictures of `aria_study`: which of its figures are shown, and how."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .plot import Bars, bar_plot
 
 if TYPE_CHECKING:
-    from .aria_study import Outcome
+    from .aria_simulation import Outcome
+    from .aria_speech import Voiced
 
 
 def plot(outcomes: Sequence[Outcome]) -> str:
@@ -33,3 +34,21 @@ def plot(outcomes: Sequence[Outcome]) -> str:
         Bars("answers that break the published bound, %", folded, by_policy("items_over_bound", 100)),
     ]
     return bar_plot("ARIA: interleaves against Thinkers of several speeds", policies, panels)
+
+
+def plot_speech(said: Sequence[Voiced], outcomes: Sequence[Outcome]) -> str:
+    """Word errors, duration and its spread by policy; first audio and underruns by Thinker and policy. Returns SVG text."""
+    shown = [voiced for voiced in said if "lead" not in voiced.policy or voiced.policy.endswith(("lead 1", "lead 4"))]
+    names = [voiced.policy for voiced in shown]
+    spoken = [name for name in names if any(row.policy == name for row in outcomes)]
+    traces = list(dict.fromkeys(row.trace for row in outcomes))
+    found = {(row.trace, row.policy): row for row in outcomes}
+    short = [trace.replace(" of 8, ", ", ") for trace in traces]
+    groups = [name.replace("adaptive R=", "R=").replace(", lead", ", lead") for name in names]
+    panels = [
+        Bars("word errors, %", groups, [[100 * voiced.word_errors] for voiced in shown]),
+        Bars("spread of the duration against the synthesiser's, %", groups, [[100 * voiced.rate_spread] for voiced in shown]),
+        Bars("first audio, ms (median)", short, [[1000 * found[trace, name].first_audio for name in spoken] for trace in traces]),
+        Bars("answers with an underrun, %", short, [[100 * found[trace, name].items_with_underruns for name in spoken] for trace in traces], 100),
+    ]
+    return bar_plot("ARIA on real speech", spoken, panels)

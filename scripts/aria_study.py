@@ -1,108 +1,86 @@
-"""How interleaves of text and speech fare with slow, bursty and stalling Thinkers: a simulation of the real loop against playback.
+"""How interleaves of text and speech fare with slow, bursty and stalling Thinkers, and how a trained Talker speaks under them.
 
     python -m antiphon.scripts.aria_study [--items 200] [--seed 0] [--frame-ms 25] [--json] [--plot aria.svg]
+    python -m antiphon.scripts.aria_study --bundle BUNDLE [--dual-track OTHER_BUNDLE] [--prompts 60] [--work FOLDER] [--wavs FOLDER] ...
 
-Items are drawn: tokens of text from a log-normal distribution with median 40, 1 to 400; natural frames per token from one with median 3.5 whose
-spread is 0.2 for the voice and 0.5 / sqrt(tokens) for the text, so that short answers differ more. `runtime.aria.speak` says every item, with a
-Talker that ends at the item's natural length, or as soon after it as it may. Time is simulated: token i is there when the Thinker's trace says so,
-a frame takes `--frame-ms`, playback begins with the first frame and takes 80 ms a frame; where the next frame is not there it pauses, which is an
-underrun. R is the 5 % quantile of frames per token of items drawn with another seed. A second table says how often the published bound, with an
-item's own totals, fails as R grows, and that it never does where R is at most the item's own ratio.
+The first draws answers and simulates (aria_simulation): R is the 5 % quantile of frames per token of items drawn with another seed; a second table says how
+often the published bound, with an item's own totals, fails as R grows, and that it never does where R is at most the item's own ratio. The second lets the
+Talker of a bundle speak held-out texts (aria_speech), hears them, and simulates with the lengths of what was said and the measured time of a frame.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
-from fractions import Fraction
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from ..runtime.aria import LEAD, Policy
+from ..runtime.errors import AntiphonError
+from .aria_simulation import TRACES, Outcome, draw_items, low_ratio, policies, study, study_bound
+from .console import print_json, print_table, progress_bar, seconds
 
-from ..runtime.aria import LEAD, Policy, adaptive, bound_violations, chunked, dual_track, speak
-from .console import print_json, print_table, seconds
+if TYPE_CHECKING:
+    from .aria_speech import Voiced
 
-FRAME_SECONDS = 0.08
-TRACES = ("8 tok/s", "12.5 tok/s", "30 tok/s", "75 tok/s", "bursts of 8, 30 tok/s", "stalls, 30 tok/s")
-BOUND_COLUMNS = ("items with a ratio below R", "items over bound", "prefixes over", "over bound of the other items")
 QUANTILES = (0.01, 0.05, 0.25, 0.5)
 COLUMNS = ("Thinker", "policy", "first audio", "underruns", "items with any", "pause", "longest lead", "items over bound", "prefixes over")
-
-
-@dataclass(frozen=True)
-class Item:
-    """An answer: tokens of text, and the frames that it naturally takes to say them."""
-
-    tokens: int
-    frames: int
-
-
-@dataclass(frozen=True)
-class Told:
-    """How one item was said. Times in seconds; `lead` in tokens; `over` are prefixes that break the published bound."""
-
-    first_audio: float
-    underruns: int
-    pause: float
-    lead: float
-    frames: int
-    over: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One row of the study. Medians over the items for `first_audio` and `lead`, means for `underruns` and `pause`, shares 0 to 1."""
-
-    trace: str
-    policy: str
-    first_audio: float
-    underruns: float
-    items_with_underruns: float
-    pause: float
-    lead: float
-    items_over_bound: float
-    prefixes_over_bound: float
-
-
-@dataclass(frozen=True)
-class BoundOutcome:
-    """The published bound with R = `ratio`, the `quantile` of frames per token. Shares 0 to 1; `of_safe_items` is that of items with N_s / N_t >= R."""
-
-    quantile: float
-    ratio: float
-    unsafe_items: float
-    items_over_bound: float
-    prefixes_over_bound: float
-    of_safe_items: float
+BOUND_COLUMNS = ("items with a ratio below R", "items over bound", "prefixes over", "over bound of the other items")
+FRAME_MS = 25.0
+SPOKEN = (
+    "policy", "word errors", "by pocketsphinx", "ratio 3 and above", "ratio below 3", "duration", "its spread", "pause", "time in pauses", "items over bound",
+    "without an end",
+)  # fmt: skip
 
 
 def main() -> None:
     """Run the study and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--items", type=int, default=200, help="answers that are drawn")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frame-ms", type=float, default=25.0, help="Talker, code predictor and Code2Wav for one frame")
-    parser.add_argument("--lead", type=int, default=LEAD, help="text rows before the first frame of the adaptive policies")
+    parser.add_argument("--frame-ms", type=float, help=f"Talker, code predictor and Code2Wav for one frame; {FRAME_MS:g}, or measured where a bundle speaks")
+    parser.add_argument("--lead", type=int, default=LEAD, help="text rows before the first frame of the adaptive policies that are simulated")
+    parser.add_argument("--bundle", type=Path, help="let the Talker of this bundle speak; needs antiphon[quality]")
+    parser.add_argument("--dual-track", type=Path, metavar="BUNDLE", help="beside it a bundle with a Talker that was trained for the dual track")
+    parser.add_argument("--prompts", type=int, default=60, help="held-out texts that are spoken")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where synthesised speech and transcripts are kept for the next run")
+    parser.add_argument("--wavs", type=Path, metavar="FOLDER", help="write two texts by every policy as WAV files")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     arguments = parser.parse_args()
-    if arguments.items < 1 or arguments.seed < 0 or not arguments.frame_ms > 0 or arguments.lead < 1:
+    frame_ms = FRAME_MS if arguments.frame_ms is None else arguments.frame_ms
+    if arguments.items < 1 or arguments.seed < 0 or not 0 < frame_ms < float("inf") or arguments.lead < 1:
         parser.error("--items and --lead are counts of at least 1, --seed is at least 0, and --frame-ms is above 0, as in --items 200 --frame-ms 25")
+    if arguments.bundle is None:
+        for name in ("dual_track", "wavs", "work"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} is for speech: name a bundle with --bundle")
+        _simulate(arguments, frame_ms)
+        return
+    try:
+        _speak(arguments)
+    except AntiphonError as error:
+        parser.exit(2, f"aria_study: {error}\n")
+
+
+def _simulate(arguments: argparse.Namespace, frame_ms: float) -> None:
+    """The study of drawn items."""
     items, known = draw_items(arguments.items, arguments.seed), draw_items(2000, arguments.seed + 1)
     ratio = low_ratio(known)
-    outcomes = study(items, policies(ratio, arguments.lead), arguments.frame_ms / 1000, arguments.seed)
+    outcomes = study(items, policies(ratio, arguments.lead), frame_ms / 1000, arguments.seed)
     bounds = [study_bound(items, quantile, low_ratio(known, quantile), arguments.lead) for quantile in QUANTILES]
     if arguments.plot is not None:
         from .aria_plot import plot
 
         arguments.plot.write_text(plot(outcomes), encoding="utf-8")
     if arguments.json:
-        given = {name: value for name, value in vars(arguments).items() if name != "json"}
+        given = {name: value for name, value in vars(arguments).items() if name in ("items", "seed", "lead", "plot")} | {"frame_ms": frame_ms}
         print_json({**given, "ratio": ratio, "rows": [asdict(row) for row in outcomes], "bounds": [asdict(row) for row in bounds]})
         return
-    title = f"{arguments.items} items, seed {arguments.seed}, {arguments.frame_ms:g} ms a frame, R {ratio:g} (5 % quantile), lead {arguments.lead}"
+    title = f"{arguments.items} items, seed {arguments.seed}, {frame_ms:g} ms a frame, R {ratio:g} (5 % quantile), lead {arguments.lead}"
     print_table(title, COLUMNS, [_cells(row) for row in outcomes])
     shown = [[f"{row.quantile:.0%}", row.ratio] + [f"{share:.1%}" for share in astuple(row)[2:]] for row in bounds]
     print_table("adaptive: the published bound as R grows", ("R is the quantile", "R", *BOUND_COLUMNS), shown)
@@ -114,125 +92,66 @@ def _cells(row: Outcome) -> tuple[str, ...]:
     return (row.trace, row.policy, seconds(row.first_audio), *underruns, f"{row.lead:.1f}", *shares)
 
 
-def draw_items(count: int, seed: int) -> list[Item]:
-    """`count` answers of the distribution that this file's first lines state."""
-    noise = np.random.default_rng(seed)
-    items = []
-    for _ in range(count):
-        tokens = int(np.clip(round(40 * np.exp(noise.normal(0, 0.9))), 1, 400))
-        spread = np.hypot(0.2, 0.5 / np.sqrt(tokens))
-        items.append(Item(tokens, max(1, round(tokens * 3.5 * np.exp(noise.normal(0, spread))))))
-    return items
+def _speak(arguments: argparse.Namespace) -> None:
+    """The study of a trained Talker. Raises AntiphonError."""
+    from ..runtime.omni import load
+    from .aria_speech import Study, Subject, texts
+    from .quality.listening import Listener
+    from .quality.prompts import read_prompts
+    from .quality.work import Work
 
+    prompts = read_prompts(arguments.prompts)
+    named: dict[str, Policy] = {}
+    with ExitStack() as stack:
+        work = Work(arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="antiphon-aria-"))))
+        report = stack.enter_context(progress_bar())
 
-def low_ratio(items: Sequence[Item], quantile: float = 0.05) -> float:
-    """A low quantile of frames per token, to two places, rounded down: what `adaptive` takes as R."""
-    return float(np.floor(100 * np.quantile([item.frames / item.tokens for item in items], quantile)) / 100)
+        def tick(what: str, done: int, total: int) -> None:
+            report(what, done, total, None)
 
+        subject = Subject(stack.enter_context(load(arguments.bundle)), arguments.bundle)
+        other = None if arguments.dual_track is None else Subject(stack.enter_context(load(arguments.dual_track)), arguments.dual_track)
+        spoken = Study(texts(subject.omni, prompts, work, tick), Listener(work), tick, arguments.seed)
+        said = [spoken.synthesiser()]
+        for policy, voiced in [*spoken.interleaved(subject, arguments.wavs), *([] if other is None else [spoken.dual_track(other, arguments.wavs)])]:
+            named[voiced.policy] = policy
+            said.append(voiced)
+    measured = [voiced.frame_seconds for voiced in said if voiced.frame_seconds is not None]
+    frame_seconds = sorted(measured)[len(measured) // 2] if arguments.frame_ms is None and measured else (arguments.frame_ms or FRAME_MS) / 1000
+    outcomes = study({voiced.policy: voiced.items for voiced in said}, named, frame_seconds, arguments.seed)
+    if arguments.plot is not None:
+        from .aria_plot import plot_speech
 
-def policies(ratio: float, lead: int = LEAD) -> dict[str, Policy]:
-    """The interleaves that are compared, by the names they have in the table."""
-    return {
-        "dual track": dual_track(),
-        "fixed 1:3": chunked(1, 3),
-        "chunked 4:4": chunked(4, 4),
-        f"adaptive R={ratio:g}": adaptive(lead, ratio),
-        "adaptive R=1": adaptive(lead, 1),
-    }
-
-
-def arrivals(trace: str, tokens: int, seed: int) -> np.ndarray:
-    """Seconds, float64 [tokens], at which the tokens of an answer arrive after the prompt."""
-    if trace.startswith("bursts"):
-        return np.minimum((np.arange(tokens) // 8 + 1) * 8, tokens) / 30
-    times = (np.arange(tokens) + 1) / float(trace.split(" tok/s")[0].split()[-1])
-    if trace.startswith("stalls"):  # about one token in forty is followed by a pause of one to three seconds
-        noise = np.random.default_rng(seed)
-        pauses = np.where(noise.random(tokens) < 1 / 40, noise.uniform(1, 3, tokens), 0.0)
-        times[1:] += np.cumsum(pauses)[:-1]
-    return times
-
-
-class _Simulation:
-    """Text source and Talker on one clock."""
-
-    def __init__(self, item: Item, times: np.ndarray, frame_seconds: float) -> None:
-        self.item, self.times, self.frame_seconds = item, times, frame_seconds
-        self.clock, self.given, self.frames = 0.0, 0, 0
-
-    def next(self) -> int | None:
-        if self.given == self.item.tokens:
-            return None
-        self.clock = max(self.clock, self.times[self.given])
-        self.given += 1
-        return self.given - 1
-
-    def step(self, text_ids: list[int], may_end: bool) -> np.ndarray | None:
-        if may_end and self.frames >= self.item.frames:
-            return None
-        self.clock += self.frame_seconds
-        self.frames += 1
-        return np.zeros(0, np.int64)
-
-
-def tell(item: Item, policy: Policy, times: np.ndarray, frame_seconds: float) -> Told:
-    """Say one item and play it."""
-    simulation = _Simulation(item, times, frame_seconds)
-    cursors: list[int] = []
-    first_audio = pause = lead = due = 0.0
-    underruns = 0
-    for frame in speak(policy, simulation, simulation, -1, lambda _: 100_000):
-        if not cursors:
-            first_audio = due = simulation.clock
-        elif simulation.clock > due + 1e-9:
-            underruns += 1
-            pause += simulation.clock - due
-            due = simulation.clock
-        due += FRAME_SECONDS  # when the frame after this one is due
-        cursors.append(frame.cursor)
-        lead = max(lead, frame.cursor - item.tokens * min(1.0, frame.index / item.frames))
-    return Told(first_audio, underruns, pause, lead, len(cursors), bound_violations(cursors, item.tokens, item.frames))
-
-
-def study(items: Sequence[Item], named: Mapping[str, Policy], frame_seconds: float, seed: int = 0) -> list[Outcome]:
-    """Every trace with every policy."""
-    return [_outcome(trace, name, list(_told(items, policy, trace, frame_seconds, seed))) for trace in TRACES for name, policy in named.items()]
-
-
-def study_bound(items: Sequence[Item], quantile: float, ratio: float, lead: int = LEAD) -> BoundOutcome:
-    """The published bound under `adaptive` with this R; no Thinker changes it."""
-    told = list(_told(items, adaptive(lead, ratio), TRACES[0], FRAME_SECONDS, 0))
-    exact = Fraction(str(ratio))
-    is_safe = [Fraction(item.frames, item.tokens) >= exact for item in items]
-    safe_over = [one.over > 0 for one, safe in zip(told, is_safe, strict=True) if safe]
-    return BoundOutcome(
-        quantile,
-        ratio,
-        unsafe_items=statistics.fmean(not safe for safe in is_safe),
-        items_over_bound=statistics.fmean(one.over > 0 for one in told),
-        prefixes_over_bound=sum(one.over for one in told) / sum(one.frames for one in told),
-        of_safe_items=statistics.fmean(safe_over) if safe_over else 0.0,
+        arguments.plot.write_text(plot_speech(said, outcomes), encoding="utf-8")
+    if arguments.json:
+        given = {
+            "bundle": arguments.bundle,
+            "dual_track": arguments.dual_track,
+            "prompts": len(prompts),
+            "seed": arguments.seed,
+            "frame_seconds": frame_seconds,
+        }
+        print_json({**given, "spoken": [asdict(voiced) for voiced in said], "rows": [asdict(row) for row in outcomes]})
+        return
+    print_table(f"{arguments.bundle}: {len(prompts)} held-out texts, seed {arguments.seed}", SPOKEN, [_spoken_cells(voiced) for voiced in said])
+    title = f"first audio, and answers with an underrun, by the Thinker's pace; {seconds(frame_seconds)} a frame"
+    found = {(row.policy, row.trace): row for row in outcomes}
+    print_table(
+        title,
+        ("policy", *TRACES),
+        [[name, *(f"{seconds(found[name, trace].first_audio)}, {found[name, trace].items_with_underruns:.0%}" for trace in TRACES)] for name in named],
     )
 
 
-def _told(items: Sequence[Item], policy: Policy, trace: str, frame_seconds: float, seed: int) -> Iterator[Told]:
-    for number, item in enumerate(items):
-        # the same stalls for every policy
-        yield tell(item, policy, arrivals(trace, item.tokens, seed * 1_000_003 + number), frame_seconds)
+def _spoken_cells(voiced: Voiced) -> Sequence[str]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
 
-
-def _outcome(trace: str, policy: str, told: Sequence[Told]) -> Outcome:
-    return Outcome(
-        trace,
-        policy,
-        first_audio=statistics.median(one.first_audio for one in told),
-        underruns=statistics.fmean(one.underruns for one in told),
-        items_with_underruns=statistics.fmean(one.underruns > 0 for one in told),
-        pause=statistics.fmean(one.pause for one in told),
-        lead=statistics.median(one.lead for one in told),
-        items_over_bound=statistics.fmean(one.over > 0 for one in told),
-        prefixes_over_bound=sum(one.over for one in told) / sum(one.frames for one in told),
-    )
+    errors = (voiced.word_errors, voiced.second_errors, voiced.slow_errors, voiced.fast_errors)
+    return (
+        voiced.policy, *map(share, errors), f"{voiced.length:.2f}", f"{voiced.rate_spread:.2f}", seconds(voiced.pause), share(voiced.paused),
+        share(voiced.over_bound), str(voiced.endless),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

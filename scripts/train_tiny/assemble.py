@@ -1,15 +1,17 @@
 """One checkpoint from the trained parts.
 
     python -m antiphon.scripts.train_tiny.assemble START OUT [--codec RUN] [--vocoder RUN] [--talker RUN] [--thinker RUN] [--voices FILE.npz]
+        [--generation FILE.json]
 
 START is the checkpoint of random weights that the trainings began with (train_tiny.shape); a part whose run is not given stays as it is there. OUT gets the
 same configuration, tokenizer and templates beside one model.safetensors of bfloat16. FILE.npz holds the codec prompt of every voice, int [frames, groups]
-under the voice's name.
+under the voice's name; the keys of FILE.json are added to generation_config.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import uuid
@@ -37,13 +39,14 @@ Parameters = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Runs:
-    """Folders of finished trainings (run.Run), and the file of codec prompts; None where a part stays random."""
+    """Folders of finished trainings (run.Run), the file of codec prompts and that of more keys for generation_config.json; None where a part stays as it is."""
 
     codec: Path | None = None
     vocoder: Path | None = None
     talker: Path | None = None
     thinker: Path | None = None
     voices: Path | None = None
+    generation: Path | None = None
 
 
 def assemble(start: Path, out: Path, runs: Runs) -> int:
@@ -62,6 +65,8 @@ def assemble(start: Path, out: Path, runs: Runs) -> int:
         for file in checkpoint.path.iterdir():
             if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX_NAME:
                 shutil.copyfile(file, beside / file.name)
+        if runs.generation:
+            _add_keys(beside / "generation_config.json", runs.generation)
         written = _write(beside / SINGLE_NAME, tensors)
         if out.exists():
             shutil.rmtree(out)
@@ -164,6 +169,16 @@ def replaced(checkpoint: Checkpoint, trained: Stored) -> Stored:
     return tensors
 
 
+def _add_keys(config: Path, more: Path) -> None:
+    """The keys of the JSON file `more` in the JSON file `config`."""
+    keys = json.loads(config.read_text(encoding="utf-8"))
+    try:
+        keys |= json.loads(more.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise AntiphonError(f"{more} is no JSON object ({error}); give the file of train_tiny.paces.") from None
+    config.write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
+
+
 def _write(file: Path, tensors: Stored) -> int:
     """Floating tensors as bfloat16, integers as they are; returns the file's bytes."""
     from safetensors.torch import save
@@ -180,7 +195,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("start", type=Path)
     parser.add_argument("out", type=Path)
-    for name in ("codec", "vocoder", "talker", "thinker", "voices"):
+    for name in ("codec", "vocoder", "talker", "thinker", "voices", "generation"):
         parser.add_argument(f"--{name}", type=Path)
     given = vars(parser.parse_args(arguments if arguments is None else list(arguments)))
     start, out = given.pop("start"), given.pop("out")

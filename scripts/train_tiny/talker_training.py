@@ -4,15 +4,17 @@
 
 Every example is the row sequence that the runtime feeds, with a codec prompt from another utterance of the voice, and with an interleave of text and frames
 drawn anew: a lead of 1 to 8 rows or all text, R from 0.3 to 1 of the item's own frames per row (so that the published bound of ARIA holds at every prefix),
-or, for a quarter, four rows and four frames in turn. Every time one of several variations of the recording is taken (train_tiny.codes), and some of the frames
-that are read are replaced: without both the Talker learns its 3,600 utterances by heart. Rows of the user's turn carry nothing but the bias of the projection:
-its weight is zero until a Thinker has been trained, so that speech is a function of text and voice. `--dual-track` trains the same Talker, for the study alone,
-on rows that add text and frame.
+or, for a quarter, four rows and four frames in turn. Every time one of several variations of the recording is taken (train_tiny.codes), and some of the
+frames that are read are replaced: without both the Talker learns its 3,600 utterances by heart. It is also asked which token the next frame speaks
+(train_tiny.alignment), by a layer that is thrown away: without it long answers lose their place in the text. Rows of the user's turn carry nothing but the
+bias of the projection: its weight is zero until a Thinker has been trained, so that speech is a function of text and voice. `--dual-track` trains the same
+Talker, for the study alone, on rows that add text and frame.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from ...graphs.qwen3_omni_moe.predictor import PredictorStep
 from ...runtime.aria import Policy, adaptive, chunked
 from ...runtime.interleaved_prompt import Manner, interleaved_prompt
 from ...runtime.talker_rows import NOTHING
+from .alignment import Aligner
 from .codes import load_codes
 from .command import command
 from .corpus import Corpus
@@ -46,10 +49,14 @@ CONTENT_ROWS = 16
 BATCH_ROWS = 2000
 LONGEST = 260
 """Frames; longer utterances are left out."""
-PREDICTED_SHARE = 0.5
+PREDICTED_SHARE = 0.3
 """Of the frames of a step, those whose residual codes are learnt: they cost fifteen times as much as the first code."""
 MOST_CORRUPTED = 0.4
 """Of the frames that a Talker reads in one sequence, at most so many are replaced by others: it learns to go on after mistakes, and to read the text."""
+ROUGH_SHARE = 0.5
+"""Of the sequences, those in which the later codes of all frames that are read are those of others: what the predictor makes of them is no better."""
+FOLLOWED = 0.5
+"""Weight of the loss of the token that is spoken."""
 DROPOUT = 0.1
 ROUTER_WEIGHT = 0.01
 
@@ -67,6 +74,8 @@ class Rows:
     asked: np.ndarray
     answers: np.ndarray
     may_end: np.ndarray
+    spoken: np.ndarray
+    """The token that frame i speaks, int64 [frames + 1]; the end of text for the end."""
     targets: np.ndarray
     """The frames that are spoken, int64 [frames, groups]; asked has one row more, for the end."""
 
@@ -128,8 +137,8 @@ def special_ids(config: OmniConfig, tokenizer: Any) -> dict[str, int]:
     return text | codec | {"newline": tokenizer.encode("\n", add_special_tokens=False).ids[0]}
 
 
-def sequence(track: Track, codes: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
-    """The rows of one utterance, `codes` [frames, groups], behind a prompt with `content` rows of what the user said."""
+def sequence(track: Track, codes: np.ndarray, spoken: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
+    """The rows of one utterance, `codes` [frames, groups] that speak the tokens `spoken` [frames]; its prompt has `content` rows of what the user said."""
     user = [ids["im_start"], ids["user"], ids["newline"], *[ids["tts_pad"]] * content, ids["im_end"], ids["newline"]]
     prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, Manner(voice_codes))
     start = len(prompt.text_ids)
@@ -142,6 +151,7 @@ def sequence(track: Track, codes: np.ndarray, voice_codes: np.ndarray, ids: Mapp
         asked=start + np.array(track.asked),
         answers=np.append(codes[:, 0], ids["codec_eos"]),
         may_end=np.array(track.may_end),
+        spoken=np.append(spoken, ids["tts_eos"]),
         targets=codes,
     )
 
@@ -151,30 +161,37 @@ class Speech:
 
     def __init__(self, corpus: Corpus, codes: Sequence[Sequence[np.ndarray]], tokenizer: Any, ids: Mapping[str, int], dual_track: bool = False) -> None:
         """`codes`: uint8 [frames, groups] of every item, in one or more variations."""
-        self.ids, self.dual_track = ids, dual_track
+        self.ids, self.dual_track, self.vocabulary = ids, dual_track, tokenizer.get_vocab_size()
         numbers = [number for number, item in enumerate(corpus.items) if item.voice in VOICES]
         self.codes = {number: [variation[number].astype(np.int64) for variation in codes] for number in numbers}
         self.text = {number: tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids for number in numbers}
         self.voice = {number: corpus.items[number].voice for number in numbers}
         self.numbers = [number for number in numbers if max(map(len, self.codes[number])) <= LONGEST]
         self.by_voice = {voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES}
+        texts, entries = list(self.text.values()), 1 + max(int(rows[:, 0].max()) for rows in codes[0])
+        aligner = Aligner(texts, [self.codes[number][0][:, 0] for number in numbers], self.vocabulary, entries)
+        self.spoken = {
+            number: [np.array(text)[aligner.spoken(text, rows[:, 0])] for rows in self.codes[number]] for number, text in zip(numbers, texts, strict=True)
+        }
 
-    def _any(self, number: int, noise: np.random.Generator) -> np.ndarray:
-        """One of the variations of an item."""
-        return self.codes[number][int(noise.integers(len(self.codes[number])))]
+    def _any(self, number: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One of the variations of an item, and the tokens that its frames speak."""
+        variation = int(noise.integers(len(self.codes[number])))
+        return self.codes[number][variation], self.spoken[number][variation]
 
-    def example(self, number: int, noise: np.random.Generator) -> Rows:
-        """One utterance as it is learnt this time."""
+    def example(self, number: int, noise: np.random.Generator, read: np.ndarray | None = None) -> Rows:
+        """One utterance as it is learnt this time; frames `read` [frames, groups] take the place of those of its first variation as what is read."""
         others = self.by_voice[self.voice[number]]
-        other = self._any(others[int(noise.integers(len(others)))], noise)
+        other, _ = self._any(others[int(noise.integers(len(others)))], noise)
         length = min(len(other), int(noise.integers(PROMPT_FRAMES[0], PROMPT_FRAMES[1] + 1)))
         start = int(noise.integers(len(other) - length + 1))
         voice_codes, content = other[start : start + length], int(noise.integers(1, CONTENT_ROWS + 1))
-        text, codes = self.text[number], self._any(number, noise)
+        text, (codes, spoken) = self.text[number], self._any(number, noise) if read is None else (self.codes[number][0], self.spoken[number][0])
         end, pad = self.ids["tts_eos"], self.ids["tts_pad"]
         policy = draw_policy(noise, len(text), len(codes))
         track = dual_track(text, len(codes), end, pad) if self.dual_track else interleaved(text, len(codes), policy, end)
-        return sequence(track, codes, voice_codes, self.ids, content)
+        rows = sequence(track, codes, spoken, voice_codes, self.ids, content)
+        return rows if read is None else dataclasses.replace(rows, frames=np.concatenate([voice_codes, read]))
 
     def batches(self, noise: np.random.Generator) -> Iterator[list[Rows]]:
         """Endless batches of about BATCH_ROWS rows, padding included."""
@@ -190,8 +207,22 @@ class Speech:
                     yield groups[index]
 
 
-def losses(talker: Talker, predictor: PredictorStep, batch: list[Rows], noise: torch.Generator) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Cross entropy of the first codes and of the residual codes, and values for the curves."""
+def read_frames(batch: list[Rows], noise: torch.Generator) -> Tensor:
+    """The frames that are read, int64 [frames of all sequences, groups], as the Talker might have made them."""
+    frames = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
+    of_each = torch.tensor([len(rows.frames) for rows in batch])
+    groups = frames.shape[1]
+    # from which code on they are others': beyond the last, for a part of the sequences
+    rough = torch.where(torch.rand(len(batch), generator=noise) < ROUGH_SHARE, torch.randint(2, groups, (len(batch),), generator=noise), groups)
+    shuffled = frames[torch.randperm(len(frames), generator=noise)]
+    frames = torch.where(torch.arange(groups) < rough.repeat_interleave(of_each)[:, None], frames, shuffled)
+    share = MOST_CORRUPTED * torch.rand(len(batch), generator=noise).repeat_interleave(of_each)
+    return torch.where((torch.rand(len(frames), generator=noise) < share)[:, None], shuffled, frames)
+
+
+def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The hidden rows [asked rows of all sequences, hidden] that first codes and ends are chosen from, where `frames` int64 [frames of all sequences, groups]
+    are read, and which of them choose a first code, bool."""
     tokens, width = max(len(rows.text_ids) for rows in batch), talker.text.hidden_size
     text_ids, codec_ids = torch.full((len(batch), tokens), NOTHING), torch.full((len(batch), tokens), NOTHING)
     for index, rows in enumerate(batch):
@@ -200,10 +231,6 @@ def losses(talker: Talker, predictor: PredictorStep, batch: list[Rows], noise: t
     def flat(name: str) -> Tensor:
         return torch.from_numpy(np.concatenate([getattr(rows, name) + index * tokens for index, rows in enumerate(batch)]))
 
-    frames = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
-    shuffled = frames[torch.randperm(len(frames), generator=noise)]
-    share = MOST_CORRUPTED * torch.rand(len(batch), generator=noise).repeat_interleave(torch.tensor([len(rows.frames) for rows in batch]))
-    frames = torch.where((torch.rand(len(frames), generator=noise) < share)[:, None], shuffled, frames)
     hidden_index, frame_index, asked = flat("hidden_index"), flat("frame_index"), flat("asked")
     text = talker.text_embedding[text_ids.clamp(min=0)]
     heard = talker.hidden_projection(torch.zeros(len(hidden_index), talker.hidden_projection.weight.shape[0]))
@@ -212,7 +239,15 @@ def losses(talker: Talker, predictor: PredictorStep, batch: list[Rows], noise: t
     lengths, nothing = torch.zeros(len(batch), dtype=torch.int64), torch.zeros(0)
     rotary = rotary_tables(positions, talker.text.rope, talker.text.head_dim)
     x, _ = run_layers(talker.layers, x, rotary, lengths, lengths, [nothing] * (2 * len(talker.layers)))
-    wanted = talker.norm(x).reshape(-1, width)[asked]
+    spoken = torch.from_numpy(np.concatenate([np.arange(len(rows.answers)) < len(rows.targets) for rows in batch]))
+    return talker.norm(x).reshape(-1, width)[asked], spoken
+
+
+def losses(
+    talker: Talker, predictor: PredictorStep, follower: nn.Linear, batch: list[Rows], noise: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
+    """Cross entropy of the first codes, of the residual codes and of the tokens that are spoken, and values for the curves."""
+    wanted, spoken = asked_rows(talker, batch, read_frames(batch, noise))
     logits = talker.head(wanted)
     answers = torch.from_numpy(np.concatenate([rows.answers for rows in batch]))
     may_end = torch.from_numpy(np.concatenate([rows.may_end for rows in batch]))
@@ -224,12 +259,17 @@ def losses(talker: Talker, predictor: PredictorStep, batch: list[Rows], noise: t
     logits = logits.masked_fill(suppressed, -torch.inf)
     first = F.cross_entropy(logits, answers)
     targets = torch.from_numpy(np.concatenate([rows.targets for rows in batch]))
-    spoken = answers != end
     chosen = torch.randperm(len(targets), generator=noise)[: max(1, int(len(targets) * PREDICTED_SHARE))]
     residual = residual_losses(talker, predictor, wanted[spoken][chosen], targets[chosen])
     right = (logits.argmax(1) == answers).float()
+    tokens_spoken = torch.from_numpy(np.concatenate([rows.spoken for rows in batch]))
+    followed = follower(wanted)
     values = {"first": first.item(), "residual": residual.mean().item(), "right": right[spoken].mean().item(), "end_right": right[~spoken].mean().item()}
-    return first, residual.mean(), values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
+    values["followed"] = (followed.argmax(1) == tokens_spoken).float().mean().item()
+    # Earlier codes are heard more: twice the weight for the first of them, half for the last.
+    weights = torch.linspace(2.0, 0.5, len(residual))
+    total = (residual * weights).sum() / weights.sum()
+    return first, total, F.cross_entropy(followed, tokens_spoken), values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
 
 
 def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor) -> Tensor:
@@ -272,12 +312,13 @@ def train(
     """Train, or go on with, the Talker in `folder`; a new training can `begin_with` the modules of another run."""
     torch.manual_seed(seed)
     talker, predictor = new_modules(config)
+    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary)
     if begin_with is not None:
         trained(begin_with, {"talker": talker, "predictor": predictor})
     for layer in [*talker.layers, *predictor.layers]:
         layer.attention.register_forward_hook(lambda _, __, made: (F.dropout(made[0], DROPOUT), *made[1:]))
         layer.feed_forward.register_forward_hook(lambda _, __, made: F.dropout(made, DROPOUT))
-    run = Run(folder, {"talker": talker, "predictor": predictor}, rate, steps, minutes, decay=0.1)
+    run = Run(folder, {"talker": talker, "predictor": predictor, "follower": follower}, rate, steps, minutes, decay=0.1)
     stream = speech.batches(np.random.default_rng([seed, run.step]))
     noise = torch.Generator().manual_seed(seed + run.step)
     router_losses: list[Tensor] = []
@@ -285,8 +326,8 @@ def train(
         for _ in run.steps():
             router_losses.clear()
             with torch.autocast("cpu", torch.bfloat16):
-                first, residual, values = losses(talker, predictor, next(stream), noise)
-            run.update(first + residual + ROUTER_WEIGHT * sum(router_losses, torch.zeros(())))
+                first, residual, followed, values = losses(talker, predictor, follower, next(stream), noise)
+            run.update(first + residual + FOLLOWED * followed + ROUTER_WEIGHT * sum(router_losses, torch.zeros(())))
             run.log(**values, router=sum(loss.item() for loss in router_losses) / len(router_losses))
     return run
 

@@ -15,6 +15,7 @@ from antiphon.export.frontend import write_frontend  # noqa: E402
 from antiphon.export.manifest import compose_manifest, sampling_defaults  # noqa: E402
 from antiphon.graphs.read_config import read_config  # noqa: E402
 from antiphon.runtime.bundle import FileHash, Manifest, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
 from antiphon.runtime.version import VERSION  # noqa: E402
 
@@ -127,3 +128,33 @@ def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_
     assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0 and manifest.constants["hidden_rows"] == 16
     assert {"english", "german"} <= manifest.manners.languages.keys() and manifest.manners.styles and manifest.manners.voice_prompts
     assert (hybrid_bundle / "frontend" / "voices.npy").is_file()
+
+
+def composed_with(checkpoint: Path, home: Path, generation: dict[str, Any]) -> Manifest:
+    """The manifest of a checkpoint with more keys in its generation_config.json, without its stages."""
+    write_frontend(checkpoint, read_config(checkpoint), home / "frontend")
+    constants = json.loads((home / "frontend" / "frontend.json").read_text())
+    constants["generation"] |= generation
+    (home / "frontend" / "frontend.json").write_text(json.dumps(constants))
+    return compose_manifest(
+        read_config(checkpoint), home / "frontend", {}, target="cpu", engine="onnxruntime", precision="fp32", tool_versions={}, build={}, hashes={}
+    )
+
+
+def test_what_a_checkpoint_knows_of_its_voices_pace_and_interleave_goes_into_the_manifest(hybrid_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = composed_with(hybrid_checkpoint, tmp_path, {"frames_per_text": 2.5, "frames_per_token": 3.5, "interleave": "adaptive"})
+    assert manifest.interleave == "adaptive" and (manifest.constants["frames_per_text"], manifest.constants["frames_per_token"]) == (2.5, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        ({"frames_per_text": 0}, "frames_per_text is 0, expected frames of speech a text token"),
+        ({"frames_per_token": "3"}, "frames_per_token is '3', expected frames of speech a text token"),
+        ({"interleave": "chunked:0,4"}, "interleave is 'chunked:0,4', expected dual_track"),
+        ({"interleave": 4}, "interleave is 4, expected dual_track"),
+    ],
+)
+def test_a_pace_or_an_interleave_that_is_none_is_refused(hybrid_checkpoint: Path, tmp_path: Path, generation: dict[str, Any], message: str) -> None:
+    with pytest.raises(AntiphonError, match=message):
+        composed_with(hybrid_checkpoint, tmp_path, generation)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.runtime.talker_rows import InterleavedRows, Spoken, TalkerPrompt, in_chunks
+from antiphon.runtime.talker_rows import InterleavedRows, SharedRows, Spoken, TalkerPrompt, in_chunks
 
 LAST = Spoken(np.array([5, 6]), np.zeros((1, 3), np.float32))
 
@@ -40,6 +40,15 @@ def test_without_new_text_the_frame_is_alone():
     rows = made.next([], LAST)
     assert rows.text_ids.tolist() == [-1] and rows.frames.tolist() == [[5, 6]] and rows.hidden.shape == (0, 2)
     assert made.next([], LAST).positions[0].tolist() == [7]
+
+
+def test_on_the_dual_track_text_and_frame_share_a_row_and_padding_follows_the_text():
+    made = SharedRows(prompt, pad=99)
+    assert made.first([30]).text_ids.tolist() == [1, -1, -1, -1, 2, 30]
+    for position, (text, expected) in enumerate([([31], 31), ([], 99), ([], 99)], start=6):
+        rows = made.next(text, LAST)
+        assert rows.text_ids.tolist() == [expected] and rows.frames.tolist() == [[5, 6]] and rows.frame_index.tolist() == [0]
+        assert rows.positions[0].tolist() == [position] and rows.codec_ids.tolist() == [-1]
 
 
 @given(st.integers(1, 9))

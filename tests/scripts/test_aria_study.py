@@ -13,7 +13,7 @@ import pytest
 
 from antiphon.runtime.aria import adaptive, chunked, dual_track
 from antiphon.scripts.aria_plot import plot
-from antiphon.scripts.aria_study import TRACES, Item, Outcome, arrivals, draw_items, low_ratio, policies, study, study_bound, tell
+from antiphon.scripts.aria_simulation import TRACES, Item, Outcome, arrivals, draw_items, low_ratio, policies, study, study_bound, tell
 
 ITEMS = draw_items(25, 3)
 RATIO = low_ratio(draw_items(400, 4))

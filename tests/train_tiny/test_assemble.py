@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +196,13 @@ def test_the_command_says_what_it_wrote_and_replaces_what_it_wrote_before(
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
+def test_more_keys_of_generation_config_are_added_to_those_that_there_are(start_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "paces.json").write_text('{"frames_per_text": 2.5, "talker_top_k": 9}')
+    assemble(start_checkpoint, tmp_path / "out", Runs(generation=tmp_path / "paces.json"))
+    before, after = (json.loads((folder / "generation_config.json").read_text()) for folder in (start_checkpoint, tmp_path / "out"))
+    assert after == before | {"frames_per_text": 2.5, "talker_top_k": 9}
+
+
 def of_nothing(runs: Runs, folder: Path) -> Runs:
     return Runs(codec=folder)
 
@@ -222,6 +230,11 @@ def voices_that_are_none(runs: Runs, folder: Path) -> Runs:
     return Runs(voices=folder / "voices.npz")
 
 
+def keys_that_are_none(runs: Runs, folder: Path) -> Runs:
+    (folder / "paces.json").write_text("[1]")
+    return Runs(generation=folder / "paces.json")
+
+
 REFUSED: dict[Callable[[Runs, Path], Runs], str] = {
     of_nothing: "state.pt is missing; give the folder of a training",
     of_another_part: "holds the modules thinker, audio_encoder, hearing, expected talker among them",
@@ -229,6 +242,7 @@ REFUSED: dict[Callable[[Runs, Path], Runs], str] = {
     voices_of_others: "has no voice espeak; expected joe, espeak",
     voices_of_other_codes: r"voice espeak is \[3, 16\], expected \[frames, 16\] codes below 256",
     voices_that_are_none: "cannot be read",
+    keys_that_are_none: "is no JSON object",
 }
 
 

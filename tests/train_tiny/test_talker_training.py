@@ -10,12 +10,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from torch import nn
 
 from antiphon.graphs.read_config import read_config
 from antiphon.runtime.aria import Policy, adaptive, bound_violations, chunked, speak
 from antiphon.scripts.train_tiny import talker_training
 from antiphon.scripts.train_tiny.differentiable import differentiable
-from antiphon.scripts.train_tiny.talker_training import Speech, draw_policy, dual_track, interleaved, losses, new_modules, residual_losses, special_ids
+from antiphon.scripts.train_tiny.talker_training import (
+    Speech,
+    draw_policy,
+    dual_track,
+    interleaved,
+    losses,
+    new_modules,
+    read_frames,
+    residual_losses,
+    special_ids,
+)
 
 END, PAD = 900, 901
 
@@ -117,12 +128,36 @@ def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after
     torch.manual_seed(0)
     talker, predictor = new_modules(read_config(start_checkpoint))
     batch = next(speech.batches(np.random.default_rng(0)))
+    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary)
     with differentiable():
-        first, residual, values = losses(talker, predictor, batch, torch.Generator())
-        (first + residual).backward()
+        first, residual, followed, values = losses(talker, predictor, follower, batch, torch.Generator())
+        (first + residual + followed).backward()
     assert abs(values["first"] - np.log(257)) < 0.7  # codes and, after the text, the end: nothing else is possible
-    for name, parameter in [*talker.named_parameters(), *predictor.named_parameters()]:
+    for name, parameter in [*talker.named_parameters(), *predictor.named_parameters(), *follower.named_parameters()]:
         assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_every_row_that_asks_is_told_the_token_it_speaks_and_at_last_the_end(speech: Speech) -> None:
+    for rows in next(speech.batches(np.random.default_rng(0))):
+        assert len(rows.spoken) == len(rows.asked) and rows.spoken[-1] == speech.ids["tts_eos"]
+        text = speech.text[1]
+        places = [text.index(token) for token in rows.spoken[:-1]]
+        assert places[0] == 0 and sorted(places) == places  # no token of this text comes twice
+
+
+def test_frames_are_read_with_the_later_codes_or_all_of_other_frames(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = next(speech.batches(np.random.default_rng(0)))
+    recorded = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
+    monkeypatch.setattr(talker_training, "MOST_CORRUPTED", 0.0)
+    monkeypatch.setattr(talker_training, "ROUGH_SHARE", 0.0)
+    assert torch.equal(read_frames(batch, torch.Generator()), recorded)
+    monkeypatch.setattr(talker_training, "ROUGH_SHARE", 1.0)
+    rough = read_frames(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(rough[:, :2], recorded[:, :2]) and not torch.equal(rough[:, 15], recorded[:, 15])
+    monkeypatch.setattr(talker_training, "ROUGH_SHARE", 0.0)
+    monkeypatch.setattr(talker_training, "MOST_CORRUPTED", 1.0)
+    share = (read_frames(batch, torch.Generator().manual_seed(0)) != recorded).any(1).float().mean()
+    assert 0 < share < 1
 
 
 @pytest.mark.parametrize("dual", [False, True])

@@ -1,0 +1,71 @@
+"""Which token of its text every frame of an utterance speaks, found from the first codes alone: what the Talker is told while it learns.
+
+The first codes carry the words (codec_training), so a hidden Markov model is enough: a token is a few states in a row, a state has a distribution of codes,
+and best paths and distributions are found in turn, from an even spread on (Rabiner 1989, section III). At run time nobody needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..console import progress_bar
+
+PARTS = 3
+"""States of a token: its beginning, middle and end; every other state of a path may be left out."""
+ROUNDS = 6
+PRIOR = 4.0
+"""Frames that the distribution of a state has of its token's, and that of all speech in a token's, before any is counted."""
+
+
+class Aligner:
+    """Learns from utterances, texts as token ids and first codes int64 [frames], and aligns those and their variations."""
+
+    def __init__(self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], vocabulary: int, codebook: int) -> None:
+        self._vocabulary, self._codebook = vocabulary, codebook
+        paths = [np.arange(len(rows)) * (PARTS * len(text)) // max(1, len(rows)) for text, rows in zip(texts, codes, strict=True)]
+        with progress_bar() as report:
+            for done in range(ROUNDS):
+                report("aligning text and codes", done, ROUNDS, None)
+                self._count(texts, codes, paths)
+                paths = [self._path(text, rows) for text, rows in zip(texts, codes, strict=True)]
+
+    def spoken(self, text: Sequence[int], codes: np.ndarray) -> np.ndarray:
+        """The index into `text` of the token that each frame speaks, int64 [frames]: never falls; silence belongs to the token before it."""
+        return self._path(text, codes) // PARTS
+
+    def _count(self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], paths: Sequence[np.ndarray]) -> None:
+        """The distributions of codes along `paths`."""
+        counts = np.zeros((self._vocabulary, PARTS, self._codebook))
+        for text, rows, path in zip(texts, codes, paths, strict=True):
+            np.add.at(counts, (np.asarray(text, np.int64)[path // PARTS], path % PARTS, rows), 1)
+        everywhere = counts.sum((0, 1)) + 1
+        tokens = _mixed(counts.sum(1), everywhere / everywhere.sum())
+        self._scores = np.log(_mixed(counts, tokens[:, None]))
+
+    def _path(self, text: Sequence[int], codes: np.ndarray) -> np.ndarray:
+        """The states, numbers PARTS * index + part, of the best way through `text`; an even spread where there are too few frames for one."""
+        states, frames = PARTS * len(text), len(codes)
+        if 2 * frames <= states or not states:
+            return np.arange(frames) * states // max(1, frames)
+        scores = self._scores[np.asarray(text, np.int64)].reshape(states, -1)[:, codes].T  # [frames, states]
+        best = np.full(states, -np.inf)
+        best[:2] = scores[0, :2]
+        steps = np.zeros((frames, states), np.int64)
+        ways = np.full((3, states), -np.inf)
+        for frame in range(1, frames):
+            ways[0], ways[1, 1:], ways[2, 2:] = best, best[:-1], best[:-2]
+            steps[frame] = ways.argmax(0)
+            best = ways.max(0) + scores[frame]
+        path = np.zeros(frames, np.int64)
+        state = states - 1 if best[-1] >= best[-2] else states - 2
+        for frame in range(frames - 1, -1, -1):
+            path[frame] = state
+            state -= steps[frame, state]
+        return path
+
+
+def _mixed(counts: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Distributions along the last axis of `counts` seen and PRIOR expected."""
+    return (counts + PRIOR * prior) / (counts.sum(-1, keepdims=True) + PRIOR)

@@ -1,0 +1,55 @@
+"""How many frames of speech the model's voices take for a token of text, as keys of generation_config.json.
+
+    python -m antiphon.scripts.train_tiny.paces CORPUS CODES.npz OUT.json --checkpoint START
+
+`frames_per_text` is the 5 % quantile, of the voice where it is lowest: R of the interleave `adaptive`. `frames_per_token` is the median over all, by which the
+text cursor is spread while an answer lasts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .codes import load_codes
+from .command import command
+from .corpus import Corpus
+from .shape import VOICES
+
+QUANTILE = 0.05
+
+
+def paces(corpus: Corpus, codes: Sequence[np.ndarray], tokenizer: Any) -> dict[str, float]:
+    """Both keys, measured on the answers of the corpus."""
+    by_voice = {
+        voice: np.array([len(codes[number]) / len(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids) for number in numbers])
+        for voice in VOICES
+        if (numbers := corpus.where("answer", voice))
+    }
+    lowest = min(float(np.quantile(ratios, QUANTILE)) for ratios in by_voice.values())
+    return {"frames_per_text": np.floor(100 * lowest) / 100, "frames_per_token": round(float(np.median(np.concatenate(list(by_voice.values())))), 2)}
+
+
+def main() -> None:
+    """Measure from the command line."""
+    from tokenizers import Tokenizer
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("codes", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: tokenizer")
+    arguments = parser.parse_args()
+    corpus = Corpus(arguments.corpus)
+    found = paces(corpus, load_codes(arguments.codes, corpus), Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")))
+    arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(", ".join(f"{name} {value:g}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    command(main)
