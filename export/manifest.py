@@ -128,7 +128,7 @@ def _limits(config: OmniConfig, generation: dict[str, Any]) -> dict[str, int | f
 
 def _paces(generation: dict[str, Any]) -> dict[str, int | float]:
     """Frames of speech a text token, as generation_config.json knows them of its voices: `frames_per_text` a low quantile, `frames_per_token` the median."""
-    paces = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
+    paces: dict[str, int | float] = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
     for name, value in paces.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise AntiphonError(f"generation_config.json: {name} is {value!r}, expected frames of speech a text token, a number above 0.")

@@ -56,7 +56,7 @@ class Voiced:
 
     Word error rates (0 to 1) by each recogniser, and by the first one of the texts whose ratio is at least FIXED_RATIO, and below. `length`: duration by the
     synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, which is how unevenly fast the texts are spoken, beside it. `pause`:
-    median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound with their natural totals. `endless`: texts
+    median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound with their own totals. `endless`: texts
     without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
     """
 
@@ -132,7 +132,7 @@ class Study:
             reply = speaker.say(messages, one.prompt.answer, seed=self.seed + done, interleave=policy.name, max_frames=limit)
             frames = len(reply.codes)
             cursors = [min(one.tokens, policy.need(frame)) for frame in range(1, frames + 1)]
-            over += bound_violations(cursors, one.tokens, one.frames) > 0
+            over += bound_violations(cursors, one.tokens, frames) > 0
             endless += reply.finish_reason != "stop"
             times = reply.timings
             if times.seconds_per_frame is not None and times.seconds_per_vocoder_frame is not None:
