@@ -49,7 +49,7 @@ CONTENT_ROWS = 16
 BATCH_ROWS = 2000
 LONGEST = 260
 """Frames; longer utterances are left out."""
-PREDICTED_SHARE = 0.3
+PREDICTED_SHARE = 0.5
 """Of the frames of a step, those whose residual codes are learnt: they cost fifteen times as much as the first code."""
 MOST_CORRUPTED = 0.4
 """Of the frames that a Talker reads in one sequence, at most so many are replaced by others: it learns to go on after mistakes, and to read the text."""
@@ -266,8 +266,8 @@ def losses(
     followed = follower(wanted)
     values = {"first": first.item(), "residual": residual.mean().item(), "right": right[spoken].mean().item(), "end_right": right[~spoken].mean().item()}
     values["followed"] = (followed.argmax(1) == tokens_spoken).float().mean().item()
-    # Earlier codes are heard more: twice the weight for the first of them, half for the last.
-    weights = torch.linspace(2.0, 0.5, len(residual))
+    # Earlier codes are heard more, and can be known: the later ones are nearly noise.
+    weights = 1 / torch.arange(1, len(residual) + 1)
     total = (residual * weights).sum() / weights.sum()
     return first, total, F.cross_entropy(followed, tokens_spoken), values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
 

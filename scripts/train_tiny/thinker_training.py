@@ -27,7 +27,7 @@ from .command import command
 from .differentiable import differentiable
 from .domain import WORDS, Exchange, draw, is_held_out
 from .hearing_data import Recordings, augmented, held_out_recordings, plain
-from .run import Run, initialise
+from .run import Run, initialise, trained
 from .thinker_rows import SILENT, Batch, Layout, Turn, answer_logits
 
 TEXT_TOKENS = 1024
@@ -221,14 +221,19 @@ def start(config: OmniConfig) -> tuple[Thinker, AudioEncoder]:
     return thinker, encoder
 
 
-def train(checkpoint: Path, corpus: Path | None, folder: Path, steps: int, minutes: float | None, rate: float = 2e-3, seed: int = 0) -> Run:
-    """Train, or go on with, both in `folder`; without a corpus the text alone."""
+def train(
+    checkpoint: Path, corpus: Path | None, folder: Path, steps: int, minutes: float | None, rate: float = 2e-3, seed: int = 0, begin_with: Path | None = None
+) -> Run:
+    """Train, or go on with, both in `folder`, without a corpus the text alone; a new training can `begin_with` the modules of another run."""
     torch.manual_seed(seed)
     config = read_config(checkpoint)
     layout = Layout(checkpoint, config)
     thinker, encoder = start(config)
     hearing = Hearing(config.thinker.text.hidden_size, config.thinker.text.vocab_size)
-    run = Run(folder, {"thinker": thinker, "audio_encoder": encoder, "hearing": hearing}, rate, steps, minutes, warmup=300)
+    modules: dict[str, nn.Module] = {"thinker": thinker, "audio_encoder": encoder, "hearing": hearing}
+    if begin_with is not None:
+        trained(begin_with, modules)
+    run = Run(folder, modules, rate, steps, minutes, warmup=300)
     texts = text_batches(layout, random.Random(f"thinker {seed} {run.step}"))
     sounds = None
     if corpus is not None:
@@ -270,12 +275,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--begin-with", type=Path, metavar="RUN", help="start values for a new training: the modules of another one")
     parser.add_argument("--deaf", action="store_true", help="text alone; without it the same run goes on with hearing")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
-    train(arguments.checkpoint, None if arguments.deaf else arguments.corpus, arguments.run, arguments.steps, arguments.minutes, arguments.rate)
+    corpus = None if arguments.deaf else arguments.corpus
+    train(arguments.checkpoint, corpus, arguments.run, arguments.steps, arguments.minutes, arguments.rate, begin_with=arguments.begin_with)
 
 
 if __name__ == "__main__":
