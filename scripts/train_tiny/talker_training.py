@@ -5,10 +5,10 @@
 Every example is the row sequence that the runtime feeds, with a codec prompt from another utterance of the voice, and with an interleave of text and frames
 drawn anew: a lead of 1 to 8 rows or all text, R from 0.3 to 1 of the item's own frames per row (so that the published bound of ARIA holds at every prefix),
 or, for a quarter, four rows and four frames in turn. Every time one of several variations of the recording is taken (train_tiny.codes), and some of the
-frames that are read are replaced: without both the Talker learns its 3,600 utterances by heart. It is also asked which token the next frame speaks
-(train_tiny.alignment), by a layer that is thrown away: without it long answers lose their place in the text. Rows of the user's turn carry nothing but the
-bias of the projection: its weight is zero until a Thinker has been trained, so that speech is a function of text and voice. `--dual-track` trains the same
-Talker, for the study alone, on rows that add text and frame.
+frames that are read are replaced: without both the Talker learns its 3,600 utterances by heart. It is also asked which token the next frame speaks and how many
+rows lie ahead of it (train_tiny.alignment), by a layer that is thrown away: without it long answers lose their place in the text. Rows of the user's turn carry
+nothing but the bias of the projection: its weight is zero until a Thinker has been trained, so that speech is a function of text and voice. `--dual-track`
+trains the same Talker, for the study alone, on rows that add text and frame.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ MOST_CORRUPTED = 0.4
 ROUGH_SHARE = 0.5
 """Of the sequences, those in which the later codes of all frames that are read are those of others: what the predictor makes of them is no better."""
 FOLLOWED = 0.5
-"""Weight of the loss of the token that is spoken."""
+"""Weight of the loss of the token that is spoken and of how many text rows lie ahead of it."""
+MOST_AHEAD = 16
+"""Text rows ahead of the voice that are told apart: so many, and more, are one."""
 DROPOUT = 0.1
 ROUTER_WEIGHT = 0.01
 
@@ -76,6 +78,8 @@ class Rows:
     may_end: np.ndarray
     spoken: np.ndarray
     """The token that frame i speaks, int64 [frames + 1]; the end of text for the end."""
+    ahead: np.ndarray
+    """Text rows that were fed from that token on, int64 [frames + 1]."""
     targets: np.ndarray
     """The frames that are spoken, int64 [frames, groups]; asked has one row more, for the end."""
 
@@ -137,11 +141,14 @@ def special_ids(config: OmniConfig, tokenizer: Any) -> dict[str, int]:
     return text | codec | {"newline": tokenizer.encode("\n", add_special_tokens=False).ids[0]}
 
 
-def sequence(track: Track, codes: np.ndarray, spoken: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
-    """The rows of one utterance, `codes` [frames, groups] that speak the tokens `spoken` [frames]; its prompt has `content` rows of what the user said."""
+def sequence(track: Track, text: Sequence[int], codes: np.ndarray, places: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
+    """The rows of one utterance, `codes` [frames, groups] that speak the tokens of `text` at `places` [frames]; its prompt has `content` rows of what the
+    user said."""
     user = [ids["im_start"], ids["user"], ids["newline"], *[ids["tts_pad"]] * content, ids["im_end"], ids["newline"]]
     prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, Manner(voice_codes))
     start = len(prompt.text_ids)
+    fed = np.cumsum(np.array(track.text_ids) != NOTHING)[track.asked]
+    ended_places = np.append(places, len(text))
     return Rows(
         text_ids=np.concatenate([prompt.text_ids, track.text_ids]),
         codec_ids=np.concatenate([prompt.codec_ids, np.full(len(track.text_ids), NOTHING)]),
@@ -151,7 +158,8 @@ def sequence(track: Track, codes: np.ndarray, spoken: np.ndarray, voice_codes: n
         asked=start + np.array(track.asked),
         answers=np.append(codes[:, 0], ids["codec_eos"]),
         may_end=np.array(track.may_end),
-        spoken=np.append(spoken, ids["tts_eos"]),
+        spoken=np.append(text, ids["tts_eos"])[ended_places],
+        ahead=np.clip(fed - ended_places, 0, MOST_AHEAD - 1),
         targets=codes,
     )
 
@@ -170,14 +178,12 @@ class Speech:
         self.by_voice = {voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES}
         texts, entries = list(self.text.values()), 1 + max(int(rows[:, 0].max()) for rows in codes[0])
         aligner = Aligner(texts, [self.codes[number][0][:, 0] for number in numbers], self.vocabulary, entries)
-        self.spoken = {
-            number: [np.array(text)[aligner.spoken(text, rows[:, 0])] for rows in self.codes[number]] for number, text in zip(numbers, texts, strict=True)
-        }
+        self.places = {number: [aligner.spoken(text, rows[:, 0]) for rows in self.codes[number]] for number, text in zip(numbers, texts, strict=True)}
 
     def _any(self, number: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One of the variations of an item, and the tokens that its frames speak."""
+        """One of the variations of an item, and the places in its text that its frames speak."""
         variation = int(noise.integers(len(self.codes[number])))
-        return self.codes[number][variation], self.spoken[number][variation]
+        return self.codes[number][variation], self.places[number][variation]
 
     def example(self, number: int, noise: np.random.Generator, read: np.ndarray | None = None) -> Rows:
         """One utterance as it is learnt this time; frames `read` [frames, groups] take the place of those of its first variation as what is read."""
@@ -186,11 +192,11 @@ class Speech:
         length = min(len(other), int(noise.integers(PROMPT_FRAMES[0], PROMPT_FRAMES[1] + 1)))
         start = int(noise.integers(len(other) - length + 1))
         voice_codes, content = other[start : start + length], int(noise.integers(1, CONTENT_ROWS + 1))
-        text, (codes, spoken) = self.text[number], self._any(number, noise) if read is None else (self.codes[number][0], self.spoken[number][0])
+        text, (codes, places) = self.text[number], self._any(number, noise) if read is None else (self.codes[number][0], self.places[number][0])
         end, pad = self.ids["tts_eos"], self.ids["tts_pad"]
         policy = draw_policy(noise, len(text), len(codes))
         track = dual_track(text, len(codes), end, pad) if self.dual_track else interleaved(text, len(codes), policy, end)
-        rows = sequence(track, codes, spoken, voice_codes, self.ids, content)
+        rows = sequence(track, text, codes, places, voice_codes, self.ids, content)
         return rows if read is None else dataclasses.replace(rows, frames=np.concatenate([voice_codes, read]))
 
     def batches(self, noise: np.random.Generator) -> Iterator[list[Rows]]:
@@ -246,7 +252,7 @@ def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tenso
 def losses(
     talker: Talker, predictor: PredictorStep, follower: nn.Linear, batch: list[Rows], noise: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
-    """Cross entropy of the first codes, of the residual codes and of the tokens that are spoken, and values for the curves."""
+    """Cross entropy of the first codes, of the residual codes and of the place in the text (both answers of the `follower`), and values for the curves."""
     wanted, spoken = asked_rows(talker, batch, read_frames(batch, noise))
     logits = talker.head(wanted)
     answers = torch.from_numpy(np.concatenate([rows.answers for rows in batch]))
@@ -262,14 +268,15 @@ def losses(
     chosen = torch.randperm(len(targets), generator=noise)[: max(1, int(len(targets) * PREDICTED_SHARE))]
     residual = residual_losses(talker, predictor, wanted[spoken][chosen], targets[chosen])
     right = (logits.argmax(1) == answers).float()
-    tokens_spoken = torch.from_numpy(np.concatenate([rows.spoken for rows in batch]))
-    followed = follower(wanted)
+    tokens, ahead = (torch.from_numpy(np.concatenate([getattr(rows, name) for rows in batch])) for name in ("spoken", "ahead"))
+    followed, lead = follower(wanted).split((follower.out_features - MOST_AHEAD, MOST_AHEAD), dim=1)
     values = {"first": first.item(), "residual": residual.mean().item(), "right": right[spoken].mean().item(), "end_right": right[~spoken].mean().item()}
-    values["followed"] = (followed.argmax(1) == tokens_spoken).float().mean().item()
+    values |= {"followed": (followed.argmax(1) == tokens).float().mean().item(), "ahead": (lead.argmax(1) == ahead).float().mean().item()}
+    place = F.cross_entropy(followed, tokens) + F.cross_entropy(lead, ahead)
     # Earlier codes are heard more, and can be known: the later ones are nearly noise.
     weights = 1 / torch.arange(1, len(residual) + 1)
     total = (residual * weights).sum() / weights.sum()
-    return first, total, F.cross_entropy(followed, tokens_spoken), values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
+    return first, total, place, values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
 
 
 def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor) -> Tensor:
@@ -312,7 +319,7 @@ def train(
     """Train, or go on with, the Talker in `folder`; a new training can `begin_with` the modules of another run."""
     torch.manual_seed(seed)
     talker, predictor = new_modules(config)
-    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary)
+    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary + MOST_AHEAD)
     if begin_with is not None:
         trained(begin_with, {"talker": talker, "predictor": predictor})
     for layer in [*talker.layers, *predictor.layers]:

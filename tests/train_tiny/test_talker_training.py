@@ -17,6 +17,7 @@ from antiphon.runtime.aria import Policy, adaptive, bound_violations, chunked, s
 from antiphon.scripts.train_tiny import talker_training
 from antiphon.scripts.train_tiny.differentiable import differentiable
 from antiphon.scripts.train_tiny.talker_training import (
+    Rows,
     Speech,
     draw_policy,
     dual_track,
@@ -128,7 +129,7 @@ def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after
     torch.manual_seed(0)
     talker, predictor = new_modules(read_config(start_checkpoint))
     batch = next(speech.batches(np.random.default_rng(0)))
-    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary)
+    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary + talker_training.MOST_AHEAD)
     with differentiable():
         first, residual, followed, values = losses(talker, predictor, follower, batch, torch.Generator())
         (first + residual + followed).backward()
@@ -137,12 +138,22 @@ def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+def first_fed(rows: Rows) -> int:
+    """Text rows of the answer before the first frame is asked for: those right before it."""
+    before = rows.text_ids[: rows.asked[0] + 1]
+    return int(np.argmax(before[::-1] < 0))
+
+
 def test_every_row_that_asks_is_told_the_token_it_speaks_and_at_last_the_end(speech: Speech) -> None:
     for rows in next(speech.batches(np.random.default_rng(0))):
         assert len(rows.spoken) == len(rows.asked) and rows.spoken[-1] == speech.ids["tts_eos"]
         text = speech.text[1]
         places = [text.index(token) for token in rows.spoken[:-1]]
         assert places[0] == 0 and sorted(places) == places  # no token of this text comes twice
+        fed = [int((rows.text_ids[: row + 1] >= 0).sum()) for row in rows.asked]
+        behind = [*places, len(text)]
+        expected = [min(talker_training.MOST_AHEAD - 1, max(0, count - fed[0] + first_fed(rows) - place)) for count, place in zip(fed, behind, strict=True)]
+        assert rows.ahead.tolist() == expected
 
 
 def test_frames_are_read_with_the_later_codes_or_all_of_other_frames(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
