@@ -1,6 +1,6 @@
 """The curves of finished or running trainings as one picture.
 
-python -m antiphon.scripts.train_tiny.curves OUT.svg [--codec RUN] [--vocoder RUN] [--adapted RUN] [--talker RUN] [--thinker RUN [RUN]]
+python -m antiphon.scripts.train_tiny.curves OUT.svg [--codec RUN] [--vocoder RUN] [--talker RUN] [--thinker RUN [RUN]]
 
 A run that began with the modules of another one is given behind that one.
 """
@@ -18,7 +18,6 @@ from .command import command
 SHOWN = {
     "codec": ("codec: log-mel error, CTC / 10", {"log-mel": ("absolute", 1.0), "CTC / 10": ("text", 0.1)}),
     "vocoder": ("Code2Wav: error of spectra", {"log-magnitude": ("logarithm", 1.0), "log-mel": ("mel", 1.0)}),
-    "adapted": ("Code2Wav, the predictor's codes too", {"log-magnitude": ("logarithm", 1.0), "log-mel": ("mel", 1.0)}),
     "talker": ("Talker: cross entropy of codes", {"first": ("first", 1.0), "residual": ("residual", 1.0)}),
     "thinker": ("Thinker: right, held out", {"typed": ("typed all", 1.0), "spoken": ("spoken all", 1.0)}),
 }

@@ -43,8 +43,11 @@ CODEC_IDS = {
 }  # fmt: skip
 LANGUAGES = {"english": 264}
 CORPUS_LINES = 20_000
-SAMPLING = {"talker_temperature": 0.6, "talker_top_k": 20, "predictor_temperature": 0.3}
-"""Cooler than the family's 0.9: the codes of a small predictor are nearly even, and what is sampled from them is heard as noise."""
+GENERATION = {
+    "talker_temperature": 0.5, "talker_top_k": 20, "talker_repetition_penalty": 1.0, "predictor_temperature": 0.05, "interleave": "adaptive",
+}  # fmt: skip
+"""Of generation_config.json. Cooler than the family's 0.9: the codes of a small predictor are nearly even, and what is sampled from them is heard as noise; no
+penalty, as codes come again where words do. Text goes in as speech needs it: with all of it at once, long answers lose their place (docs/aria.md)."""
 
 
 def text_tokenizer() -> Any:
@@ -81,7 +84,7 @@ def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
     tokens = tokenizer.token_ids(trained)
     frontend.save(folder, configuration(tokens), tokens)
     generation = folder / "generation_config.json"
-    generation.write_text(json.dumps(json.loads(generation.read_text(encoding="utf-8")) | SAMPLING, indent=2) + "\n", encoding="utf-8")
+    generation.write_text(json.dumps(json.loads(generation.read_text(encoding="utf-8")) | GENERATION, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(trained, folder, "qwen3_5_omni")
     # Code2Wav is kept in float32 in the published family's own folder for it; here it lies beside the rest, in bfloat16.
     tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(folder))]

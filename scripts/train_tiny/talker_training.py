@@ -14,7 +14,6 @@ trains the same Talker, for the study alone, on rows that add text and frame.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,19 +184,18 @@ class Speech:
         variation = int(noise.integers(len(self.codes[number])))
         return self.codes[number][variation], self.places[number][variation]
 
-    def example(self, number: int, noise: np.random.Generator, read: np.ndarray | None = None) -> Rows:
-        """One utterance as it is learnt this time; frames `read` [frames, groups] take the place of those of its first variation as what is read."""
+    def example(self, number: int, noise: np.random.Generator) -> Rows:
+        """One utterance as it is learnt this time."""
         others = self.by_voice[self.voice[number]]
         other, _ = self._any(others[int(noise.integers(len(others)))], noise)
         length = min(len(other), int(noise.integers(PROMPT_FRAMES[0], PROMPT_FRAMES[1] + 1)))
         start = int(noise.integers(len(other) - length + 1))
         voice_codes, content = other[start : start + length], int(noise.integers(1, CONTENT_ROWS + 1))
-        text, (codes, places) = self.text[number], self._any(number, noise) if read is None else (self.codes[number][0], self.places[number][0])
+        text, (codes, places) = self.text[number], self._any(number, noise)
         end, pad = self.ids["tts_eos"], self.ids["tts_pad"]
         policy = draw_policy(noise, len(text), len(codes))
         track = dual_track(text, len(codes), end, pad) if self.dual_track else interleaved(text, len(codes), policy, end)
-        rows = sequence(track, text, codes, places, voice_codes, self.ids, content)
-        return rows if read is None else dataclasses.replace(rows, frames=np.concatenate([voice_codes, read]))
+        return sequence(track, text, codes, places, voice_codes, self.ids, content)
 
     def batches(self, noise: np.random.Generator) -> Iterator[list[Rows]]:
         """Endless batches of about BATCH_ROWS rows, padding included."""

@@ -2,14 +2,14 @@
 # Trains the tiny model from nothing, part after part: bash scripts/train_tiny/train.sh WORK [--smoke]
 #
 # WORK keeps the data, every run and the result (WORK/tiny). Every part goes on where it stopped; one that has finished is not begun again.
-# On two cores it takes about 7 hours one after the other (minutes below are those of one core); --smoke goes through all of it in a minute or two and
+# On two cores it takes about 6 hours one after the other (minutes below are those of one core); --smoke goes through all of it in a minute or two and
 # leaves a model that has learnt nothing. Needs an editable installation with the extras [build,quality] and the program espeak-ng.
 set -euo pipefail
 
 work=$1
-codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 100) adapted=(--rate 3e-4 --minutes 85) thinker=(--minutes 100) hours=2.9 variations=8
+codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 100) thinker=(--minutes 100) hours=2.9 variations=8
 if [ "${2:-}" = --smoke ]; then
-  codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) adapted=(--steps 2) thinker=(--steps 2) hours=0.02 variations=1
+  codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) thinker=(--steps 2) hours=0.02 variations=1
 fi
 train() { echo "== $1"; python -m "antiphon.scripts.train_tiny.$@"; }
 
@@ -25,13 +25,9 @@ for seed in $(seq "$variations"); do
   [ -f "$work/codes_$seed.npz" ] || train codes "$work/corpus" "$work/codec" "$work/codes_$seed.npz" --checkpoint "$work/start" --variation "$seed"
 done
 train talker_training "$work/corpus" "$work/talker" "$work"/codes*.npz --checkpoint "$work/start" "${talker[@]}"
-# What the Talker's predictor makes of the codes is not what Code2Wav was trained on: it goes on with both.
-[ -f "$work/made.npz" ] || train made_codes "$work/corpus" "$work/codes.npz" "$work/talker" "$work/made.npz" --checkpoint "$work/start"
-train vocoder_training "$work/corpus" "$work/codec" "$work/codes.npz" "$work/vocoder_adapted" --checkpoint "$work/start" --begin-with "$work/vocoder" \
-  --made "$work/made.npz" "${adapted[@]}"
 # Gate (c): answers, and hearing.
 train thinker_training "$work/corpus" "$work/thinker" --checkpoint "$work/start" "${thinker[@]}"
 train voices "$work/corpus" "$work/codes.npz" "$work/voices.npz"
 train paces "$work/corpus" "$work/codes.npz" "$work/paces.json" --checkpoint "$work/start"
-train assemble "$work/start" "$work/tiny" --codec "$work/codec" --vocoder "$work/vocoder_adapted" --talker "$work/talker" --thinker "$work/thinker" \
+train assemble "$work/start" "$work/tiny" --codec "$work/codec" --vocoder "$work/vocoder" --talker "$work/talker" --thinker "$work/thinker" \
   --voices "$work/voices.npz" --generation "$work/paces.json"

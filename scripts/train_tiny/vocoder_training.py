@@ -1,12 +1,10 @@
 """Gate (a), second half: Code2Wav, from the frozen codes of the codec encoder to the waveform.
 
     python -m antiphon.scripts.train_tiny.vocoder_training CORPUS CODEC_RUN CODES.npz RUN --checkpoint START [--minutes 85]
-    python -m antiphon.scripts.train_tiny.vocoder_training ... --begin-with RUN --made MADE.npz [--minutes 40]    (after gate (b))
     python -m antiphon.scripts.train_tiny.vocoder_training ... --resynthesise 8 FOLDER    (of what is trained, instead of training)
 
 The codebooks stay those of the encoder; their output projections are trained. Losses: `spectral_losses`. The transformer sees an utterance from its start,
-the decoder a crop of it, the first frames of which only fill its convolutions. RUN keeps a moving average of the weights: that one is published. With `--made`
-it learns from the codes of recordings and from those that the Talker's predictor makes (train_tiny.made_codes).
+the decoder a crop of it, the first frames of which only fill its convolutions. RUN keeps a moving average of the weights: that one is published.
 """
 
 from __future__ import annotations
@@ -38,8 +36,6 @@ BATCH = 6
 FINE = 0.85
 """From this part of the schedule on all is computed in float32: before, the rounding of bfloat16 is noise of about -30 dB in the audio."""
 WEIGHTS = {"logarithm": 1.0, "convergence": 0.5, "mel": 1.5}
-MADE_SHARE = 0.6
-"""Of the crops, those with codes as a predictor makes them, where there are such."""
 OTHER_VOICES = 0.5
 """How often a second of a voice that never answers is drawn, relative to one that does."""
 
@@ -104,26 +100,23 @@ Crops = tuple[Tensor, Tensor, Tensor, Tensor]
 """codes int64 [batch, frames, codebooks], first int64 [batch], wanted audio [batch, CROP * 1920] and which samples count, float of the same shape."""
 
 
-def crops(corpus: Corpus, codes: list[np.ndarray], noise: np.random.Generator, made: list[np.ndarray] | None = None) -> Iterator[Crops]:
-    """Endless batches, every frame of the corpus about as often as another; a share of the crops has the codes `made` of the same recordings."""
+def crops(corpus: Corpus, codes: list[np.ndarray], noise: np.random.Generator) -> Iterator[Crops]:
+    """Endless batches, every frame of the corpus about as often as another."""
     answering = {item.voice for item in corpus.items if item.role == "answer"}
     shares = np.array([len(rows) * (1.0 if item.voice in answering else OTHER_VOICES) for item, rows in zip(corpus.items, codes, strict=True)])
     while True:
-        numbers = noise.choice(len(codes), BATCH, p=shares / shares.sum())
-        chosen = [(codes if made is None or noise.random() >= MADE_SHARE else made)[number] for number in numbers]
-        yield _batch(corpus, chosen, numbers, noise)
+        yield _batch(corpus, codes, noise.choice(len(codes), BATCH, p=shares / shares.sum()), noise)
 
 
 def _batch(corpus: Corpus, codes: list[np.ndarray], numbers: np.ndarray, noise: np.random.Generator) -> Crops:
-    """Crops of the items `numbers`, whose codes are `codes`."""
     streams, firsts = [], []
     wanted, counted = np.zeros((2, len(numbers), CROP * FRAME), np.float32)
-    for row, (number, of_item) in enumerate(zip(numbers, codes, strict=True)):
-        frames = len(of_item)
+    for row, number in enumerate(numbers):
+        frames = len(codes[number])
         # Beyond both ends, so that the first and the last frames get their share.
         start = int(np.clip(noise.integers(-CROP // 2, max(1, frames - CROP // 2)), 0, max(0, frames - CROP)))
         before = max(0, start - HISTORY)
-        streams.append(of_item[before : start + CROP])
+        streams.append(codes[number][before : start + CROP])
         firsts.append(start - before)
         clip = corpus.audio(number)[start * FRAME : (start + CROP) * FRAME]
         wanted[row, : len(clip)] = clip
@@ -143,13 +136,12 @@ def loss_of(vocoder: TrainedVocoder, losses: SpectralLosses, batch: Crops, dtype
 
 
 def train(
-    corpus: Corpus, codes: list[np.ndarray], folder: Path, vocoder: TrainedVocoder, steps: int, minutes: float | None, rate: float = 1.5e-3, seed: int = 0,
-    made: list[np.ndarray] | None = None,
-) -> Run:  # fmt: skip
-    """Train, or go on with, `vocoder` in `folder`, from `codes` and, if given, from those that are `made`."""
+    corpus: Corpus, codes: list[np.ndarray], folder: Path, vocoder: TrainedVocoder, steps: int, minutes: float | None, rate: float = 1.5e-3, seed: int = 0
+) -> Run:
+    """Train, or go on with, `vocoder` in `folder`."""
     losses, average = SpectralLosses(), copy.deepcopy(vocoder).requires_grad_(False)
     run = Run(folder, {"vocoder": vocoder, "average": average}, rate, steps, minutes, betas=(0.8, 0.99))
-    stream = crops(corpus, codes, np.random.default_rng(seed + run.step), made)
+    stream = crops(corpus, codes, np.random.default_rng(seed + run.step))
     followed: list[Tensor] = list(vocoder.parameters())
     following: list[Tensor] = list(average.parameters())
     for step in run.steps():
@@ -216,8 +208,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--begin-with", type=Path, metavar="RUN", help="start values for a new training: the average of another one")
-    parser.add_argument("--made", type=Path, metavar="MADE.npz", help="of train_tiny.made_codes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resynthesise", nargs=2, metavar=("COUNT", "FOLDER"), help="write utterances as WAV by the trained weights and stop")
     arguments = parser.parse_args()
@@ -230,10 +220,7 @@ def main() -> None:
     vocoder = TrainedVocoder(config.code2wav)
     vocoder.take_codebooks(arguments.codec, config.codec_encoder)
     if not arguments.resynthesise:
-        if arguments.begin_with is not None:
-            trained(arguments.begin_with, {"average": vocoder})
-        made = None if arguments.made is None else load_codes(arguments.made, corpus)
-        train(corpus, codes, arguments.run, vocoder, arguments.steps, arguments.minutes, arguments.rate, made=made)
+        train(corpus, codes, arguments.run, vocoder, arguments.steps, arguments.minutes, arguments.rate)
     trained(arguments.run, {"average": vocoder})
     if arguments.resynthesise:
         write_examples(vocoder, corpus, codes, int(arguments.resynthesise[0]), Path(arguments.resynthesise[1]))
