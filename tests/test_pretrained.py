@@ -46,6 +46,12 @@ def test_every_weight_is_finite() -> None:
     assert [name for name in checkpoint.names() if not np.isfinite(checkpoint.read(name)).all()] == []
 
 
+def test_text_goes_in_as_fast_as_the_voices_speak_it(omni: Omni) -> None:
+    """R and the median, measured on the voices (scripts/train_tiny/paces.py): a token of text takes about three and a half frames."""
+    assert omni.manifest.interleave == "adaptive"
+    assert 2 < omni.manifest.constants["frames_per_text"] < omni.manifest.constants["frames_per_token"] < 4.5
+
+
 def test_sums_that_were_never_trained_on_are_right(omni: Omni) -> None:
     replies = [omni.generate(typed(prompt["typed"]), greedy=True, modalities=("text",), max_text_tokens=40).text for prompt in SUMS]
     assert sum(reply == prompt["answer"] for reply, prompt in zip(replies, SUMS, strict=True)) >= 8, replies

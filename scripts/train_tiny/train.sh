@@ -7,7 +7,7 @@
 set -euo pipefail
 
 work=$1
-codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 100) thinker=(--minutes 100) hours=2.9 variations=8
+codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 100) thinker=(--minutes 135) hours=2.9 variations=8
 if [ "${2:-}" = --smoke ]; then
   codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) thinker=(--steps 2) hours=0.02 variations=1
 fi
