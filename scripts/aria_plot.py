@@ -39,16 +39,17 @@ def plot(outcomes: Sequence[Outcome]) -> str:
 def plot_speech(said: Sequence[Voiced], outcomes: Sequence[Outcome]) -> str:
     """Word errors, duration and its spread by policy; first audio and underruns by Thinker and policy. Returns SVG text."""
     shown = [voiced for voiced in said if "lead" not in voiced.policy or voiced.policy.endswith(("lead 1", "lead 4"))]
-    names = [voiced.policy for voiced in shown]
-    spoken = [name for name in names if any(row.policy == name for row in outcomes)]
+    spoken = [voiced.policy for voiced in shown if any(row.policy == voiced.policy for row in outcomes)]
+    # The synthesiser, which no Thinker feeds, comes last: then a policy has one colour in all panels.
+    shown.sort(key=lambda voiced: voiced.policy not in spoken)
+    groups = [voiced.policy.replace("adaptive ", "") for voiced in shown]
     traces = list(dict.fromkeys(row.trace for row in outcomes))
     found = {(row.trace, row.policy): row for row in outcomes}
     short = [trace.replace(" of 8, ", ", ") for trace in traces]
-    groups = [name.replace("adaptive R=", "R=").replace(", lead", ", lead") for name in names]
     panels = [
         Bars("word errors, %", groups, [[100 * voiced.word_errors] for voiced in shown]),
         Bars("spread of the duration against the synthesiser's, %", groups, [[100 * voiced.rate_spread] for voiced in shown]),
         Bars("first audio, ms (median)", short, [[1000 * found[trace, name].first_audio for name in spoken] for trace in traces]),
         Bars("answers with an underrun, %", short, [[100 * found[trace, name].items_with_underruns for name in spoken] for trace in traces], 100),
     ]
-    return bar_plot("ARIA on real speech", spoken, panels)
+    return bar_plot("ARIA on real speech", groups[: len(spoken)], panels)

@@ -55,8 +55,8 @@ class Voiced:
     """How all texts sound under one policy; of the synthesiser `policy` is SYNTHESISER.
 
     Word error rates (0 to 1; no text counts for more errors than it has words) by each recogniser, and by the first one of the texts whose ratio is at least
-    FIXED_RATIO, and below. `length`: duration by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, which is how unevenly
-    fast the texts are spoken, beside it. `pause`: median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound
+    FIXED_RATIO, and below. `length`: duration by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, how unevenly fast
+    the texts are spoken beside it. `pause`: median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound
     with their own totals. `endless`: texts without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
     """
 
