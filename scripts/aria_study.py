@@ -113,7 +113,9 @@ def _speak(arguments: argparse.Namespace) -> None:
         other = None if arguments.dual_track is None else Subject(stack.enter_context(load(arguments.dual_track)), arguments.dual_track)
         spoken = Study(texts(subject.omni, prompts, work, tick), Listener(work), tick, arguments.seed)
         said = [spoken.synthesiser()]
-        for policy, voiced in [*spoken.interleaved(subject, arguments.wavs), *([] if other is None else [spoken.dual_track(other, arguments.wavs)])]:
+        # The dual track first: a bundle that is none is refused at once.
+        beside = [] if other is None else [spoken.dual_track(other, arguments.wavs)]
+        for policy, voiced in [*spoken.interleaved(subject, arguments.wavs), *beside]:
             named[voiced.policy] = policy
             said.append(voiced)
     measured = [voiced.frame_seconds for voiced in said if voiced.frame_seconds is not None]
