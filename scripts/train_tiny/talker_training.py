@@ -14,7 +14,8 @@ trains the same Talker, for the study alone, on rows that add text and frame.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,11 @@ CONTENT_ROWS = 16
 BATCH_ROWS = 2000
 LONGEST = 260
 """Frames; longer utterances are left out."""
-PREDICTED_SHARE = 0.5
-"""Of the frames of a step, those whose residual codes are learnt: they cost fifteen times as much as the first code."""
+PREDICTED_FRAMES = 320
+"""Frames of a step whose residual codes are learnt, drawn of about twice as many: they cost fifteen times as much as the first code. Always as many, because
+the predictor is compiled for them."""
+COMPILED_FROM = 500
+"""Steps of a training from which on compiling the predictor, a minute, pays."""
 MOST_CORRUPTED = 0.4
 """Of the frames that a Talker reads in one sequence, at most so many are replaced by others: it learns to go on after mistakes, and to read the text."""
 ROUGH_SHARE = 0.5
@@ -60,6 +64,10 @@ MOST_AHEAD = 16
 """Text rows ahead of the voice that are told apart: so many, and more, are one."""
 DROPOUT = 0.1
 ROUTER_WEIGHT = 0.01
+
+
+Through = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Rows and the two tables of their positions to rows."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +256,7 @@ def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tenso
 
 
 def losses(
-    talker: Talker, predictor: PredictorStep, follower: nn.Linear, batch: list[Rows], noise: torch.Generator
+    talker: Talker, predictor: PredictorStep, follower: nn.Linear, batch: list[Rows], noise: torch.Generator, through: Through | None = None
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
     """Cross entropy of the first codes, of the residual codes and of the place in the text (both answers of the `follower`), and values for the curves."""
     wanted, spoken = asked_rows(talker, batch, read_frames(batch, noise))
@@ -263,8 +271,8 @@ def losses(
     logits = logits.masked_fill(suppressed, -torch.inf)
     first = F.cross_entropy(logits, answers)
     targets = torch.from_numpy(np.concatenate([rows.targets for rows in batch]))
-    chosen = torch.randperm(len(targets), generator=noise)[: max(1, int(len(targets) * PREDICTED_SHARE))]
-    residual = residual_losses(talker, predictor, wanted[spoken][chosen], targets[chosen])
+    chosen = torch.randint(len(targets), (PREDICTED_FRAMES,), generator=noise)
+    residual = residual_losses(talker, predictor, wanted[spoken][chosen], targets[chosen], through)
     right = (logits.argmax(1) == answers).float()
     tokens, ahead = (torch.from_numpy(np.concatenate([getattr(rows, name) for rows in batch])) for name in ("spoken", "ahead"))
     followed, lead = follower(wanted).split((follower.out_features - MOST_AHEAD, MOST_AHEAD), dim=1)
@@ -277,8 +285,9 @@ def losses(
     return first, total, place, values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
 
 
-def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor) -> Tensor:
-    """Mean cross entropy of each residual code [groups - 1]: hidden [frames, talker hidden] are the rows that chose the first codes, codes [frames, groups]."""
+def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor, through: Through | None = None) -> Tensor:
+    """Mean cross entropy of each residual code [groups - 1]: hidden [frames, talker hidden] are the rows that chose the first codes, codes [frames, groups].
+    `through`: the predictor's layers in another form."""
     config, groups = predictor.config, talker.groups
     tables = torch.cat((talker.codec_embedding[: talker.codebook], talker.residual_embedding))
     embedded = F.embedding(codes[:, :-1] + torch.arange(groups - 1) * talker.codebook, tables)  # [frames, groups - 1, talker hidden]
@@ -286,11 +295,21 @@ def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, co
     if predictor.projection is not None:
         x = predictor.projection(x)
     positions = torch.arange(groups, dtype=torch.float32).expand(1, len(x), groups)
-    rotary = rotary_tables(positions, config.rope, config.head_dim)
-    lengths, nothing = torch.zeros(len(x), dtype=torch.int64), torch.zeros(0)
-    x, _ = run_layers(predictor.layers, x, rotary, lengths, lengths, [nothing] * (2 * len(predictor.layers)))
+    x = (through or layers_of(predictor))(x, *rotary_tables(positions, config.rope, config.head_dim))
     logits = torch.einsum("fgh,ghc->gfc", predictor.norm(x[:, 1:]), predictor.heads)  # [groups - 1, frames, codebook]
     return torch.stack([F.cross_entropy(logits[group], codes[:, group + 1]) for group in range(groups - 1)])
+
+
+def layers_of(predictor: PredictorStep) -> Through:
+    """The predictor's layers on rows [frames, groups, hidden], with tables of rotate, beginning with empty states."""
+    layers = predictor.layers
+
+    def through(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        lengths, nothing = torch.zeros(len(x), dtype=torch.int64), torch.zeros(0)
+        made: Tensor = run_layers(layers, x, (cosine, sine), lengths, lengths, [nothing] * (2 * len(layers)))[0]
+        return made
+
+    return through
 
 
 def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
@@ -323,6 +342,9 @@ def train(
     for layer in [*talker.layers, *predictor.layers]:
         layer.attention.register_forward_hook(lambda _, __, made: (F.dropout(made[0], DROPOUT), *made[1:]))
         layer.feed_forward.register_forward_hook(lambda _, __, made: F.dropout(made, DROPOUT))
+    through = layers_of(predictor)
+    if steps >= COMPILED_FROM and (shutil.which("g++") or shutil.which("clang++")):
+        through = torch.compile(through, dynamic=False)
     run = Run(folder, {"talker": talker, "predictor": predictor, "follower": follower}, rate, steps, minutes, decay=0.1)
     stream = speech.batches(np.random.default_rng([seed, run.step]))
     noise = torch.Generator().manual_seed(seed + run.step)
@@ -331,7 +353,7 @@ def train(
         for _ in run.steps():
             router_losses.clear()
             with torch.autocast("cpu", torch.bfloat16):
-                first, residual, followed, values = losses(talker, predictor, follower, next(stream), noise)
+                first, residual, followed, values = losses(talker, predictor, follower, next(stream), noise, through)
             run.update(first + residual + FOLLOWED * followed + ROUTER_WEIGHT * sum(router_losses, torch.zeros(())))
             run.log(**values, router=sum(loss.item() for loss in router_losses) / len(router_losses))
     return run
