@@ -14,20 +14,10 @@ from torch import nn
 
 from antiphon.graphs.read_config import read_config
 from antiphon.runtime.aria import Policy, adaptive, bound_violations, chunked, speak
-from antiphon.scripts.train_tiny import talker_training
+from antiphon.scripts.train_tiny import talker_data, talker_training
 from antiphon.scripts.train_tiny.differentiable import differentiable
-from antiphon.scripts.train_tiny.talker_training import (
-    Rows,
-    Speech,
-    draw_policy,
-    dual_track,
-    interleaved,
-    losses,
-    new_modules,
-    read_frames,
-    residual_losses,
-    special_ids,
-)
+from antiphon.scripts.train_tiny.talker_data import MOST_AHEAD, Rows, Speech, draw_policy, dual_track, interleaved, special_ids
+from antiphon.scripts.train_tiny.talker_training import losses, new_modules, read_frames, residual_losses
 
 END, PAD = 900, 901
 
@@ -94,7 +84,7 @@ def test_the_dual_track_adds_one_text_row_to_every_frame_and_pads_after_the_end(
 def speech(start_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Speech:
     """Six utterances of random codes."""
     noise = np.random.default_rng(0)
-    monkeypatch.setattr(talker_training, "BATCH_ROWS", 300)
+    monkeypatch.setattr(talker_data, "BATCH_ROWS", 300)
 
     class Items:
         items = [type("Item", (), {"voice": "joe" if number % 2 else "espeak", "text": "It is seven forty five."}) for number in range(6)]
@@ -129,7 +119,7 @@ def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after
     torch.manual_seed(0)
     talker, predictor = new_modules(read_config(start_checkpoint))
     batch = next(speech.batches(np.random.default_rng(0)))
-    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary + talker_training.MOST_AHEAD)
+    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary + MOST_AHEAD)
     with differentiable():
         first, residual, followed, values = losses(talker, predictor, follower, batch, torch.Generator())
         (first + residual + followed).backward()
@@ -152,7 +142,7 @@ def test_every_row_that_asks_is_told_the_token_it_speaks_and_at_last_the_end(spe
         assert places[0] == 0 and sorted(places) == places  # no token of this text comes twice
         fed = [int((rows.text_ids[: row + 1] >= 0).sum()) for row in rows.asked]
         behind = [*places, len(text)]
-        expected = [min(talker_training.MOST_AHEAD - 1, max(0, count - fed[0] + first_fed(rows) - place)) for count, place in zip(fed, behind, strict=True)]
+        expected = [min(MOST_AHEAD - 1, max(0, count - fed[0] + first_fed(rows) - place)) for count, place in zip(fed, behind, strict=True)]
         assert rows.ahead.tolist() == expected
 
 
