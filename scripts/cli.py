@@ -16,6 +16,7 @@ import typer
 from .. import __version__
 from ..runtime.errors import AntiphonError
 from . import bench, build, inspect, new_checkpoint, plugins, run, verify
+from .console import interrupt_is_handled
 
 app = typer.Typer(
     name="antiphon",
@@ -62,6 +63,7 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
         except KeyboardInterrupt as interrupt:  # its text, if any, tells what was kept
+            interrupt_is_handled()
             _fail(str(interrupt) or "Interrupted.", 130)
 
     return checked

@@ -69,6 +69,15 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def interrupt_is_handled() -> None:
+    """Call it where a KeyboardInterrupt was caught, before leaving with an exit code.
+
+    Python notes an interrupt that leaves an `exec` of source text (dataclasses and torch.fx run some) as unhandled, and under `python -m` ends itself by
+    SIGINT whatever the exit code is. The next such `exec` takes the note back.
+    """
+    exec("")
+
+
 @contextmanager
 def progress_bar() -> Iterator[Report]:
     """A bar on stderr with the time gone and to go; silent where stderr is not a terminal."""

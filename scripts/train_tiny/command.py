@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from ...runtime.errors import AntiphonError
+from ..console import interrupt_is_handled
 
 
 def command(main: Callable[[], None]) -> None:
@@ -16,5 +17,6 @@ def command(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        interrupt_is_handled()
         print("Stopped. A training has saved its state: the same command goes on with it.", file=sys.stderr)
         sys.exit(130)

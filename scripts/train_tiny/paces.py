@@ -10,29 +10,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..aria_simulation import Item, low_ratio
 from .codes import load_codes
 from .command import command
 from .corpus import Corpus
 from .shape import VOICES
 
-QUANTILE = 0.05
-
 
 def paces(corpus: Corpus, codes: Sequence[np.ndarray], tokenizer: Any) -> dict[str, float]:
     """Both keys, measured on the answers of the corpus."""
-    by_voice = {
-        voice: np.array([len(codes[number]) / len(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids) for number in numbers])
+    by_voice = [
+        [Item(len(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids), len(codes[number])) for number in numbers]
         for voice in VOICES
         if (numbers := corpus.where("answer", voice))
-    }
-    lowest = min(float(np.quantile(ratios, QUANTILE)) for ratios in by_voice.values())
-    return {"frames_per_text": np.floor(100 * lowest) / 100, "frames_per_token": round(float(np.median(np.concatenate(list(by_voice.values())))), 2)}
+    ]
+    median = statistics.median(item.frames / item.tokens for items in by_voice for item in items)
+    return {"frames_per_text": min(map(low_ratio, by_voice)), "frames_per_token": round(median, 2)}
 
 
 def main() -> None:

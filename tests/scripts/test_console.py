@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from antiphon.scripts import console
@@ -39,3 +44,10 @@ def test_a_terminal_sees_what_is_done_and_the_time_to_go(capsys: pytest.CaptureF
     output, error = capsys.readouterr()
     assert output == ""
     assert "thinker: writing weights" in error and "50 %" in error and "3.00 s to go" in error
+
+
+def test_an_interrupt_out_of_source_text_does_not_decide_the_exit_code(tmp_path: Path) -> None:
+    lines = "import sys\nfrom antiphon.scripts.console import interrupt_is_handled\ntry:\n    exec('raise KeyboardInterrupt')\nexcept KeyboardInterrupt:\n"
+    (tmp_path / "interrupted.py").write_text(lines + "    interrupt_is_handled()\n    sys.exit(130)\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    assert subprocess.run([sys.executable, "-m", "interrupted"], env=environment).returncode == 130
