@@ -49,14 +49,14 @@ class Listener:
         """The words of `audio`; none of no sound."""
         if not len(audio):
             return ""
-        return str(self._work.value(f"{recogniser.name} {digest(audio)}", lambda: recogniser.hear(audio, rate)))
+        return str(self._work.value(f"{recogniser.procedure} {digest(audio)}", lambda: recogniser.hear(audio, rate)))
 
     def words(self, audio: np.ndarray, rate: int) -> list[Word]:
         """Whisper's words with their times."""
-        found = self._work.value(
-            f"words {digest(audio)}", lambda: [[word.text, word.start, word.end] for word in self.whisper.words(audio, rate)] if len(audio) else []
-        )
-        return [Word(*word) for word in found]
+        if not len(audio):
+            return []
+        key = f"words {self.whisper.procedure} {digest(audio)}"
+        return [Word(*word) for word in self._work.value(key, lambda: [[word.text, word.start, word.end] for word in self.whisper.words(audio, rate)])]
 
     def mos(self, audio: np.ndarray, rate: int) -> dict[str, float] | None:
         """See sound.mos."""

@@ -18,7 +18,7 @@ from antiphon.scripts.quality.synthesisers import Alignment
 class Deaf:
     """A recogniser that hears the same in everything."""
 
-    name = "Whisper tiny"
+    name = procedure = "Whisper tiny"
 
     def __init__(self, *_: object) -> None:
         pass
@@ -40,7 +40,7 @@ def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "synthesise", hum)
     monkeypatch.setattr(parts, "align", lambda text: Alignment(len(text) / 20, (tuple((word, place * 0.3) for place, word in enumerate(text.split())),)))
     monkeypatch.setattr(listening, "Whisper", Deaf)
-    monkeypatch.setattr(listening, "Sphinx", type("Sphinx", (Deaf,), {"name": "pocketsphinx"}))
+    monkeypatch.setattr(listening, "Sphinx", type("Sphinx", (Deaf,), {"name": "pocketsphinx", "procedure": "pocketsphinx"}))
     monkeypatch.setattr(sound, "mos", lambda audio, rate: {"overall": 1.0, "signal": 2.0, "background": 3.0})
     for name, value in {"TEXT_LIMIT": 4, "FRAME_LIMIT": 6, "FRAMES_BEYOND": 0, "VOICE_TEXTS": 1}.items():
         monkeypatch.setattr(parts, name, value)

