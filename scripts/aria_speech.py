@@ -54,7 +54,7 @@ class Text:
 class Voiced:
     """How all texts sound under one policy; of the synthesiser `policy` is SYNTHESISER.
 
-    Word error rates (0 to 1; no text counts for more errors than it has words) by each recogniser, and by the first one of the texts whose ratio is at least
+    Word error rates (0 to 1, or more) by each recogniser, and by the first one of the texts whose ratio is at least
     FIXED_RATIO, and below. `length`: duration by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, how unevenly fast
     the texts are spoken beside it. `pause`: median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound
     with their own totals. `endless`: texts without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
@@ -153,8 +153,8 @@ class Study:
         for done, (one, audio) in enumerate(zip(self.asked, made, strict=True)):
             self.tick(f"{name}: listening", done, len(made))
             slow = one.ratio >= FIXED_RATIO
-            errors[slow] += _missed(one.prompt.answer, self.listener.heard(first, audio, rate))
-            more += _missed(one.prompt.answer, self.listener.heard(second, audio, rate))
+            errors[slow] += word_errors(one.prompt.answer, self.listener.heard(first, audio, rate))
+            more += word_errors(one.prompt.answer, self.listener.heard(second, audio, rate))
         lasting = [pauses(audio, rate) for audio in made]
         ratios = [seconds / pauses(one.audio, RATE)[0] for one, (seconds, _) in zip(self.asked, lasting, strict=True) if seconds]
         silent = [pause for _, found in lasting for pause in found]
@@ -165,12 +165,6 @@ class Study:
             pause=statistics.median(silent) if silent else None, paused=sum(silent) / whole if whole else 0.0, over_bound=over_bound, endless=endless,
             frame_seconds=frame_seconds, items=items,
         )  # fmt: skip
-
-
-def _missed(text: str, heard: str) -> Errors:
-    """Word errors, no more than words: Whisper may loop on a single letter, and one such text would outweigh all others."""
-    found = word_errors(text, heard)
-    return Errors(min(found.errors, found.words), found.words)
 
 
 def _samples(omni: Omni) -> int:

@@ -54,6 +54,9 @@ def main() -> None:
     frame_ms = FRAME_MS if arguments.frame_ms is None else arguments.frame_ms
     if arguments.items < 1 or arguments.seed < 0 or not 0 < frame_ms < float("inf") or arguments.lead < 1:
         parser.error("--items and --lead are counts of at least 1, --seed is at least 0, and --frame-ms is above 0, as in --items 200 --frame-ms 25")
+    for path in (arguments.plot, arguments.wavs):
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"{path.parent} is no folder; make it before, the study takes long and would have no place for {path.name}")
     if arguments.bundle is None:
         for name in ("dual_track", "wavs", "work"):
             if getattr(arguments, name) is not None:
@@ -121,10 +124,6 @@ def _speak(arguments: argparse.Namespace) -> None:
     measured = [voiced.frame_seconds for voiced in said if voiced.frame_seconds is not None]
     frame_seconds = sorted(measured)[len(measured) // 2] if arguments.frame_ms is None and measured else (arguments.frame_ms or FRAME_MS) / 1000
     outcomes = study({voiced.policy: voiced.items for voiced in said}, named, frame_seconds, arguments.seed)
-    if arguments.plot is not None:
-        from .aria_plot import plot_speech
-
-        arguments.plot.write_text(plot_speech(said, outcomes), encoding="utf-8")
     if arguments.json:
         given = {
             "bundle": arguments.bundle,
@@ -134,14 +133,22 @@ def _speak(arguments: argparse.Namespace) -> None:
             "frame_seconds": frame_seconds,
         }
         print_json({**given, "spoken": [asdict(voiced) for voiced in said], "rows": [asdict(row) for row in outcomes]})
-        return
-    print_table(f"{arguments.bundle}: {len(prompts)} held-out texts, seed {arguments.seed}", SPOKEN, [_spoken_cells(voiced) for voiced in said])
-    title = f"first audio, and answers with an underrun, by the Thinker's pace; {seconds(frame_seconds)} a frame"
+    else:
+        _print_speech(f"{arguments.bundle}: {len(prompts)} held-out texts, seed {arguments.seed}", said, outcomes, frame_seconds)
+    if arguments.plot is not None:
+        from .aria_plot import plot_speech
+
+        arguments.plot.write_text(plot_speech(said, outcomes), encoding="utf-8")
+
+
+def _print_speech(title: str, said: Sequence[Voiced], outcomes: Sequence[Outcome], frame_seconds: float) -> None:
+    print_table(title, SPOKEN, [_spoken_cells(voiced) for voiced in said])
     found = {(row.policy, row.trace): row for row in outcomes}
+    names = list(dict.fromkeys(row.policy for row in outcomes))
     print_table(
-        title,
+        f"first audio, and answers with an underrun, by the Thinker's pace; {seconds(frame_seconds)} a frame",
         ("policy", *TRACES),
-        [[name, *(f"{seconds(found[name, trace].first_audio)}, {found[name, trace].items_with_underruns:.0%}" for trace in TRACES)] for name in named],
+        [[name, *(f"{seconds(found[name, trace].first_audio)}, {found[name, trace].items_with_underruns:.0%}" for trace in TRACES)] for name in names],
     )
 
 

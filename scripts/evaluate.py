@@ -115,16 +115,17 @@ def _cell(found: Found, measure: str, column: str, kind: str = "") -> str:
 
 
 def _print_difference(bundles: Sequence[Path], results: Sequence[Found]) -> None:
-    """What the second bundle has against the first; the synthesiser is the same for both."""
+    """What the second bundle has more than the first; the synthesiser is the same for both."""
     rows = []
     for value in results[0].values:
         other = results[1].get(value.measure, value.column)
         if value.kind or value.column == SYNTHESISER or value.value is None or other is None:
             continue
-        more = value.value - other
+        more = other - value.value
         shown = f"{100 * more:+.1f} points" if value.unit == "%" else f"{more:+.2f} {value.unit}".strip()
         rows.append([value.measure, value.column, value.shown, Value("", "", other, value.unit).shown, shown])
-    print_table("", ("measure", "column", bundles[0].name, bundles[1].name, "difference"), rows)
+    heads = [bundle.name for bundle in bundles] if bundles[0].name != bundles[1].name else [str(bundle) for bundle in bundles]
+    print_table("", ("measure", "column", *heads, "difference"), rows)
 
 
 if __name__ == "__main__":

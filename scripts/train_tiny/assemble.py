@@ -56,15 +56,17 @@ def assemble(start: Path, out: Path, runs: Runs) -> int:
     something else, and weights of more than LARGEST_BYTES.
     """
     checkpoint = Checkpoint(start)
-    if out.exists() and not (out.is_dir() and ((out / SINGLE_NAME).is_file() or not any(out.iterdir()))):
-        raise AntiphonError(f"{out} exists and is no earlier result of this command; give a new folder.")
+    copied = [file for file in checkpoint.path.iterdir() if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX_NAME]
+    if out.exists():
+        others = {file.name for file in out.iterdir()} - {SINGLE_NAME, *(file.name for file in copied)} if out.is_dir() else {"no folder"}
+        if others or out.resolve() == checkpoint.path.resolve():
+            raise AntiphonError(f"{out} exists and is no earlier result of this command ({min(others, default='it is START')}); give a new folder.")
     tensors = replaced(checkpoint, trained_tensors(checkpoint, runs))
     beside = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
     try:
         beside.mkdir(parents=True)
-        for file in checkpoint.path.iterdir():
-            if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX_NAME:
-                shutil.copyfile(file, beside / file.name)
+        for file in copied:
+            shutil.copyfile(file, beside / file.name)
         if runs.generation:
             _add_keys(beside / "generation_config.json", runs.generation)
         written = _write(beside / SINGLE_NAME, tensors)
@@ -86,6 +88,8 @@ def trained_tensors(checkpoint: Checkpoint, runs: Runs) -> Stored:
         parts.append(stored_tensors(by_name["codec_encoder"], checkpoint, codec_parameters(module_state(runs.codec, "encoder"))))
     if runs.vocoder:
         parts.append(vocoder_tensors(by_name["code2wav"], checkpoint, runs.vocoder))
+    if runs.codec and runs.vocoder:
+        _expect_same_codebooks(runs.codec, runs.vocoder)
     if runs.talker:
         talker, predictor = module_state(runs.talker, "talker"), module_state(runs.talker, "predictor")
         # The predictor reads the Talker's tables; its own copy was not trained.
@@ -98,6 +102,15 @@ def trained_tensors(checkpoint: Checkpoint, runs: Runs) -> Stored:
         assert checkpoint.config.talker is not None
         parts.append({VOICES_TENSOR: voice_table(runs.voices, checkpoint.config.talker)})
     return merged(*parts)
+
+
+def _expect_same_codebooks(codec: Path, vocoder: Path) -> None:
+    """Raises AntiphonError where Code2Wav was not trained with the codebooks of the codec, as when the codec has trained on since."""
+    encoder = module_state(codec, "encoder")
+    if not np.array_equal(np.concatenate((encoder["semantic.entries"], encoder["acoustic.entries"])), module_state(vocoder, "average")["entries"]):
+        raise AntiphonError(
+            f"{vocoder} was trained with other codebooks than those of {codec}; make the codes again and train Code2Wav and the Talker with them."
+        )
 
 
 def module_state(run: Path, module: str) -> Parameters:

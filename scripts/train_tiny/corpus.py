@@ -30,7 +30,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance; `prompt` is what was asked, where the utterance is an answer. `start` and `samples` index the audio file."""
+    """One utterance; `start` and `samples` index the audio file."""
 
     role: str
     voice: str
@@ -63,13 +63,18 @@ class Corpus:
         return [number for number, item in enumerate(self.items) if item.role == role and voice in (None, item.voice)]
 
 
-def texts(role: str, voice: str, seed: int) -> Iterator[Item]:
-    """Endless training utterances; an answer that one voice has spoken is spoken again only by chance of the draw."""
-    choice = random.Random(f"{role} {voice} {seed}")
+def texts(role: str, voice: str) -> Iterator[Item]:
+    """Endless training utterances, always the same; an answer that one voice has spoken is spoken again only by chance of the draw."""
+    choice = draws(role, voice)
     while True:
         exchange = draw(choice, held_out=False)
         name = choice.choice(SEEN_VARIANTS) if voice == "many" else voice
         yield Item(role, name, exchange.kind, exchange.answer if role == "answer" else exchange.spoken, choice.randrange(2**31))
+
+
+def draws(role: str, voice: str) -> random.Random:
+    """What decides the texts of a role and a voice: whoever draws again (hearing_data.prompt_answers) gets them again."""
+    return random.Random(f"{role} {voice} 0")
 
 
 def _spoken(item: Item) -> np.ndarray:
@@ -83,14 +88,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     total = 0
     lines = []
     with get_context("spawn").Pool(arguments.processes) as pool, (arguments.folder / "audio.part").open("wb") as audio:
         for (role, voice), share in SHARES.items():
-            stream, budget, used = texts(role, voice, arguments.seed), share * arguments.hours * 3600 * RATE, 0
+            stream, budget, used = texts(role, voice), share * arguments.hours * 3600 * RATE, 0
             while used < budget:
                 batch = [next(stream) for _ in range(BATCH)]
                 for item, samples in zip(batch, pool.map(_spoken, batch, chunksize=4), strict=True):
@@ -99,8 +103,10 @@ def main() -> None:
                     total += len(samples)
                     used += len(samples)
             print(f"{role} {voice}: {used / RATE / 3600:.2f} h")
-    (arguments.folder / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (arguments.folder / "items.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # The items last: a folder that has them is whole.
     (arguments.folder / "audio.part").rename(arguments.folder / "audio.i16")
+    (arguments.folder / "items.part").rename(arguments.folder / "items.jsonl")
     print(f"{len(lines)} utterances, {total / RATE / 3600:.2f} h")
 
 

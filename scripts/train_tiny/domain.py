@@ -59,7 +59,7 @@ def sentence(text: str) -> str:
 
 
 def say_number(choice: random.Random) -> Exchange:
-    """Read a number aloud: 0 to 999 half of the time, else to 9,999."""
+    """Read a number aloud, of one to four digits: three quarters below 1,000."""
     value = choice.choice((choice.randrange(100), choice.randrange(1000), choice.randrange(1000), choice.randrange(10000)))
     ask = choice.choice(("Say {}.", "Read the number {}.", "Please say {}.", "How do you say {}?"))
     return Exchange("number", str(value), ask.format(value), ask.format(number(value)), sentence(number(value)))

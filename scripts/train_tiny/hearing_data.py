@@ -14,7 +14,7 @@ from ...runtime.errors import AntiphonError
 from ...runtime.frontend.mel import MelSettings, log_power, normalise
 from ..console import progress_bar
 from ..quality.synthesisers import HELD_OUT_VOICE, RATE, SEEN_VARIANTS, synthesise
-from .corpus import Corpus, Item
+from .corpus import Corpus, Item, draws
 from .domain import draw
 
 SETTINGS = MelSettings()
@@ -68,9 +68,9 @@ class Recordings:
         return self._powers[clip.start : clip.start + clip.frames].T.astype(np.float32)
 
 
-def prompt_answers(items: list[Item], seed: int = 0) -> dict[int, str]:
+def prompt_answers(items: list[Item]) -> dict[int, str]:
     """The answers to the prompts among a corpus' `items`, by item number: the draws of corpus.texts once more."""
-    choices = {voice: random.Random(f"prompt {voice} {seed}") for voice in ("joe", "many")}
+    choices = {voice: draws("prompt", voice) for voice in ("joe", "many")}
     answers: dict[int, str] = {}
     for number, item in enumerate(items):
         if item.role != "prompt":
@@ -140,6 +140,7 @@ def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
     choice = random.Random("held out, spoken")
     for name, count in HELD_OUT:
         exchanges += [(name, draw(choice, held_out=True), choice.randrange(2**31), choice.choice(SEEN_VARIANTS)) for _ in range(count)]
+    spoken = [exchange.spoken for _, exchange, _, _ in exchanges]
     if not cache.is_file():
         made = []
         with progress_bar() as report:
@@ -147,9 +148,12 @@ def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
                 voice = {"joe": "joe", "many": variant, "new": HELD_OUT_VOICE}[name]
                 made.append(recorded_power(synthesise(exchange.spoken, voice, seed)))
                 report("held-out prompts", number + 1, len(exchanges), None)
-        np.savez(cache, *made)
-    stored = np.load(cache)
-    powers = [stored[name] for name in stored.files]
+        np.savez(cache.with_suffix(".part.npz"), *made, texts=np.array(spoken))
+        cache.with_suffix(".part.npz").rename(cache)
+    with np.load(cache) as stored:
+        if "texts" not in stored or stored["texts"].tolist() != spoken:
+            raise AntiphonError(f"{cache} holds other held-out prompts than this version draws; delete the file, it is made again.")
+        powers = [stored[f"arr_{number}"] for number in range(len(spoken))]
     return [(name, exchange.answer, normalise(power, power.max())) for (name, exchange, _, _), power in zip(exchanges, powers, strict=True)]
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import random
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,7 @@ GENERATION = {
     "talker_temperature": 0.5, "talker_top_k": 20, "talker_repetition_penalty": 1.0, "predictor_temperature": 0.05, "interleave": "adaptive",
 }  # fmt: skip
 """Of generation_config.json. Cooler than the family's 0.9: the codes of a small predictor are nearly even, and what is sampled from them is heard as noise; no
-penalty, as codes come again where words do. Text goes in as speech needs it: with all of it at once, long answers lose their place (docs/aria.md)."""
+penalty, as codes come again where words do. Text goes in as speech needs it: with all of it at once, long answers lost their place (docs/tiny-model.md)."""
 
 
 def text_tokenizer() -> Any:
@@ -76,9 +79,21 @@ def configuration(tokens: tokenizer.TokenIds) -> dict[str, Any]:
 
 
 def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """Write a checkpoint of random weights with the tokenizer and the configuration of the tiny model to the new folder `folder`."""
+    """Write a checkpoint of random weights with the tokenizer and the configuration of the tiny model to the new folder `folder`: whole, or not at all."""
     if folder.exists():
         raise AntiphonError(f"{folder} exists; give a new folder, or go on with the one that is there.")
+    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        _write(beside, seed)
+        os.replace(beside, folder)
+    except OSError as error:
+        raise AntiphonError(f"Cannot write the checkpoint to {folder} ({error.strerror}); free space there or give another folder.") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _write(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True)
     trained = text_tokenizer()
     tokens = tokenizer.token_ids(trained)
@@ -90,7 +105,6 @@ def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
     tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(folder))]
     entries = arrange(tensors, "bfloat16", "fused", "split")
     writer.write(folder, entries, seed, writer.Progress(entries, None))
-    return folder
 
 
 def main() -> None:

@@ -148,7 +148,7 @@ class Speech:
         self.voice = {number: corpus.items[number].voice for number in numbers}
         self.numbers = [number for number in numbers if max(map(len, self.codes[number])) <= LONGEST]
         self.by_voice = {voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES}
-        texts, entries = list(self.text.values()), 1 + max(int(rows[:, 0].max()) for rows in codes[0])
+        texts, entries = list(self.text.values()), 1 + max(int(rows[:, 0].max()) for variation in codes for rows in variation)
         aligner = Aligner(texts, [self.codes[number][0][:, 0] for number in numbers], self.vocabulary, entries)
         self.places = {number: [aligner.spoken(text, rows[:, 0]) for rows in self.codes[number]] for number, text in zip(numbers, texts, strict=True)}
 

@@ -90,15 +90,7 @@ def losses(
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
     """Cross entropy of the first codes, of the residual codes and of the place in the text (both answers of the `follower`), and values for the curves."""
     wanted, spoken = asked_rows(talker, batch, read_frames(batch, noise))
-    logits = talker.head(wanted)
-    answers = torch.from_numpy(np.concatenate([rows.answers for rows in batch]))
-    may_end = torch.from_numpy(np.concatenate([rows.may_end for rows in batch]))
-    # What the runtime suppresses is no choice here either: special ids always, the end until the text has ended.
-    end = int(batch[0].answers[-1])
-    suppressed = torch.zeros(logits.shape, dtype=torch.bool)
-    suppressed[:, talker.codebook :] = True
-    suppressed[:, end] = ~may_end
-    logits = logits.masked_fill(suppressed, -torch.inf)
+    logits, answers = choices(talker, wanted, batch)
     first = F.cross_entropy(logits, answers)
     targets = torch.from_numpy(np.concatenate([rows.targets for rows in batch]))
     chosen = torch.randint(len(targets), (PREDICTED_FRAMES,), generator=noise)
@@ -113,6 +105,19 @@ def losses(
     weights = 1 / torch.arange(1, len(residual) + 1)
     total = (residual * weights).sum() / weights.sum()
     return first, total, place, values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
+
+
+def choices(talker: Talker, wanted: Tensor, batch: list[Rows]) -> tuple[Tensor, Tensor]:
+    """Logits [asked rows, ids] of first codes and ends after the hidden rows `wanted`, and the right answers, int64 [asked rows]."""
+    logits = talker.head(wanted)
+    answers = torch.from_numpy(np.concatenate([rows.answers for rows in batch]))
+    may_end = torch.from_numpy(np.concatenate([rows.may_end for rows in batch]))
+    # What the runtime suppresses is no choice here either: special ids always, the end until the text has ended.
+    end = int(batch[0].answers[-1])
+    suppressed = torch.zeros(logits.shape, dtype=torch.bool)
+    suppressed[:, talker.codebook :] = True
+    suppressed[:, end] = ~may_end
+    return logits.masked_fill(suppressed, -torch.inf), answers
 
 
 def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor, through: Through | None = None) -> Tensor:

@@ -28,6 +28,7 @@ from .differentiable import differentiable
 from .domain import WORDS, Exchange, draw, is_held_out
 from .hearing_data import Recordings, augmented, held_out_recordings, plain
 from .run import Run, initialise, trained
+from .small_talk import SMALL_TALK
 from .thinker_rows import SILENT, Batch, Layout, Turn, answer_logits
 
 TEXT_TOKENS = 1024
@@ -77,10 +78,13 @@ def text_turn(layout: Layout, choice: random.Random) -> Turn:
         before, found, after = text.rpartition(exchange.key)
         text, answer = (before + word + after, ", ".join(word.upper()) + ".") if found else (text, answer)
     if exchange.kind in ("talk", "color") and choice.random() < GAPS:
-        text = with_gap(text, choice, None if exchange.kind == "talk" else COLOUR_WORDS)
+        gapped = with_gap(text, choice, None if exchange.kind == "talk" else COLOUR_WORDS)
+        text = text if plain(gapped).lower() in KEPT_BACK else gapped
     return Turn(layout.encode(text), layout.encode(answer))
 
 
+KEPT_BACK = {plain(wording).lower() for wordings, _ in SMALL_TALK for wording in wordings if is_held_out(f"talk:{wording}")}
+"""Small talk that is evaluated: "Bye bye." without a word must not become "Bye."."""
 COLOUR_WORDS = "what which color is does have? have tell me the of do and make? make mix you get? get".split()
 
 

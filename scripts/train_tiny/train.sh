@@ -2,13 +2,15 @@
 # Trains the tiny model from nothing, part after part: bash scripts/train_tiny/train.sh WORK [--smoke]
 #
 # WORK keeps the data, every run and the result (WORK/tiny). Every part goes on where it stopped; one that has finished is not begun again.
-# On two cores it takes about 6 hours one after the other (minutes below are those of one core); --smoke goes through all of it in a minute or two and
-# leaves a model that has learnt nothing. Needs an editable installation with the extras [build,quality] and the program espeak-ng.
+# On one core it takes about 9 hours, 7 of them the trainings; steps are those of the shipped model. --smoke goes through all of it in a minute or two in
+# a folder of its own, WORK/smoke, and leaves a model that has learnt nothing. Needs an editable installation with the extras [build,quality] and the
+# program espeak-ng.
 set -euo pipefail
 
 work=$1
-codec=(--steps 9000 --minutes 38) vocoder=(--minutes 72) talker=(--steps 12000 --minutes 100) thinker=(--minutes 135) hours=2.9 variations=8
+codec=(--steps 4800) vocoder=(--steps VVVV) talker=(--steps TTTT) thinker=(--steps 6400) hours=2.9 variations=8
 if [ "${2:-}" = --smoke ]; then
+  work=$1/smoke
   codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) thinker=(--steps 2) hours=0.02 variations=1
 fi
 train() { echo "== $1"; python -m "antiphon.scripts.train_tiny.$@"; }
@@ -24,7 +26,7 @@ train vocoder_training "$work/corpus" "$work/codec" "$work/codes.npz" "$work/voc
 for seed in $(seq "$variations"); do
   [ -f "$work/codes_$seed.npz" ] || train codes "$work/corpus" "$work/codec" "$work/codes_$seed.npz" --checkpoint "$work/start" --variation "$seed"
 done
-train talker_training "$work/corpus" "$work/talker" "$work"/codes*.npz --checkpoint "$work/start" "${talker[@]}"
+train talker_training "$work/corpus" "$work/talker" "$work/codes.npz" "$work"/codes_*.npz --checkpoint "$work/start" "${talker[@]}"
 # Gate (c): answers, and hearing.
 train thinker_training "$work/corpus" "$work/thinker" --checkpoint "$work/start" "${thinker[@]}"
 train voices "$work/corpus" "$work/codes.npz" "$work/voices.npz"

@@ -105,6 +105,11 @@ def test_the_table_in_a_pipe_is_plain_and_states_the_draw() -> None:
     assert "3 items, seed 0" in done.stdout and "chunked 4:4" in done.stdout and "\x1b" not in done.stdout
 
 
+def test_a_plot_that_has_no_place_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    done = run("--items", 3, "--plot", tmp_path / "missing" / "aria.svg")
+    assert done.returncode == 2 and f"{tmp_path / 'missing'} is no folder" in done.stderr and not done.stdout
+
+
 @pytest.mark.parametrize("arguments", [("--items", 0), ("--frame-ms", 0), ("--frame-ms", "nan"), ("--lead", 0), ("--seed", -1)])
 def test_figures_that_cannot_be_are_refused(arguments: tuple[object, ...]) -> None:
     done = run(*arguments)

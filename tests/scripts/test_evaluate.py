@@ -13,6 +13,7 @@ from antiphon.scripts import evaluate
 from antiphon.scripts.quality import listening, parts, sound
 from antiphon.scripts.quality.recognisers import Word
 from antiphon.scripts.quality.synthesisers import Alignment
+from antiphon.scripts.quality.values import OWN, TYPED, Found
 
 
 class Deaf:
@@ -97,6 +98,17 @@ def test_text_alone_needs_no_optional_package_and_two_bundles_are_compared(
     printed = capsys.readouterr().out
     assert "(c) right answers, typed" in printed and "missed" in printed
     assert "+0.0 points" in printed
+
+
+def test_the_difference_is_what_the_second_bundle_has_more(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = Found(), Found()
+    for found, value in ((first, 0.9), (second, 0.875)):
+        found.add(TYPED, OWN, value, "%")
+        found.add("pause, median", OWN, value, "s")
+    evaluate._print_difference([Path("fp32/bundle"), Path("int8/bundle")], [first, second])
+    printed = capsys.readouterr().out
+    assert "-2.5 points" in printed and "-0.03 s" in printed
+    assert "fp32/bundle" in printed and "int8/bundle" in printed  # their names alone are the same
 
 
 def test_a_second_run_takes_what_the_first_one_kept(

@@ -57,10 +57,10 @@ def codec_run(config: OmniConfig, folder: Path) -> Path:
     return save(folder, encoder=encoder, judges=nn.Linear(2, 2))
 
 
-def vocoder_run(config: OmniConfig, folder: Path) -> Path:
-    assert config.code2wav is not None
+def vocoder_run(config: OmniConfig, folder: Path, codec: Path) -> Path:
+    assert config.code2wav is not None and config.codec_encoder is not None
     vocoder = TrainedVocoder(config.code2wav)
-    nn.init.normal_(vocoder.entries)  # type: ignore[arg-type]
+    vocoder.take_codebooks(codec, config.codec_encoder)
     return save(folder, vocoder=nn.Linear(2, 2), average=vocoder)
 
 
@@ -93,7 +93,7 @@ def runs(config: OmniConfig, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("runs")
     return Runs(
-        codec_run(config, folder / "codec"), vocoder_run(config, folder / "vocoder"), talker_run(config, folder / "talker"),
+        codec_run(config, folder / "codec"), vocoder_run(config, folder / "vocoder", folder / "codec"), talker_run(config, folder / "talker"),
         thinker_run(config, folder / "thinker"), voices_file(config, folder / "voices.npz"),
     )  # fmt: skip
 
@@ -194,6 +194,26 @@ def test_the_command_says_what_it_wrote_and_replaces_what_it_wrote_before(
     main(arguments)
     assert (tmp_path / "out" / SINGLE_NAME).read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_vocoder_of_other_codebooks_is_refused(start_checkpoint: Path, config: OmniConfig, runs: Runs, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = codec_run(config, tmp_path / "codec")
+    with pytest.raises(AntiphonError, match="was trained with other codebooks than those of .*codec; make the codes again"):
+        assemble(start_checkpoint, tmp_path / "out", Runs(codec=other, vocoder=runs.vocoder))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_somebody_elses_is_not_replaced(start_checkpoint: Path, runs: Runs, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assemble(start_checkpoint, out, Runs(codec=runs.codec))
+    (out / "README.md").write_text("mine")
+    with pytest.raises(AntiphonError, match=r"is no earlier result of this command \(README.md\)"):
+        assemble(start_checkpoint, out, Runs(codec=runs.codec))
+    assert (out / "README.md").read_text() == "mine"
+    with pytest.raises(AntiphonError, match="no earlier result"):
+        assemble(start_checkpoint, start_checkpoint, Runs())
+    assert (start_checkpoint / "config.json").is_file()
 
 
 def test_more_keys_of_generation_config_are_added_to_those_that_there_are(start_checkpoint: Path, tmp_path: Path) -> None:

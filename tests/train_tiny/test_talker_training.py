@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import nn
 
 from antiphon.graphs.read_config import read_config
 from antiphon.runtime.aria import Policy, adaptive, bound_violations, chunked, speak
-from antiphon.scripts.train_tiny import talker_data, talker_training
+from antiphon.scripts.train_tiny import talker_data, talker_evaluation, talker_training
 from antiphon.scripts.train_tiny.differentiable import differentiable
 from antiphon.scripts.train_tiny.talker_data import MOST_AHEAD, Rows, Speech, draw_policy, dual_track, interleaved, special_ids
+from antiphon.scripts.train_tiny.talker_evaluation import held_out_losses, mean_losses
 from antiphon.scripts.train_tiny.talker_training import losses, new_modules, read_frames, residual_losses
 
 END, PAD = 900, 901
@@ -159,6 +161,36 @@ def test_frames_are_read_with_the_later_codes_or_all_of_other_frames(speech: Spe
     monkeypatch.setattr(talker_training, "MOST_CORRUPTED", 1.0)
     share = (read_frames(batch, torch.Generator().manual_seed(0)) != recorded).any(1).float().mean()
     assert 0 < share < 1
+
+
+def test_held_out_losses_are_those_of_training_with_nothing_replaced(start_checkpoint: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    talker, predictor = new_modules(read_config(start_checkpoint))
+    rows = next(speech.batches(np.random.default_rng(0)))[0]
+    found, frames = held_out_losses(talker, predictor, rows)
+    for name, value in {"MOST_CORRUPTED": 0.0, "ROUGH_SHARE": 0.0, "PREDICTED_FRAMES": 4000}.items():
+        monkeypatch.setattr(talker_training, name, value)
+    follower = nn.Linear(talker.text.hidden_size, speech.vocabulary + MOST_AHEAD)
+    with torch.no_grad(), differentiable():
+        values = losses(talker, predictor, follower, [rows], torch.Generator().manual_seed(0))[3]
+    assert frames == len(rows.targets) and len(found) == 17
+    assert found[0] == pytest.approx(values["first"], rel=1e-4)
+    assert found[1] == pytest.approx(values["residual"], rel=0.02)  # training draws frames with replacement
+    np.testing.assert_allclose(mean_losses([(found, 1), (2 * found, 3)]), found * 1.75)
+
+
+def test_the_evaluation_prints_the_losses_of_every_kind(
+    start_checkpoint: Path, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talker_training.train(speech, tmp_path / "talker", read_config(start_checkpoint), steps=1, minutes=None)
+    np.savez(tmp_path / "voices.npz", joe=np.zeros((12, 16), np.int64))
+    monkeypatch.setattr(talker_evaluation, "synthesise", lambda text, voice: np.zeros(1920 * len(text), np.float32))
+    monkeypatch.setattr(talker_evaluation, "encode_corpus", lambda run, clips, config: [np.zeros((len(clip) // 1920, 16), np.uint8) for clip in clips])
+    paths = [str(tmp_path / "codec"), str(tmp_path / "talker"), str(tmp_path / "voices.npz"), "--checkpoint", str(start_checkpoint)]
+    monkeypatch.setattr(sys, "argv", ["talker_evaluation", *paths, "--prompts", "3"])
+    talker_evaluation.main()
+    printed = capsys.readouterr().out
+    assert "nats a code, held out" in printed and "all" in printed
 
 
 @pytest.mark.parametrize("dual", [False, True])

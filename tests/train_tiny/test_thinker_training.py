@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from antiphon.graphs.decoder_specs import decoder_states, greedy_sampling
 from antiphon.graphs.read_config import read_config
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.mel import normalise
-from antiphon.scripts.train_tiny import thinker_training
+from antiphon.scripts.train_tiny import hearing_data, thinker_training
 from antiphon.scripts.train_tiny.corpus import Corpus, texts
 from antiphon.scripts.train_tiny.domain import draw, is_held_out
 from antiphon.scripts.train_tiny.hearing_data import Recordings, augmented, plain, prompt_answers, recorded_power
 from antiphon.scripts.train_tiny.thinker_rows import SILENT, Layout, Turn, answer_logits
-from antiphon.scripts.train_tiny.thinker_training import ctc_loss, made_up_word, start, text_batches, train, with_gap, worded
+from antiphon.scripts.train_tiny.thinker_training import KEPT_BACK, ctc_loss, made_up_word, start, text_batches, text_turn, train, with_gap, worded
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def corpus(tmp_path_factory):
     noise = np.random.default_rng(0)
     lines, pieces, begin = [], [], 0
     for role, voice, count in (("answer", "joe", 6), ("prompt", "joe", 6), ("prompt", "many", 6)):
-        stream = texts(role, voice, 0)
+        stream = texts(role, voice)
         for _ in range(count):
             item = next(stream)
             samples = (noise.standard_normal(int(noise.integers(20_000, 60_000))) * 3000).astype(np.int16)
@@ -171,7 +172,16 @@ def test_the_corpus_prompts_get_their_answers(corpus):
     assert len(answers) == 12
     assert items[6].role == "prompt" and answers[6]
     with pytest.raises(AntiphonError, match="make the corpus again"):
-        prompt_answers(items, seed=1)
+        prompt_answers(items[7:])
+
+
+def test_no_gap_makes_a_wording_that_is_evaluated():
+    assert "bye" in KEPT_BACK
+    assert with_gap("Bye bye.", random.Random(1), None) == "bye."  # what must not be learnt
+    tokenizer = SimpleNamespace(encode=lambda text: text)
+    choice = random.Random(0)
+    typed = {text_turn(tokenizer, choice).prompt for _ in range(3000)}
+    assert not {plain(text).lower() for text in typed} & KEPT_BACK
 
 
 def test_recordings_are_read_once(corpus, tmp_path):
@@ -214,3 +224,17 @@ def test_a_training_goes_on_where_it_stopped(checkpoint, corpus, tmp_path, monke
     run = train(checkpoint, corpus, tmp_path / "run", 4, None)
     assert run.step == 4
     assert all(torch.isfinite(parameter).all() for module in run.modules.values() for parameter in module.parameters())
+
+
+def test_held_out_recordings_of_other_prompts_are_refused(tmp_path, monkeypatch):
+    sound = voice_like(0.5, 24_000)
+    monkeypatch.setattr(hearing_data, "synthesise", lambda text, voice, seed: sound)
+    monkeypatch.setattr(hearing_data, "HELD_OUT", (("joe", 2), ("new", 1)))
+    first = hearing_data.held_out_recordings(tmp_path / "held_out.npz")
+    assert [voice for voice, _, _ in first] == ["joe", "joe", "new"]
+    again = hearing_data.held_out_recordings(tmp_path / "held_out.npz")
+    np.testing.assert_array_equal(first[2][2], again[2][2])
+    monkeypatch.setattr(hearing_data, "HELD_OUT", (("many", 3),))
+    with pytest.raises(AntiphonError, match="holds other held-out prompts than this version draws"):
+        hearing_data.held_out_recordings(tmp_path / "held_out.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["held_out.npz"]
