@@ -140,7 +140,7 @@ def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
     choice = random.Random("held out, spoken")
     for name, count in HELD_OUT:
         exchanges += [(name, draw(choice, held_out=True), choice.randrange(2**31), choice.choice(SEEN_VARIANTS)) for _ in range(count)]
-    spoken = [exchange.spoken for _, exchange, _, _ in exchanges]
+    spoken = [f"{name}: {exchange.spoken}" for name, exchange, _, _ in exchanges]
     if not cache.is_file():
         made = []
         with progress_bar() as report:
