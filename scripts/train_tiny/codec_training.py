@@ -1,6 +1,6 @@
 """Gate (a), first half: the codec encoder and its residual quantiser, by what a small throwaway network makes of the codes.
 
-    python -m antiphon.scripts.train_tiny.codec_training CORPUS RUN [--steps 8000] [--minutes 40]
+    python -m antiphon.scripts.train_tiny.codec_training CORPUS RUN --checkpoint START [--steps 8000] [--minutes 40]
 
 Losses: log-mel reconstruction; commitment to the codebooks, which follow by moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1)
 with unused entries replaced; the text by CTC from the first codebook alone, so that it carries the words. The published encoder has no such networks:
