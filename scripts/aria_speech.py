@@ -17,6 +17,7 @@ import numpy as np
 from ..runtime.aria import Policy, adaptive, bound_violations, chunked, dual_track
 from ..runtime.errors import AntiphonError
 from ..runtime.omni import Omni
+from ..runtime.options import find_policy
 from .aria_simulation import Item
 from .quality.listening import Listener, Tick
 from .quality.normaliser import Errors, word_errors
@@ -110,11 +111,12 @@ class Study:
         """The same measures of the synthesiser's speech."""
         return self._voiced(SYNTHESISER, [one.audio for one in self.asked], RATE, [Item(one.tokens, one.frames) for one in self.asked], 0, 0.0, None)
 
-    def interleaved(self, subject: Subject, wavs: Path | None = None) -> Iterator[tuple[Policy, Voiced]]:
-        """Every policy on a Talker that interleaves. Raises AntiphonError for one that cannot."""
+    def interleaved(self, subject: Subject, wavs: Path | None = None, chosen: Sequence[str] = ()) -> Iterator[tuple[Policy, Voiced]]:
+        """Every policy, or those of the names `chosen` (aria.parse_policy), on a Talker that interleaves. Raises AntiphonError for one that cannot."""
         if subject.omni.manifest.interleave == "dual_track":
             raise AntiphonError(f"The Talker of {subject.bundle} cannot interleave text and speech; give a bundle of Qwen3.5-Omni with --bundle.")
-        for name, policy in policies(float(subject.omni.manifest.constants["frames_per_text"])).items():
+        asked = {policy.name: policy for policy in (find_policy(subject.omni.manifest, name) for name in chosen)}
+        for name, policy in (asked or policies(float(subject.omni.manifest.constants["frames_per_text"]))).items():
             yield policy, self._speak(subject, name, policy, wavs)
 
     def dual_track(self, subject: Subject, wavs: Path | None = None) -> tuple[Policy, Voiced]:

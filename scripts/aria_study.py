@@ -1,7 +1,7 @@
 """How interleaves of text and speech fare with slow, bursty and stalling Thinkers, and how a trained Talker speaks under them.
 
     python -m antiphon.scripts.aria_study [--items 200] [--seed 0] [--frame-ms 25] [--json] [--plot aria.svg]
-    python -m antiphon.scripts.aria_study --bundle BUNDLE [--dual-track OTHER_BUNDLE] [--prompts 60] [--work FOLDER] [--wavs FOLDER] ...
+    python -m antiphon.scripts.aria_study --bundle BUNDLE [--dual-track OTHER_BUNDLE] [--interleave NAME]... [--prompts 60] [--work FOLDER] ...
 
 The first draws answers and simulates (aria_simulation): R is the 5 % quantile of frames per token of items drawn with another seed; a second table says how
 often the published bound, with an item's own totals, fails as R grows, and that it never does where R is at most the item's own ratio. The second lets the
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--lead", type=int, default=LEAD, help="text rows before the first frame of the adaptive policies that are simulated")
     parser.add_argument("--bundle", type=Path, help="let the Talker of this bundle speak; needs antiphon[quality]")
     parser.add_argument("--dual-track", type=Path, metavar="BUNDLE", help="beside it a bundle with a Talker that was trained for the dual track")
+    parser.add_argument("--interleave", action="append", default=[], metavar="NAME", help="only these policies speak, as chunked:4,4 or adaptive:2.5,4")
     parser.add_argument("--prompts", type=int, default=60, help="held-out texts that are spoken")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where synthesised speech and transcripts are kept for the next run")
     parser.add_argument("--wavs", type=Path, metavar="FOLDER", help="write two texts by every policy as WAV files")
@@ -58,8 +59,8 @@ def main() -> None:
         if path is not None and not path.parent.is_dir():
             parser.error(f"{path.parent} is no folder; make it before, the study takes long and would have no place for {path.name}")
     if arguments.bundle is None:
-        for name in ("dual_track", "wavs", "work"):
-            if getattr(arguments, name) is not None:
+        for name in ("dual_track", "wavs", "work", "interleave"):
+            if getattr(arguments, name):
                 parser.error(f"--{name.replace('_', '-')} is for speech: name a bundle with --bundle")
         _simulate(arguments, frame_ms)
         return
@@ -118,7 +119,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         said = [spoken.synthesiser()]
         # The dual track first: a bundle that is none is refused at once.
         beside = [] if other is None else [spoken.dual_track(other, arguments.wavs)]
-        for policy, voiced in [*spoken.interleaved(subject, arguments.wavs), *beside]:
+        for policy, voiced in [*spoken.interleaved(subject, arguments.wavs, arguments.interleave), *beside]:
             named[voiced.policy] = policy
             said.append(voiced)
     measured = [voiced.frame_seconds for voiced in said if voiced.frame_seconds is not None]

@@ -92,7 +92,14 @@ def test_a_talker_is_asked_only_for_what_it_was_trained_for(omni: Omni, hybrid_b
     assert policy.name == "dual_track" and all(item.frames > 0 for item in voiced.items)
 
 
-@pytest.mark.parametrize("option", ["--dual-track", "--wavs", "--work"])
+def test_only_the_chosen_policies_speak(omni: Omni, hybrid_bundle: Path, asked: list[Text]) -> None:
+    said = [voiced.policy for _, voiced in heard(asked[:1]).interleaved(Subject(omni, hybrid_bundle), chosen=["chunked:2,2", "adaptive:5/2,3"])]
+    assert said == ["chunked:2,2", "adaptive:2.5,3"]
+    with pytest.raises(AntiphonError, match="expected dual_track, chunked:TEXT_ROWS,FRAMES"):
+        next(heard(asked).interleaved(Subject(omni, hybrid_bundle), chosen=["chunked:2,2", "often"]))
+
+
+@pytest.mark.parametrize("option", ["--dual-track", "--wavs", "--work", "--interleave"])
 def test_options_of_speech_need_a_bundle(option: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "antiphon.scripts.aria_study", option, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2 and "--bundle" in done.stderr
