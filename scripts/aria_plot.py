@@ -37,18 +37,19 @@ def plot(outcomes: Sequence[Outcome]) -> str:
 
 
 def plot_speech(said: Sequence[Voiced], outcomes: Sequence[Outcome]) -> str:
-    """Word errors, duration and its spread by policy; first audio and underruns by Thinker and policy. Returns SVG text."""
+    """Word errors and the spread of the duration by policy; first audio and underruns by Thinker and policy. Returns SVG text."""
     shown = [voiced for voiced in said if "lead" not in voiced.policy or voiced.policy.endswith(("lead 1", "lead 4"))]
     spoken = [voiced.policy for voiced in shown if any(row.policy == voiced.policy for row in outcomes)]
     # The synthesiser, which no Thinker feeds, comes last: then a policy has one colour in all panels.
     shown.sort(key=lambda voiced: voiced.policy not in spoken)
     groups = [voiced.policy.replace("adaptive ", "") for voiced in shown]
+    folded = [name if ", " in name else name.replace(" ", ", ") for name in groups]  # a comma begins a new line
     traces = list(dict.fromkeys(row.trace for row in outcomes))
     found = {(row.trace, row.policy): row for row in outcomes}
     short = [trace.replace(" of 8, ", ", ") for trace in traces]
     panels = [
-        Bars("word errors, %", groups, [[100 * voiced.word_errors] for voiced in shown]),
-        Bars("spread of the duration against the synthesiser's, %", groups, [[100 * voiced.rate_spread] for voiced in shown]),
+        Bars("word errors, %", folded, [[100 * voiced.word_errors] for voiced in shown]),
+        Bars("spread of the duration against the synthesiser's, %", folded, [[100 * voiced.rate_spread] for voiced in shown]),
         Bars("first audio, ms (median)", short, [[1000 * found[trace, name].first_audio for name in spoken] for trace in traces]),
         Bars("answers with an underrun, %", short, [[100 * found[trace, name].items_with_underruns for name in spoken] for trace in traces], 100),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by colour-blind readers (Okabe and Ito)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")  # told apart by colour-blind readers (Okabe and Ito, and a grey)
 _LINES_WIDTH, _LINES_HEIGHT = 240, 190
 _BARS_WIDTH, _BARS_HEIGHT = 390, 190
 

@@ -8,7 +8,7 @@
 set -euo pipefail
 
 work=$1
-codec=(--steps 4800) vocoder=(--steps 5250) talker=(--steps 20000) thinker=(--steps 6400) hours=2.9 variations=8
+codec=(--steps 4800) vocoder=(--steps 5250) talker=(--steps 19400) thinker=(--steps 6400) hours=2.9 variations=8
 if [ "${2:-}" = --smoke ]; then
   work=$1/smoke
   codec=(--steps 2) vocoder=(--steps 2) talker=(--steps 2) thinker=(--steps 2) hours=0.02 variations=1
