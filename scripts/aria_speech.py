@@ -55,10 +55,10 @@ class Text:
 class Voiced:
     """How all texts sound under one policy; of the synthesiser `policy` is SYNTHESISER.
 
-    Word error rates (0 to 1, or more) by each recogniser, and by the first one of the texts whose ratio is at least
-    FIXED_RATIO, and below. `length`: duration by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, how unevenly fast
-    the texts are spoken beside it. `pause`: median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound
-    with their own totals. `endless`: texts without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
+    Word error rates (0 to 1, or more) by each recogniser, and by the first one of the texts whose ratio is at least FIXED_RATIO, and below. `length`: duration
+    by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, how unevenly fast the texts are spoken beside it. `pause`:
+    median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound with their own totals. `endless`: texts
+    without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
     """
 
     policy: str

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from . import frontend, tokenizer, writer
 from .layouts import EXPERTS, LINEAR, arrange
 from .sizes import configuration
 from .tensors import all_tensors
+from .whole import whole_checkpoint
 
 
 def new_checkpoint(
@@ -46,13 +44,7 @@ def new_checkpoint(
     target = Path(path).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise AntiphonError(f"{target} exists and is not an empty folder; give a new folder or remove it first.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-        beside.mkdir()
-    except OSError as error:
-        raise AntiphonError(f"Cannot write to {target.parent} ({error.strerror}); give a folder that can be written.") from None
-    try:
+    with whole_checkpoint(target) as beside:
         trained = tokenizer.train()
         tokens = tokenizer.token_ids(trained)
         frontend.save(beside, configuration(size, tokens, dtype, overrides, family), tokens)
@@ -60,14 +52,6 @@ def new_checkpoint(
         config = read_config(beside)
         entries = arrange(all_tensors(config, _faint(config, tokens)), dtype, layout, linear_layout)
         _write(beside, config, entries, seed, on_progress)
-        if target.exists():
-            target.rmdir()
-        os.replace(beside, target)
-    except OSError as error:
-        raise AntiphonError(f"Cannot write the checkpoint to {target} ({error.strerror}); free space there or give another folder.") from None
-    finally:
-        # Gone after the rename; still there only when something failed.
-        shutil.rmtree(beside, ignore_errors=True)
     return target
 
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import uuid
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from ...export.voices import TENSOR as VOICES_TENSOR
 from ...graphs.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
 from ...graphs.config import TalkerConfig
 from ...graphs.families import stages
+from ...graphs.new_checkpoint.whole import whole_checkpoint
 from ...graphs.stage import Stage
 from ...runtime.errors import AntiphonError
 from .command import command
@@ -62,21 +61,12 @@ def assemble(start: Path, out: Path, runs: Runs) -> int:
         if others or out.resolve() == checkpoint.path.resolve():
             raise AntiphonError(f"{out} exists and is no earlier result of this command ({min(others, default='it is START')}); give a new folder.")
     tensors = replaced(checkpoint, trained_tensors(checkpoint, runs))
-    beside = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        beside.mkdir(parents=True)
+    with whole_checkpoint(out, replace=True) as beside:
         for file in copied:
             shutil.copyfile(file, beside / file.name)
         if runs.generation:
             _add_keys(beside / "generation_config.json", runs.generation)
         written = _write(beside / SINGLE_NAME, tensors)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(beside, out)
-    except OSError as error:
-        raise AntiphonError(f"Cannot write the checkpoint to {out} ({error.strerror}); free space there or give another folder.") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return written
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import random
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from ...graphs.new_checkpoint.hybrid_sizes import CodecEncoder, HybridSize, hybr
 from ...graphs.new_checkpoint.layouts import arrange
 from ...graphs.new_checkpoint.sections import Decoder, Encoder, Vocoder
 from ...graphs.new_checkpoint.tensors import all_tensors
+from ...graphs.new_checkpoint.whole import whole_checkpoint
 from ...graphs.read_config import read_config
 from ...runtime.errors import AntiphonError
 from .command import command
@@ -82,29 +80,18 @@ def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
     """Write a checkpoint of random weights with the tokenizer and the configuration of the tiny model to the new folder `folder`: whole, or not at all."""
     if folder.exists():
         raise AntiphonError(f"{folder} exists; give a new folder, or go on with the one that is there.")
-    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        _write(beside, seed)
-        os.replace(beside, folder)
-    except OSError as error:
-        raise AntiphonError(f"Cannot write the checkpoint to {folder} ({error.strerror}); free space there or give another folder.") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with whole_checkpoint(folder) as beside:
+        trained = text_tokenizer()
+        tokens = tokenizer.token_ids(trained)
+        frontend.save(beside, configuration(tokens), tokens)
+        generation = beside / "generation_config.json"
+        generation.write_text(json.dumps(json.loads(generation.read_text(encoding="utf-8")) | GENERATION, indent=2) + "\n", encoding="utf-8")
+        tokenizer.save(trained, beside, "qwen3_5_omni")
+        # Code2Wav is kept in float32 in the published family's own folder for it; here it lies beside the rest, in bfloat16.
+        tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(beside))]
+        entries = arrange(tensors, "bfloat16", "fused", "split")
+        writer.write(beside, entries, seed, writer.Progress(entries, None))
     return folder
-
-
-def _write(folder: Path, seed: int) -> None:
-    folder.mkdir(parents=True)
-    trained = text_tokenizer()
-    tokens = tokenizer.token_ids(trained)
-    frontend.save(folder, configuration(tokens), tokens)
-    generation = folder / "generation_config.json"
-    generation.write_text(json.dumps(json.loads(generation.read_text(encoding="utf-8")) | GENERATION, indent=2) + "\n", encoding="utf-8")
-    tokenizer.save(trained, folder, "qwen3_5_omni")
-    # Code2Wav is kept in float32 in the published family's own folder for it; here it lies beside the rest, in bfloat16.
-    tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(folder))]
-    entries = arrange(tensors, "bfloat16", "fused", "split")
-    writer.write(folder, entries, seed, writer.Progress(entries, None))
 
 
 def main() -> None:

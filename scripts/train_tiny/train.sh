@@ -2,7 +2,7 @@
 # Trains the tiny model from nothing, part after part: bash scripts/train_tiny/train.sh WORK [--smoke]
 #
 # WORK keeps the data, every run and the result (WORK/tiny). Every part goes on where it stopped; one that has finished is not begun again.
-# On one core it takes about 9 hours, 7 of them the trainings; steps are those of the shipped model. --smoke goes through all of it in a minute or two in
+# Steps are those of the shipped model, whose trainings took 8 hours on cores that they shared. --smoke goes through all of it in about three minutes in
 # a folder of its own, WORK/smoke, and leaves a model that has learnt nothing. Needs an editable installation with the extras [build,quality] and the
 # program espeak-ng.
 set -euo pipefail
