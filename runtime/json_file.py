@@ -1,0 +1,71 @@
+"""One way to read a JSON object from a file that somebody else wrote: bounded in size and depth, finite in its numbers, one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .errors import AntiphonError
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes. The published files have up to 11 MB (a tokenizer); an index of 100,000 tensors has about 10 MB."""
+DEEPEST = 40
+"""Levels of nesting; the published files have up to 7."""
+REPAIR = "download the file again"
+
+
+def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FILE) -> dict[str, Any]:
+    """The JSON object that the file at `path` holds; `repair` ends every sentence: what to do.
+
+    Raises AntiphonError when the file cannot be read, has more than `largest` bytes, is not UTF-8 or not JSON, is nested deeper than DEEPEST, holds
+    Infinity, NaN or a number beyond a float64, or holds something else than an object.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise AntiphonError(f"{_short(path)} cannot be read ({error.strerror or error}); make it readable or {repair}.") from None
+    if len(content) > largest:
+        raise AntiphonError(f"{path} has more than {largest:,} bytes, which no file of its kind needs; {repair}.")
+    return parse_json_object(content, str(path), repair)
+
+
+def parse_json_object(content: bytes, where: str, repair: str = REPAIR) -> dict[str, Any]:
+    """The JSON object in `content`, UTF-8; `where` names it in errors. Raises AntiphonError as `read_json_object` does."""
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise AntiphonError(f"{where} is not UTF-8 text (byte {error.start}); {repair}.") from None
+    except RecursionError:
+        raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.") from None
+    except ValueError as error:
+        raise AntiphonError(f"{where} is not valid JSON ({str(error)[:120]}); {repair}.") from None
+    if not isinstance(value, dict):
+        raise AntiphonError(f"{where} holds a {type(value).__name__} where an object was expected; {repair}.")
+    if _is_deeper(value, DEEPEST):
+        raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.")
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return number
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects in `value` lie in each other more than `levels` deep; level by level, since recursion has a limit of its own."""
+    row = [value]
+    for _ in range(levels):
+        row = [item for node in row for item in (node.values() if isinstance(node, dict) else node) if isinstance(item, dict | list)]
+        if not row:
+            return False
+    return True
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}"
