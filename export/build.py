@@ -130,7 +130,7 @@ class _Build:
             self.done = before + sizes[stage.name]
         self._report("bundle", "hashing")
         hashes = hash_folder(self.folder)
-        build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings}
+        build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings, "left_out": list(self.config.left_out)}
         manifest = compose_manifest(
             self.config, self.folder / "frontend", entries, target=self.target, engine=self.engine, precision=self.precision, tool_versions=self.tools,
             build=build_record, hashes=hashes,
@@ -199,7 +199,7 @@ def _configuration(config: OmniConfig, stage: str) -> object:
     thinker, talker = config.thinker, config.talker
     parts: dict[str, object] = {
         "audio_encoder": thinker.audio, "vision_encoder": thinker.vision, "code2wav": config.code2wav, "codec_encoder": config.codec_encoder,
-        "thinker": (thinker.text, thinker.vision.deepstack_visual_indexes, talker.accept_hidden_layer if talker else None), "mtp": thinker.text,
+        "thinker": (thinker.text, thinker.deepstack_layers, talker.accept_hidden_layer if talker else None), "mtp": thinker.text,
         "talker": (thinker.text, talker.text, talker.predictor, talker.num_code_groups) if talker else None,
         "predictor": (talker.text.hidden_size, talker.predictor) if talker else None,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from ..graphs.config import OmniConfig
+from ..graphs.config import NO_ID, AudioConfig, OmniConfig, VisionConfig
 from ..runtime.errors import AntiphonError
 from ..runtime.frontend.prompt import SCHEMA
 
@@ -42,7 +42,7 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         "ids": _ids(config, tokenizer, names, checkpoint_folder),
         "positions": _positions(config),
         **_processors(checkpoint_folder, config),
-        "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings},
+        "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings} if config.thinker.vision else None,
         "generation": _read_json(checkpoint_folder / "generation_config.json", optional=True),
     }
     if config.family == TEXTUAL_TIME:
@@ -144,11 +144,12 @@ def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder
         "audio_start": thinker.audio_start_token_id, "vision_start": thinker.vision_start_token_id, "tts_pad": config.tts_pad_token_id,
     }  # fmt: skip
     for name, index in ids.items():
-        if tokenizer.id_to_token(index) is None:
+        if index != NO_ID and tokenizer.id_to_token(index) is None:
             raise AntiphonError(f"config.json in {folder} gives {name} the token id {index}, which the tokenizer lacks; use the tokenizer of the checkpoint.")
-    ids["audio_end"] = _mark(tokenizer, names.get("audio_eos_token", "<|audio_end|>"), "ends audio", folder)
+    ids["audio_end"] = _mark(tokenizer, names.get("audio_eos_token", "<|audio_end|>"), "ends audio", folder) if thinker.audio else NO_ID
     if config.family == TEXTUAL_TIME:
-        ids["vision_end"] = _mark(tokenizer, names.get("vision_eos_token", "<|vision_end|>"), "ends an image or a video", folder)
+        seen = thinker.vision is not None
+        ids["vision_end"] = _mark(tokenizer, names.get("vision_eos_token", "<|vision_end|>"), "ends an image or a video", folder) if seen else NO_ID
         thoughts = {"think_open": tokenizer.token_to_id("<think>"), "think_close": tokenizer.token_to_id("</think>")}
         ids |= {name: index for name, index in thoughts.items() if index is not None}
     return ids
@@ -162,38 +163,50 @@ def _mark(tokenizer: Tokenizer, token: str, purpose: str, folder: Path) -> int:
 
 
 def _positions(config: OmniConfig) -> dict[str, dict[str, int]]:
-    thinker = {"position_id_per_seconds": config.thinker.position_id_per_seconds, "spatial_merge_size": config.thinker.vision.spatial_merge_size}
+    vision = config.thinker.vision
+    thinker = {"position_id_per_seconds": config.thinker.position_id_per_seconds, "spatial_merge_size": vision.spatial_merge_size if vision else 1}
     talker = config.talker
     if talker is None:
         return {"thinker": thinker, "talker": thinker}
     return {"thinker": thinker, "talker": {"position_id_per_seconds": talker.position_id_per_seconds, "spatial_merge_size": talker.spatial_merge_size}}
 
 
-def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any]]:
-    """Constants of feature extraction, with the defaults of the Hugging Face classes where the files leave them out."""
-    thinker, is_textual = config.thinker, config.family == TEXTUAL_TIME
+def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any] | None]:
+    """Constants of feature extraction, with the defaults of the Hugging Face classes where the files leave them out; None for what the model does not take."""
+    thinker = config.thinker
+    if thinker.audio is None and thinker.vision is None:
+        return {"audio": None, "image": None, "video": None}
     together = _read_json(folder / "processor_config.json", optional=True)
     image_path, video_path = folder / "preprocessor_config.json", folder / "video_preprocessor_config.json"
-    nested = "image_processor" in together and "feature_extractor" in together and not image_path.is_file()
-    image = _as_dict(together["image_processor"]) if nested else _read_json(image_path)
-    sound = _as_dict(together["feature_extractor"]) if nested else image
+    nested = ("image_processor" in together or "feature_extractor" in together) and not image_path.is_file()
+    image = _as_dict(together.get("image_processor")) if nested else _read_json(image_path)
+    sound = _as_dict(together.get("feature_extractor")) if nested else image
     video = _as_dict(together.get("video_processor")) if nested else _read_json(video_path, optional=True)
-    sampling = {name: sound.get(name, default) for name, default in (("sampling_rate", 16000), ("n_fft", 400), ("hop_length", 160), ("feature_size", 80))}
-    sections = {
-        "audio": {**sampling, "n_window": thinker.audio.n_window, "n_window_infer": thinker.audio.n_window_infer},
-        "image": {**_vision(image, image_path), **_image_pixels(image)},
-        "video": {**_vision(video or image, video_path if video else image_path), **(_video_pixels(video) if is_textual else VIDEO_PIXELS)},
-    }
-    if is_textual:
-        sections["audio"]["convolutions"] = thinker.audio.convolutions
-    _expect(image_path, "feature_size", sampling["feature_size"], thinker.audio.num_mel_bins)
-    for name in ("image", "video"):
-        path = video_path if name == "video" and video else image_path
-        _expect(path, "patch_size", sections[name]["patch_size"], thinker.vision.patch_size)
-        _expect(path, "temporal_patch_size", sections[name]["temporal_patch_size"], thinker.vision.temporal_patch_size)
-        _expect(path, "merge_size", sections[name]["merge_size"], thinker.vision.spatial_merge_size)
-    if sound.get("dither"):
-        raise AntiphonError(f"{image_path} asks for dither {sound['dither']}, which makes features random; set it to 0.")
+    pictures = _pictures(config, thinker.vision, image, image_path, video, video_path) if thinker.vision else {"image": None, "video": None}
+    return {"audio": _sound(config, thinker.audio, sound, image_path) if thinker.audio else None, **pictures}
+
+
+def _sound(config: OmniConfig, audio: AudioConfig, section: dict[str, Any], path: Path) -> dict[str, Any]:
+    constants = {name: section.get(name, default) for name, default in (("sampling_rate", 16000), ("n_fft", 400), ("hop_length", 160), ("feature_size", 80))}
+    _expect(path, "feature_size", constants["feature_size"], audio.num_mel_bins)
+    if section.get("dither"):
+        raise AntiphonError(f"{path} asks for dither {section['dither']}, which makes features random; set it to 0.")
+    constants |= {"n_window": audio.n_window, "n_window_infer": audio.n_window_infer}
+    return constants | ({"convolutions": audio.convolutions} if config.family == TEXTUAL_TIME else {})
+
+
+def _pictures(
+    config: OmniConfig, vision: VisionConfig, image: dict[str, Any], image_path: Path, video: dict[str, Any], video_path: Path
+) -> dict[str, dict[str, Any] | None]:
+    sections: dict[str, dict[str, Any] | None] = {}
+    for name, section, path, pixels in (
+        ("image", image, image_path, _image_pixels(image)),
+        ("video", video or image, video_path if video else image_path, _video_pixels(video) if config.family == TEXTUAL_TIME else VIDEO_PIXELS),
+    ):
+        sections[name] = constants = {**_vision(section, path), **pixels}
+        _expect(path, "patch_size", constants["patch_size"], vision.patch_size)
+        _expect(path, "temporal_patch_size", constants["temporal_patch_size"], vision.temporal_patch_size)
+        _expect(path, "merge_size", constants["merge_size"], vision.spatial_merge_size)
     return sections
 
 

@@ -49,6 +49,8 @@ class Plan:
     family: str
     precision: str
     rows: tuple[PlanRow, ...]
+    left_out: tuple[str, ...] = ()
+    """Parts of a whole model of the family that this checkpoint lacks, each with the reason."""
 
     @property
     def total(self) -> PlanRow:
@@ -64,7 +66,9 @@ class Plan:
 
 
 def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
-    """Plan the build of the folder `checkpoint`, of which only `config.json` is read, and `config.yaml` of a codec in a folder of its own.
+    """Plan the build of the folder `checkpoint`, of which `config.json` is enough.
+
+    Of a codec in a folder of its own `config.yaml` is read, and of weights that are there the names of the tensors: they tell which parts the model has.
 
     Parameters counted in two stages (the Talker keeps its own copy of the Thinker's embedding) count in both.
     Raises AntiphonError as `read_config` does, and for an unknown precision.
@@ -72,7 +76,7 @@ def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
     if precision not in ITEM_BYTES:
         raise AntiphonError(f"Unknown precision {precision!r}; expected one of {', '.join(ITEM_BYTES)}.")
     config = read_config(checkpoint)
-    return Plan(str(checkpoint), config.family, precision, tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config)))
+    return Plan(str(checkpoint), config.family, precision, tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config)), config.left_out)
 
 
 def _row(stage: Stage, item: int) -> PlanRow:

@@ -97,6 +97,7 @@ def audio_encoder_stage(config: OmniConfig) -> Stage:
     Raises AntiphonError when the audio section of the configuration cannot be an encoder of this family.
     """
     audio = config.thinker.audio
+    assert audio is not None, "a checkpoint without this encoder has no such stage"
     _check(audio)
     return Stage(
         name="audio_encoder",

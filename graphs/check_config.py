@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import AntiphonError
-from .config import MEDIA_IDS, TEXT_IDS, DecoderConfig, OmniConfig, TalkerConfig
+from .config import MEDIA_IDS, NO_ID, TEXT_IDS, DecoderConfig, OmniConfig, TalkerConfig
 
 
 def check_config(config: OmniConfig, path: Path) -> None:
@@ -17,14 +17,26 @@ def check_config(config: OmniConfig, path: Path) -> None:
             raise AntiphonError(f"{path} is at odds with itself: {name} is {found}, expected {expected}; correct the file.")
 
     thinker = config.thinker
-    expect("thinker_config.audio_config.output_dim", thinker.audio.output_dim, thinker.text.hidden_size)
-    expect("thinker_config.vision_config.out_hidden_size", thinker.vision.out_hidden_size, thinker.text.hidden_size)
-    for layer in thinker.vision.deepstack_visual_indexes:
-        expect(f"whether deepstack layer {layer} is one of the {thinker.vision.depth} of the vision encoder", layer < thinker.vision.depth, True)
+    needed = list(TEXT_IDS[:5])
+    if thinker.audio is not None:
+        needed += ["audio_token_id", "audio_start_token_id"]
+        expect("thinker_config.audio_config.output_dim", thinker.audio.output_dim, thinker.text.hidden_size)
+    if thinker.vision is not None:
+        needed += ["image_token_id", "video_token_id", "vision_start_token_id"]
+        expect("thinker_config.vision_config.out_hidden_size", thinker.vision.out_hidden_size, thinker.text.hidden_size)
+        for layer in thinker.vision.deepstack_visual_indexes:
+            expect(f"whether deepstack layer {layer} is one of the {thinker.vision.depth} of the vision encoder", layer < thinker.vision.depth, True)
+        expect("whether deepstack layers are at most the layers of the Thinker", thinker.deepstack_layers <= thinker.text.num_hidden_layers, True)
+    if config.talker is not None:
+        needed += TEXT_IDS[5:]
+    if (thinker.audio or thinker.vision) and not thinker.position_id_per_seconds:
+        raise _missing(path, "thinker_config.position_id_per_seconds")
     _check_decoder(thinker.text, "thinker_config.text_config", expect)
-    for section, names in ((config, TEXT_IDS), (thinker, MEDIA_IDS)):
+    for prefix, section, names in (("", config, TEXT_IDS), ("thinker_config.", thinker, MEDIA_IDS)):
         for name in names:
             value = getattr(section, name)
+            if value == NO_ID and name in needed:
+                raise _missing(path, prefix + name)
             expect(f"whether {name} ({value}) lies inside the vocabulary of {thinker.text.vocab_size}", value < thinker.text.vocab_size, True)
     if config.talker is None or config.code2wav is None:
         return
@@ -47,6 +59,10 @@ def check_config(config: OmniConfig, path: Path) -> None:
     expect("code_predictor_config.hidden_size", predictor.hidden_size, talker.text.hidden_size)
     for name, row in talker.speaker_id.items():
         expect(f"whether the id {row} of speaker {name} lies inside the Talker vocabulary", 0 <= row < talker.text.vocab_size, True)
+
+
+def _missing(path: Path, name: str) -> AntiphonError:
+    return AntiphonError(f"{path}: field {name} is missing; use the complete config.json of the checkpoint.")
 
 
 def _check_own_text(config: OmniConfig, talker: TalkerConfig, expect: Any) -> None:

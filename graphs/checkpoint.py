@@ -15,6 +15,7 @@ from ..runtime.errors import AntiphonError
 from .config import OmniConfig
 from .qwen3_5_omni.codec_folder import CONFIG_NAME, WEIGHTS_NAME, find_codec_folder
 from .read_config import read_config
+from .stored_parts import canonical_name
 from .stored_tensor import ITEM_BYTES, StoredTensor
 from .torch_archive import read_torch_archive
 
@@ -40,7 +41,7 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config: OmniConfig = read_config(self.path)
-        self._tensors = _locate(self.path)
+        self._tensors = {canonical_name(name, self.config.rename): tensor for name, tensor in _locate(self.path).items()}
         codec = _codec_folder(self.path, self.config)
         if codec is not None:
             kept = {name: tensor for name, tensor in self._tensors.items() if not name.startswith(CODEC_PREFIX)}

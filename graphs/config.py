@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FAMILIES = ("qwen3_omni_moe", "qwen3_5_omni")
+NO_ID = -1
+"""The id of a token that the checkpoint does not have; no token has it."""
 _ROLES = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
 TEXT_IDS = tuple(f"{name}_token_id" for name in _ROLES)
 MEDIA_IDS = tuple(f"{name}_token_id" for name in ("audio", "image", "video", "audio_start", "vision_start"))
@@ -247,27 +249,33 @@ class TalkerConfig:
 class ThinkerConfig:
     """Thinker: its decoder, the two encoders and the multimodal ids.
 
+    A checkpoint that hears or sees nothing has no `audio` or no `vision`; an id that it does not state is NO_ID.
     `timestamp_format` is a Python format of `seconds` that is written before each temporal patch of a video, and every
     `audio_timestamp_seconds` in audio (0: never); "" means no textual timestamps. `mtp_num_hidden_layers`: layers of the draft head (0 or 1).
     """
 
     text: DecoderConfig
-    audio: AudioConfig
-    vision: VisionConfig
-    audio_token_id: int
-    image_token_id: int
-    video_token_id: int
-    audio_start_token_id: int
-    vision_start_token_id: int
-    position_id_per_seconds: int
+    audio: AudioConfig | None
+    vision: VisionConfig | None
+    audio_token_id: int = NO_ID
+    image_token_id: int = NO_ID
+    video_token_id: int = NO_ID
+    audio_start_token_id: int = NO_ID
+    vision_start_token_id: int = NO_ID
+    position_id_per_seconds: int = 0
     timestamp_format: str = ""
     audio_timestamp_seconds: float = 0.0
     mtp_num_hidden_layers: int = 0
 
+    @property
+    def deepstack_layers(self) -> int:
+        """How many layers of the vision encoder also feed layers of the decoder."""
+        return len(self.vision.deepstack_visual_indexes) if self.vision else 0
+
 
 @dataclass(frozen=True)
 class OmniConfig:
-    """One checkpoint's configuration. `enable_audio_output` False means a checkpoint without Talker and Code2Wav."""
+    """One checkpoint's configuration. One without speech has neither `talker` nor `code2wav`, and `tts_*` ids of NO_ID where it states none."""
 
     family: str
     thinker: ThinkerConfig
@@ -278,9 +286,13 @@ class OmniConfig:
     system_token_id: int
     user_token_id: int
     assistant_token_id: int
-    tts_pad_token_id: int
-    tts_bos_token_id: int
-    tts_eos_token_id: int
     raw: dict[str, Any] = field(repr=False, compare=False)
+    tts_pad_token_id: int = NO_ID
+    tts_bos_token_id: int = NO_ID
+    tts_eos_token_id: int = NO_ID
+    rename: dict[str, str] = field(default_factory=dict, compare=False)
+    """Prefixes of the checkpoint's tensors and those meant by them: a Thinker that was saved alone leaves its own out."""
+    left_out: tuple[str, ...] = ()
+    """The parts that a whole model of the family has and this checkpoint lacks, each with the reason."""
     codec_encoder: CodecEncoderConfig | None = None
     """Present where the checkpoint can take a voice from a recording."""

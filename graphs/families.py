@@ -7,12 +7,14 @@ from .stage import Stage
 
 
 def stages(config: OmniConfig) -> tuple[Stage, ...]:
-    """All stages of the checkpoint that `config` describes; without audio output those of speech are left out."""
+    """All stages of the checkpoint that `config` describes; those of parts that it lacks (an encoder, speech) are left out."""
     from .audio_encoder import audio_encoder_stage
     from .qwen3_omni_moe.thinker import thinker_stage
     from .vision_encoder import vision_encoder_stage
 
-    made = [audio_encoder_stage(config), vision_encoder_stage(config), thinker_stage(config)]
+    made = [audio_encoder_stage(config)] if config.thinker.audio else []
+    made += [vision_encoder_stage(config)] if config.thinker.vision else []
+    made.append(thinker_stage(config))
     if config.thinker.mtp_num_hidden_layers:
         from .qwen3_5_omni.mtp import mtp_stage
 

@@ -94,6 +94,7 @@ def vision_encoder_stage(config: OmniConfig) -> Stage:
     Raises AntiphonError when the vision section of the configuration cannot be an encoder of this family.
     """
     vision = config.thinker.vision
+    assert vision is not None, "a checkpoint without this encoder has no such stage"
     _check(vision)
     features = TensorSpec("features", "float32", ("visuals", vision.out_hidden_size))
     deepstack = TensorSpec("deepstack", "float32", (len(vision.deepstack_visual_indexes), "visuals", vision.out_hidden_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def build(
         outcome = "cached" if record["cached"] else "built"
         rows.append([name, count(stage.parameters), size(stage.bytes), seconds(record["seconds"]), outcome, record["reason"]])
     print_table("", ("stage", "parameters", "size", "time", "outcome", "why"), rows)
+    _print_left_out(manifest.build["left_out"])
     print(f"{bundle}: {manifest.family} for {manifest.target}, {precision}, in {seconds(manifest.build['seconds'])}")
 
 
@@ -67,3 +69,9 @@ def _plan(checkpoint: Path, precision: str, json: bool) -> None:
     ]  # fmt: skip
     columns = ("stage", "parameters", "engine", "state per stream", "per 1,000 tokens", "build memory", "build disk")
     print_table(f"{planned.family}, {precision}", columns, rows, last_is_total=True)
+    _print_left_out(planned.left_out)
+
+
+def _print_left_out(parts: Sequence[str]) -> None:
+    for part in parts:
+        print(f"without {part}")

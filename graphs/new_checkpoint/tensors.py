@@ -26,8 +26,10 @@ def all_tensors(config: OmniConfig, faint_tokens: tuple[int, ...] = ()) -> Itera
     else:
         yield embedding("thinker.model.embed_tokens.weight", vocabulary, width, 1.0)
         yield head("thinker.lm_head.weight", vocabulary, width, faint_tokens, config.im_end_token_id)
-    yield from audio("thinker.audio_tower", thinker.audio)
-    yield from vision("thinker.visual", thinker.vision)
+    if thinker.audio is not None:
+        yield from audio("thinker.audio_tower", thinker.audio)
+    if thinker.vision is not None:
+        yield from vision("thinker.visual", thinker.vision)
     if thinker.mtp_num_hidden_layers:
         yield from draft_head(thinker)
     if config.talker is None or config.code2wav is None:

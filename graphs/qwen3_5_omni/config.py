@@ -55,7 +55,8 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
     config: dict[str, Any] = {
         "thinker": reader.build(
             ThinkerConfig, THINKER, text=_decoder(reader, (*THINKER, "text_config")),
-            audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=4), vision=reader.vision((*THINKER, "vision_config")),
+            audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=4) if reader.optional("audio", *THINKER, "audio_config") else None,
+            vision=reader.vision((*THINKER, "vision_config")) if reader.optional("vision", *THINKER, "vision_config") else None,
             timestamp_format=stamps.get("timestamp_format", TIMESTAMP_FORMAT),
             audio_timestamp_seconds=float(stamps.get("audio_timestamp_seconds", 0.0)),
             position_id_per_seconds=thinker.get("position_id_per_seconds", POSITIONS_PER_SECOND),
@@ -63,9 +64,9 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
         ),
         "talker": None, "code2wav": None,
     }  # fmt: skip
-    if reader.raw.get("enable_audio_output", True):
+    if reader.speaks("talker_config"):
         config |= {"talker": _talker(reader), "code2wav": _code2wav(reader)}
-    if isinstance(reader.raw.get("codec_encoder_config"), dict):
+    if config["talker"] is not None and isinstance(reader.raw.get("codec_encoder_config"), dict):
         config["codec_encoder"] = reader.build(CodecEncoderConfig, ("codec_encoder_config",))
     talker = reader.raw.get("talker_config") or {}
     config |= {name: talker[name] for name in FROM_EITHER if reader.raw.get(name) is None and name in talker}
@@ -87,6 +88,7 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], hybrid: bool = True) -
         raise AntiphonError(
             f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, expected {layers} times linear_attention or full_attention; correct the file."
         )
+    _check_experts(reader, keys, plain.num_experts if hybrid else None)
     if plain.num_experts and hybrid and not plain.shared_expert_intermediate_size:
         # Every sparse layer of this family has a shared expert; without its width the graph would leave it out.
         raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.shared_expert_intermediate_size is missing; use the complete config.json.")
@@ -98,6 +100,19 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], hybrid: bool = True) -
     return dataclasses.replace(
         plain, rope=rope, layer_types=tuple(types), linear=linear, gated_attention=bool(section.get("attn_output_gate", True)), zero_centred_norms=True,
     )  # fmt: skip
+
+
+def _check_experts(reader: ConfigReader, keys: tuple[str, ...], count: int | None) -> None:
+    """Raise AntiphonError where a decoder has experts by its other fields or its `model_type` but states no count: it is not dense.
+
+    `count` None: the decoder is one whose experts mean nothing.
+    """
+    section = reader.section(*keys)
+    if count or count is None or reader.value(DecoderConfig, section, "num_experts") is not None:
+        return
+    sparse = any(section.get(name) for name in ("num_experts_per_tok", "moe_intermediate_size")) or "moe" in str(section.get("model_type"))[:80].split("_")
+    if sparse:
+        raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.num_experts is missing; use the complete config.json of the checkpoint.")
 
 
 def _rope(reader: ConfigReader, keys: tuple[str, ...], plain: DecoderConfig) -> RopeConfig:
@@ -212,7 +227,7 @@ def _draft_layers(reader: ConfigReader, thinker: dict[str, Any]) -> int:
                 layers = section[name]
                 if layers not in (0, 1):
                     raise AntiphonError(f"{reader.path}: {name} is {layers!r}, expected 0 or 1: a draft head of one layer is supported; correct the file.")
-                return int(layers)
+                return int(layers) if not layers or reader.holds("draft") else 0
     return 0
 
 

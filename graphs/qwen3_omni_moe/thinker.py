@@ -30,7 +30,7 @@ class Thinker(nn.Module):
         super().__init__()
         text = config.thinker.text
         self.text = text
-        self.deepstack_layers = len(config.thinker.vision.deepstack_visual_indexes)
+        self.deepstack_layers = config.thinker.deepstack_layers
         self.tapped = config.talker.accept_hidden_layer if config.talker else text.num_hidden_layers
         self.embedding = nn.Parameter(torch.empty(text.vocab_size, text.hidden_size))
         self.layers = decoder_layers(text)
@@ -73,7 +73,7 @@ class Thinker(nn.Module):
 def thinker_stage(config: OmniConfig) -> Stage:
     """The Thinker stage of `config`; tensors as in docs/stages.md."""
     text = config.thinker.text
-    layers = len(config.thinker.vision.deepstack_visual_indexes)
+    layers = config.thinker.deepstack_layers
     deepstack = (TensorSpec("deepstack", "float32", (layers, "visuals", text.hidden_size)), TensorSpec("deepstack_index", "int64", ("visuals",)))
     return Stage(
         NAME,
@@ -109,7 +109,7 @@ def thinker_stage(config: OmniConfig) -> Stage:
 def _example(config: OmniConfig) -> dict[str, np.ndarray]:
     text = config.thinker.text
     batch, tokens, features, visuals, rows = 2, 5, 4, 3, 6
-    layers = len(config.thinker.vision.deepstack_visual_indexes)
+    layers = config.thinker.deepstack_layers
     feeds: dict[str, np.ndarray] = {
         "input_ids": np.zeros((batch, tokens), np.int64),
         "positions": np.broadcast_to(np.arange(tokens, dtype=np.float32), (3, batch, tokens)).copy(),

@@ -94,11 +94,15 @@ class FrontEnd:
         self.video: int = ids["video"]
         self.generation: dict[str, Any] = constants["generation"]
         self._audio_start, self._audio_end, self._tts_pad = ids["audio_start"], ids["audio_end"], ids["tts_pad"]
-        self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
-        self._n_window_infer = audio["n_window_infer"]
-        self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
-        self._image_settings, self._video_settings = _vision_settings(constants["image"]), _vision_settings(constants["video"])
-        self._position_embeddings = constants["vision"]["num_position_embeddings"]
+        self._hears, self._sees = audio is not None, constants["image"] is not None
+        if self._hears:
+            self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
+            self._n_window_infer = audio["n_window_infer"]
+            self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
+            self._layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        if self._sees:
+            self._image_settings, self._video_settings = _vision_settings(constants["image"]), _vision_settings(constants["video"])
+            self._position_embeddings = constants["vision"]["num_position_embeddings"]
         self._stamps: Timestamps | None = None
         rules = {"audio_start": ids["audio_start"], "vision_start": ids["vision_start"]}
         if stamps is not None:
@@ -131,12 +135,14 @@ class FrontEnd:
         `is_first`: nothing came before in this conversation. The turn goes on with `audio_piece` and ends with `close_turn`: their ids, and their
         positions each shifted by the `next_position` before it, are those of one prompt. Arguments and errors as for `prompt`.
         """
+        self._expect_hearing()
         parsed = parse_messages(messages) if len(messages) else ()
         render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
         return self._build(parsed, render((*parsed, OPEN_TURN), False), use_audio_in_video, video_fps, is_open=True)
 
     def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
-        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in."""
+        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in. Raises AntiphonError if it hears nothing."""
+        self._expect_hearing()
         return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
 
     def audio_piece(self, feeds: Sequence[Feeds], heard: int = 0) -> Prompt:
@@ -190,7 +196,7 @@ class FrontEnd:
 
     def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
         loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
-        if self._stamps is not None:
+        if self._stamps is not None and self._sees:
             # The first timestamp may be tokenised together with the words before it, as in the reference: it is written before tokenisation.
             mark = "".join(self._tokenizer.token(index) for index in (self._marked.vision_start, self.video, self._marked.vision_end))
             rendered = rendered.with_text_before(mark, [self._stamps.text(piece.item.times[0]) for piece in loaded if piece.item.kind == "video"])
@@ -209,6 +215,14 @@ class FrontEnd:
             raise AntiphonError("The chat template writes no placeholder for audio; use the template of the checkpoint.")
         return int(places[-1])
 
+    def _expect_hearing(self) -> None:
+        if not self._hears:
+            raise AntiphonError("This bundle has no audio encoder, so it takes no audio; leave the audio out, or build a checkpoint that hears.")
+
+    def _expect_sight(self) -> None:
+        if not self._sees:
+            raise AntiphonError("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
+
     def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
         """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
         loaded: list[_Loaded] = []
@@ -216,13 +230,18 @@ class FrontEnd:
             if isinstance(part, TextPart):
                 continue
             if isinstance(part, AudioPart):
+                self._expect_hearing()
                 source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio")
                 loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate)))
             elif isinstance(part, ImagePart):
+                self._expect_sight()
                 image = read_image(part.source, self._image_settings)
                 loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, self._image_settings), role=role), [image]))
             else:
+                self._expect_sight()
                 heard, settings = use_audio if part.use_audio is None else part.use_audio, self._video_settings
+                if heard:
+                    self._expect_hearing()
                 video = read_video(part, settings, rate, heard, self._mel.sampling_rate)
                 frames, depth = video.frames, settings.temporal_patch_size
                 grid, times = patch_grid(len(frames), (frames.height, frames.width), settings), patch_seconds(len(frames), video.rate, depth)
@@ -296,15 +315,14 @@ class FrontEnd:
         return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)
 
     def _calls(self, token_ids: np.ndarray, loaded: Sequence[_Loaded], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
-        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
         sounds = [(piece.sound, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True)]
         clips = [(sound, rows) for sound, rows in sounds if isinstance(sound, np.ndarray)]
         if clips:
             features, rows_of = zip(*clips, strict=True)
-            yield from clip_calls(features, np.concatenate(rows_of), *layout)
+            yield from clip_calls(features, np.concatenate(rows_of), *self._layout)
         for sound, rows in sounds:
             if isinstance(sound, AudioStream):
-                yield from stream_calls(sound, rows, *layout)
+                yield from stream_calls(sound, rows, *self._layout)
         for piece, span in zip(loaded, places, strict=True):
             if piece.frames is not None:
                 placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)
