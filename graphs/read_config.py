@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import AntiphonError
+from ..runtime.json_file import read_json_object
 from .check_config import check_config
 from .config import (
     FAMILIES,
@@ -20,29 +20,30 @@ from .config import (
     ThinkerConfig,
     VisionConfig,
 )
+from .config_bounds import LARGEST_NUMBER, LONGEST_NAME, excess, unusable_name
+from .quantized_checkpoint import refuse_quantized_config
 
 ALIASES = {"qwen3_omni_next": "qwen3_5_omni"}
 """Other names that checkpoints give a family."""
+LARGEST_CONFIG = 8 * 2**20
+"""Bytes of config.json; the published ones have up to 40,000, and one that lists every expert that stays unquantised some 3,000,000."""
 
 
 def read_config(checkpoint: str | Path) -> OmniConfig:
     """Read and check `config.json` of the folder `checkpoint`.
 
-    Raises AntiphonError when the file is missing, is not JSON, names an unknown family, lacks a field or contradicts itself.
+    Raises AntiphonError when the file is missing, is not JSON, names an unknown family or a quantised checkpoint, lacks a field, states a size beyond all
+    bounds or contradicts itself.
     """
     path = Path(checkpoint) / "config.json"
-    if not path.is_file():
-        raise AntiphonError(f"No checkpoint at {checkpoint}: expected a folder with config.json; give the folder of a Hugging Face checkpoint.")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); download the file again.") from None
-    if not isinstance(raw, dict):
-        raise AntiphonError(f"{path} holds a {type(raw).__name__} where an object was expected; download the file again.")
+    if not is_file(path):
+        raise AntiphonError(f"No checkpoint at {str(checkpoint):.200}: expected a folder with config.json; give the folder of a Hugging Face checkpoint.")
+    raw = read_json_object(path, largest=LARGEST_CONFIG)
     name = raw.get("model_type")
     family = ALIASES.get(name, name) if isinstance(name, str) else name
     if family not in FAMILIES:
-        raise AntiphonError(f"{path}: unknown model family {family!r}; expected model_type to be one of {', '.join((*FAMILIES, *ALIASES))}.")
+        raise AntiphonError(f"{path}: unknown model family {_short(family)}; expected model_type to be one of {', '.join((*FAMILIES, *ALIASES))}.")
+    refuse_quantized_config(path, raw)
     reader = ConfigReader(raw, path)
     if family == "qwen3_5_omni":
         from .qwen3_5_omni.config import read_qwen3_5_omni
@@ -75,7 +76,7 @@ class ConfigReader:
         for entry in dataclasses.fields(cls):
             if entry.name in values:
                 continue
-            value = section.get(entry.name)
+            value = section.get(entry.name) if entry.type in PLAIN_TYPES else None
             if value is None:
                 if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
                     raise AntiphonError(f"{self.path}: field {'.'.join((*keys, entry.name))} is missing; use the complete config.json of the checkpoint.")
@@ -83,7 +84,7 @@ class ConfigReader:
             values[entry.name] = tuple(value) if isinstance(value, list) else value
         for entry in dataclasses.fields(cls):
             if entry.name in values:
-                expected = _violated(entry, values[entry.name])
+                expected = _violated(cls, entry, values[entry.name])
                 if expected:
                     name, found = ".".join((*keys, entry.name)), _short(values[entry.name])
                     raise AntiphonError(f"{self.path}: field {name} is {found}, expected {expected}; correct the file.")
@@ -96,13 +97,15 @@ class ConfigReader:
             raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_scaling is {_short(parameters)}, expected an object; correct the file.")
         kind = parameters.get("rope_type", parameters.get("type", "default"))
         if kind not in ("default", "mrope"):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)} asks for rope_type {kind!r}; only default rotary embeddings are supported.")
+            raise AntiphonError(f"{self.path}: {'.'.join(keys)} asks for rope_type {_short(kind)}; only default rotary embeddings are supported.")
         theta = parameters.get("rope_theta", section.get("rope_theta"))
         if theta is None:
             raise AntiphonError(f"{self.path}: field {'.'.join(keys)}.rope_theta is missing; use the complete config.json of the checkpoint.")
         sections = parameters.get("mrope_section") or []
-        if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_theta is {_short(theta)}, expected a number above 0; correct the file.")
+        if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= LARGEST_NUMBER:
+            raise AntiphonError(
+                f"{self.path}: {'.'.join(keys)}.rope_theta is {_short(theta)}, expected a number above 0 and up to {LARGEST_NUMBER:g}; correct the file."
+            )
         if not isinstance(sections, list) or not all(_is_count(count) for count in sections):
             raise AntiphonError(f"{self.path}: {'.'.join(keys)}.mrope_section is {_short(sections)}, expected a list of counts; correct the file.")
         return RopeConfig(float(theta), tuple(sections))
@@ -131,6 +134,12 @@ class ConfigReader:
             intermediate_size=section.get("intermediate_size") or 0, tie_word_embeddings=tied,
         )  # fmt: skip
 
+    def check_names(self, field: str, names: Any) -> None:
+        """Refuse a name that a sentence, a prompt or a table cannot hold."""
+        found = unusable_name(names)
+        if found is not None:
+            raise AntiphonError(f"{self.path}: {field} holds the name {found}, expected 1 to {LONGEST_NAME} printable letters; correct the file.")
+
     def omni(self, family: str) -> OmniConfig:
         thinker = self.build(
             ThinkerConfig, ("thinker_config",), text=self.decoder(("thinker_config", "text_config")),
@@ -145,24 +154,41 @@ class ConfigReader:
             voices = self.section("talker_config").get("speaker_id") or {}
             if not isinstance(voices, dict) or not all(_is_count(row) for row in voices.values()):
                 raise AntiphonError(f"{self.path}: talker_config.speaker_id is {_short(voices)}, expected voices with their codec ids; correct the file.")
+            self.check_names("talker_config.speaker_id", voices)
             speaker_id = {name.lower(): row for name, row in voices.items()}
             talker = self.build(TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id)
             code2wav = self.build(Code2WavConfig, ("code2wav_config",), rope=self.rope(("code2wav_config",)))
         return self.build(OmniConfig, (), family=family, thinker=thinker, talker=talker, code2wav=code2wav, raw=self.raw)
 
 
-def _violated(entry: dataclasses.Field[Any], value: Any) -> str:
-    """What the value of a plain field should be instead; empty where it is right. Sizes are positive; ids and optional counts may be 0."""
+PLAIN_TYPES = ("int", "float", "bool", "str", "tuple[int, ...]", "tuple[str, ...]")
+"""Of the fields that a file may state; the others are made from sections."""
+
+
+def _violated(cls: type, entry: dataclasses.Field[Any], value: Any) -> str:
+    """What the value of a plain field of `cls` should be instead; empty where it is right. Sizes are positive; ids and optional counts may be 0."""
     if entry.type == "int":
         lowest = 0 if "_id" in entry.name or entry.default == 0 or entry.name in ("accept_hidden_layer", "intermediate_size") else 1
-        return "" if _is_count(value) and value >= lowest else f"an integer of at least {lowest}"
+        return excess(cls, entry.name, value) if _is_count(value) and value >= lowest else f"an integer of at least {lowest}"
     if entry.type == "tuple[int, ...]":
-        return "" if isinstance(value, tuple) and all(_is_count(item) for item in value) else "a list of integers of at least 0"
+        counts = isinstance(value, tuple) and all(_is_count(item) for item in value)
+        return excess(cls, entry.name, value) if counts else "a list of integers of at least 0"
+    if entry.type == "tuple[str, ...]":
+        names = isinstance(value, tuple) and unusable_name(value) is None
+        return excess(cls, entry.name, value) if names else "a list of names"
     if entry.type == "float":
         plain = isinstance(value, int | float) and not isinstance(value, bool)
-        return "" if plain and (value > 0 or value == entry.default) else "a number above 0"
+        return "" if plain and (0 < value <= LARGEST_NUMBER or value == entry.default) else f"a number above 0 and up to {LARGEST_NUMBER:g}"
     kinds = {"bool": bool, "str": str}
-    return "" if isinstance(value, kinds.get(str(entry.type), object)) else f"a value of type {entry.type}"
+    return excess(cls, entry.name, value) if isinstance(value, kinds.get(str(entry.type), object)) else f"a value of type {entry.type}"
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is at `path`; also where the path is longer than any file system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_count(value: Any) -> bool:
