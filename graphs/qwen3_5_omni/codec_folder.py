@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from ..config_bounds import LARGEST_NUMBER, first_excess
 FOLDERS = ("codec_decode_online", "code2wav")
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model_weights.pt"
-LARGEST_FILE = 2**17
-"""Bytes of config.yaml: PyYAML takes a second for them. The ones that are known have some thousands."""
+LARGEST_FILE = 2**16
+"""Bytes of config.yaml, for which PyYAML takes a second; the ones that are known have some thousands."""
+MOST_BRACKETS = 40
+"""Brackets that may be open at once; PyYAML's time grows with their square."""
 TRANSFORMER = "model.post_module.args"
 
 
@@ -176,6 +179,9 @@ def _load(path: Path) -> Any:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise AntiphonError(f"{path} has more than the {LARGEST_FILE} bytes of any codec's configuration; download it again.")
+        steps = itertools.accumulate((letter in b"[{") - (letter in b"]}") for letter in content)
+        if max(steps, default=0) > MOST_BRACKETS:
+            raise AntiphonError(f"{path} is nested deeper than {MOST_BRACKETS} levels, which no codec's configuration is; download it again.")
         return yaml.load(content.decode("utf-8"), Loader=PlainLoader)  # noqa: S506
     except OSError as error:
         raise AntiphonError(f"{path} cannot be read ({error.strerror or error}); make it readable or download it again.") from None
