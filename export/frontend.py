@@ -12,6 +12,9 @@ from tokenizers.models import BPE
 from ..graphs.config import NO_ID, AudioConfig, OmniConfig, VisionConfig
 from ..runtime.errors import AntiphonError
 from ..runtime.frontend.prompt import SCHEMA
+from ..runtime.frontend.tokenizer_json import check_added, check_vocabulary, one_sentence, read_tokenizer
+from ..runtime.json_file import read_json_object
+from .processor_values import check_generation, check_processors, short
 
 PRETOKENS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
 """How Qwen2's tokenizer cuts text before BPE."""
@@ -25,6 +28,13 @@ TEXTUAL_TIME = "qwen3_5_omni"
 """The family whose prompts tell the time in text. Its processor is unpublished; how it is read here follows Qwen3VLProcessor, which serves Qwen3.5."""
 
 
+LARGEST_JSON = 8 * 2**20
+"""Bytes of a configuration of tokenizer, processor or generation; the published ones have up to 15,000."""
+LARGEST_MERGES = 64 * 2**20
+TRIED = tuple(letter * 500 for letter in (" ", "\n", "a", "A", "1", "'", ".", "\u00e9", "\u4f60"))
+"""Texts on which a pattern that looks back and forth takes longest."""
+
+
 def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Path) -> None:
     """Write tokenizer.json, chat_template.jinja and frontend.json, all the runtime's front end needs, into the folder `destination`.
 
@@ -35,6 +45,9 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
     tokenizer_config = _read_json(checkpoint_folder / "tokenizer_config.json", optional=True)
     tokenizer = _tokenizer(checkpoint_folder, tokenizer_config)
     names = _special_tokens(tokenizer_config)
+    _try_tokenizer(tokenizer, config, checkpoint_folder)
+    generation = _read_json(checkpoint_folder / "generation_config.json", optional=True)
+    check_generation(generation, checkpoint_folder / "generation_config.json")
     constants: dict[str, Any] = {
         "schema": SCHEMA,
         "family": config.family,
@@ -43,7 +56,7 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         "positions": _positions(config),
         **_processors(checkpoint_folder, config),
         "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings} if config.thinker.vision else None,
-        "generation": _read_json(checkpoint_folder / "generation_config.json", optional=True),
+        "generation": generation,
     }
     if config.family == TEXTUAL_TIME:
         constants["timestamps"] = {"format": config.thinker.timestamp_format, "audio_seconds": config.thinker.audio_timestamp_seconds}
@@ -59,35 +72,29 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
         if optional:
             return {}
         raise AntiphonError(f"The checkpoint has no {path.name}: expected it at {path}; download the complete checkpoint.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); download the file again.") from None
-    if not isinstance(content, dict):
-        raise AntiphonError(f"{path} holds a {type(content).__name__} where an object was expected; download the file again.")
-    return content
+    return read_json_object(path, largest=LARGEST_JSON)
 
 
 def _tokenizer(folder: Path, tokenizer_config: dict[str, Any]) -> Tokenizer:
     """tokenizer.json, or the same built from vocab.json and merges.txt; then the added tokens that only tokenizer_config.json lists."""
     stored = folder / "tokenizer.json"
     if stored.is_file():
-        try:
-            tokenizer = Tokenizer.from_file(str(stored))
-        except Exception as error:  # tokenizers raises a bare Exception
-            raise AntiphonError(f"{stored} cannot be read as a tokenizer ({error}); download the file again.") from None
+        tokenizer = read_tokenizer(stored)
     else:
         tokenizer = _built_tokenizer(folder)
         if not tokenizer_config.get("added_tokens_decoder"):
             raise AntiphonError(f"{folder / 'tokenizer_config.json'} is missing or lists no added_tokens_decoder; download the complete checkpoint.")
-    added = _as_dict(tokenizer_config.get("added_tokens_decoder"))
-    for index, token in sorted(added.items(), key=lambda item: int(item[0])):
+    added, source = _as_dict(tokenizer_config.get("added_tokens_decoder")), f"{folder / 'tokenizer_config.json'}"
+    numbered = {index: int(index) if index.isdecimal() and len(index) < 10 else index for index in added}
+    for index, token in added.items():
+        check_added(token, numbered[index], source)
+    for index, token in sorted(added.items(), key=lambda item: numbered[item[0]]):
         if tokenizer.token_to_id(token["content"]) is None:
             flags = {name: bool(token.get(name, False)) for name in ("lstrip", "rstrip", "single_word", "normalized", "special")}
             tokenizer.add_tokens([AddedToken(token["content"], **flags)])
-        if tokenizer.token_to_id(token["content"]) != int(index):
+        if tokenizer.token_to_id(token["content"]) != numbered[index]:
             raise AntiphonError(
-                f"{folder / 'tokenizer_config.json'} gives {token['content']!r} the id {index}, "
+                f"{source} gives {short(token['content'])} the id {index}, "
                 f"but the vocabulary gives it {tokenizer.token_to_id(token['content'])}; use the files of one checkpoint."
             )
     return tokenizer
@@ -98,15 +105,26 @@ def _built_tokenizer(folder: Path) -> Tokenizer:
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise AntiphonError(f"The checkpoint has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, in {folder}, and {name} is missing.")
-    try:
+    check_vocabulary(read_json_object(folder / "vocab.json"), f"{folder / 'vocab.json'}")
+    if (folder / "merges.txt").stat().st_size > LARGEST_MERGES:
+        raise AntiphonError(f"{folder / 'merges.txt'} has more than {LARGEST_MERGES:,} bytes, which no vocabulary needs; download the file again.")
+    with one_sentence(f"vocab.json and merges.txt in {folder} cannot be read as a BPE vocabulary"):
         tokenizer = Tokenizer(BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    except Exception as error:  # tokenizers raises a bare Exception
-        raise AntiphonError(f"vocab.json and merges.txt in {folder} cannot be read as a BPE vocabulary ({error}); download them again.") from None
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(PRETOKENS), behavior="isolated", invert=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _try_tokenizer(tokenizer: Tokenizer, config: OmniConfig, folder: Path) -> None:
+    """Refuse a tokenizer that fails on plain text, or that has an id for which the Thinker has no row."""
+    with one_sentence(f"The tokenizer in {folder} cannot encode plain text"):
+        for text in TRIED:
+            tokenizer.encode(text, add_special_tokens=False)
+    last, rows = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0), config.thinker.text.vocab_size
+    if last >= rows:
+        raise AntiphonError(f"The tokenizer in {folder} has the id {last}, for which the {rows} of vocab_size are too few; use the files of one checkpoint.")
 
 
 def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
@@ -158,7 +176,7 @@ def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder
 def _mark(tokenizer: Tokenizer, token: str, purpose: str, folder: Path) -> int:
     index: int | None = tokenizer.token_to_id(token)
     if index is None:
-        raise AntiphonError(f"The tokenizer in {folder} has no token {token!r}, which {purpose} in a prompt; use the tokenizer of the checkpoint.")
+        raise AntiphonError(f"The tokenizer in {folder} has no token {short(token)}, which {purpose} in a prompt; use the tokenizer of the checkpoint.")
     return index
 
 
@@ -183,14 +201,16 @@ def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any] | 
     sound = _as_dict(together.get("feature_extractor")) if nested else image
     video = _as_dict(together.get("video_processor")) if nested else _read_json(video_path, optional=True)
     pictures = _pictures(config, thinker.vision, image, image_path, video, video_path) if thinker.vision else {"image": None, "video": None}
-    return {"audio": _sound(config, thinker.audio, sound, image_path) if thinker.audio else None, **pictures}
+    sections = {"audio": _sound(config, thinker.audio, sound, image_path) if thinker.audio else None, **pictures}
+    check_processors({name: section for name, section in sections.items() if section is not None}, image_path)
+    return sections
 
 
 def _sound(config: OmniConfig, audio: AudioConfig, section: dict[str, Any], path: Path) -> dict[str, Any]:
     constants = {name: section.get(name, default) for name, default in (("sampling_rate", 16000), ("n_fft", 400), ("hop_length", 160), ("feature_size", 80))}
     _expect(path, "feature_size", constants["feature_size"], audio.num_mel_bins)
     if section.get("dither"):
-        raise AntiphonError(f"{path} asks for dither {section['dither']}, which makes features random; set it to 0.")
+        raise AntiphonError(f"{path} asks for dither {short(section['dither'])}, which makes features random; set it to 0.")
     constants |= {"n_window": audio.n_window, "n_window_infer": audio.n_window_infer}
     return constants | ({"convolutions": audio.convolutions} if config.family == TEXTUAL_TIME else {})
 
@@ -216,9 +236,16 @@ def _vision(section: dict[str, Any], path: Path) -> dict[str, Any]:
             raise AntiphonError(f"{path} switches {step} off; expected it on, as the published models have it.")
     return {
         "patch_size": section.get("patch_size", 14), "temporal_patch_size": section.get("temporal_patch_size", 2), "merge_size": section.get("merge_size", 2),
-        "image_mean": list(section.get("image_mean") or CLIP_MEAN), "image_std": list(section.get("image_std") or CLIP_STD),
+        "image_mean": _three(section, "image_mean", CLIP_MEAN, path), "image_std": _three(section, "image_std", CLIP_STD, path),
         "rescale_factor": section.get("rescale_factor", 1 / 255), "resample": section.get("resample", 3),
     }  # fmt: skip
+
+
+def _three(section: dict[str, Any], name: str, default: tuple[float, ...], path: Path) -> list[Any]:
+    value = section.get(name) or list(default)
+    if not isinstance(value, list):
+        raise AntiphonError(f"{path}: {name} is {short(value)}, expected three numbers; correct the file.")
+    return value
 
 
 def _image_pixels(section: dict[str, Any]) -> dict[str, int]:
@@ -241,5 +268,5 @@ def _video_pixels(section: dict[str, Any]) -> dict[str, int]:
 
 
 def _expect(path: Path, name: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise AntiphonError(f"{path} and config.json disagree: {name} is {found}, expected {expected}; use the files of one checkpoint.")
+    if found != expected or type(found) is not type(expected):
+        raise AntiphonError(f"{path} and config.json disagree: {name} is {short(found)}, expected {expected}; use the files of one checkpoint.")

@@ -78,7 +78,9 @@ def _interleave(config: OmniConfig, generation: dict[str, Any]) -> str:
     try:
         parse_policy(stated)
     except (AntiphonError, AttributeError):
-        raise AntiphonError(f"generation_config.json: interleave is {stated!r}, expected dual_track, chunked:TEXT_ROWS,FRAMES or adaptive:R,LEAD.") from None
+        raise AntiphonError(
+            f"generation_config.json: interleave is {stated!r:.60}, expected dual_track, chunked:TEXT_ROWS,FRAMES or adaptive:R,LEAD."
+        ) from None
     return str(stated)
 
 
@@ -131,7 +133,7 @@ def _paces(generation: dict[str, Any]) -> dict[str, int | float]:
     paces: dict[str, int | float] = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
     for name, value in paces.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise AntiphonError(f"generation_config.json: {name} is {value!r}, expected frames of speech a text token, a number above 0.")
+            raise AntiphonError(f"generation_config.json: {name} is {value!r:.60}, expected frames of speech a text token, a number above 0.")
     return paces
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from ..graphs.check_weights import check_folder
+from ..graphs.config_bounds import LARGEST_PARAMETERS
 from ..graphs.families import stages
 from ..graphs.read_config import read_config
 from ..graphs.stage import Stage
@@ -71,12 +73,20 @@ def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
     Of a codec in a folder of its own `config.yaml` is read, and of weights that are there the names of the tensors: they tell which parts the model has.
 
     Parameters counted in two stages (the Talker keeps its own copy of the Thinker's embedding) count in both.
-    Raises AntiphonError as `read_config` does, and for an unknown precision.
+    Raises AntiphonError as `read_config` does, for weights that are quantised or have other layers, for more than LARGEST_PARAMETERS parameters, and for an
+    unknown precision.
     """
     if precision not in ITEM_BYTES:
         raise AntiphonError(f"Unknown precision {precision!r}; expected one of {', '.join(ITEM_BYTES)}.")
     config = read_config(checkpoint)
-    return Plan(str(checkpoint), config.family, precision, tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config)), config.left_out)
+    check_folder(checkpoint, config)
+    rows = tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config))
+    made = Plan(str(checkpoint), config.family, precision, rows, config.left_out)
+    if made.total.parameters > LARGEST_PARAMETERS:
+        raise AntiphonError(
+            f"{checkpoint}: config.json describes {made.total.parameters:.1e} parameters, more than any model has; use the config.json of the checkpoint."
+        )
+    return made
 
 
 def _row(stage: Stage, item: int) -> PlanRow:

@@ -87,6 +87,10 @@ def _check_decoder(text: DecoderConfig, name: str, expect: Any) -> None:
     expect(f"whether the {rotary} rotary dimensions of {name} are an even number in 2 .. head_dim", rotary % 2 == 0 and 2 <= rotary <= text.head_dim, True)
     if text.rope.mrope_section:
         expect(f"the sum of {name}.mrope_section", sum(text.rope.mrope_section), rotary // 2)
+    if text.layer_types:
+        expect(f"the number of {name}.layer_types", len(text.layer_types), text.num_hidden_layers)
+        known = {"full_attention"} if text.linear is None else {"full_attention", "linear_attention"}
+        expect(f"whether {name}.layer_types are all {' or '.join(sorted(known))}", set(text.layer_types) <= known, True)
     if text.linear is not None:
         heads = text.linear.linear_num_value_heads, text.linear.linear_num_key_heads
         expect(f"{name}.linear_num_value_heads modulo linear_num_key_heads", heads[0] % heads[1], 0)

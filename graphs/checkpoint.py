@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..runtime.errors import AntiphonError
+from .check_weights import check_weights
 from .config import OmniConfig
 from .qwen3_5_omni.codec_folder import CONFIG_NAME, WEIGHTS_NAME, find_codec_folder
 from .read_config import read_config
+from .safetensors_folder import REPAIR, find_tensors
 from .stored_parts import canonical_name
-from .stored_tensor import ITEM_BYTES, StoredTensor
+from .stored_tensor import StoredTensor
 from .torch_archive import read_torch_archive
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 # Integers and booleans are read as stored, the other types as float32.
 INTEGER_TYPES = {"I64": "<i8", "I32": "<i4", "BOOL": "?"}
 FLOAT_TYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 BLOCK_BYTES = 8 * 2**20
-LARGEST_HEADER = 100 * 2**20
 CODEC_PREFIX = "code2wav."
-REPAIR = "download the file again"
 
 
 class Checkpoint:
@@ -41,7 +37,9 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config: OmniConfig = read_config(self.path)
-        self._tensors = {canonical_name(name, self.config.rename): tensor for name, tensor in _locate(self.path).items()}
+        listing = find_tensors(self.path)
+        check_weights(listing, self.config)
+        self._tensors = {canonical_name(name, self.config.rename): tensor for name, tensor in listing.tensors().items()}
         codec = _codec_folder(self.path, self.config)
         if codec is not None:
             kept = {name: tensor for name, tensor in self._tensors.items() if not name.startswith(CODEC_PREFIX)}
@@ -125,65 +123,3 @@ def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
 def _codec_folder(checkpoint: Path, config: OmniConfig) -> Path | None:
     """The folder from which the configuration of Code2Wav came, if it was one."""
     return find_codec_folder(checkpoint) if config.family == "qwen3_5_omni" and config.code2wav is not None else None
-
-
-def _locate(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the checkpoint in `folder`, from the index if there is one, else from the single file."""
-    index = folder / INDEX_NAME
-    if not index.is_file():
-        single = folder / SINGLE_NAME
-        if not single.is_file():
-            raise AntiphonError(f"{folder} holds no weights: expected {SINGLE_NAME} or {INDEX_NAME} with its shards; give the complete checkpoint.")
-        return _read_header(single)
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        listed = {str(name): str(shard) for name, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise AntiphonError(f"{index} is not an index of shards (a JSON object with weight_map was expected); {REPAIR}.") from None
-    shards = {}
-    for shard in sorted(set(listed.values())):
-        if Path(shard).name != shard or not (folder / shard).is_file():
-            raise AntiphonError(f"{folder / shard} is missing but {INDEX_NAME} lists it; download this shard into the folder.")
-        shards[shard] = _read_header(folder / shard)
-    tensors = {}
-    for name, shard in listed.items():
-        if name not in shards[shard]:
-            raise AntiphonError(f"{index} places tensor {name} in {shard}, which does not hold it; download the index and this shard again.")
-        tensors[name] = shards[shard][name]
-    return tensors
-
-
-def _read_header(shard: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file: eight bytes of header length, a JSON header, then the data.
-
-    Source: the format description of the safetensors project. Raises AntiphonError for a broken header or a file too short for it.
-    """
-    size = shard.stat().st_size
-    with open(shard, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(LARGEST_HEADER, size - 8):
-            raise AntiphonError(f"{shard} is truncated or not a safetensors file (its {size} bytes cannot hold the header it announces); {REPAIR}.")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {name: _entry(shard, name, 8 + length, entry) for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise AntiphonError(f"{shard}: the safetensors header is broken; {REPAIR}.") from None
-    needed = max((tensor.end for tensor in tensors.values()), default=0)
-    if size < needed:
-        raise AntiphonError(f"{shard} is truncated: {size} bytes found, {needed} expected by its header; {REPAIR}.")
-    return tensors
-
-
-def _entry(shard: Path, name: str, data: int, entry: dict[str, Any]) -> StoredTensor:
-    """One header entry; raises ValueError when its numbers contradict each other, AntiphonError for an unsupported dtype."""
-    begin, end = (int(offset) for offset in entry["data_offsets"])
-    shape = tuple(int(size) for size in entry["shape"])
-    dtype = str(entry["dtype"])
-    if dtype not in ITEM_BYTES:
-        raise AntiphonError(
-            f"{shard}: tensor {name} is stored as {dtype}, expected one of {', '.join(ITEM_BYTES)}; "
-            "use the checkpoint before quantisation (Antiphon quantises while it builds)."
-        )
-    if begin < 0 or min(shape, default=0) < 0 or end - begin != ITEM_BYTES[dtype] * math.prod(shape):
-        raise ValueError("offsets, shape and dtype do not agree")
-    return StoredTensor(shard, dtype, shape, data + begin, data + end)

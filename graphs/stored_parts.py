@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.errors import AntiphonError
-from ..runtime.json_file import parse_json_object, read_json_object
+from .safetensors_folder import find_tensors
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
-LARGEST_HEADER = 100 * 2**20
-THINKER = "thinker."
 PREFIXES = {
     "audio": ("thinker.audio_tower.",),
     "vision": ("thinker.visual.",),
@@ -56,11 +52,6 @@ def canonical_name(name: str, rename: dict[str, str]) -> str:
 
 def _names(folder: Path) -> tuple[str, ...]:
     try:
-        if (folder / INDEX_NAME).is_file():
-            listed = read_json_object(folder / INDEX_NAME).get("weight_map")
-            return tuple(listed) if isinstance(listed, dict) else ()
-        with (folder / SINGLE_NAME).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return tuple(parse_json_object(file.read(length), SINGLE_NAME)) if length <= LARGEST_HEADER else ()
-    except (OSError, AntiphonError):
+        return tuple(find_tensors(folder).shards)
+    except AntiphonError:
         return ()

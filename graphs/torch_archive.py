@@ -14,10 +14,11 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..runtime.errors import AntiphonError
-from .stored_tensor import ITEM_BYTES, StoredTensor
+from .config_bounds import unusable_name
+from .stored_tensor import ITEM_BYTES, StoredTensor, is_shape
 
 STORAGES = {
     "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64", "LongStorage": "I64", "IntStorage": "I32",
@@ -28,7 +29,12 @@ DICTIONARY = "collections OrderedDict"
 WRAPPERS = ("model", "generator")
 """Keys under which some files keep the dictionary of tensors."""
 PREFIX = "generator."
-LARGEST_PICKLE = 64 * 2**20
+LARGEST_PICKLE, MOST_STEPS = 4 * 2**20, 400_000
+"""Bytes and instructions; a tensor takes some 200 of the one and 30 of the other."""
+LARGEST_DIRECTORY = 4 * 2**20
+"""Bytes of the list of members, of which each takes some 100."""
+LONGEST_END = 2**16 + 22 + 20 + 56
+"""Bytes in which the end of the directory lies: its comment, itself, and its 64-bit twin with the locator of that."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Of a zip member: its signature, and the lengths of its name and of its extra field."""
 _MARK = object()
@@ -69,6 +75,8 @@ def read_torch_archive(path: Path) -> dict[str, StoredTensor]:
         with open(path, "rb") as file:
             if file.read(2) != b"PK":
                 raise AntiphonError(f"{path} is not a zip archive as torch.save writes it since torch 1.6; save it again with a newer torch.")
+            if _directory_bytes(file) > LARGEST_DIRECTORY:
+                raise _Refused(f"its zip directory has more than {LARGEST_DIRECTORY} bytes")
             with zipfile.ZipFile(file) as archive:
                 return _read(path, archive)
     except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error):  # what zipfile raises for damage
@@ -94,6 +102,22 @@ def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, StoredTensor]:
             raise _Refused(f"the values of tensor {name} are missing")
         stored[name] = _locate(path, archive, name, tensor, member)
     return stored
+
+
+def _directory_bytes(file: BinaryIO) -> int:
+    """What the zip archive says of the size of its directory, which zipfile reads whole. Source: APPNOTE.TXT of PKWARE, 4.3.14 to 4.3.16."""
+    start = max(0, file.seek(0, 2) - LONGEST_END)
+    file.seek(start)
+    end = file.read()
+    place = end.rfind(b"PK\x05\x06")
+    if place < 0:
+        return 0  # zipfile will say so
+    sizes = [int(struct.unpack_from("<L", end, place + 12)[0])]
+    if place >= 76 and end[place - 20 : place - 16] == b"PK\x06\x07":
+        # The record of 64-bit sizes lies before its locator, or where that says.
+        file.seek(min(int(struct.unpack_from("<Q", end, place - 12)[0]), start + len(end)))
+        sizes += (struct.unpack_from("<Q", record.ljust(56), 40)[0] for record in (end[place - 76 : place - 20], file.read(56)))
+    return max(sizes)
 
 
 def _small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
@@ -135,7 +159,7 @@ def _tensors(state: Any) -> dict[str, _Tensor]:
     names = [name for name in state if isinstance(name, str) and name.startswith(PREFIX)]
     tensors = {name.removeprefix(PREFIX): state[name] for name in names} if names else state
     for name, value in tensors.items():
-        if not isinstance(name, str) or not name.isprintable() or not isinstance(value, _Tensor):
+        if unusable_name((name,)) is not None or not isinstance(value, _Tensor):
             raise _Refused(f"entry {name!r:.60} is no tensor")
     return tensors
 
@@ -144,7 +168,9 @@ def _parse(pickled: bytes) -> Any:
     """The plain value that a pickle describes: dictionaries, lists, tuples, strings, numbers and tensors; anything else is refused."""
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(pickled):
+        for steps, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+            if steps > MOST_STEPS:
+                raise _Refused(f"its pickle has more than {MOST_STEPS} instructions")
             if opcode.name == "STOP":
                 return machine.stack.pop()
             step = machine.steps.get(opcode.name)
@@ -162,21 +188,27 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.marks: list[int] = []
+        """Where the marks on the stack lie."""
         push, nothing = self.stack.append, lambda _: None
         values = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
         self.steps: dict[str, Any] = {
             **dict.fromkeys(values, push), **dict.fromkeys(("PROTO", "FRAME"), nothing),
             "NONE": lambda _: push(None), "NEWTRUE": lambda _: push(True), "NEWFALSE": lambda _: push(False),
-            "EMPTY_DICT": lambda _: push({}), "EMPTY_LIST": lambda _: push([]), "EMPTY_TUPLE": lambda _: push(()), "MARK": lambda _: push(_MARK),
+            "EMPTY_DICT": lambda _: push({}), "EMPTY_LIST": lambda _: push([]), "EMPTY_TUPLE": lambda _: push(()), "MARK": lambda _: self.mark(),
             "TUPLE": lambda _: push(tuple(self.marked())), "TUPLE1": lambda _: push(self.last(1)), "TUPLE2": lambda _: push(self.last(2)),
             "TUPLE3": lambda _: push(self.last(3)), "APPEND": lambda _: self.extend(self.last(1)), "APPENDS": lambda _: self.extend(self.marked()),
             "SETITEM": lambda _: self.set_items(self.last(2)), "SETITEMS": lambda _: self.set_items(self.marked()),
             "BINPUT": self.put, "LONG_BINPUT": self.put, "MEMOIZE": lambda _: self.put(len(self.memo)),
             "BINGET": self.get, "LONG_BINGET": self.get,
-            "GLOBAL": lambda name: push(_Global(name)), "STACK_GLOBAL": lambda _: push(_Global("{} {}".format(*self.last(2)))),
+            "GLOBAL": lambda name: push(_Global(name)), "STACK_GLOBAL": lambda _: push(_named(*self.last(2))),
             "BINPERSID": lambda _: push(_storage(self.stack.pop())), "REDUCE": lambda _: push(_call(*self.last(2))),
             "BUILD": lambda _: self.stack.pop(),  # attributes of a dictionary, such as _metadata
         }  # fmt: skip
+
+    def mark(self) -> None:
+        self.marks.append(len(self.stack))
+        self.stack.append(_MARK)
 
     def last(self, count: int) -> tuple[Any, ...]:
         values = tuple(self.stack[-count:])
@@ -186,7 +218,9 @@ class _Machine:
         return values
 
     def marked(self) -> list[Any]:
-        place = max(index for index, value in enumerate(self.stack) if value is _MARK)
+        while self.marks and (self.marks[-1] >= len(self.stack) or self.stack[self.marks[-1]] is not _MARK):
+            self.marks.pop()  # of a mark that another instruction took
+        place = self.marks.pop()
         values = self.stack[place + 1 :]
         del self.stack[place:]
         return values
@@ -209,6 +243,12 @@ class _Machine:
         self.stack.append(self.memo[place])
 
 
+def _named(module: Any, name: Any) -> _Global:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise TypeError
+    return _Global(f"{module} {name}")
+
+
 def _storage(reference: Any) -> _Storage:
     """The storage that a persistent id ("storage", type, key, device, values) names."""
     tag, kind, key, _, _ = reference
@@ -226,8 +266,7 @@ def _call(called: Any, arguments: Any) -> Any:
     if name != REBUILD:
         raise _Refused(f"its pickle asks to call {name!r:.60}, which Antiphon never does")
     storage, offset, shape, stride = arguments[:4]
-    counts = (offset, *shape, *stride)
-    if not isinstance(storage, _Storage) or len(shape) != len(stride) or not all(type(count) is int and count >= 0 for count in counts):
+    if not isinstance(storage, _Storage) or len(shape) != len(stride) or not is_shape((offset,)) or not is_shape(shape) or not is_shape(stride):
         raise ValueError
     return _Tensor(storage, offset, tuple(shape), tuple(stride))
 

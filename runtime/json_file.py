@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ LARGEST_FILE = 64 * 2**20
 """Bytes. The published files have up to 11 MB (a tokenizer); an index of 100,000 tensors has about 10 MB."""
 DEEPEST = 40
 """Levels of nesting; the published files have up to 7."""
+MOST_CONTAINERS, MOST_VALUES = 2**20, 2**22
+"""Lists and objects, and values, in one file: each takes up to 200 bytes of memory however few it has in the file. The largest published files, tokenizers,
+have 500,000 of the one and 2,000,000 of the other."""
 REPAIR = "download the file again"
+HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escape that is one half of a character beyond U+FFFF, or that lacks its other half."""
 
 
 def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FILE) -> dict[str, Any]:
     """The JSON object that the file at `path` holds; `repair` ends every sentence: what to do.
 
-    Raises AntiphonError when the file cannot be read, has more than `largest` bytes, is not UTF-8 or not JSON, is nested deeper than DEEPEST, holds
-    Infinity, NaN or a number beyond a float64, or holds something else than an object.
+    Raises AntiphonError when the file cannot be read, has more than `largest` bytes, is not UTF-8 or not JSON, is nested deeper than DEEPEST, holds more
+    than MOST_CONTAINERS lists and objects or MOST_VALUES values, Infinity, NaN, a number beyond a float64 or half a surrogate pair, or is no object.
     """
     try:
         with path.open("rb") as file:
@@ -28,14 +34,24 @@ def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FI
     except OSError as error:
         raise AntiphonError(f"{_short(path)} cannot be read ({error.strerror or error}); make it readable or {repair}.") from None
     if len(content) > largest:
-        raise AntiphonError(f"{path} has more than {largest:,} bytes, which no file of its kind needs; {repair}.")
-    return parse_json_object(content, str(path), repair)
+        raise AntiphonError(f"{_short(path)} has more than {largest:,} bytes, which no file of its kind needs; {repair}.")
+    return parse_json_object(content, _short(path), repair)
 
 
-def parse_json_object(content: bytes, where: str, repair: str = REPAIR) -> dict[str, Any]:
-    """The JSON object in `content`, UTF-8; `where` names it in errors. Raises AntiphonError as `read_json_object` does."""
+def parse_json_object(content: bytes, where: str, repair: str = REPAIR, unique: bool = False) -> dict[str, Any]:
+    """The JSON object in `content`, UTF-8; `where` names it in errors.
+
+    Raises AntiphonError as `read_json_object` does, and with `unique` for an object that says a name twice (else the last one counts, as for everyone).
+    """
+    containers = content.count(b"{") + content.count(b"[")
+    if containers > MOST_CONTAINERS or containers + content.count(b",") > MOST_VALUES:
+        raise AntiphonError(f"{where} holds more lists, objects or values than any file of its kind; {repair}.")
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        value = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique if unique else None)
+        if HALF_PAIR.search(content):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise AntiphonError(f"{where} holds half of a surrogate pair, which is no character; {repair}.") from None
     except UnicodeDecodeError as error:
         raise AntiphonError(f"{where} is not UTF-8 text (byte {error.start}); {repair}.") from None
     except RecursionError:
@@ -46,6 +62,13 @@ def parse_json_object(content: bytes, where: str, repair: str = REPAIR) -> dict[
         raise AntiphonError(f"{where} holds a {type(value).__name__} where an object was expected; {repair}.")
     if _is_deeper(value, DEEPEST):
         raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("an object says a name twice")
     return value
 
 

@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "rotary section that does not fit": (config("thinker_config.text_config.rope_parameters.mrope_section", [9, 9, 9]), "mrope_section is 27, expected 8"),
     "projection of another shape": (tensors(LINEAR + r"in_proj_.*", lambda weight: weight[:-1]), "in_proj_.*shape .* expected"),
     "projection in neither layout": (tensors(LINEAR + r"in_proj_.*", None), r"linear_attn.in_proj_(qkv|z|b|a).weight is missing"),
-    "no draft head": (tensors(r"thinker\.mtp\..*", None), "tensor thinker.mtp.* is missing"),
+    "half a draft head": (tensors(r"thinker\.mtp\.fc\..*", None), "tensor thinker.mtp.fc.* is missing"),
     "draft head of two layers": (config("thinker_config.mtp_num_hidden_layers", 2), "mtp_num_hidden_layers is 2, expected 0 or 1"),
     "no text embedding of the Talker": (tensors(r"talker\.model\.embed_tokens\.weight", None), "tensor talker.model.embed_tokens.weight is missing"),
     "negative seconds between timestamps": (config("thinker_config.audio_timestamp_seconds", -1), "audio_timestamp_seconds is -1, expected seconds"),

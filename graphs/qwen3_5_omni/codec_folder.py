@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import AntiphonError, missing_extra
 from ..config import Code2WavConfig, RopeConfig
+from ..config_bounds import LARGEST_NUMBER, first_excess
 
 FOLDERS = ("codec_decode_online", "code2wav")
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model_weights.pt"
-LARGEST_FILE = 2**20
+LARGEST_FILE = 2**16
+"""Bytes of config.yaml, for which PyYAML takes a second; the ones that are known have some thousands."""
+MOST_BRACKETS = 40
+"""Brackets that may be open at once; PyYAML's time grows with their square."""
 TRANSFORMER = "model.post_module.args"
 
 
@@ -53,6 +58,9 @@ def read_code2wav_config(folder: Path) -> Code2WavConfig:
         symmetric_trim=False,
         sample_rate=fields.count("model.sample_rate", fields.count("sample_rate", 24_000)),
     )
+    beyond = first_excess(config)
+    if beyond is not None:
+        raise AntiphonError(f"{fields.path}: {beyond[0]} of the codec is {_short(getattr(config, beyond[0]))}, expected {beyond[1]}; correct the file.")
     _check(config, fields, latent)
     return config
 
@@ -141,8 +149,8 @@ class _Fields:
             number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
         except (ValueError, OverflowError):
             number = 0.0
-        if not 0 < number < float("inf"):
-            raise self.refuse(name, "a number above 0")
+        if not 0 < number <= LARGEST_NUMBER:
+            raise self.refuse(name, f"a number above 0 and up to {LARGEST_NUMBER:g}")
         return number
 
 
@@ -154,7 +162,11 @@ def _load(path: Path) -> Any:
         raise missing_extra("yaml", "build", "Reading a codec folder") from None
 
     class PlainLoader(yaml.SafeLoader):
-        """Constructs mappings, lists and scalars alone."""
+        """Constructs mappings, lists and scalars alone. Merge keys are refused: each of them copies what it names, and copies of copies grow without end."""
+
+        def flatten_mapping(self, node: Any) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise yaml.constructor.ConstructorError(None, None, "merge keys are not read", node.start_mark)
 
     def construct(loader: Any, node: Any) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -163,12 +175,18 @@ def _load(path: Path) -> Any:
 
     PlainLoader.add_constructor(None, construct)  # type: ignore[type-var]
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise AntiphonError(f"{path} has {path.stat().st_size} bytes, more than the {LARGEST_FILE} of any codec's configuration; download it again.")
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)  # noqa: S506
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise AntiphonError(f"{path} has more than the {LARGEST_FILE} bytes of any codec's configuration; download it again.")
+        steps = itertools.accumulate((letter in b"[{") - (letter in b"]}") for letter in content)
+        if max(steps, default=0) > MOST_BRACKETS:
+            raise AntiphonError(f"{path} is nested deeper than {MOST_BRACKETS} levels, which no codec's configuration is; download it again.")
+        return yaml.load(content.decode("utf-8"), Loader=PlainLoader)  # noqa: S506
     except OSError as error:
         raise AntiphonError(f"{path} cannot be read ({error.strerror or error}); make it readable or download it again.") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    # Beside its own errors PyYAML raises what int(), float() and date() do, and stumbles over tags that do not fit their text.
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where is not None else ""
         raise AntiphonError(f"{path} is not valid YAML{place}; download the file again.") from None

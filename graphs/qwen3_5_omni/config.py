@@ -9,10 +9,12 @@ names are Antiphon's own, for what is unpublished: `thinker_config.timestamp_for
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import TYPE_CHECKING, Any
+import re
+import string
+from typing import Any
 
 from ...runtime.errors import AntiphonError
+from ...runtime.json_file import read_json_object
 from ..config import (
     AudioConfig,
     Code2WavConfig,
@@ -24,10 +26,9 @@ from ..config import (
     TalkerConfig,
     ThinkerConfig,
 )
+from ..config_bounds import LARGEST_COUNT, LONGEST_NAME, unusable_name
+from ..config_reader import ConfigReader
 from .codec_folder import CONFIG_NAME, FOLDERS, find_codec_folder, read_code2wav_config
-
-if TYPE_CHECKING:
-    from ..read_config import ConfigReader
 
 FULL_ATTENTION_INTERVAL = 4
 PARTIAL_ROTARY = 0.25
@@ -40,6 +41,12 @@ POSITIONS_PER_SECOND = 7
 HIDDEN_ROWS = 16
 """Default of `max_thinker_to_talker_mm_tokens` (TensorRT-Edge-LLM)."""
 VOICE_MAP = "voice_map.json"
+LARGEST_VOICE_MAP = 2**20
+"""Bytes."""
+LONGEST_INTERVAL = 86_400
+"""Seconds between two timestamps of a recording: a day."""
+SECONDS_FORMAT = re.compile(r"0?[0-9]{0,2}(\.[0-9])?[fg]?")
+"""What may stand after the colon of {seconds:...}; a format can ask for a text of any length."""
 THINKER, TALKER = ("thinker_config",), ("talker_config",)
 FROM_EITHER = ("tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id")
 """Ids that some checkpoints state in talker_config."""
@@ -68,7 +75,8 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
         config |= {"talker": _talker(reader), "code2wav": _code2wav(reader)}
     if config["talker"] is not None and isinstance(reader.raw.get("codec_encoder_config"), dict):
         config["codec_encoder"] = reader.build(CodecEncoderConfig, ("codec_encoder_config",))
-    talker = reader.raw.get("talker_config") or {}
+    talker = reader.raw.get("talker_config")
+    talker = talker if isinstance(talker, dict) else {}
     config |= {name: talker[name] for name in FROM_EITHER if reader.raw.get(name) is None and name in talker}
     omni: OmniConfig = reader.build(OmniConfig, (), family="qwen3_5_omni", raw=reader.raw, **config)
     return omni
@@ -192,10 +200,13 @@ def _aliases(reader: ConfigReader, speakers: dict[str, int]) -> dict[str, str]:
     path = reader.path.parent / VOICE_MAP
     if not path.is_file():
         return {}
-    try:
-        aliases = {name.lower(): speaker.lower() for name, speaker in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError):
-        raise AntiphonError(f"{path} is no JSON object of names with their speakers; download the file again.") from None
+    stated = read_json_object(path, largest=LARGEST_VOICE_MAP)
+    unusable = unusable_name((*stated, *stated.values()))
+    if unusable is not None:
+        raise AntiphonError(
+            f"{path} holds {unusable}, expected names with their speakers, each of 1 to {LONGEST_NAME} printable letters; download the file again."
+        )
+    aliases = {name.lower(): speaker.lower() for name, speaker in stated.items()}
     unknown = sorted(set(aliases.values()) - set(speakers))
     if unknown:
         raise AntiphonError(f"{path} names the speaker {unknown[0]!r:.60}, which talker_config.speaker_id lacks; use the files of one checkpoint.")
@@ -226,22 +237,24 @@ def _draft_layers(reader: ConfigReader, thinker: dict[str, Any]) -> int:
             if section.get(name) is not None:
                 layers = section[name]
                 if layers not in (0, 1):
-                    raise AntiphonError(f"{reader.path}: {name} is {layers!r}, expected 0 or 1: a draft head of one layer is supported; correct the file.")
+                    raise AntiphonError(f"{reader.path}: {name} is {layers!r:.60}, expected 0 or 1: a draft head of one layer is supported; correct the file.")
                 return int(layers) if not layers or reader.holds("draft") else 0
     return 0
 
 
 def _mapping(reader: ConfigReader, name: str, value: Any) -> dict[str, int]:
     value = value or {}
-    if not isinstance(value, dict) or any(isinstance(row, bool) or not isinstance(row, int) or row < 0 for row in value.values()):
+    if not isinstance(value, dict) or any(isinstance(row, bool) or not isinstance(row, int) or not 0 <= row <= LARGEST_COUNT for row in value.values()):
         raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with their ids; correct the file.")
+    reader.check_names(name, value)
     return value
 
 
 def _prompts(reader: ConfigReader, name: str, value: Any) -> dict[str, tuple[int, ...]]:
     """Names with lists of text ids; some files write the ids as strings."""
+    reader.check_names(name, value if isinstance(value, dict) else ())
     try:
-        return {key.lower(): tuple(int(item) for item in _list(items)) for key, items in (value or {}).items()}
+        return {key.lower(): tuple(map(_id, _list(items))) for key, items in (value or {}).items()}
     except (AttributeError, TypeError, ValueError):
         raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with lists of text ids; correct the file.") from None
 
@@ -253,13 +266,28 @@ def _list(items: Any) -> list[Any]:
     return items
 
 
+def _id(item: Any) -> int:
+    if isinstance(item, bool) or not isinstance(item, int | str):
+        raise TypeError
+    return int(item)
+
+
 def _check_timestamps(reader: ConfigReader, stamps: dict[str, Any]) -> None:
     pattern, interval = stamps.get("timestamp_format", ""), stamps.get("audio_timestamp_seconds", 0)
-    try:
-        pattern.format(seconds=1.5)
-    except (AttributeError, ValueError, KeyError, IndexError):
+    if not _is_timestamp(pattern):
         raise AntiphonError(
-            f"{reader.path}: thinker_config.timestamp_format is {pattern!r}, expected a format of seconds such as {TIMESTAMP_FORMAT!r}; correct the file."
-        ) from None
-    if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval >= 0:
-        raise AntiphonError(f"{reader.path}: thinker_config.audio_timestamp_seconds is {interval!r}, expected seconds of at least 0; correct the file.")
+            f"{reader.path}: thinker_config.timestamp_format is {pattern!r:.60}, expected a format of seconds such as {TIMESTAMP_FORMAT!r}; correct the file."
+        )
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= LONGEST_INTERVAL:
+        raise AntiphonError(f"{reader.path}: thinker_config.audio_timestamp_seconds is {interval!r:.60}, expected seconds of at least 0; correct the file.")
+
+
+def _is_timestamp(pattern: Any) -> bool:
+    """Whether `pattern` is a text in which nothing but {seconds} is formatted, in few letters."""
+    if not isinstance(pattern, str) or len(pattern) > LONGEST_NAME:
+        return False
+    try:
+        fields = [(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(pattern) if name is not None]
+    except ValueError:
+        return False
+    return all(name == "seconds" and conversion is None and SECONDS_FORMAT.fullmatch(spec or "") for name, spec, conversion in fields)

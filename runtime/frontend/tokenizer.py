@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from ..errors import AntiphonError
 from .detokenizer import IncrementalDecoder
 from .messages import AudioPart, ImagePart, Message, TextPart
+from .tokenizer_json import one_sentence, read_tokenizer
 
 PROBE = "probe"
 """Content of the turns that are rendered only to be cut off again."""
@@ -85,12 +86,17 @@ class ChatTokenizer:
             if piece in self._special:
                 ids.append(self._special[piece])
             elif piece:
-                ids.extend(self._tokenizer.encode(piece.replace(rendered.guard, ""), add_special_tokens=False).ids)
+                ids.extend(self._encode(piece.replace(rendered.guard, "")))
         return np.array(ids, np.int64)
 
     def encode_text(self, text: str) -> np.ndarray:
         """Token ids int64 [tokens] of plain text."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+        return np.array(self._encode(text), np.int64)
+
+    def _encode(self, text: str) -> list[int]:
+        with one_sentence("The tokenizer cannot encode the text"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def token(self, index: int) -> str:
         """The special token with id `index`, as the template writes it."""
@@ -149,13 +155,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer that takes special tokens in plain text for text. Raises AntiphonError for a missing, broken or foreign file."""
     if not path.is_file():
         raise AntiphonError(f"No tokenizer at {path}; build the bundle again.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises a bare Exception
-        raise AntiphonError(f"{path} cannot be read as a tokenizer ({error}); use the tokenizer of the checkpoint.") from None
-    decoder = (json.loads(path.read_text(encoding="utf-8")).get("decoder") or {}).get("type")
-    if decoder != "ByteLevel":
-        raise AntiphonError(f"{path} decodes by {decoder}; expected a byte-level BPE tokenizer (decoder ByteLevel), as the Qwen models have.")
+    tokenizer = read_tokenizer(path)
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
             raise AntiphonError(f"{path}: the special token {token.content!r} strips its surroundings; expected special tokens without such flags.")

@@ -214,7 +214,7 @@ def test_error_says_so_when_a_shard_shrinks_after_opening(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [b"not json", b"[]", b'{"w": 3}', b'{"w": {"dtype": "F32", "shape": [2]}}', b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+    [b'{"w": 3}', b'{"w": {"dtype": "F32", "shape": [2]}}', b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
      b'{"w": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}'],
 )  # fmt: skip
 def test_error_names_the_file_when_its_header_is_broken(single: Path, header: bytes) -> None:
@@ -223,10 +223,42 @@ def test_error_names_the_file_when_its_header_is_broken(single: Path, header: by
         Checkpoint(single)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}'])
-def test_error_names_the_index_when_it_is_broken(folder: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"not json", "not valid JSON"), (b"[]", "holds a list"), (b'{"\xff": 1}', "not UTF-8 text"), (b"[" * 5000, "nested deeper"),
+        (b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "says a name twice"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "b does not begin"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "a does not begin where the one before it ends"),
+        (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8]}}', "is broken"),
+        (b'{"w": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}', "is broken"),
+        (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [false, 8]}}', "is broken"),
+        (b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"9" * 4000] * 500), "is broken"),
+        (b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"1"] * 500), "is broken"),
+        (b'{"w": {"dtype": "F32", "shape": [9223372036854775807], "data_offsets": [0, 8]}}', "is broken"),
+        (b'{"a\\nb": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}', "holds the tensor 'a.nb'"),
+        (b'{"%s": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}' % (b"a" * 5000), "holds the tensor"),
+    ],
+)  # fmt: skip
+def test_error_says_what_is_wrong_with_a_header(single: Path, header: bytes, said: str) -> None:
+    (single / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12345678")
+    with pytest.raises(AntiphonError, match=said) as caught:
+        Checkpoint(single)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not valid JSON"), ("[]", "holds a list"), ("{}", "is not an index of shards"), ('{"weight_map": 3}', "is not an index of shards"),
+        ('{"weight_map": {"w": 3}}', "file names were expected"), ('{"weight_map": {"w": "../x.safetensors"}}', "expected the name of a file beside it"),
+        ('{"weight_map": {"w": "%s"}}' % ("x" * 5000), "expected the name of a file beside it"),
+        ('{"weight_map": {"w": "x\\u0000"}}', "expected the name of a file beside it"), ('{"weight_map": {"%s": "x"}}' % ("w" * 5000), "holds the tensor"),
+    ],
+)  # fmt: skip
+def test_error_names_the_index_when_it_is_broken(folder: Path, content: str, said: str) -> None:
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(AntiphonError, match="is not an index of shards"):
+    with pytest.raises(AntiphonError, match=f"model.safetensors.index.json .*{said}"):
         Checkpoint(folder)
 
 

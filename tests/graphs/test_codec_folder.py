@@ -173,11 +173,13 @@ def test_the_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens the checkpoint in `folder`, whose safetensors hold one tensor of the Thinker and one stale one of Code2Wav."""
-    header = json.dumps({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in ("thinker.w", "code2wav.stale")}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\x80\x3f")
+    header = json.dumps(
+        {name: {"dtype": "F32", "shape": [1], "data_offsets": [place, place + 4]} for name, place in (("thinker.w", 0), ("code2wav.stale", 4))}
+    ).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\x80\x3f" * 2)
 
     def read(path: Path) -> Any:
-        return SimpleNamespace(family="qwen3_5_omni", code2wav=read_code2wav_config(folder / "codec_decode_online"))
+        return SimpleNamespace(family="qwen3_5_omni", rename={}, code2wav=read_code2wav_config(folder / "codec_decode_online"))
 
     monkeypatch.setattr(checkpoint_module, "read_config", read)
     return lambda: Checkpoint(folder)

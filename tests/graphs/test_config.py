@@ -92,7 +92,7 @@ def test_error_names_the_folder_when_config_json_is_missing(tmp_path: Path) -> N
         read_config(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("content", "sentence"), [(b"{", "not valid JSON"), (b"\xff\xfe", "not valid JSON"), (b"[]", "holds a list")])
+@pytest.mark.parametrize(("content", "sentence"), [(b"{", "not valid JSON"), (b"\xff\xfe", "not UTF-8 text"), (b"[]", "holds a list")])
 def test_error_says_so_when_config_json_is_no_object(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(AntiphonError, match=sentence):

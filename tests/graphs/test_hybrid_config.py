@@ -81,7 +81,9 @@ def test_friendly_names_of_a_voice_map_speak_with_the_voice_and_prompt_of_their_
     assert talker.speaker_prompt_id["ryan"] == talker.speaker_prompt_id["ethan"] != ()
 
 
-@pytest.mark.parametrize(("content", "sentence"), [("[1]", "is no JSON object of names"), ("{", "is no JSON"), ('{"Ryan": "m36"}', "names the speaker 'm36'")])
+@pytest.mark.parametrize(
+    ("content", "sentence"), [("[1]", "holds a list"), ("{", "is not valid JSON"), ('{"Ryan": 1}', "holds 1"), ('{"Ryan": "m36"}', "names the speaker 'm36'")]
+)
 def test_a_voice_map_of_no_use_is_refused(read: Read, tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "voice_map.json").write_text(content, encoding="utf-8")
     with pytest.raises(AntiphonError, match=f"voice_map.json {sentence}"):

@@ -144,7 +144,7 @@ def test_loading_fails_in_one_sentence_for_unusable_files(tiny_checkpoint: Path,
         ChatTokenizer(tmp_path / "tokenizer.json", "", {})
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    with pytest.raises(AntiphonError, match="cannot be read as a tokenizer"):
+    with pytest.raises(AntiphonError, match="broken.json is not valid JSON"):
         ChatTokenizer(broken, "", {})
     foreign = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     foreign["decoder"] = None
