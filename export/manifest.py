@@ -78,7 +78,9 @@ def _interleave(config: OmniConfig, generation: dict[str, Any]) -> str:
     try:
         parse_policy(stated)
     except (AntiphonError, AttributeError):
-        raise AntiphonError(f"generation_config.json: interleave is {stated!r:.60}, expected dual_track, chunked:TEXT_ROWS,FRAMES or adaptive:R,LEAD.") from None
+        raise AntiphonError(
+            f"generation_config.json: interleave is {stated!r:.60}, expected dual_track, chunked:TEXT_ROWS,FRAMES or adaptive:R,LEAD."
+        ) from None
     return str(stated)
 
 
