@@ -21,6 +21,8 @@ STRANGE = st.one_of(
     st.just([7] * 5000), st.just([[[[]]]]), st.just({"x" * 5000: 1}), st.just({"": {"a": None}}),
 )  # fmt: skip
 
+INSERTED = [b"[" * 5000, b'{"a":' * 5000, b"Infinity", b"\xff\xfe", b"9" * 5000, b"\\ud800", b"\x00"]
+
 
 @st.composite
 def spoiled(draw: st.DrawFn, tree: Any) -> Any:
@@ -69,11 +71,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     if way == "flip":
         return content[:place] + bytes([draw(st.integers(0, 255))]) + content[place + 1 :]
     if way == "insert":
-        return (
-            content[:place]
-            + draw(st.sampled_from([b"[" * 5000, b'{"a":' * 5000, b"Infinity", b"\xff\xfe", b"9" * 5000, b"\\ud800", b"\x00"]))
-            + content[place:]
-        )
+        return content[:place] + draw(st.sampled_from(INSERTED)) + content[place:]
     return content[:place] + content[place : place + 50] * 20 + content[place:]
 
 

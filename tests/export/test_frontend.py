@@ -192,6 +192,46 @@ def test_files_that_contradict_each_other_are_named(checkpoint: Path, config: Om
         write_frontend(checkpoint, config, tmp_path / "frontend")
 
 
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"seven": {"content": "<|im_end|>"}}}, "the id 'seven', expected an integer"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "<|im_end|>"}}}, "the id '9999.*expected an integer"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": {}}}, "expected its content"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": 3}}, "expected its content"),
+        ("tokenizer_config.json", {"audio_eos_token": "x" * 10**6, "extra_special_tokens": {}}, "no token 'xxx"),
+        ("preprocessor_config.json", {"image_mean": 3}, "image_mean is 3, expected three numbers"),
+        ("preprocessor_config.json", {"image_std": [1, 1, 0]}, "image_std is .1, 1, 0., expected three numbers"),
+        ("preprocessor_config.json", {"rescale_factor": "small"}, "rescale_factor is 'small', expected a number above 0"),
+        ("preprocessor_config.json", {"resample": 9}, "resample is 9, expected an integer in 0 .. 5"),
+        ("preprocessor_config.json", {"sampling_rate": HUGE}, "sampling_rate is 1000.*expected an integer"),
+        ("preprocessor_config.json", {"max_pixels": [1]}, "max_pixels is .1., expected an integer"),
+        ("preprocessor_config.json", {"patch_size": 16.0}, "patch_size is 16.0, expected 16"),
+        ("generation_config.json", {"temperature": "warm"}, "temperature is 'warm', expected a number in 0 .. 1000"),
+        ("generation_config.json", {"talker_top_k": 1.5}, "talker_top_k is 1.5, expected an integer"),
+        ("generation_config.json", {"top_p": 1.5}, "top_p is 1.5, expected a number in 0 .. 1"),
+        ("generation_config.json", {"predictor_top_k": -HUGE}, "predictor_top_k is -1000.*expected an integer"),
+    ],
+)
+def test_a_value_that_is_none_is_named_before_a_stage_is_built(
+    checkpoint: Path, config: OmniConfig, tmp_path: Path, name: str, changes: dict, sentence: str
+) -> None:
+    edit(checkpoint / name, **changes)
+    with pytest.raises(AntiphonError, match=sentence) as caught:
+        write_frontend(checkpoint, config, tmp_path / "frontend")
+    assert len(str(caught.value)) < 500 and not (tmp_path / "frontend").exists()
+
+
+def test_a_tokenizer_of_more_ids_than_the_thinker_has_rows_is_refused(checkpoint: Path, config: OmniConfig, tmp_path: Path) -> None:
+    text = dataclasses.replace(config.thinker.text, vocab_size=2000)
+    narrow = dataclasses.replace(config, thinker=dataclasses.replace(config.thinker, text=text))
+    with pytest.raises(AntiphonError, match="has the id .*, for which the 2000 of vocab_size are too few"):
+        write_frontend(checkpoint, narrow, tmp_path / "frontend")
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json"])
 def test_a_broken_file_is_named(checkpoint: Path, config: OmniConfig, tmp_path: Path, name: str) -> None:
     (checkpoint / name).write_text("{")

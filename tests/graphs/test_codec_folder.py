@@ -18,7 +18,7 @@ from antiphon.graphs import checkpoint as checkpoint_module  # noqa: E402
 from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
 from antiphon.graphs.code2wav.tensors import tensor_shapes  # noqa: E402
 from antiphon.graphs.config import Code2WavConfig, RopeConfig  # noqa: E402
-from antiphon.graphs.qwen3_5_omni.codec_folder import codec_yaml, find_codec_folder, read_code2wav_config  # noqa: E402
+from antiphon.graphs.qwen3_5_omni.codec_folder import LARGEST_FILE, codec_yaml, find_codec_folder, read_code2wav_config  # noqa: E402
 from antiphon.graphs.torch_archive import write_torch_archive  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
@@ -153,6 +153,34 @@ def test_a_vast_number_is_one_sentence(folder: Path) -> None:
     path = folder / "codec_decode_online" / "config.yaml"
     path.write_text(codec_yaml(SMALL).replace("decoder_dim: 32", f"decoder_dim: {10**5000:#x}"))
     assert "model.dac.decoder_dim is of type int" in sentence(path.parent)
+
+
+def test_sizes_beyond_all_bounds_are_refused(folder: Path) -> None:
+    assert "upsample_rates of the codec" in sentence(change(folder, "model.dac.decoder_rates", [2] * 20))
+    assert "num_hidden_layers of the codec is 1000000, expected an integer of at most 512" in sentence(change(folder, "model.post_module.args.n_layer", 10**6))
+
+
+def test_aliases_are_read_and_merge_keys_are_not(folder: Path) -> None:
+    path = folder / "codec_decode_online" / "config.yaml"
+    path.write_text(codec_yaml(SMALL) + "a: &a [1, 2]\nb: [*a, *a]\n")
+    assert read_code2wav_config(path.parent) == SMALL
+    path.write_text(codec_yaml(SMALL) + "a: &a {x: 1}\nb: {<<: *a}\n")
+    assert "not valid YAML (line" in sentence(path.parent)
+
+
+@pytest.mark.parametrize("value", ['!!timestamp "abc"', '!!int ""', "!!bool x", ":".join(["59"] * 300) + ".5", "!!binary é"])
+def test_a_tag_that_does_not_fit_its_text_is_one_sentence(folder: Path, value: str) -> None:
+    path = folder / "codec_decode_online" / "config.yaml"
+    path.write_text(codec_yaml(SMALL) + f"z: {value}\n")
+    assert "not valid YAML" in sentence(path.parent)
+
+
+def test_a_file_too_long_or_too_deep_is_refused_before_it_is_parsed(folder: Path) -> None:
+    path = folder / "codec_decode_online" / "config.yaml"
+    path.write_text(codec_yaml(SMALL) + "#" * LARGEST_FILE)
+    assert f"more than the {LARGEST_FILE} bytes" in sentence(path.parent)
+    path.write_text(codec_yaml(SMALL) + "z: " + "[" * 41 + "]" * 41)
+    assert "nested deeper than 40 levels" in sentence(path.parent)
 
 
 @pytest.mark.parametrize("text", ["model: [", "a: &a [*a", "\x00", "date: 2024-99-99", "? [1]\n: 2\n? {}\n: 3", "[" * 5000, "model: *nothing", "- 1", ""])

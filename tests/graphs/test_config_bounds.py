@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from antiphon.graphs import config as config_module
-from antiphon.graphs.config_bounds import _TABLE, LARGEST_COUNT, LONGEST_NAME, bound, excess, first_excess, unusable_name
+from antiphon.graphs.config_bounds import _TABLE, LARGEST_COUNT, bound, excess, first_excess, unusable_name
 from antiphon.graphs.read_config import read_config
 from antiphon.runtime.errors import AntiphonError
 
@@ -38,9 +38,8 @@ def test_excess_says_what_is_expected() -> None:
     decoder, wave = config_module.DecoderConfig, config_module.Code2WavConfig
     assert excess(decoder, "num_hidden_layers", 512) == "" and excess(decoder, "num_hidden_layers", 513) == "an integer of at most 512"
     assert excess(decoder, "max_position_embeddings", LARGEST_COUNT) == "" and excess(decoder, "max_position_embeddings", 2**31) != ""
-    assert (
-        excess(wave, "upsample_rates", (2,) * 17) == "a list of at most 16 entries" and excess(wave, "upsample_rates", (2, 5000)) == "integers of at most 1024"
-    )
+    assert excess(wave, "upsample_rates", (2,) * 17) == "a list of at most 16 entries"
+    assert excess(wave, "upsample_rates", (2, 5000)) == "integers of at most 1024"
     assert excess(decoder, "rms_norm_eps", 1e300) == "a number of at most 1e+15" and excess(config_module.VisionConfig, "hidden_act", "x" * 201) != ""
 
 
@@ -50,9 +49,7 @@ def test_first_excess_names_the_field() -> None:
     assert first_excess(dataclasses.replace(linear, linear_num_value_heads=10**9)) == ("linear_num_value_heads", "an integer of at most 4096")
 
 
-@pytest.mark.parametrize(
-    ("name", "fits"), [("ethan", True), ("Ünal", True), ("", False), ("a\nb", False), ("x" * LONGEST_NAME, True), ("x" * 201, False), (7, False)]
-)
+@pytest.mark.parametrize(("name", "fits"), [("ethan", True), ("Ünal", True), ("", False), ("a\nb", False), ("x" * 200, True), ("x" * 201, False), (7, False)])
 def test_a_name_is_a_few_printable_letters(name: Any, fits: bool) -> None:
     assert (unusable_name(["fine", name]) is None) == fits
 

@@ -82,7 +82,14 @@ def test_friendly_names_of_a_voice_map_speak_with_the_voice_and_prompt_of_their_
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [("[1]", "holds a list"), ("{", "is not valid JSON"), ('{"Ryan": 1}', "holds 1"), ('{"Ryan": "m36"}', "names the speaker 'm36'")]
+    ("content", "sentence"),
+    [
+        ("[1]", "holds a list"),
+        ("{", "is not valid JSON"),
+        ('{"Ryan": 1}', "holds 1"),
+        ('{"a\\nb": "ethan"}', "holds 'a.nb'"),
+        ('{"Ryan": "m36"}', "names the speaker 'm36'"),
+    ],
 )
 def test_a_voice_map_of_no_use_is_refused(read: Read, tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "voice_map.json").write_text(content, encoding="utf-8")
@@ -98,6 +105,12 @@ def test_heads_of_the_vision_encoder_are_read_under_either_name(read: Read) -> N
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"thinker_config.timestamp_format": "{seconds:99999999.1f}"}, "timestamp_format is '{seconds:9"),
+        ({"thinker_config.timestamp_format": "{seconds.real}"}, "timestamp_format is '{seconds.real}', expected a format of seconds"),
+        ({"thinker_config.timestamp_format": "x" * 10**6}, "timestamp_format is 'xxx"),
+        ({"thinker_config.audio_timestamp_seconds": 10**400}, "audio_timestamp_seconds is 1000"),
+        ({f"{TALKER}.speaker_system_prompt_id": {"ethan": [1.5]}}, "speaker_system_prompt_id is"),
+        ({f"{TALKER}.talker_language_id": {"x" * 10**6: 1}}, "talker_language_id holds the name 'xxx"),
         ({f"{TALKER}.codec_think_id": None}, "codec_think_id is missing"),
         ({f"{TALKER}.codec_think_id": 99999}, "codec_think_id .99999."),
         ({f"{TALKER}.default_speaker_id": 7}, "default_speaker_id is 7, expected one of 0, 1, 2"),

@@ -55,9 +55,7 @@ def test_a_configuration_that_switches_it_off_is_none(entry: Any) -> None:
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-KEYS = st.sampled_from(
-    ["quant_method", "bits", "quantization", "quant_algo", "producer", "mode", "format", "config_groups", "load_in_4bit", "weight_block_size"]
-)
+KEYS = st.sampled_from(["quant_method", "bits", "quantization", "quant_algo", "producer", "mode", "format", "load_in_4bit", "weight_block_size"])
 
 
 @given(st.dictionaries(KEYS, JSON))
@@ -117,15 +115,9 @@ def test_a_file_beside_config_json_may_say_so_alone(tiny_checkpoint: Path, tmp_p
 @pytest.mark.parametrize(
     ("parts", "kind"),
     [
-        (("qweight", "qzeros", "scales"), "AWQ or GPTQ"),
-        (("qweight", "qzeros", "scales", "g_idx"), "GPTQ"),
-        (("weight_packed", "weight_scale"), "compressed-tensors"),
-        (("weight", "weight_scale_inv"), "FP8 in blocks"),
-        (("weight", "weight_scale"), "FP8 or INT8"),
-        (("weight", "weight_scale", "weight_scale_2"), "ModelOpt"),
-        (("weight", "absmax", "quant_map"), "bitsandbytes"),
-        (("weight", "SCB"), "bitsandbytes"),
-        (("weight", "scales", "biases"), "MLX"),
+        (("qweight", "qzeros", "scales"), "AWQ or GPTQ"), (("qweight", "qzeros", "scales", "g_idx"), "GPTQ"), (("weight", "weight_scale_inv"), "FP8 in blocks"),
+        (("weight_packed", "weight_scale"), "compressed-tensors"), (("weight", "weight_scale"), "FP8 or INT8"), (("weight", "weight_scale_2"), "ModelOpt"),
+        (("weight", "absmax", "quant_map"), "bitsandbytes"), (("weight", "SCB"), "bitsandbytes"), (("weight", "scales", "biases"), "MLX"),
         (("gate_up_proj_blocks", "gate_up_proj_scales"), "MXFP4"),
     ],
 )  # fmt: skip

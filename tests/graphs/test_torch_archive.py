@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import pickle
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.graphs.torch_archive import STORAGES, read_torch_archive, write_torch_archive
+from antiphon.graphs import torch_archive
+from antiphon.graphs.torch_archive import MOST_STEPS, STORAGES, read_torch_archive, write_torch_archive
 from antiphon.runtime.errors import AntiphonError
 
 NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
@@ -144,6 +146,42 @@ def test_broken_pickles_are_refused(path: Path, pickled: bytes) -> None:
     write_torch_archive(path, entries())
     rewrite(path, {"data.pkl": pickled})
     assert "pickle" in sentence(path) or "dictionary of tensors" in sentence(path)
+
+
+INTEGERS = b"\x8a\xff" + b"\x7f" * 255  # LONG1 of 2,040 bits
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(("
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02" + b"N" * 10 + b"(t" * (MOST_STEPS // 4) + b".",  # a mark and an empty tuple, again and again
+        b"\x80\x02)" + b"\x94h\x00\x86" * 40 + b"\x8c\x01x\x93.",  # a name that is tuples of tuples
+        b"\x80\x02}(X\x01\x00\x00\x00w" + TENSOR + b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00("
+        + INTEGERS * 2000 + b"t(" + INTEGERS * 2000 + b"t\x89NtRu.",  # 2,000 axes of 2,040 bits
+    ],
+    ids=["marks", "name", "axes"],
+)  # fmt: skip
+def test_pickles_that_would_take_any_time_are_refused_at_once(path: Path, pickled: bytes) -> None:
+    write_torch_archive(path, entries())
+    rewrite(path, {"data.pkl": pickled})
+    before = time.process_time()
+    sentence(path)
+    assert time.process_time() - before < 2
+
+
+def test_a_pickle_of_too_many_steps_is_refused(path: Path) -> None:
+    write_torch_archive(path, entries())
+    rewrite(path, {"data.pkl": b"\x80\x02" + b"N" * (MOST_STEPS + 1) + b"."})
+    assert f"more than {MOST_STEPS} instructions" in sentence(path)
+
+
+def test_a_directory_of_too_many_members_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_torch_archive(path, entries())
+    with path.open("rb") as file, zipfile.ZipFile(path) as archive:
+        assert torch_archive._directory_bytes(file) == archive.fp.seek(0, 2) - archive.start_dir - 22  # type: ignore[union-attr]
+    monkeypatch.setattr(torch_archive, "LARGEST_DIRECTORY", 500)
+    assert "zip directory has more than 500 bytes" in sentence(path)
 
 
 def test_every_shortened_file_is_refused(path: Path) -> None:

@@ -43,6 +43,9 @@ def test_parse_gives_an_object_or_one_sentence_for_any_bytes(content: bytes) -> 
         (b'{"a": "\xff"}', "not UTF-8 text (byte 7)"),
         (b"[" * 100_000, "nested deeper than 40 levels"),
         (b'{"a":' + b"[" * 60 + b"]" * 60 + b"}", "nested deeper than 40 levels"),
+        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a": [' + b"[]," * 2**20 + b"1]}", "more lists, objects or values than any file of its kind"),
+        (b'{"a": [' + b"1," * 2**22 + b"1]}", "more lists, objects or values than any file of its kind"),
         (b"[1]", "holds a list where an object was expected"),
     ],
 )
@@ -54,6 +57,17 @@ def test_parse_says_what_is_wrong(content: bytes, said: str) -> None:
 
 def test_parse_takes_the_deepest_that_is_allowed() -> None:
     assert parse_json_object(b'{"a":' * DEEPEST + b"1" + b"}" * DEEPEST, "x.json")
+
+
+def test_parse_takes_a_character_of_two_escapes() -> None:
+    assert parse_json_object(b'{"a": "\\ud83d\\ude00"}', "x.json") == {"a": "\U0001f600"}
+
+
+def test_parse_refuses_a_name_that_is_said_twice_only_when_names_must_be_unique() -> None:
+    content = b'{"a": {"b": 1, "b": 2}}'
+    assert parse_json_object(content, "x.json") == {"a": {"b": 2}}
+    with pytest.raises(AntiphonError, match="x.json is not valid JSON .an object says a name twice."):
+        parse_json_object(content, "x.json", unique=True)
 
 
 def test_read_refuses_a_file_that_is_too_large_without_reading_all_of_it(tmp_path: Path) -> None:
