@@ -11,17 +11,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.ext
 import numpy as np
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from ..errors import AntiphonError
+from .chat_template import ChatTemplate
 from .detokenizer import IncrementalDecoder
 from .messages import AudioPart, ImagePart, Message, TextPart
 
@@ -55,7 +52,7 @@ class ChatTokenizer:
         longest_first = sorted(self._special, key=len, reverse=True)
         self._pattern = re.compile("(" + ("|".join(map(re.escape, longest_first)) or r"(?!)") + ")")
         self._openings = {token[:length] for token in self._special for length in range(1, len(token))}
-        self._template, self._names = _compile(template), names
+        self._template, self._names = ChatTemplate(template), names
         self._template_source = template
 
     def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
@@ -127,11 +124,8 @@ class ChatTokenizer:
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str) -> Rendered:
         chat = [{"role": message.role, "content": _content(message, lambda text: self._guarded(text, guard))} for message in messages]
-        try:
-            text = self._template.render(messages=chat, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **self._names)
-            return Rendered(text, guard)
-        except jinja2.TemplateError as error:
-            raise AntiphonError(f"The chat template refuses these messages: {error}; change the order or the roles of the messages.") from None
+        variables = {"messages": chat, "tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self._names}
+        return Rendered(self._template.render(variables, guard), guard)
 
     def _guarded(self, text: str, guard: str) -> str:
         while self._pattern.search(text):  # again while tokens overlap
@@ -175,38 +169,3 @@ def _content(message: Message, guarded: Callable[[str], str]) -> str | list[dict
             kind = "audio" if isinstance(part, AudioPart) else "image" if isinstance(part, ImagePart) else "video"
             parts.append({"type": kind, kind: kind})
     return parts[0]["text"] if message.plain else parts
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.exceptions.TemplateError(message)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
-    # Jinja's own filter escapes HTML characters, which no chat template wants.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks what an assistant wrote, for training; its body is rendered as it is."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _compile(template: str) -> jinja2.Template:
-    """The template in a sandbox with the settings of `transformers.utils.chat_template_utils`."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols])
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateError as error:
-        raise AntiphonError(f"The chat template is not valid Jinja ({error}); use the chat template of the checkpoint.") from None

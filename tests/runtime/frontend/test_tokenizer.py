@@ -133,7 +133,7 @@ def test_a_template_may_format_json_and_mark_generations(tiny_checkpoint: Path) 
 
 def test_a_template_cannot_reach_python(tiny_checkpoint: Path) -> None:
     tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", "{{ ''.__class__.__mro__[1].__subclasses__() }}", {})
-    with pytest.raises(AntiphonError, match="chat template refuses"):
+    with pytest.raises(AntiphonError, match="chat template fails on these messages .SecurityError"):
         encoded(tokenizer, [{"role": "user", "content": "x"}])
 
 
