@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -38,7 +37,7 @@ class ChatTemplate:
         if problem:
             raise AntiphonError(f"{where} is not valid Jinja ({problem}); {USE_ANOTHER}.")
 
-    def render(self, variables: Mapping[str, Any], guard: str = "") -> str:
+    def render(self, variables: dict[str, Any], guard: str = "") -> str:
         """The text for `variables`, which are plain data; `guard` is a character that even `tojson(ensure_ascii=true)` leaves as it is.
 
         Time and memory are bounded by what a template may need for `variables`: see `template_meter`. Raises AntiphonError when the template refuses

@@ -39,7 +39,7 @@ def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, fun
 
     @functools.wraps(function)
     def run(*given: Any, **kwargs: Any) -> Any:
-        passed, args = given[:leading], tuple(meter.counted(value) if isinstance(value, LoopContext) else value for value in given[leading:])
+        passed, args = given[:leading], tuple[Any, ...](meter.counted(value) if isinstance(value, LoopContext) else value for value in given[leading:])
         meter.spend(4)
         if name in SHALLOW and args and hasattr(args[0], "__len__"):
             size = len(args[0])

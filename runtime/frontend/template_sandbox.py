@@ -42,7 +42,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.spend, self.need = self.meter.spend, self.meter.need
         filters: dict[str, Callable[..., Any]] = {**self.filters, "tojson": self._tojson}
         self.filters = {name: metered_filter(self, self.meter, name, function) for name, function in filters.items()}
-        self.tests = {name: metered_test(self.meter, name, function) for name, function in self.tests.items()}
+        tests: dict[str, Callable[..., Any]] = {**self.tests}
+        self.tests = {name: metered_test(self.meter, name, function) for name, function in tests.items()}
         del self.globals["lipsum"]  # text at random
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict(), "namespace": _Namespace}
 
@@ -181,27 +182,25 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return re.sub("[^\\x00-\\x7f]", lambda match: match[0] if match[0] == self.guard else json.dumps(match[0])[1:-1], text) if ensure_ascii else text
 
 
-class _Bounded:
-    """What a formatter of the sandbox does with one field: weighed before it is written, its width checked."""
+class _Formatter(SandboxedFormatter):
+    """What the sandbox does with one field: weighed before it is written, its width checked."""
 
-    _env: Sandbox
+    def __init__(self, sandbox: Sandbox, **options: Any) -> None:
+        super().__init__(sandbox, **options)
+        self._sandbox = sandbox
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
-        self._env.written(value)
-        return super().convert_field(value, conversion)  # type: ignore[misc]
+        self._sandbox.written(value)
+        return super().convert_field(value, conversion)
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        self._env.written(value)
-        self._env.need(check_format_spec(format_spec))
-        return self._env.meter.made(super().format_field(value, format_spec))  # type: ignore[misc]
+        self._sandbox.written(value)
+        self._sandbox.need(check_format_spec(format_spec))
+        return self._sandbox.meter.made(super().format_field(value, format_spec))
 
 
-class _Formatter(_Bounded, SandboxedFormatter):
-    pass
-
-
-class _EscapingFormatter(_Bounded, SandboxedEscapeFormatter):
-    pass
+class _EscapingFormatter(_Formatter, SandboxedEscapeFormatter):
+    """The same for text that is marked as safe: what is put into it is escaped."""
 
 
 class _Dict:
