@@ -8,12 +8,14 @@ from typing import Any
 import jinja2
 
 from ..errors import AntiphonError
-from .template_counting import meter_tree
+from .template_counting import count_nodes, meter_tree
 from .template_meter import OverBudget
 from .template_sandbox import Sandbox
 
-LARGEST_TEMPLATE = 256 * 2**10
+LARGEST_TEMPLATE = 128 * 2**10
 """Characters; the published templates have up to 25,000."""
+MOST_NODES = 15_000
+"""Expressions and statements in a template; their compilation takes about half a second and 60 MB. The published templates have up to 3,000."""
 USE_ANOTHER = "use the chat template of the checkpoint"
 
 
@@ -28,14 +30,19 @@ class ChatTemplate:
         problem = ""
         try:
             self._sandbox.meter.begin(None)
-            code = self._sandbox.compile(meter_tree(self._sandbox.parse(source)))
+            tree = self._sandbox.parse(source)
+            if count_nodes(tree) > MOST_NODES:
+                raise OverBudget(f"it has more than {MOST_NODES:,} expressions and statements")
+            code = self._sandbox.compile(meter_tree(tree))
             self._template = jinja2.Template.from_code(self._sandbox, code, self._sandbox.make_globals(None))
+        except OverBudget as error:
+            problem = f"{where} cannot be compiled: {_said(error)}; {USE_ANOTHER}."
         except RecursionError:
-            problem = "it is nested too deeply"
+            problem = f"{where} cannot be compiled: it is nested too deeply; {USE_ANOTHER}."
         except Exception as error:  # Jinja's errors, and those of Python's compiler for what Jinja made
-            problem = _said(error)
+            problem = f"{where} is not valid Jinja ({_said(error)}); {USE_ANOTHER}."
         if problem:
-            raise AntiphonError(f"{where} is not valid Jinja ({problem}); {USE_ANOTHER}.")
+            raise AntiphonError(problem)
 
     def render(self, variables: dict[str, Any], guard: str = "") -> str:
         """The text for `variables`, which are plain data; `guard` is a character that even `tojson(ensure_ascii=true)` leaves as it is.

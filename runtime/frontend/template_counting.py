@@ -37,6 +37,15 @@ def meter_tree(tree: nodes.Template) -> nodes.Template:
     return tree
 
 
+def count_nodes(tree: nodes.Template) -> int:
+    """How many nodes `tree` has."""
+    count, waiting = 0, list[nodes.Node]([tree])
+    while waiting:
+        count += 1
+        waiting.extend(waiting.pop().iter_child_nodes())
+    return count
+
+
 class _Metering(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)

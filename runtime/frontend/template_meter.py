@@ -23,7 +23,7 @@ ESCAPED = 6
 PER_STEP = 7
 """Shift: text of 128 characters is read in about the time of a step."""
 
-CONTAINERS: tuple[type, ...] = (dict, list, tuple, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
+CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
 
 
 class OverBudget(jinja2.TemplateRuntimeError):

@@ -42,7 +42,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.spend, self.need = self.meter.spend, self.meter.need
         filters: dict[str, Callable[..., Any]] = {**self.filters, "tojson": self._tojson}
         self.filters = {name: metered_filter(self, self.meter, name, function) for name, function in filters.items()}
-        tests: dict[str, Callable[..., Any]] = {**self.tests}
+        tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: metered_test(self.meter, name, function) for name, function in tests.items()}
         del self.globals["lipsum"]  # text at random
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict(), "namespace": _Namespace}

@@ -69,11 +69,21 @@ def test_an_assistant_may_call_tools_instead_of_speaking() -> None:
 def test_a_tool_answers_in_a_string_or_in_text_parts() -> None:
     for content in ("12", [{"type": "text", "text": "12"}]):
         (message,) = parse_messages([{"role": "tool", "tool_call_id": "call_1", "name": "weather", "content": content}])
-        assert (message.role, message.tool_call_id, message.name) == ("tool", "call_1", "weather") and message.parts[0].text == "12"
+        assert (message.role, message.tool_call_id, message.name) == ("tool", "call_1", "weather")
+        assert isinstance(message.parts[0], TextPart) and message.parts[0].text == "12"
 
 
 def test_keys_that_are_null_or_empty_are_as_absent() -> None:
-    sent = {"role": "assistant", "content": "Yes.", "refusal": None, "audio": None, "function_call": None, "annotations": [], "tool_calls": None, "name": None}
+    sent: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Yes.",
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "annotations": [],
+        "tool_calls": None,
+        "name": None,
+    }
     (message,) = parse_messages([sent])
     assert (message.tool_calls, message.name, message.reasoning_content) == ((), None, None)
 
