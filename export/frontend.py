@@ -14,6 +14,7 @@ from ..runtime.errors import AntiphonError
 from ..runtime.frontend.prompt import SCHEMA
 from ..runtime.frontend.tokenizer_json import check_added, check_vocabulary, one_sentence, read_tokenizer
 from ..runtime.json_file import read_json_object
+from .chat_template import read_chat_template
 from .processor_values import check_generation, check_processors, short
 
 PRETOKENS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
@@ -60,7 +61,10 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
     }
     if config.family == TEXTUAL_TIME:
         constants["timestamps"] = {"format": config.thinker.timestamp_format, "audio_seconds": config.thinker.audio_timestamp_seconds}
-    template = _chat_template(checkpoint_folder, tokenizer_config)
+    packed = {} if (checkpoint_folder / "chat_template.jinja").is_file() else _read_json(checkpoint_folder / "chat_template.json", optional=True)
+    switches = {"enable_thinking": False} if config.family == TEXTUAL_TIME else {}  # as the runtime has it
+    media = ("audio",) * (config.thinker.audio is not None) + ("image", "video") * (config.thinker.vision is not None)
+    template = read_chat_template(checkpoint_folder, tokenizer_config, packed, {**names, **switches}, media)
     destination.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(destination / "tokenizer.json"))
     (destination / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -136,21 +140,6 @@ def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
 
 def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str:
-    """chat_template.jinja, else chat_template.json, else the tokenizer's; of several named templates the one called default."""
-    stored = folder / "chat_template.jinja"
-    if stored.is_file():
-        return stored.read_text(encoding="utf-8")
-    template = _read_json(folder / "chat_template.json", optional=True).get("chat_template") or tokenizer_config.get("chat_template")
-    if isinstance(template, list):
-        template = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not isinstance(template, str):
-        raise AntiphonError(f"The checkpoint has no chat template: expected chat_template.jinja or chat_template.json in {folder}; download it completely.")
-    return template
 
 
 def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder: Path) -> dict[str, int]:

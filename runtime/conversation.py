@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import AntiphonError
+from .frontend.tools import parse_tools
 from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 from .live_turn import LiveTurn
 from .options import Choices, ReplyOptions, choose, read_options
@@ -32,7 +33,8 @@ class Conversation:
     as its text was made.
     """
 
-    def __init__(self, omni: Omni, system: str | None = None, voice: Any = None, style: str | None = None) -> None:
+    def __init__(self, omni: Omni, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> None:
+        self._tools = parse_tools(tools)
         self._omni, self._voice, self._style = omni, voice, style
         self._opening: list[Any] = [] if system is None else [{"role": "system", "content": system}]
         self._context = omni.thinker.new_context()
@@ -118,7 +120,7 @@ class Conversation:
     def queue(self, messages: Sequence[Any], options: ReplyOptions, add_generation_prompt: bool) -> None:
         """Turn `messages` into tokens that wait for the next prefill; nothing changes when it raises."""
         front_end = self._omni.front_end
-        media = {"use_audio_in_video": options.use_audio_in_video, "video_fps": options.video_fps}
+        media = {"use_audio_in_video": options.use_audio_in_video, "video_fps": options.video_fps, "tools": self._tools}
         if not self._begun:
             whole = [*self._opening, *messages] if self._opening and isinstance(messages, list | tuple) else messages
             prompt = front_end.prompt(whole, add_generation_prompt=add_generation_prompt, **media)
@@ -146,7 +148,7 @@ class Conversation:
             raise AntiphonError("An append with more takes audio alone; give text with the last of the audio, without more.")
         live = self._live
         if live is None:
-            live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate)
+            live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate, self._tools)
         if sample_rate != live.sample_rate:
             raise AntiphonError(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
         if not more:  # after the last of the sound it would be too late to refuse the text

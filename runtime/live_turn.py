@@ -18,15 +18,16 @@ class LiveTurn:
     `largest_difference` says (see LiveAudio).
     """
 
-    def __init__(self, front_end: FrontEnd, messages: Sequence[Any], is_first: bool, sample_rate: int) -> None:
-        """`messages`: whole turns that stand before it; `is_first`: nothing came before those. `sample_rate` in hertz, of the pushed sound.
+    def __init__(self, front_end: FrontEnd, messages: Sequence[Any], is_first: bool, sample_rate: int, tools: Any = None) -> None:
+        """`messages`: whole turns that stand before it; `is_first`: nothing came before those. `sample_rate` in hertz, of the pushed sound; `tools`: the
+        conversation's.
 
         Raises AntiphonError for a rate that is no positive whole number.
         """
         self.sample_rate = check_sample_rate(sample_rate, "sample_rate")
         self._front_end, self._audio = front_end, front_end.live_audio(self.sample_rate)
         self._heard = 0
-        self.opening: Prompt = front_end.open_turn(messages, is_first=is_first)
+        self.opening: Prompt = front_end.open_turn(messages, is_first=is_first, tools=tools)
 
     @property
     def largest_difference(self) -> float:

@@ -93,10 +93,11 @@ class Omni:
         constants = engines["code2wav"].entry.constants if "code2wav" in engines else {}
         self.sample_rate = int(constants.get("sample_rate", DEFAULT_SAMPLE_RATE))  # type: ignore[arg-type]
 
-    def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None) -> Conversation:
-        """A conversation that has not begun. `voice` and `style` are its defaults. Raises AntiphonError for an unknown voice, or a style that is no text."""
+    def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> Conversation:
+        """A conversation that has not begun. `voice` and `style` are its defaults; `tools` are the functions that the model may call in it (OpenAI
+        shape). Raises AntiphonError for an unknown voice, a style that is no text, or tools that are none."""
         read_options({"style": style})
-        return Conversation(self, system, None if voice is None else self.voice(voice), style)
+        return Conversation(self, system, None if voice is None else self.voice(voice), style, tools)
 
     def voice(self, wanted: Any = None, sample_rate: int | None = None) -> Voice:
         """The voice called `wanted` (None: the bundle's default), or that of a recording: a path, bytes or an array at `sample_rate` hertz.
@@ -114,8 +115,10 @@ class Omni:
         """The size of the last axis of every input of `stage`, where it is fixed."""
         return {spec.name: spec.shape[-1] for spec in self.engines[stage].entry.inputs if spec.shape and isinstance(spec.shape[-1], int)}
 
-    def stream(self, messages: Sequence[Any], **options: Any) -> ReplyStream:
+    def stream(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> ReplyStream:
         """Answer `messages` (OpenAI chat shape) as events in the order they happen; for the options see ReplyOptions.
+
+        `tools` are the functions that the model may call (OpenAI shape); a call is text of the answer.
 
         The reply runs from this call on; bad input raises here, a failure during the reply raises from the iterator. Close the iterator
         (or leave its `with` block) to stop the reply. When `max_streams` replies are running, the call waits.
@@ -123,20 +126,20 @@ class Omni:
         began = time.perf_counter()
         self.check_open()
         chosen = read_options(options)
-        conversation = Conversation(self)
+        conversation = Conversation(self, tools=tools)
         conversation.queue(messages, chosen, add_generation_prompt=True)
         return conversation.start(chosen, began, with_generation_prompt=True)
 
-    def generate(self, messages: Sequence[Any], **options: Any) -> Reply:
-        """The whole answer to `messages`; options and errors as for `stream`."""
-        return collect(self.stream(messages, **options), self.sample_rate)
+    def generate(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> Reply:
+        """The whole answer to `messages`; tools, options and errors as for `stream`."""
+        return collect(self.stream(messages, tools=tools, **options), self.sample_rate)
 
-    async def astream(self, messages: Sequence[Any], **options: Any) -> AsyncIterator[Event]:
+    async def astream(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> AsyncIterator[Event]:
         """`stream` for asyncio: the event loop is never blocked, and cancelling the task stops the reply."""
         loop = asyncio.get_running_loop()
         # a thread of its own: a shared executor would let waiting streams block each other
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="antiphon-astream")
-        opening = executor.submit(self.stream, messages, **options)
+        opening = executor.submit(self.stream, messages, tools=tools, **options)
         try:
             stream = await asyncio.wrap_future(opening)
             while (event := await loop.run_in_executor(executor, next, stream, None)) is not None:

@@ -9,8 +9,19 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..errors import AntiphonError
+from .tools import Tools, check_unicode, parse_tool_calls
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
+ONLY_OF = {"tool_calls": "assistant", "tool_call_id": "tool", "reasoning_content": "assistant"}
+"""Keys that one role alone has."""
+REFUSED = {
+    "audio": "refers to sound that another service keeps; send its words as content",
+    "refusal": "has no place in a prompt; send its words as content",
+    "function_call": "is the old form of tool_calls; send tool_calls",
+    "annotations": "have no place in a prompt; leave them out",
+}
+"""Keys of the OpenAI API's answers, which clients send back; they may be there and empty."""
 PART_TYPES = ("text", "input_audio", "image_url", "video_url", "audio", "image", "video")
 
 
@@ -53,11 +64,18 @@ Part = TextPart | AudioPart | ImagePart | VideoPart
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """One turn. `plain` tells that the content was a string, not a list of parts: chat templates may treat the two differently."""
+    """One turn. `plain` tells that the content was a string, not a list of parts: chat templates may treat the two differently.
+
+    The rest is handed to the chat template: the calls of an assistant and what it thought before its words, the call that a tool answers, a name.
+    """
 
     role: str
     parts: tuple[Part, ...]
     plain: bool
+    tool_calls: Tools = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
 
 
 def parse_messages(messages: Any) -> tuple[Message, ...]:
@@ -79,13 +97,43 @@ def _message(message: Any, where: str) -> Message:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise AntiphonError(f"{where} has the role {role!r}; expected one of {', '.join(ROLES)}.")
+    extras = _extras(message, role, where)
+    if content is None and extras.get("tool_calls"):
+        return Message(role, (), plain=True, **extras)
     if isinstance(content, str):
-        return Message(role, (TextPart(_text(content, f"{where}.content")),), plain=True)
+        return Message(role, (TextPart(check_unicode(content, f"{where}.content")),), plain=True, **extras)
     if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
         raise AntiphonError(f"{where}.content is a {type(content).__name__}; expected text or a list of content parts.")
     if not content:
         raise AntiphonError(f"{where}.content is an empty list; expected text or at least one content part.")
-    return Message(role, tuple(_part(part, f"{where}.content[{index}]") for index, part in enumerate(content)), plain=False)
+    parts = tuple(_part(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+    if role == "tool" and not all(isinstance(part, TextPart) for part in parts):
+        raise AntiphonError(f"{where}.content holds media; expected text of a tool, in a string or in text parts.")
+    return Message(role, parts, plain=False, **extras)
+
+
+def _extras(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
+    """The fields of a Message beside its content; keys that are null are as absent."""
+    extras: dict[str, Any] = {}
+    for key, value in message.items():
+        if value is None or key in ("role", "content"):
+            continue
+        if key in REFUSED:
+            if isinstance(value, Sequence | Mapping) and not value:
+                continue
+            raise AntiphonError(f"{where}.{key} {REFUSED[key]}.")
+        if key not in KEYS:
+            name = repr(key[:40]) if isinstance(key, str) else f"that is a {type(key).__name__}"
+            raise AntiphonError(f"{where} has the key {name}, which has no effect; expected only {', '.join(KEYS)}.")
+        if ONLY_OF.get(key, role) != role:
+            raise AntiphonError(f"{where}.{key} stands in a message of the role {role}; expected it in one of the role {ONLY_OF[key]} only.")
+        if key == "tool_calls":
+            extras[key] = parse_tool_calls(value, f"{where}.{key}")
+        elif isinstance(value, str):
+            extras[key] = check_unicode(value, f"{where}.{key}")
+        else:
+            raise AntiphonError(f"{where}.{key} is a {type(value).__name__}; expected text.")
+    return extras
 
 
 def _part(part: Any, where: str) -> Part:
@@ -98,22 +146,13 @@ def _part(part: Any, where: str) -> Part:
         text = part.get("text")
         if not isinstance(text, str):
             raise AntiphonError(f"{where}.text is a {type(text).__name__}; expected text.")
-        return TextPart(_text(text, f"{where}.text"))
+        return TextPart(check_unicode(text, f"{where}.text"))
     source, options = _source(part, kind, where)
     if kind in ("input_audio", "audio"):
         return AudioPart(source, _sample_rate(options, where))
     if kind in ("image_url", "image"):
         return ImagePart(source)
     return VideoPart(source, _use_audio(options, where), _frames_per_second(options, where))
-
-
-def _text(text: str, where: str) -> str:
-    """`text` itself; raises AntiphonError where it is no Unicode: half of a surrogate pair, which is also how Python marks a byte that is no UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise AntiphonError(f"{where} is not valid Unicode: character {error.start} is {ascii(text[error.start])}; send UTF-8 text.") from None
-    return text
 
 
 def _source(part: Mapping[str, Any], kind: str, where: str) -> tuple[Any, Mapping[str, Any]]:

@@ -30,6 +30,7 @@ from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate,
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
 from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
 from .tokenizer import ChatTokenizer, Rendered
+from .tools import parse_tools
 from .video import read_video
 
 SCHEMA = 1
@@ -77,10 +78,14 @@ class FrontEnd:
         template = folder / "chat_template.jinja"
         if not template.is_file():
             raise AntiphonError(f"No chat template at {template}; build the bundle again.")
+        try:
+            source = template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise AntiphonError(f"{template} cannot be read as UTF-8 text; build the bundle again.") from None
         names = dict(special_tokens)
         if self._stamps is not None:
             names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
-        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", template.read_text(encoding="utf-8"), names)
+        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, names)
 
     def _configure(self, constants: dict[str, Any]) -> None:
         ids, audio, positions, stamps = constants["ids"], constants["audio"], constants["positions"], constants.get("timestamps")
@@ -112,24 +117,29 @@ class FrontEnd:
         self._thinker_rules = PositionRules(**rules, **positions["thinker"])
         self._talker_rules = PositionRules(**rules, **positions["talker"])
 
-    def prompt(self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
+    def prompt(
+        self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None
+    ) -> Prompt:
         """The whole conversation `messages` (OpenAI chat shape), ready for the encoders and the Thinker.
 
         `use_audio_in_video` hears the audio track of every video that does not say otherwise; `video_fps` is the rate at which videos
-        are sampled. Raises AntiphonError for anything wrong with the messages or their media.
+        are sampled; `tools` are the functions that the model may call (OpenAI shape, see `parse_tools`). Raises AntiphonError for anything wrong with
+        the messages, their media or the tools, and for tools or calls that the chat template would ignore.
         """
         parsed = parse_messages(messages)
-        return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt), use_audio_in_video, video_fps)
+        return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
 
-    def continuation(self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
+    def continuation(
+        self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None
+    ) -> Prompt:
         """Further turns after complete earlier ones (see `turn_end`), without any preamble; positions start at 0, to be shifted by the caller.
 
-        Arguments and errors as for `prompt`.
+        `tools` are those of the prompt that began the conversation. Arguments and errors as for `prompt`.
         """
         parsed = parse_messages(messages)
-        return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt), use_audio_in_video, video_fps)
+        return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
 
-    def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
+    def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None) -> Prompt:
         """The opening of a user turn whose audio is still being recorded, up to where its first token goes; whole `messages` may stand before it.
 
         `is_first`: nothing came before in this conversation. The turn goes on with `audio_piece` and ends with `close_turn`: their ids, and their
@@ -138,7 +148,7 @@ class FrontEnd:
         self._expect_hearing()
         parsed = parse_messages(messages) if len(messages) else ()
         render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
-        return self._build(parsed, render((*parsed, OPEN_TURN), False), use_audio_in_video, video_fps, is_open=True)
+        return self._build(parsed, render((*parsed, OPEN_TURN), False, parse_tools(tools)), use_audio_in_video, video_fps, is_open=True)
 
     def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
         """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in. Raises AntiphonError if it hears nothing."""

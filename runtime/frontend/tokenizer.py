@@ -10,21 +10,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.ext
 import numpy as np
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from ..errors import AntiphonError
+from .chat_template import ChatTemplate
 from .detokenizer import IncrementalDecoder
 from .messages import AudioPart, ImagePart, Message, TextPart
 from .tokenizer_json import one_sentence, read_tokenizer
+from .tools import Tools, texts, with_texts
 
 PROBE = "probe"
 """Content of the turns that are rendered only to be cut off again."""
@@ -56,22 +54,35 @@ class ChatTokenizer:
         longest_first = sorted(self._special, key=len, reverse=True)
         self._pattern = re.compile("(" + ("|".join(map(re.escape, longest_first)) or r"(?!)") + ")")
         self._openings = {token[:length] for token in self._special for length in range(1, len(token))}
-        self._template, self._names = _compile(template), names
+        self._template, self._names = ChatTemplate(template), names
         self._template_source = template
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
-        """The text of a whole conversation. Raises AntiphonError when the template refuses it."""
-        return self._render(messages, add_generation_prompt, self._guard(messages))
+    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()) -> Rendered:
+        """The text of a whole conversation. Raises AntiphonError when the template refuses it, or ignores the tools, tool calls or names in it."""
+        guard = self._guard(messages, tools)
+        rendered = self._render(messages, add_generation_prompt, guard, tools)
+        if tools:
+            self._check_effect(rendered, "tools", lambda: self._render(messages, add_generation_prompt, guard))
+        self._check_keys(rendered, messages, lambda turns: self._render(turns, add_generation_prompt, guard, tools))
+        return rendered
 
-    def render_continuation(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
-        """The text of turns that follow earlier, complete turns: no system preamble before them. Raises AntiphonError as `render_chat`."""
-        guard = self._guard(messages)
+    def render_continuation(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()) -> Rendered:
+        """The text of turns that follow earlier, complete turns: no system preamble before them, which is where `tools` stood.
+
+        Raises AntiphonError as `render_chat`.
+        """
+        guard = self._guard(messages, tools)
+        rendered = self._continued(messages, add_generation_prompt, guard, tools)
+        self._check_keys(rendered, messages, lambda turns: self._continued(turns, add_generation_prompt, guard, tools))
+        return rendered
+
+    def _continued(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools) -> Rendered:
         opening = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE),), plain=True))
         refusal: AntiphonError | None = None
         for earlier in (opening[:1], opening):  # the second for templates that insist on alternating roles
             try:
-                before = self._render(earlier, False, guard).text
-                whole = self._render((*earlier, *messages), add_generation_prompt, guard).text
+                before = self._render(earlier, False, guard, tools).text
+                whole = self._render((*earlier, *messages), add_generation_prompt, guard, tools).text
             except AntiphonError as error:
                 refusal = error
                 continue
@@ -126,18 +137,40 @@ class ChatTokenizer:
         """A fresh incremental decoder for one answer."""
         return IncrementalDecoder(self._tokenizer, self._special_ids)
 
-    def _guard(self, messages: Sequence[Message]) -> str:
-        """A private-use character found neither in the messages nor in the template."""
+    def _check_keys(self, rendered: Rendered, messages: Sequence[Message], render: Callable[[Sequence[Message]], Rendered]) -> None:
+        """Raise AntiphonError where the template writes the same without the calls or the names in `messages`; tools' names may be left out."""
+        if any(message.tool_calls for message in messages):
+            self._check_effect(rendered, "tool calls", lambda: render([replace(message, tool_calls=()) for message in messages]))
+        if any(message.name is not None and message.role != "tool" for message in messages):
+            self._check_effect(rendered, "names", lambda: render([message if message.role == "tool" else replace(message, name=None) for message in messages]))
+
+    def _check_effect(self, rendered: Rendered, key: str, without: Callable[[], Rendered]) -> None:
+        try:
+            bare = without().text
+        except AntiphonError:
+            return  # it cannot do without
+        if bare == rendered.text:
+            raise AntiphonError(f"The chat template of this bundle has no place for {key}; leave them out, or build with a template that writes them.")
+
+    def _guard(self, messages: Sequence[Message], tools: Tools) -> str:
+        """A private-use character found neither in the messages and tools nor in the template."""
         used = set(self._template_source).union(*(part.text for message in messages for part in message.parts if isinstance(part, TextPart)))
+        used = used.union(*texts([*tools, *(_extras(message) for message in messages)]))
         return next(chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in used)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str) -> Rendered:
-        chat = [{"role": message.role, "content": _content(message, lambda text: self._guarded(text, guard))} for message in messages]
-        try:
-            text = self._template.render(messages=chat, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **self._names)
-            return Rendered(text, guard)
-        except jinja2.TemplateError as error:
-            raise AntiphonError(f"The chat template refuses these messages: {error}; change the order or the roles of the messages.") from None
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools = ()) -> Rendered:
+        def guarded(text: str) -> str:
+            return self._guarded(text, guard)
+
+        chat = [{"role": message.role, "content": _content(message, guarded), **with_texts(_extras(message), guarded)} for message in messages]
+        variables = {
+            "messages": chat,
+            "tools": with_texts(tools, guarded) if tools else None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **self._names,
+        }
+        return Rendered(self._template.render(variables, guard), guard)
 
     def _guarded(self, text: str, guard: str) -> str:
         while self._pattern.search(text):  # again while tokens overlap
@@ -174,39 +207,16 @@ def _content(message: Message, guarded: Callable[[str], str]) -> str | list[dict
         else:
             kind = "audio" if isinstance(part, AudioPart) else "image" if isinstance(part, ImagePart) else "video"
             parts.append({"type": kind, kind: kind})
-    return parts[0]["text"] if message.plain else parts
+    return "".join(part["text"] for part in parts) if message.plain else parts
 
 
-def _raise_exception(message: str) -> None:
-    raise jinja2.exceptions.TemplateError(message)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
-    # Jinja's own filter escapes HTML characters, which no chat template wants.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks what an assistant wrote, for training; its body is rendered as it is."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _compile(template: str) -> jinja2.Template:
-    """The template in a sandbox with the settings of `transformers.utils.chat_template_utils`."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols])
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateError as error:
-        raise AntiphonError(f"The chat template is not valid Jinja ({error}); use the chat template of the checkpoint.") from None
+def _extras(message: Message) -> dict[str, Any]:
+    """What the template sees of a message beside role and content. Source: `_alias_reasoning_fields` (transformers 5.23) for `thinking`."""
+    fields = {
+        "tool_calls": list(message.tool_calls) or None,
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+        "reasoning_content": message.reasoning_content,
+        "thinking": message.reasoning_content,
+    }
+    return {key: value for key, value in fields.items() if value is not None}

@@ -136,6 +136,33 @@ def test_the_chat_template_is_found_wherever_it_is(checkpoint: Path, config: Omn
     assert (tmp_path / "frontend" / "chat_template.jinja").read_text() == template
 
 
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        (b"{% if %}", r"^The chat template in .*chat_template.jinja is not valid Jinja \(.*\); use the chat template of the checkpoint\.$"),
+        (b"\xff\xfe{{ messages }}", r"chat_template.jinja is not UTF-8 text \(byte 0\); download the file again"),
+        (b"{{ messages[1].content }}", r"chat_template.jinja fails on these messages .*tried on a user's text\)\.$"),
+        (b"{% for m in messages %}{{ m.content + '' }}{% endfor %}", r"fails on these messages \(TypeError: .*tried on a text in a part\)\.$"),
+        (b"{{ 'words' }}{% for m in messages %}{{ 1 / (m.content | length - 2) }}{% endfor %}", r"tried on audio and text\)\.$"),
+        (b"{{ messages[0].content }}{{ raise_exception('no system') if messages[0].role == 'system' }}", r"no system.*tried on a text after a system prompt"),
+        (b"{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", r"chat_template.jinja cannot be rendered: it takes more steps"),
+        (b"nothing", "writes nothing of the words in a user's text"),
+    ],
+)
+def test_a_chat_template_that_cannot_serve_is_refused(checkpoint: Path, config: OmniConfig, tmp_path: Path, template: bytes, sentence: str) -> None:
+    (checkpoint / "chat_template.jinja").write_bytes(template)
+    with pytest.raises(AntiphonError, match=sentence):
+        write_frontend(checkpoint, config, tmp_path / "frontend")
+    assert not (tmp_path / "frontend").exists()
+
+
+def test_a_broken_template_in_the_tokenizers_settings_names_that_file(checkpoint: Path, config: OmniConfig, tmp_path: Path) -> None:
+    (checkpoint / "chat_template.jinja").unlink()
+    edit(checkpoint / "tokenizer_config.json", chat_template="{% if %}")
+    with pytest.raises(AntiphonError, match="^The chat template in .*tokenizer_config.json is not valid Jinja"):
+        write_frontend(checkpoint, config, tmp_path / "frontend")
+
+
 def test_processors_saved_in_one_file_give_the_same_constants(checkpoint: Path, config: OmniConfig) -> None:
     expected = constants(checkpoint, config)
     image = json.loads((checkpoint / "preprocessor_config.json").read_text())

@@ -183,7 +183,8 @@ class FakeFrontEnd:
 
     turn_end, answer_opening = np.array([2, 3]), np.array([1, 6, 3])
 
-    def prompt(self, messages, *, add_generation_prompt=True, use_audio_in_video=False, video_fps=2.0):
+    def prompt(self, messages, *, add_generation_prompt=True, use_audio_in_video=False, video_fps=2.0, tools=None):
+        self.tools = tools
         ids, rows, media = [], [], []
         for message in messages:
             content = message["content"]

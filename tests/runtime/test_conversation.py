@@ -201,3 +201,23 @@ def test_an_answer_that_writes_the_marks_of_a_turn_makes_none(fakes):
     finally:
         fakes.front_end.decoder = before
     assert conversation._context.hidden_rows == {}
+
+
+def test_the_tools_of_a_conversation_are_there_at_every_turn(fakes):
+    tool = {"type": "function", "function": {"name": "weather"}}
+    omni = fakes.omni()
+    conversation = omni.conversation(tools=[tool])
+    for _ in range(2):
+        conversation.append(text="hot")
+        assert omni.front_end.tools == (tool,)
+        with conversation.reply(greedy=True, modalities=("text",)) as reply:
+            list(reply)
+    omni.generate([{"role": "user", "content": "hot"}], tools=[tool], modalities=("text",))
+    assert omni.front_end.tools == (tool,)
+    omni.generate([{"role": "user", "content": "hot"}], modalities=("text",))
+    assert omni.front_end.tools == ()
+
+
+def test_tools_that_are_none_are_refused_before_anything_runs(fakes):
+    with pytest.raises(AntiphonError, match=r"tools\[0\] is a Python function"):
+        fakes.omni().conversation(tools=[print])

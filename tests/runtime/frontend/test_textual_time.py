@@ -14,6 +14,7 @@ from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import prompt as module
 from antiphon.runtime.frontend.frame_store import FrameStore
 from antiphon.runtime.frontend.image import smart_resize
+from antiphon.runtime.frontend.chat_template import ChatTemplate
 from antiphon.runtime.frontend.prompt import FrontEnd, Prompt
 from antiphon.runtime.frontend.video import Video
 
@@ -224,21 +225,15 @@ def test_features_are_made_when_wanted_and_again(timed: Timed, monkeypatch: pyte
 
 def test_a_template_without_marks_around_videos_is_named(timed: Timed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     front_end = timed()
-    monkeypatch.setattr(front_end._tokenizer, "_template", module_template("<|video_pad|>"))
+    monkeypatch.setattr(front_end._tokenizer, "_template", ChatTemplate("<|video_pad|>"))
     with pytest.raises(AntiphonError, match="0 times for 1 videos"):
         front_end.prompt(user(film(2, 64, 64)))
-    monkeypatch.setattr(front_end._tokenizer, "_template", module_template("hello"))
+    monkeypatch.setattr(front_end._tokenizer, "_template", ChatTemplate("hello"))
     with pytest.raises(AntiphonError, match="no placeholder for audio"):
         front_end.open_turn()
 
 
-def module_template(content: str) -> Any:
-    import jinja2
-
-    return jinja2.Template(content)
-
-
 def test_thinking_is_switched_off_in_templates_that_know_it(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
     front_end = timed()
-    monkeypatch.setattr(front_end._tokenizer, "_template", module_template("{{ 'fast' if enable_thinking is false else 'slow' }}"))
+    monkeypatch.setattr(front_end._tokenizer, "_template", ChatTemplate("{{ 'fast' if enable_thinking is false else 'slow' }}"))
     assert front_end.decode(front_end.prompt(user(text("x"))).token_ids) == "fast"

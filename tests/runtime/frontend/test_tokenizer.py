@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.messages import parse_messages
 from antiphon.runtime.frontend.tokenizer import ChatTokenizer, load_tokenizer
+from antiphon.runtime.frontend.tools import parse_tools
 
 PREAMBLE_TEMPLATE = """{%- if messages[0].role != 'system' %}{{- '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}{%- endif %}
 {%- for message in messages %}
@@ -133,7 +134,7 @@ def test_a_template_may_format_json_and_mark_generations(tiny_checkpoint: Path) 
 
 def test_a_template_cannot_reach_python(tiny_checkpoint: Path) -> None:
     tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", "{{ ''.__class__.__mro__[1].__subclasses__() }}", {})
-    with pytest.raises(AntiphonError, match="chat template refuses"):
+    with pytest.raises(AntiphonError, match="chat template fails on these messages .SecurityError"):
         encoded(tokenizer, [{"role": "user", "content": "x"}])
 
 
@@ -156,3 +157,98 @@ def test_loading_fails_in_one_sentence_for_unusable_files(tiny_checkpoint: Path,
 def test_decode_leaves_special_tokens_out(tokenizer: ChatTokenizer, tiny_checkpoint: Path) -> None:
     start = load_tokenizer(tiny_checkpoint / "tokenizer.json").token_to_id("<|im_start|>")
     assert tokenizer.decode(np.array([start, *encoded(tokenizer, [{"role": "user", "content": "hi"}])])).strip().endswith("assistant")
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "description": "of <a> city, é", "parameters": {"type": "object", "properties": {"city": {}}}}},
+    {"type": "function", "function": {"name": "time"}},
+]
+CALLS = [{"id": str(index), "type": "function", "function": {"name": "weather", "arguments": {"city": city}}} for index, city in enumerate(("Köln", "Rome"))]
+ANSWERS = [{"role": "tool", "tool_call_id": "0", "content": "12"}, {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "19"}]}]
+ITEMS_TEMPLATE = """{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}
+{%- for message in messages %}{{ message.role }}: {{ message.name }}{{ message.reasoning_content }}{{ message.thinking }}{{ message.content }}
+{%- for call in message.tool_calls or [] %}<function={{ call.function.name }}>
+{%- for name, value in call.function.arguments | items %}{{ name }}={{ value if value is string else value | tojson }}{% endfor %}
+{%- endfor %}{{ message.tool_call_id }}{% endfor %}"""
+
+WITH_TOOLS = {
+    "tools": [{"role": "user", "content": "Hot?"}],
+    "tools after a system prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hot?"}],
+    "calls and answers": [{"role": "user", "content": "Hot?"}, {"role": "assistant", "content": "", "tool_calls": CALLS}, *ANSWERS],
+    "words and calls": [
+        {"role": "user", "content": "Hot?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": CALLS[:1], "reasoning_content": "hm"},
+        ANSWERS[0],
+        {"role": "assistant", "content": "No."},
+        {"role": "user", "content": "And there?"},
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=["of the tiny checkpoint", "with items"])
+def tool_template(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> str:
+    return (tiny_checkpoint / "chat_template.jinja").read_text() if request.param == "of the tiny checkpoint" else ITEMS_TEMPLATE
+
+
+def with_json_arguments(messages: list[dict]) -> list[dict]:
+    """The same as the OpenAI API sends it: no content beside a call, and arguments as text."""
+    sent = json.loads(json.dumps(messages))
+    for message in sent:
+        message["content"] = message["content"] or None
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+    return sent
+
+
+@pytest.mark.parametrize("prompt", [True, False], ids=["generation prompt", "closed"])
+@pytest.mark.parametrize("messages", WITH_TOOLS.values(), ids=WITH_TOOLS)
+def test_tools_calls_and_answers_render_as_apply_chat_template(tiny_checkpoint: Path, tool_template: str, messages: list[dict], prompt: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.AutoTokenizer.from_pretrained(tiny_checkpoint)
+    expected = reference.apply_chat_template(messages, tools=TOOLS, chat_template=tool_template, add_generation_prompt=prompt, tokenize=False)
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", tool_template, {})
+    for sent in (messages, with_json_arguments(messages)):
+        assert tokenizer.render_chat(parse_messages(sent), prompt, parse_tools(TOOLS)).text == expected
+
+
+def test_the_tiny_template_writes_the_tags_that_models_know(tiny_checkpoint: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", (tiny_checkpoint / "chat_template.jinja").read_text(), {})
+    text = tokenizer.render_chat(parse_messages(WITH_TOOLS["calls and answers"]), True, parse_tools(TOOLS)).text
+    assert '\n<tools>\n{"type": "function", "function": {"name": "weather"' in text and "\n</tools>\n" in text
+    assert '<|im_start|>assistant\n<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>\n<tool_call>' in text
+    answers = "<tool_response>\n12\n</tool_response>\n<tool_response>\n19\n</tool_response>"
+    assert text.endswith(f"<|im_start|>user\n{answers}<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_an_answer_of_a_tool_continues_a_conversation(tiny_checkpoint: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", (tiny_checkpoint / "chat_template.jinja").read_text(), {})
+    tools, earlier = parse_tools(TOOLS), WITH_TOOLS["calls and answers"][:2]
+    before = tokenizer.render_chat(parse_messages(earlier), False, tools).text
+    added = tokenizer.render_continuation(parse_messages(ANSWERS), True, tools).text
+    assert before + added == tokenizer.render_chat(parse_messages([*earlier, *ANSWERS]), True, tools).text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_special_tokens_in_tools_and_calls_stay_text(tiny_checkpoint: Path, text: str) -> None:
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", (tiny_checkpoint / "chat_template.jinja").read_text(), {})
+
+    def special(words: str) -> list[int]:
+        tools = parse_tools([{"type": "function", "function": {"name": "f", "description": words, "parameters": {words: 1}}}])
+        call = {"function": {"name": words, "arguments": {"a": [words]}}}
+        messages = parse_messages([{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": words}])
+        return [index for index in tokenizer.encode(tokenizer.render_chat(messages, True, tools)).tolist() if index in tokenizer._special_ids]
+
+    assert special(text) == special("words")
+
+
+def test_what_the_template_would_ignore_is_refused(tiny_checkpoint: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_checkpoint / "tokenizer.json", PREAMBLE_TEMPLATE, {"eos_token": "<|im_end|>"})
+    user = {"role": "user", "content": "Hot?"}
+    with pytest.raises(AntiphonError, match="The chat template of this bundle has no place for tools; leave them out"):
+        tokenizer.render_chat(parse_messages([user]), True, parse_tools(TOOLS))
+    with pytest.raises(AntiphonError, match="no place for tool calls"):
+        tokenizer.render_chat(parse_messages([user, {"role": "assistant", "tool_calls": CALLS}]), False)
+    with pytest.raises(AntiphonError, match="no place for names"):
+        tokenizer.render_continuation(parse_messages([{**user, "name": "Ada"}]), True)
+    answer = {**ANSWERS[0], "name": "weather"}  # clients send it; the order says the same
+    assert tokenizer.render_chat(parse_messages([user, answer]), True).text

@@ -1,0 +1,61 @@
+"""A checkpoint's chat template: found, read, and tried on plain conversations before it goes into a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import AntiphonError
+from ..runtime.frontend.chat_template import ChatTemplate
+
+USER, ASSISTANT, SYSTEM = ({"role": role, "content": "words"} for role in ("user", "assistant", "system"))
+PLAIN: dict[str, list[dict[str, Any]]] = {
+    "a user's text": [USER],
+    "a text after a system prompt": [SYSTEM, USER],
+    "a second turn": [USER, ASSISTANT, USER],
+    "a text in a part": [{"role": "user", "content": [{"type": "text", "text": "words"}]}],
+}
+"""Conversations that every template of the families renders, by what they are: the runtime hands it messages of these shapes."""
+
+
+def read_chat_template(
+    folder: Path, tokenizer_config: Mapping[str, Any], packed: Mapping[str, Any], names: Mapping[str, Any], media: Sequence[str] = ("audio", "image", "video")
+) -> str:
+    """chat_template.jinja in `folder`, else that of `packed` (chat_template.json), else the tokenizer's; of several named templates the one called default.
+
+    `names` are what the template may mention: special tokens and switches; `media`: the kinds of media that the model takes. Raises AntiphonError that names the file: for one that is missing, not UTF-8,
+    not Jinja, or fails on a plain conversation.
+    """
+    path, template = _find(folder, tokenizer_config, packed)
+    compiled = ChatTemplate(template, f"The chat template in {path}")
+    with_media = {f"{kind} and text": [{"role": "user", "content": [{"type": kind, kind: kind}, {"type": "text", "text": "words"}]}] for kind in media}
+    for what, messages in (PLAIN | with_media).items():
+        try:
+            text = compiled.render({"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True, **names})
+        except AntiphonError as error:
+            raise AntiphonError(f"{str(error).rstrip('.')} (tried on {what}).") from None
+        if "words" not in text:
+            raise AntiphonError(f"The chat template in {path} writes nothing of the words in {what}; use the chat template of the checkpoint.")
+    return template
+
+
+def _find(folder: Path, tokenizer_config: Mapping[str, Any], packed: Mapping[str, Any]) -> tuple[Path, str]:
+    stored = folder / "chat_template.jinja"
+    if stored.is_file():
+        try:
+            return stored, stored.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise AntiphonError(f"{stored} is not UTF-8 text (byte {error.start}); download the file again.") from None
+        except OSError as error:
+            raise AntiphonError(f"{stored} cannot be read ({error.strerror or error}); make it readable or download it again.") from None
+    template, name = packed.get("chat_template"), "chat_template.json"
+    if not template:
+        template, name = tokenizer_config.get("chat_template"), "tokenizer_config.json"
+    if isinstance(template, list):
+        template = {entry["name"]: entry.get("template") for entry in template if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not isinstance(template, str):
+        raise AntiphonError(f"The checkpoint has no chat template: expected chat_template.jinja or chat_template.json in {folder}; download it completely.")
+    return folder / name, template
