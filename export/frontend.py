@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 
 from ..graphs.config import OmniConfig
 from ..runtime.errors import AntiphonError
-from ..runtime.frontend.prompt import SCHEMA
+from ..runtime.frontend.constants import SCHEMA
 
 PRETOKENS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
 """How Qwen2's tokenizer cuts text before BPE."""

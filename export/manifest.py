@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from ..graphs.config import OmniConfig
 from ..runtime.aria import parse_policy
-from ..runtime.bundle import FileHash, Manifest, Manners, StageEntry
+from ..runtime.bundle import Manifest, Manners, StageEntry
+from ..runtime.bundle_files import FileHash
 from ..runtime.errors import AntiphonError
 from ..runtime.sampling import SamplingParameters
 from ..runtime.version import VERSION

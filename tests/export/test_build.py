@@ -25,7 +25,8 @@ import antiphon.export.build as building  # noqa: E402
 from antiphon.export.build import Progress, build  # noqa: E402
 from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
 from antiphon.graphs.families import stages  # noqa: E402
-from antiphon.runtime.bundle import Manifest, check_hashes, hash_file, read_manifest  # noqa: E402
+from antiphon.runtime.bundle import Manifest, check_hashes, read_manifest  # noqa: E402
+from antiphon.runtime.bundle_files import hash_file  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
 STAGES = ["audio_encoder", "vision_encoder", "thinker", "talker", "predictor", "code2wav"]
