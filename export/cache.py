@@ -21,6 +21,7 @@ from ..runtime.beside import folder_beside
 from ..runtime.bundle_files import FileHash, hash_file
 from ..runtime.errors import AntiphonError
 from ..runtime.json_file import read_json_object
+from ..runtime.typed_json import typed
 
 ENTRY = "entry.json"
 FICLONE = 0x40049409  # linux/fs.h: make the destination share the blocks of the source
@@ -35,6 +36,15 @@ class Lookup:
     reason: str
     entry: dict[str, Any]
     """The stage entry stored with the files; empty on a miss."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What entry.json says."""
+
+    parts: dict[str, str]
+    files: dict[str, FileHash]
+    stage: dict[str, Any]
 
 
 def default_cache() -> Path:
@@ -66,13 +76,13 @@ class StageCache:
         if not os.path.isdir(folder):
             return Lookup(False, self._difference(stage, parts), {})
         entry = self._read(stage, key)
-        damaged = ENTRY if entry is None else next((name for name, known in entry["files"].items() if not _copy_whole(folder, destination, name, known)), None)
+        damaged = ENTRY if entry is None else next((name for name, known in entry.files.items() if not _copy_whole(folder, destination, name, known)), None)
         if entry is None or damaged is not None:
             shutil.rmtree(folder, ignore_errors=True)
             for file in destination.iterdir():
                 file.unlink()
             return Lookup(False, f"the cached file {damaged} was damaged", {})
-        return Lookup(True, "nothing that decides it has changed", entry["stage"])
+        return Lookup(True, "nothing that decides it has changed", entry.stage)
 
     def store(self, stage: str, parts: dict[str, str], source: Path, entry: dict[str, Any]) -> None:
         """Keep the files in `source`. A cache that cannot be written (no room, read-only) is no reason to fail a build."""
@@ -94,14 +104,17 @@ class StageCache:
         except OSError:
             pass
 
-    def _read(self, stage: str, key: str) -> dict[str, Any] | None:
+    def _read(self, stage: str, key: str) -> _Entry | None:
         """What entry.json says; None where it is missing or damaged."""
         assert self.folder is not None
         try:
-            content = read_json_object(self.folder / stage / key / ENTRY)
+            path = self.folder / stage / key / ENTRY
+            content = read_json_object(path)
+            entry: _Entry = typed(_Entry, content, str(path))
         except AntiphonError:
             return None
-        return content if content.get("sha256") == _digest(content) else None
+        is_plain = all(name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name for name in entry.files)
+        return entry if is_plain and content.get("sha256") == _digest(content) else None
 
     def _difference(self, stage: str, parts: dict[str, str]) -> str:
         """Which parts differ from the closest entry of this stage."""
@@ -115,7 +128,7 @@ class StageCache:
         entries = [entry for key in keys if (entry := self._read(stage, key)) is not None]
         if not entries:
             return "this stage was never built with this cache"
-        differences = [sorted(name for name in {*parts, *entry["parts"]} if parts.get(name) != entry["parts"].get(name)) for entry in entries]
+        differences = [sorted(name for name in {*parts, *entry.parts} if parts.get(name) != entry.parts.get(name)) for entry in entries]
         closest: list[str] = min(differences, key=lambda names: (len(list(names)), list(names)))
         return f"changed since the closest build: {', '.join(closest)}"
 
@@ -126,14 +139,14 @@ def _digest(entry: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _copy_whole(source: Path, destination: Path, name: str, known: dict[str, Any]) -> bool:
+def _copy_whole(source: Path, destination: Path, name: str, known: FileHash) -> bool:
     """Copy the file `name`; whether the copy is what was stored. Raises OSError where the destination takes no more."""
     try:
         (source / name).open("rb").close()
     except OSError:
         return False
     _copy(source / name, destination / name)
-    return hash_file(destination / name) == FileHash(**known)
+    return hash_file(destination / name) == known
 
 
 def _copy(source: Path, destination: Path) -> None:

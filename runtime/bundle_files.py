@@ -75,7 +75,7 @@ def check_file(folder: Path, name: str, expected: FileHash) -> None:
 
 def inside(folder: Path, name: str) -> Path:
     """The path of the file `name` of the bundle. Raises AntiphonError for a name that leads out of it, be it by a link."""
-    is_plain = name.isprintable() and "\\" not in name and name == PurePosixPath(name).as_posix() and not {"..", "", "/"} & {*name.split("/")}
+    is_plain = name.isprintable() and "\\" not in name and name == PurePosixPath(name).as_posix() and not {"", ".", ".."} & {*name.split("/")}
     if not is_plain:
         raise AntiphonError(f"{folder / MANIFEST_FILE} names the file {ascii(name):.100}, which is no path inside the bundle; build the bundle again.")
     root = os.path.realpath(folder)

@@ -20,6 +20,8 @@ FIELDS: dict[str, dict[int, str]] = {
     "TensorProto": {13: "StringStringEntryProto"},
 }
 """Field numbers of the messages in a message, by its name."""
+LOCATION = b"location"
+"""Key of the entry that names a file."""
 VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
 """Wire types of protocol buffers."""
 
@@ -34,11 +36,12 @@ def external_files(path: Path) -> set[str]:
             message, start, end = waiting.pop()
             if message == "StringStringEntryProto":
                 entry = {field: content[begin:stop] for field, begin, stop in _fields(content, start, end)}
-                if entry.get(1) == b"location":
+                if entry.get(1) == LOCATION:
                     locations.add(entry.get(2, b"").decode("utf-8"))
                 continue
             kinds = FIELDS[message]
-            waiting += [(kinds[field], begin, stop) for field, begin, stop in _fields(content, start, end) if field in kinds]
+            inner = [(kinds[field], begin, stop) for field, begin, stop in _fields(content, start, end) if field in kinds]
+            waiting += [part for part in inner if content.find(LOCATION, part[1], part[2]) >= 0]  # most have none, and are not worth a look
     except (IndexError, ValueError):
         raise AntiphonError(f"{path} is not an ONNX file; build the bundle again.") from None
     except OSError as error:

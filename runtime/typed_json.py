@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from functools import cache
 from typing import Any, Literal
 
 from .errors import AntiphonError
@@ -49,7 +50,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
 
 def _record(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), where, "an object", value)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     given = {}
     for entry in dataclasses.fields(kind):
         if entry.name in value:
@@ -57,6 +58,11 @@ def _record(kind: Any, value: Any, where: str) -> Any:
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             raise AntiphonError(f"{where} lacks the field {entry.name}; build the bundle again.")
     return kind(**given)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _is_unicode(text: str) -> bool:

@@ -41,7 +41,12 @@ def read_constants(path: Path) -> dict[str, Any]:
         section = _section(constants, place, path)
         for name, (least, most) in counts.items():
             if name in section or name not in OPTIONAL:
-                _expect(_is_count(section.get(name), least, most), path, f"{place}.{name}", section.get(name), f"an integer from {least} to {most}")
+                value = section.get(name)
+                _expect(_is_count(value, least, most), path, f"{place}.{name}", value, f"an integer from {least} to {most}")
+    sound = constants["audio"]
+    _expect(sound["hop_length"] <= sound["n_fft"], path, "audio.hop_length", sound["hop_length"], "at most n_fft")
+    window, heard = sound["n_window"], sound["n_window_infer"]
+    _expect(heard >= 2 * window, path, "audio.n_window_infer", heard, f"at least one chunk of {2 * window}")
     for name, index in _section(constants, "ids", path).items():
         _expect(_is_count(index, 0, 2**31), path, f"ids.{name:.60}", index, "an id")
     for name, token in _section(constants, "special_tokens", path).items():
@@ -51,7 +56,8 @@ def read_constants(path: Path) -> dict[str, Any]:
         _check_colours(constants[place], path, place)
     if constants.get("timestamps") is not None:
         stamps = _section(constants, "timestamps", path)
-        layout, seconds = stamps.get("format"), stamps.get("audio_seconds")
+        layout: Any = stamps.get("format")
+        seconds: Any = stamps.get("audio_seconds")
         _expect(isinstance(layout, str) and STAMP.fullmatch(layout) is not None, path, "timestamps.format", layout, "a format of seconds")
         _expect(_is_number(seconds) and seconds >= 0, path, "timestamps.audio_seconds", seconds, "a number of at least 0")
     return constants
