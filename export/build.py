@@ -6,12 +6,9 @@ import dataclasses
 import errno
 import hashlib
 import importlib.metadata
-import json
 import os
 import re
-import shutil
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +21,11 @@ from ..graphs.checkpoint import Checkpoint
 from ..graphs.config import OmniConfig
 from ..graphs.families import stages
 from ..graphs.stage import Stage, WeightSource
-from ..runtime.bundle import MANIFEST_FILE, Manifest, StageEntry, hash_folder, read_entry, read_manifest, write_manifest
+from ..runtime.beside import OCCUPIED, folder_beside, put_in_place
+from ..runtime.bundle import Manifest, StageEntry, read_entry, read_manifest, write_manifest
+from ..runtime.bundle_files import MANIFEST_FILE, hash_folder
 from ..runtime.errors import AntiphonError
+from ..runtime.json_file import read_json_object
 from .cache import StageCache, default_cache, stage_key
 from .frontend import write_frontend
 from .lower_onnxruntime import lower_onnxruntime
@@ -69,7 +69,8 @@ def build(
     """Compile the Hugging Face folder `checkpoint` into the bundle folder `bundle_path`; returns its manifest.
 
     `cache` is a folder for built stages, True for the default one (`ANTIPHON_CACHE` or the user's cache folder), False for none.
-    The bundle is written beside `bundle_path` and renamed at the end, so that an interruption leaves the old bundle or none.
+    The bundle is written beside `bundle_path` and renamed at the end, so that an interruption leaves the old bundle or none; what a killed build left
+    there goes first, and an older bundle that it had set aside comes back.
     Raises AntiphonError in one sentence for a checkpoint that cannot be built or a folder that cannot be written.
     """
     for name, value, known in (("target", target, TARGETS), ("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
@@ -78,17 +79,15 @@ def build(
     source = Checkpoint(checkpoint)
     destination = Path(os.path.realpath(bundle_path))  # the bundle takes the place of what a link points to, not of the link
     folder = None if cache is False else default_cache() if cache is True else Path(cache)
-    beside = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.building"
     try:
         _check_destination(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
-        manifest = _Build(source, beside, StageCache(folder), target, engine, precision, on_progress).run()
-        _put_in_place(beside, destination)
+        with folder_beside(destination) as beside:
+            manifest = _Build(source, beside, StageCache(folder), target, engine, precision, on_progress).run()
+            _check_destination(destination)  # a build can take hours: what came there meanwhile is not removed
+            put_in_place(beside, destination)
     except OSError as error:
         raise _write_error(error, destination) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return manifest
 
 
@@ -239,51 +238,17 @@ def _check_destination(destination: Path) -> None:
 def _is_bundle(folder: Path) -> bool:
     """Whether `folder` holds a bundle, of whatever version, and nothing else: it will be removed."""
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json_object(folder / MANIFEST_FILE)
+    except AntiphonError:
         return False
-    named = isinstance(manifest, dict) and {"schema_version", "family", "stages"} <= manifest.keys()
-    return named and {path.name for path in folder.iterdir()} <= {MANIFEST_FILE, "stages", "frontend"}
-
-
-def _put_in_place(beside: Path, destination: Path) -> None:
-    """Replace; where another build to the same place comes in between, once more. Raises AntiphonError where that happens again."""
-    for is_last in (False, True):
-        try:
-            _replace(beside, destination)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not beside.is_dir():
-                raise
-            if is_last:
-                raise AntiphonError(f"Cannot replace {destination}: another build is writing this bundle; give another path, or run it again.") from None
-            _check_destination(destination)
-
-
-def _replace(beside: Path, destination: Path) -> None:
-    """Rename; an older bundle steps aside first and is removed last."""
-    if not destination.exists():
-        os.replace(beside, destination)
-        return
-    old = beside.with_suffix(".old")
-    os.replace(destination, old)
-    try:
-        os.replace(beside, destination)
-    except BaseException:
-        if destination.exists():  # another build's, and newer
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(old, destination)
-        raise
-    try:
-        shutil.rmtree(old, ignore_errors=True)
-    finally:  # Ctrl-C may have come in between
-        shutil.rmtree(old, ignore_errors=True)
+    return {"schema_version", "family", "stages"} <= manifest.keys() and {path.name for path in folder.iterdir()} <= {MANIFEST_FILE, "stages", "frontend"}
 
 
 def _write_error(error: OSError, destination: Path) -> AntiphonError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AntiphonError(f"No space left on the disk of {destination} while building; free some (antiphon build --plan says how much) and try again.")
+    if error.errno in OCCUPIED:
+        return AntiphonError(f"Cannot replace {destination}: other builds are writing this bundle; give another path, or run it again.")
     if error.errno == errno.EFBIG:
         return AntiphonError(f"A file of {destination} grew beyond what the disk or ulimit -f allows; raise the limit or give another disk (see --plan).")
     return AntiphonError(f"Cannot write the bundle {destination} ({error.strerror or error}); give a folder that can be written.")

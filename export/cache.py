@@ -1,8 +1,8 @@
 """The cache of built stages, addressed by everything that decides them.
 
 A key is the hash of named parts (graph code, configuration, weights, precision, target, tools). An entry is a folder `STAGE/KEY` with the
-stage's files and `entry.json`; a bundle gets copies, which share their blocks where the file system can. An entry is used only after its
-files, and what entry.json says, were hashed again, so a damaged one is built anew.
+stage's files and `entry.json`; a bundle gets copies, which share their blocks where the file system can. The copies, and what entry.json says,
+are hashed again before they are used, so a damaged entry is built anew. A cache that cannot be read or written is no reason to fail a build.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import FileHash, hash_file
+from ..runtime.beside import folder_beside
+from ..runtime.bundle_files import FileHash, hash_file
+from ..runtime.errors import AntiphonError
+from ..runtime.json_file import read_json_object
+from ..runtime.typed_json import typed
 
 ENTRY = "entry.json"
 FICLONE = 0x40049409  # linux/fs.h: make the destination share the blocks of the source
@@ -35,10 +38,22 @@ class Lookup:
     """The stage entry stored with the files; empty on a miss."""
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What entry.json says."""
+
+    parts: dict[str, str]
+    files: dict[str, FileHash]
+    stage: dict[str, Any]
+
+
 def default_cache() -> Path:
-    """ANTIPHON_CACHE, else `antiphon` in the user's cache folder."""
+    """ANTIPHON_CACHE, else `antiphon` in the user's cache folder. Raises AntiphonError where the system knows no home of the user."""
     named, caches = os.environ.get("ANTIPHON_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(named) if named else (Path(caches) if caches else Path.home() / ".cache") / "antiphon"
+    try:
+        return Path(named) if named else (Path(caches) if caches else Path.home() / ".cache") / "antiphon"
+    except RuntimeError:
+        raise AntiphonError("No home folder is known for the cache of built stages; set ANTIPHON_CACHE to a folder, or build with --no-cache.") from None
 
 
 def stage_key(parts: dict[str, str]) -> str:
@@ -58,57 +73,62 @@ class StageCache:
             return Lookup(False, "the cache is off", {})
         key = stage_key(parts)
         folder = self.folder / stage / key
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             return Lookup(False, self._difference(stage, parts), {})
         entry = self._read(stage, key)
-        damaged = [ENTRY] if entry is None else [name for name, known in entry["files"].items() if not _is_whole(folder / name, known)]
-        if entry is None or damaged:
+        damaged = ENTRY if entry is None else next((name for name, known in entry.files.items() if not _copy_whole(folder, destination, name, known)), None)
+        if entry is None or damaged is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            return Lookup(False, f"the cached file {damaged[0]} was damaged", {})
-        for name in entry["files"]:
-            _copy(folder / name, destination / name)
-        return Lookup(True, "nothing that decides it has changed", entry["stage"])
+            for file in destination.iterdir():
+                file.unlink()
+            return Lookup(False, f"the cached file {damaged} was damaged", {})
+        return Lookup(True, "nothing that decides it has changed", entry.stage)
 
     def store(self, stage: str, parts: dict[str, str], source: Path, entry: dict[str, Any]) -> None:
         """Keep the files in `source`. A cache that cannot be written (no room, read-only) is no reason to fail a build."""
         if self.folder is None:
             return
         home = self.folder / stage / stage_key(parts)
-        beside = home.parent / f".{home.name}.{uuid.uuid4().hex[:8]}"
         try:
-            beside.mkdir(parents=True)
-            files = {}
-            for file in sorted(source.iterdir()):
-                _copy(file, beside / file.name)
-                files[file.name] = dataclasses.asdict(hash_file(file))
-            content: dict[str, Any] = {"parts": parts, "files": files, "stage": entry}
-            content["sha256"] = _digest(content)
-            (beside / ENTRY).write_text(json.dumps(content, indent=2), encoding="utf-8")
-            if not home.exists():
-                os.replace(beside, home)
+            home.parent.mkdir(parents=True, exist_ok=True)
+            with folder_beside(home, sweep_all=True) as beside:  # the key of a build that was killed may never come again
+                files = {}
+                for file in sorted(source.iterdir()):
+                    _copy(file, beside / file.name)
+                    files[file.name] = dataclasses.asdict(hash_file(file))
+                content: dict[str, Any] = {"parts": parts, "files": files, "stage": entry}
+                content["sha256"] = _digest(content)
+                (beside / ENTRY).write_text(json.dumps(content, indent=2), encoding="utf-8")
+                if not home.exists():
+                    os.replace(beside, home)
         except OSError:
             pass
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
-    def _read(self, stage: str, key: str) -> dict[str, Any] | None:
+    def _read(self, stage: str, key: str) -> _Entry | None:
         """What entry.json says; None where it is missing or damaged."""
         assert self.folder is not None
         try:
-            content = json.loads((self.folder / stage / key / ENTRY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            path = self.folder / stage / key / ENTRY
+            content = read_json_object(path)
+            entry: _Entry = typed(_Entry, content, str(path))
+        except AntiphonError:
             return None
-        return content if isinstance(content, dict) and content.get("sha256") == _digest(content) else None
+        is_plain = all(name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name for name in entry.files)
+        return entry if is_plain and content.get("sha256") == _digest(content) else None
 
     def _difference(self, stage: str, parts: dict[str, str]) -> str:
         """Which parts differ from the closest entry of this stage."""
         assert self.folder is not None
-        home = self.folder / stage
-        keys = [path.name for path in home.iterdir() if not path.name.startswith(".")] if home.is_dir() else []
+        try:
+            keys = [name for name in os.listdir(self.folder / stage) if not name.startswith(".")]
+        except FileNotFoundError:
+            keys = []
+        except OSError as error:
+            return f"the cache cannot be read ({error.strerror})"
         entries = [entry for key in keys if (entry := self._read(stage, key)) is not None]
         if not entries:
             return "this stage was never built with this cache"
-        differences = [sorted(name for name in {*parts, *entry["parts"]} if parts.get(name) != entry["parts"].get(name)) for entry in entries]
+        differences = [sorted(name for name in {*parts, *entry.parts} if parts.get(name) != entry.parts.get(name)) for entry in entries]
         closest: list[str] = min(differences, key=lambda names: (len(list(names)), list(names)))
         return f"changed since the closest build: {', '.join(closest)}"
 
@@ -119,11 +139,14 @@ def _digest(entry: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _is_whole(file: Path, known: dict[str, Any]) -> bool:
+def _copy_whole(source: Path, destination: Path, name: str, known: FileHash) -> bool:
+    """Copy the file `name`; whether the copy is what was stored. Raises OSError where the destination takes no more."""
     try:
-        return hash_file(file) == FileHash(**known)
+        (source / name).open("rb").close()
     except OSError:
         return False
+    _copy(source / name, destination / name)
+    return hash_file(destination / name) == known
 
 
 def _copy(source: Path, destination: Path) -> None:

@@ -24,8 +24,8 @@ def read_chat_template(
 ) -> str:
     """chat_template.jinja in `folder`, else that of `packed` (chat_template.json), else the tokenizer's; of several named templates the one called default.
 
-    `names` are what the template may mention: special tokens and switches; `media`: the kinds of media that the model takes. Raises AntiphonError that names the file: for one that is missing, not UTF-8,
-    not Jinja, or fails on a plain conversation.
+    `names` are what the template may mention: special tokens and switches; `media`: the kinds of media that the model takes.
+    Raises AntiphonError that names the file: for one that is missing, not UTF-8, not Jinja, or fails on a plain conversation.
     """
     path, template = _find(folder, tokenizer_config, packed)
     compiled = ChatTemplate(template, f"The chat template in {path}")

@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 
 from ..graphs.config import NO_ID, AudioConfig, OmniConfig, VisionConfig
 from ..runtime.errors import AntiphonError
-from ..runtime.frontend.prompt import SCHEMA
+from ..runtime.frontend.constants import SCHEMA
 from ..runtime.frontend.tokenizer_json import check_added, check_vocabulary, one_sentence, read_tokenizer
 from ..runtime.json_file import read_json_object
 from .chat_template import read_chat_template
@@ -171,7 +171,7 @@ def _mark(tokenizer: Tokenizer, token: str, purpose: str, folder: Path) -> int:
 
 def _positions(config: OmniConfig) -> dict[str, dict[str, int]]:
     vision = config.thinker.vision
-    thinker = {"position_id_per_seconds": config.thinker.position_id_per_seconds, "spatial_merge_size": vision.spatial_merge_size if vision else 1}
+    thinker = {"position_id_per_seconds": config.thinker.position_id_per_seconds or 1, "spatial_merge_size": vision.spatial_merge_size if vision else 1}
     talker = config.talker
     if talker is None:
         return {"thinker": thinker, "talker": thinker}

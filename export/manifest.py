@@ -10,9 +10,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ..graphs.config import OmniConfig
+from ..graphs.config import NO_ID, OmniConfig
 from ..runtime.aria import parse_policy
-from ..runtime.bundle import FileHash, Manifest, Manners, StageEntry
+from ..runtime.bundle import Manifest, Manners, StageEntry
+from ..runtime.bundle_files import FileHash
 from ..runtime.errors import AntiphonError
 from ..runtime.sampling import SamplingParameters
 from ..runtime.version import VERSION
@@ -108,7 +109,7 @@ def _ids(config: OmniConfig, frontend: Path) -> dict[str, int | list[int]]:
             ids[f"codec_{name}"] = getattr(config.talker, f"codec_{name}_{suffix}")
         if config.talker.text_vocab_size:
             ids["codec_think"] = config.talker.codec_think_id
-    return ids
+    return {name: index for name, index in ids.items() if index != NO_ID}
 
 
 def _newline(frontend: Path) -> int:

@@ -7,11 +7,9 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..runtime.beside import folder_beside, put_in_place
 from ..runtime.errors import AntiphonError, missing_extra
 from ..runtime.kernels.contract import CONTRACT_VERSION, Program, image_key, parameters, to_plain
 from ..runtime.kernels.library import CONTRACT_FILE, read_contract
@@ -146,9 +145,8 @@ def _compile(root: Path, parts: list[_Part], versions: dict[str, str], workers: 
 
 def _write(root: Path, part: _Part, compiled: list[Compiled], versions: dict[str, str]) -> None:
     home = root / part.target / part.op
-    beside = root / f".{part.target}-{part.op}-{uuid.uuid4().hex[:8]}"
-    try:
-        beside.mkdir(parents=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with folder_beside(home) as beside:
         for one in compiled:
             (beside / f"{one.key}.cubin").write_bytes(one.cubin)
             (beside / f"{one.key}.ptx").write_text(one.ptx)
@@ -158,26 +156,7 @@ def _write(root: Path, part: _Part, compiled: list[Compiled], versions: dict[str
             "images": {one.key: to_plain(one.image) for one in sorted(compiled, key=lambda one: one.key)},
         }  # fmt: skip
         (beside / CONTRACT_FILE).write_text(json.dumps(contract, indent=1))
-        home.parent.mkdir(parents=True, exist_ok=True)
-        _replace(home, beside)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _replace(home: Path, new: Path) -> None:
-    """Puts the folder `new` in the place of `home`, by renaming alone; of two compilations at once, the later one's stays."""
-    old = new.with_name(f"{new.name}-old")
-    for attempt in range(100):
-        with suppress(FileNotFoundError):
-            os.replace(home, old)
-        try:
-            os.replace(new, home)
-            break
-        except OSError:  # another compilation put its folder there in between
-            if attempt == 99 or not home.exists():
-                raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
+        put_in_place(beside, home)
 
 
 @contextmanager

@@ -8,19 +8,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
-import types
-import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .beside import set_aside
+from .bundle_files import MANIFEST_FILE, FileHash, check_file, check_files
 from .errors import AntiphonError
+from .json_file import read_json_object
 from .sampling import SamplingParameters
+from .typed_json import typed
 
-SCHEMA_VERSION = 1
-MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION = 2
+SEAL = "sha256"
+"""The field of manifest.json that holds `seal` of all others."""
+REPAIR = "copy the bundle again, or build it again"
 
 StateKind = Literal["kv", "conv", "recurrent", "window", "overlap", "counter"]
 Axis = int | str
@@ -72,14 +76,6 @@ class StageEntry:
     """Size of all files of the stage."""
     key: str = ""
     """Hash of everything that decided the engine: graph, weights, precision, target, tool versions."""
-
-
-@dataclass(frozen=True)
-class FileHash:
-    """Size in bytes and SHA-256 (hex) of one file of the bundle."""
-
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -140,101 +136,57 @@ class Manifest:
 
 def read_entry(stored: Any, where: str) -> StageEntry:
     """The stage entry that `dataclasses.asdict` and JSON made `stored` from. Raises AntiphonError that names the place in `where`."""
-    entry: StageEntry = _parse(StageEntry, stored, where)
+    entry: StageEntry = typed(StageEntry, stored, where)
     return entry
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write `manifest.json` into `folder`, readable by people: one short list a line."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
+    content = dataclasses.asdict(manifest)
+    text = json.dumps(content | {SEAL: seal(content)}, indent=2, ensure_ascii=False)
     text = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text)
     (Path(folder) / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
-    """Read the manifest of the bundle at `folder` and check that its files are there in their full size.
+    """Read the manifest of the bundle at `folder` and check that its files are there in their full size, and the small ones unchanged.
 
-    Raises AntiphonError in one sentence: no bundle, unreadable, another schema version, a field missing or of a wrong kind, another
-    target than `target` (when given), a file missing or of another size.
+    Raises AntiphonError in one sentence: no bundle, unreadable, another schema version, changed since it was built, a field missing or of a wrong kind,
+    another target than `target` (when given), or a file that `bundle_files.check_files` refuses.
     """
-    path = Path(folder) / MANIFEST_FILE
-    if not path.is_file():
-        raise AntiphonError(f"No bundle at {folder}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); build the bundle again.") from None
-    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    root = Path(folder)
+    path = root / MANIFEST_FILE
+    if not os.path.isfile(path):
+        raise _no_bundle(root)
+    raw = read_json_object(path, REPAIR)
+    found = raw.get("schema_version")
     if found != SCHEMA_VERSION:
-        raise AntiphonError(f"{path} has schema version {found}, this Antiphon reads version {SCHEMA_VERSION}; build the bundle again.")
-    manifest: Manifest = _parse(Manifest, raw, str(path))
+        raise AntiphonError(
+            f"{path} has schema version {ascii(found):.60}, this Antiphon reads version {SCHEMA_VERSION}; make it anew with antiphon build CHECKPOINT {root}."
+        )
+    if raw.get(SEAL) != seal(raw):
+        raise AntiphonError(f"{path} was changed after the build, or is damaged; copy the bundle again, or make it anew with antiphon build CHECKPOINT {root}.")
+    manifest: Manifest = typed(Manifest, raw, str(path))
     if target is not None and manifest.target != target:
-        raise AntiphonError(f"The bundle {folder} was built for {manifest.target}, not for {target}; build it again with --target {target}.")
-    for name, expected in manifest.hashes.items():
-        file = Path(folder) / name
-        if not file.is_file():
-            raise AntiphonError(f"The bundle {folder} lacks the file {name}; copy the whole folder or build the bundle again.")
-        if file.stat().st_size != expected.bytes:
-            raise AntiphonError(f"{file} has {file.stat().st_size} bytes, expected {expected.bytes}; copy the bundle again.")
+        raise AntiphonError(f"The bundle {folder} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}.")
+    check_files(root, manifest.hashes, [entry.file for entry in manifest.stages.values()])
     return manifest
+
+
+def _no_bundle(folder: Path) -> AntiphonError:
+    older = set_aside(folder)
+    if older is not None and not os.path.lexists(folder):
+        return AntiphonError(f"No bundle at {folder}: a build that was to replace it was killed; build again, or give {older} the name {folder.name}.")
+    return AntiphonError(f"No bundle at {folder}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
 
 
 def check_hashes(folder: str | Path) -> None:
     """Read every file of the bundle and compare its SHA-256. Raises AntiphonError that names the first damaged file."""
     for name, expected in read_manifest(folder).hashes.items():
-        if hash_file(Path(folder) / name) != expected:
-            raise AntiphonError(f"{Path(folder) / name} is damaged: its SHA-256 is not the one in the manifest; copy the bundle again.")
+        check_file(Path(folder), name, expected)
 
 
-def hash_file(path: Path) -> FileHash:
-    """Size and SHA-256 of one file, read in pieces."""
-    with path.open("rb") as file:
-        return FileHash(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def hash_folder(folder: str | Path) -> dict[str, FileHash]:
-    """The `hashes` of a manifest: every file under `folder` but the manifest, by relative path."""
-    root = Path(folder)
-    files: Iterable[Path] = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST_FILE)
-    return {path.relative_to(root).as_posix(): hash_file(path) for path in files}
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """Turn JSON into the type `kind`; an error names the place in the file."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        _expect(isinstance(value, dict), where, "an object", value)
-        hints = typing.get_type_hints(kind)
-        given = {}
-        for entry in dataclasses.fields(kind):
-            if entry.name in value:
-                given[entry.name] = _parse(hints[entry.name], value[entry.name], f"{where}: {entry.name}")
-            elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
-                raise AntiphonError(f"{where} lacks the field {entry.name}; build the bundle again.")
-        return kind(**given)
-    if origin is dict:
-        _expect(isinstance(value, dict), where, "an object", value)
-        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin in (tuple, list):
-        _expect(isinstance(value, list), where, "a list", value)
-        return origin(_parse(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value))
-    if origin is Literal:
-        _expect(value in arguments, where, f"one of {', '.join(arguments)}", value)
-        return value
-    if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            try:
-                return _parse(option, value, where)
-            except AntiphonError:
-                continue
-        raise AntiphonError(f"{where} is {value!r}, expected {kind}; build the bundle again.")
-    accepted = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
-    _expect(accepted, where, f"a value of type {kind.__name__}", value)
-    return value
-
-
-def _expect(holds: bool, where: str, expected: str, found: object) -> None:
-    if not holds:
-        raise AntiphonError(f"{where} is {found!r}, expected {expected}; build the bundle again.")
+def seal(content: dict[str, Any]) -> str:
+    """SHA-256 (hex) of all that a manifest says but this digest itself: JSON with sorted keys and without spaces."""
+    said = {name: value for name, value in content.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

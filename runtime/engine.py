@@ -14,12 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 
-from .bundle import StageEntry, TensorSpec
+from .bundle import StageEntry, StateSpec, TensorSpec
+from .bundle_files import ONNX
 from .errors import AntiphonError
 from .sessions import make_session
 from .states import StateSet
 
 _KEPT_SHAPES = 6  # bindings kept per stream and stage: decode and the latest prefills
+_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+"""ONNX Runtime's words for a tensor's type where they are not NumPy's."""
 _KEPT_BYTES = 2**24  # a binding with larger arrays (long audio, big images) is made anew each time
 
 
@@ -42,13 +45,12 @@ class OnnxEngine:
 
     def __init__(self, path: Path, entry: StageEntry, threads: int | None = None) -> None:
         self.entry = entry
+        if path.suffix != ONNX:
+            raise AntiphonError(f"Stage {entry.name}: {path} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
         self._session = make_session(path, threads)
         self._idle: OrderedDict[Any, list[_Binding]] = OrderedDict()
-        expected = {spec.name for spec in entry.inputs} | {f"past.{spec.name}" for spec in entry.states}
-        found = {node.name for node in self._session.get_inputs()}
-        if found != expected:
-            difference = ", ".join(sorted(found ^ expected))
-            raise AntiphonError(f"Stage {entry.name}: {path} and the manifest disagree about the inputs {difference}; build the bundle again.")
+        _check_interface(path, "inputs", self._session.get_inputs(), [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)])
+        _check_interface(path, "outputs", self._session.get_outputs(), [*entry.outputs, *(_tensor("present", spec) for spec in entry.states)])
 
     def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See Engine.run."""
@@ -119,6 +121,19 @@ class _Binding:
         value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         self._values.append(value)
         return value
+
+
+def _tensor(side: str, state: StateSpec) -> TensorSpec:
+    return TensorSpec(f"{side}.{state.name}", state.dtype, state.shape)
+
+
+def _check_interface(path: Path, side: str, nodes: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
+    """Raise AntiphonError unless the graph's own `nodes` are what the manifest describes, in name, dtype and every axis."""
+    found = {node.name: (_DTYPES.get(node.type, node.type[len("tensor(") : -1]), tuple(node.shape)) for node in nodes}
+    said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
+    wrong = sorted(name for name in {*found, *said} if found.get(name) != said.get(name))
+    if wrong or len(said) < len(specs):
+        raise AntiphonError(f"{path} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; build the bundle again.")
 
 
 def _sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .bundle import Manifest, read_manifest
 from .bundle import check_hashes as check_all_hashes
+from .check_manifest import check_front_end, check_manifest
 from .conversation import Conversation
 from .engine import Engine, OnnxEngine
 from .errors import AntiphonError
@@ -44,22 +45,25 @@ def load(
 
     `max_streams` replies run at once; a further one waits for a free place, at most `admission_seconds` (None: as long as it takes) and
     then raises. `threads` work on one run of an engine (default: ANTIPHON_THREADS, else all cores); runs take turns. `check_hashes` reads
-    every file and compares its SHA-256. `prefill_chunk`: the most prompt tokens of one run.
-    Raises AntiphonError in one sentence for anything that does not fit.
+    every file and compares its SHA-256; without it a changed byte of the weights, and of nothing else, goes unnoticed. `prefill_chunk`: the most prompt
+    tokens of one run. Raises AntiphonError in one sentence for anything that does not fit.
     """
     _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
     folder = Path(bundle_path)
     manifest = read_manifest(folder, TARGET)
     if check_hashes:
         check_all_hashes(folder)
+    table = read_voice_table(folder / "frontend") if manifest.speaks else None
+    check_manifest(manifest, table)
+    front_end = FrontEnd(folder / "frontend")
+    check_front_end(front_end, manifest)
     engines: dict[str, Engine] = {}
     for name, entry in manifest.stages.items():
         if entry.engine != "onnxruntime":
-            raise AntiphonError(f"Stage {name} was built for the engine {entry.engine}; this Antiphon runs onnxruntime; build the bundle for it.")
+            raise AntiphonError(f"Stage {name} was built for the engine {entry.engine:.60}; this Antiphon runs onnxruntime; build the bundle for it.")
         if name not in NOT_RUN:
             engines[name] = OnnxEngine(folder / entry.file, entry, threads)
-    table = read_voice_table(folder / "frontend") if manifest.speaks else None
-    return Omni(manifest, engines, FrontEnd(folder / "frontend"), max_streams, prefill_chunk, admission_seconds, table)
+    return Omni(manifest, engines, front_end, max_streams, prefill_chunk, admission_seconds, table)
 
 
 class Omni:

@@ -142,7 +142,7 @@ def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
 
 def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None) -> np.ndarray:
     """Row `row` of the table as int64 [frames, codebooks] without its padding."""
-    stored = table[row].T if row < len(table) else table[:0, 0]
+    stored = table[row].T if 0 <= row < len(table) else table[:0, 0]
     frames = int((stored >= 0).all(axis=1).sum()) if stored.size else 0
     whole = frames and (stored[:frames] >= 0).all() and (stored[frames:] == -1).all() and (codebook_size is None or stored.max() < codebook_size)
     if not whole:

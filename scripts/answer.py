@@ -91,8 +91,10 @@ def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, prin
                     printer.audio(event)
                 else:
                     done = event
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Interrupted; what was said until then is in {output}." if writer is not None and writer.kept else "") from None
+    except KeyboardInterrupt as interrupt:
+        if writer is not None and writer.kept:
+            interrupt.args = (f"Interrupted; what was said until then is in {output}.",)
+        raise
     assert done is not None, "a stream ends with Done"
     spoken = file is not None and file.samples > 0
     printer.done(done, output if spoken else None)

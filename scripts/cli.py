@@ -1,6 +1,7 @@
 """The command `antiphon`: one module a command, and one place that decides exit codes.
 
-Exit codes: 0 done; 1 a verification found an output out of tolerance; 2 bad input, said in one sentence on stderr; 130 interrupted.
+Exit codes: 0 done; 1 a verification found an output out of tolerance; 2 bad input, said in one sentence on stderr; 130 interrupted,
+143 terminated, 129 hung up.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .. import __version__
 from ..runtime.errors import AntiphonError
 from . import bench, build, inspect, new_checkpoint, plugins, run, verify
 from .console import interrupt_is_handled
+from .signals import ending, heed_signals
 
 app = typer.Typer(
     name="antiphon",
@@ -48,9 +50,10 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 
 
 def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with bad input, a full disk, missing memory and Ctrl-C turned into one sentence and an exit code."""
+    """The command, with bad input, a full disk, missing memory, Ctrl-C and its kind turned into one sentence and an exit code."""
 
     @functools.wraps(command)
+    @heed_signals()
     def checked(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
@@ -64,7 +67,7 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
         except KeyboardInterrupt as interrupt:  # its text, if any, tells what was kept
             interrupt_is_handled()
-            _fail(str(interrupt) or "Interrupted.", 130)
+            _fail(*ending(interrupt))
 
     return checked
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import soundfile
 
+from ..runtime.beside import file_beside
 from ..runtime.errors import AntiphonError
 
 
@@ -35,11 +35,14 @@ class WavFile:
         check_wav_path(path)
         self.path, self.samples, self.kept = path, 0, False
         self._target = Path(os.path.realpath(path))
-        self._beside = self._target.parent / f".{path.stem}.{uuid.uuid4().hex[:8]}.wav"
+        try:
+            self._beside, self._lock = file_beside(self._target)
+        except OSError as error:
+            raise AntiphonError(f"Cannot write to {path.parent} ({error.strerror or error}); give another --output.") from None
         try:
             self._file = soundfile.SoundFile(self._beside, "w", sample_rate, 1, "PCM_16", format="WAV")
         except (OSError, soundfile.LibsndfileError) as error:
-            self._beside.unlink(missing_ok=True)
+            self._remove()
             raise AntiphonError(f"Cannot write to {path.parent} ({error}); give another --output.") from None
 
     def write(self, samples: np.ndarray) -> None:
@@ -62,8 +65,12 @@ class WavFile:
         except (OSError, soundfile.LibsndfileError) as failure:
             if error is None or isinstance(error, KeyboardInterrupt):
                 raise self._full(failure) from None
-        finally:  # gone after the rename
-            self._beside.unlink(missing_ok=True)
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        self._beside.unlink(missing_ok=True)  # gone after the rename
+        os.close(self._lock)
 
     def _full(self, error: Exception) -> AntiphonError:
         reason = str(error).rstrip(".") or "not all samples were written"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from antiphon.runtime.bundle import seal
 from antiphon.scripts.cli import app
 
 FIRST_SHARD = "model-00001-of-00002.safetensors"
@@ -56,6 +57,14 @@ def edit(path: Path, name: str, value: Any) -> None:
     replace(path, json.dumps(content).encode())
 
 
+def edit_manifest(bundle: Path, name: str, value: Any) -> None:
+    """`edit` its manifest, and seal it again as if it had been built so."""
+    path = bundle / "manifest.json"
+    edit(path, name, value)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    replace(path, json.dumps(content | {"sha256": seal(content)}).encode())
+
+
 def cut(path: Path) -> None:
     replace(path, path.read_bytes()[:-1000])
 
@@ -91,7 +100,7 @@ def asking(*arguments: str, spoil: Callable[[Place], object] = lambda place: Non
 
 
 def manifest(name: str, value: Any) -> Callable[[Place], object]:
-    return lambda place: edit(place.bundle / "manifest.json", name, value)
+    return lambda place: edit_manifest(place.bundle, name, value)
 
 
 def file(name: str, content: bytes) -> Callable[[Place], object]:

@@ -27,6 +27,7 @@ from .bad_input import (  # noqa: E402
     config,
     cut,
     edit,
+    edit_manifest,
     file,
     flip,
     is_clear,
@@ -61,7 +62,7 @@ def silence(place: Place) -> None:
 
 def text_only(place: Place) -> None:
     for stage in ("talker", "predictor", "code2wav"):
-        edit(place.bundle / "manifest.json", f"stages.{stage}", None)
+        edit_manifest(place.bundle, f"stages.{stage}", None)
 
 
 CASES: dict[str, tuple[Prepare, str]] = {
@@ -108,6 +109,10 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "bundle of another version": (asking("Hi", spoil=manifest("schema_version", 99)), "schema version 99, this Antiphon reads version"),
     "bundle of another target": (asking("Hi", spoil=manifest("target", "sm90")), "was built for sm90, not for cpu"),
     "bundle of another engine": (asking("Hi", spoil=manifest("stages.talker.engine", "tensorrt")), "Stage talker was built for the engine tensorrt"),
+    "manifest that was edited": (
+        asking("Hi", spoil=lambda place: edit(place.bundle / "manifest.json", "voices.ethan", 300)),
+        "manifest.json was changed after the build, or is damaged",
+    ),
     "manifest is no JSON": (asking("Hi", spoil=lambda place: replace(place.bundle / "manifest.json", b"{")), "manifest.json is not valid JSON"),
     "manifest without a field": (asking("Hi", spoil=manifest("ids", None)), "manifest.json lacks the field ids"),
     "bundle without a file": (
@@ -121,7 +126,7 @@ CASES: dict[str, tuple[Prepare, str]] = {
     ),
     "bundle with an engine that is none": (
         asking("Hi", spoil=lambda place: replace(path := place.bundle / "stages/talker/engine.onnx", bytes(path.stat().st_size))),
-        "cannot load .*talker/engine.onnx",
+        "talker/engine.onnx is damaged",
     ),
     "bundle without a tokenizer's content": (
         asking("Hi", spoil=lambda place: replace(path := place.bundle / "frontend/tokenizer.json", b" " * path.stat().st_size)),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ...runtime.beside import folder_beside, put_in_place
 from ...runtime.errors import AntiphonError
 
 
@@ -16,24 +15,21 @@ from ...runtime.errors import AntiphonError
 def whole_checkpoint(target: Path, replace: bool = False) -> Iterator[Path]:
     """A new folder beside `target` to write a checkpoint into, which takes its name when the block ends, and is gone when it fails.
 
+    What a killed process left beside `target` goes, too.
+
     An empty `target` gives way; one that holds anything does with `replace` only. Raises AntiphonError where files cannot be written.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-        beside.mkdir()
-    except OSError as error:
-        raise AntiphonError(f"Cannot write to {target.parent} ({error.strerror}); give a folder that can be written.") from None
-    try:
-        yield beside
-        if target.exists():
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside = stack.enter_context(folder_beside(target))
+        except OSError as error:
+            raise AntiphonError(f"Cannot write to {target.parent} ({error.strerror}); give a folder that can be written.") from None
+        try:
+            yield beside
             if replace:
-                shutil.rmtree(target)
+                put_in_place(beside, target)
             else:
-                target.rmdir()
-        os.replace(beside, target)
-    except OSError as error:
-        raise AntiphonError(f"Cannot write the checkpoint to {target} ({error.strerror}); free space there or give another folder.") from None
-    finally:
-        # Gone after the rename; still there only when something failed.
-        shutil.rmtree(beside, ignore_errors=True)
+                os.replace(beside, target)  # an empty folder gives way
+        except OSError as error:
+            raise AntiphonError(f"Cannot write the checkpoint to {target} ({error.strerror}); free space there or give another folder.") from None

@@ -6,7 +6,6 @@ the bundle has a format of textual timestamps, a run per temporal patch with its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,6 +18,7 @@ from ..errors import AntiphonError
 from .audio import read_audio
 from .audio_layout import Feeds, audio_tokens
 from .audio_stream import AudioStream
+from .constants import read_constants
 from .detokenizer import IncrementalDecoder
 from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
 from .image import VisionSettings, patch_grid, read_image
@@ -33,7 +33,6 @@ from .tokenizer import ChatTokenizer, Rendered
 from .tools import parse_tools
 from .video import read_video
 
-SCHEMA = 1
 OPEN_TURN = Message("user", (AudioPart(b""),), plain=False)
 """A turn with one clip, rendered only to be cut where the clip stands."""
 
@@ -69,7 +68,7 @@ class FrontEnd:
     def __init__(self, folder: str | Path) -> None:
         """Raises AntiphonError when a file of the folder is missing or broken."""
         folder = Path(folder)
-        constants = _read_constants(folder / "frontend.json")
+        constants = read_constants(folder / "frontend.json")
         try:
             self._configure(constants)
             special_tokens = constants["special_tokens"]
@@ -116,6 +115,15 @@ class FrontEnd:
             rules |= {"textual_time": True, "image": self.image, "video": self.video}
         self._thinker_rules = PositionRules(**rules, **positions["thinker"])
         self._talker_rules = PositionRules(**rules, **positions["talker"])
+
+    @property
+    def feature_sizes(self) -> dict[str, int]:
+        """Values of one mel frame and of one patch of pixels, by their names in interfaces.TENSORS; of what the bundle does not take there is none."""
+        sizes = {"MELS": self._mel.feature_size} if self._hears else {}
+        if self._sees:
+            settings = self._image_settings
+            sizes["PIXELS"] = 3 * settings.temporal_patch_size * settings.patch_size**2
+        return sizes
 
     def prompt(
         self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None
@@ -338,18 +346,6 @@ class FrontEnd:
                 placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)
                 rows = span[token_ids[span] == placeholder]
                 yield from vision_encoder_calls(piece.frames, piece.item.grid, rows, settings, self._position_embeddings)
-
-
-def _read_constants(path: Path) -> dict[str, Any]:
-    try:
-        constants = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise AntiphonError(f"No front end at {path}; give the frontend folder of a bundle, or build the bundle again.") from None
-    except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); build the bundle again.") from None
-    if not isinstance(constants, dict) or constants.get("schema") != SCHEMA:
-        raise AntiphonError(f"{path} is not of front-end schema {SCHEMA}; build the bundle again with this version of Antiphon.")
-    return constants
 
 
 def _vision_settings(section: dict[str, Any]) -> VisionSettings:

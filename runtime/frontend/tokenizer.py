@@ -7,7 +7,6 @@ special tokens, all of which the template wrote, and the guard is taken out of t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

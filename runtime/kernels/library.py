@@ -44,7 +44,7 @@ class KernelLibrary:
         Raises AntiphonError where there are none, or one is damaged or of another version.
         """
         root = Path(folder)
-        files = sorted((root / target).glob(f"*/{CONTRACT_FILE}"))
+        files = sorted((root / target).glob(f"[!.]*/{CONTRACT_FILE}"))  # not what is being written
         if not files:
             raise AntiphonError(f"{root} holds no kernels for {target}; run: antiphon plugins compile --target {target} --library {root}")
         programs: list[Program] = []

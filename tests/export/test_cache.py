@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import antiphon.export.cache as caching
 from antiphon.export.cache import StageCache, default_cache, stage_key
+from antiphon.runtime.errors import AntiphonError
+
+from ..damage import one_change
 
 PARTS = {"weights": "w0", "configuration": "c0", "antiphon code": "a0", "target": "cpu"}
 ENTRY = {"name": "thinker", "bytes": 7}
@@ -76,16 +83,22 @@ def test_another_stage_is_another_matter(cache: StageCache, tmp_path: Path) -> N
     assert (found.hit, found.reason) == (False, "this stage was never built with this cache")
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
-def test_a_damaged_file_is_not_handed_out_and_is_forgotten(cache: StageCache, tmp_path: Path, damage: str) -> None:
-    file = home(cache) / "weights.bin"
+@pytest.mark.parametrize("name", ["weights.bin", "engine.onnx", "entry.json"])
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "a folder", "a link to nothing"])
+def test_a_damaged_file_is_not_handed_out_and_is_forgotten(cache: StageCache, tmp_path: Path, name: str, damage: str) -> None:
+    file = home(cache) / name
     content = bytearray(file.read_bytes())
+    middle = len(content) // 2
     file.unlink()
     if damage == "flipped":
-        content[5000] ^= 1
-    if damage != "missing":
-        file.write_bytes(content[: 5000 if damage == "truncated" else None])
-    assert fetch(cache, tmp_path / "out") == (False, "the cached file weights.bin was damaged", {}, [])
+        content[middle] ^= 1
+    if damage == "a folder":
+        file.mkdir()
+    elif damage == "a link to nothing":
+        file.symlink_to("nothing")
+    elif damage != "missing":
+        file.write_bytes(content[: middle if damage == "truncated" else None])
+    assert fetch(cache, tmp_path / "out") == (False, f"the cached file {name} was damaged", {}, [])
     assert fetch(cache, tmp_path / "again")[1] == "this stage was never built with this cache"
 
 
@@ -101,6 +114,61 @@ def test_a_damaged_description_is_not_believed(cache: StageCache, tmp_path: Path
 def test_a_description_that_is_none_is_a_miss(cache: StageCache, tmp_path: Path, text: str) -> None:
     (home(cache) / "entry.json").write_text(text)
     assert fetch(cache, tmp_path / "out") == (False, "the cached file entry.json was damaged", {}, [])
+
+
+def test_a_description_with_any_other_value_is_a_miss_also_with_a_digest_of_its_own(cache: StageCache, built: Path) -> None:
+    path = home(cache) / "entry.json"
+    content = json.loads(path.read_text())
+
+    @given(other=one_change(content), sealed=st.booleans())
+    @settings(max_examples=100, deadline=None, database=None)
+    def check(other: dict[str, Any], sealed: bool) -> None:
+        path.write_text(json.dumps(other | {"sha256": caching._digest(other)} if sealed else other))
+        with tempfile.TemporaryDirectory() as out:
+            if cache.fetch("thinker", PARTS, Path(out)).hit:  # what it says of files is true; of the rest the digest tells
+                assert {name: (Path(out) / name).read_bytes() for name in other["files"]} == {name: (built / name).read_bytes() for name in other["files"]}
+                assert sealed or other == content
+            else:
+                assert not os.listdir(out)
+        cache.store("thinker", PARTS, built, ENTRY)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "..", "a/b", ""])
+def test_a_description_never_leads_out_of_its_folder(cache: StageCache, tmp_path: Path, name: str) -> None:
+    path = home(cache) / "entry.json"
+    content = json.loads(path.read_text())
+    content["files"][name] = content["files"]["engine.onnx"]
+    content["sha256"] = caching._digest(content)
+    path.write_text(json.dumps(content))
+    assert fetch(cache, tmp_path / "out") == (False, "the cached file entry.json was damaged", {}, [])
+
+
+def test_what_a_killed_build_left_is_swept_by_the_next_one_of_any_key(cache: StageCache, built: Path) -> None:
+    (home(cache).parent / f".{'0' * 32}.0123abcd.building").mkdir()
+    cache.store("thinker", PARTS | {"weights": "w1"}, built, ENTRY)
+    assert sorted(path.name for path in home(cache).parent.iterdir()) == sorted([stage_key(PARTS), stage_key(PARTS | {"weights": "w1"})])
+
+
+def test_a_folder_of_the_cache_that_is_a_file_is_no_reason_to_fail(built: Path, tmp_path: Path) -> None:
+    for name in ("thinker", f"other/thinker/{stage_key(PARTS)}"):
+        (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / name).write_text("a file")
+    for folder in (tmp_path / "cache", tmp_path / "cache" / "other"):
+        StageCache(folder).store("thinker", PARTS, built, ENTRY)
+        assert not fetch(StageCache(folder), tmp_path / f"out-{folder.name}")[0]
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("ANTIPHON_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(AntiphonError, match="No home folder is known .*; set ANTIPHON_CACHE to a folder"):
+        default_cache()
 
 
 def test_a_damaged_entry_can_be_stored_again(cache: StageCache, built: Path, tmp_path: Path) -> None:
@@ -125,7 +193,7 @@ def test_a_cache_that_cannot_be_written_never_fails_a_build(built: Path, tmp_pat
     (tmp_path / "file").write_text("no folder")
     cache = StageCache(tmp_path / "file")
     cache.store("thinker", PARTS, built, ENTRY)
-    assert fetch(cache, tmp_path / "out")[1] == "this stage was never built with this cache"
+    assert fetch(cache, tmp_path / "out")[1] == "the cache cannot be read (Not a directory)"
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -14,7 +14,8 @@ pytest.importorskip("torch")
 from antiphon.export.frontend import write_frontend  # noqa: E402
 from antiphon.export.manifest import compose_manifest, sampling_defaults  # noqa: E402
 from antiphon.graphs.read_config import read_config  # noqa: E402
-from antiphon.runtime.bundle import FileHash, Manifest, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.bundle import Manifest, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.bundle_files import FileHash  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
 from antiphon.runtime.version import VERSION  # noqa: E402

@@ -16,7 +16,8 @@ import onnx_ir as ir  # noqa: E402
 
 from antiphon.export.verify import WRONG_CODES, _until_wrong, verify  # noqa: E402
 from antiphon.graphs.new_checkpoint import new_checkpoint  # noqa: E402
-from antiphon.runtime.bundle import StageEntry, hash_folder, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.bundle import StageEntry, read_manifest, write_manifest  # noqa: E402
+from antiphon.runtime.bundle_files import hash_folder  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 
 

@@ -84,24 +84,6 @@ def test_an_image_cut_short_is_compiled_again(folder: Path) -> None:
     assert victim.read_bytes()[:100] == whole and victim.stat().st_size > 100
 
 
-def test_of_compilations_at_once_the_later_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("op", "new"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    real, told = os.replace, []
-
-    def replace(source: Path, target: Path) -> None:
-        real(source, target)
-        told.append(target)
-        if len(told) == 1:  # the other compilation is quicker
-            (tmp_path / "op").mkdir()
-            (tmp_path / "op" / "file").write_text("other")
-
-    monkeypatch.setattr(compiler.os, "replace", replace)
-    compiler._replace(tmp_path / "op", tmp_path / "new")
-    assert [(file.relative_to(tmp_path).as_posix(), file.read_text()) for file in tmp_path.rglob("file")] == [("op/file", "new")]
-
-
 def test_a_place_that_is_no_folder_is_said_before_anything_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "_compile", lambda *given: pytest.fail("compiled"))
     (tmp_path / "file").write_text("")

@@ -4,17 +4,22 @@ import json
 
 import pytest
 
-from antiphon.runtime.bundle import Manifest, StageEntry, StateSpec, TensorSpec, check_hashes, hash_folder, read_manifest, write_manifest
+from antiphon.runtime.bundle import Manifest, StageEntry, StateSpec, TensorSpec, check_hashes, read_manifest, seal, write_manifest
+from antiphon.runtime.bundle_files import FRONT_END, hash_folder
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.sampling import SamplingParameters
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    (tmp_path / "stages").mkdir()
-    (tmp_path / "stages" / "engine.onnx").write_bytes(b"weights")
+    for name in ("stages", "frontend"):
+        (tmp_path / name).mkdir()
+    for name in FRONT_END:
+        (tmp_path / name).write_bytes(b"text")
+    (tmp_path / "stages" / "engine.plan").write_bytes(b"a graph")
+    (tmp_path / "stages" / "weights.bin").write_bytes(b"weights")
     entry = StageEntry(
-        "thinker", "onnxruntime", "stages/engine.onnx", "fp32", (TensorSpec("input_ids", "int64", ("batch", "tokens")),),
+        "thinker", "onnxruntime", "stages/engine.plan", "fp32", (TensorSpec("input_ids", "int64", ("batch", "tokens")),),
         (TensorSpec("token", "int64", ("rows",)),), (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)),), {"context": 64, "list": [1, 2]},
     )  # fmt: skip
     manifest = Manifest(
@@ -26,8 +31,10 @@ def bundle(tmp_path):
 
 
 def change(folder, **fields):
+    """Other fields, as if it had been built so."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    content = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps(content | {"sha256": seal(content)}))
 
 
 def test_a_manifest_reads_back_as_it_was_written(bundle):
@@ -75,18 +82,47 @@ def test_a_field_of_a_wrong_kind_is_named(bundle, fields, message):
         read_manifest(bundle[0])
 
 
-def test_a_missing_file_and_a_wrong_size_are_always_noticed(bundle):
-    file = bundle[0] / "stages" / "engine.onnx"
-    file.write_bytes(b"weight")
-    with pytest.raises(AntiphonError, match="has 6 bytes, expected 7"):
+@pytest.mark.parametrize("name", ["stages/weights.bin", "stages/engine.plan", "frontend/tokenizer.json"])
+def test_a_missing_file_and_a_wrong_size_are_always_noticed(bundle, name):
+    file = bundle[0] / name
+    size = file.stat().st_size
+    file.write_bytes(b"x")
+    with pytest.raises(AntiphonError, match=f"has 1 bytes, expected {size}"):
         read_manifest(bundle[0])
     file.unlink()
-    with pytest.raises(AntiphonError, match="lacks the file stages/engine.onnx"):
+    with pytest.raises(AntiphonError, match=f"lacks the file {name}"):
         read_manifest(bundle[0])
 
 
-def test_a_flipped_byte_is_noticed_on_request(bundle):
-    (bundle[0] / "stages" / "engine.onnx").write_bytes(b"weighty"[:7])
+def test_a_flipped_byte_of_the_weights_is_noticed_on_request(bundle):
+    (bundle[0] / "stages" / "weights.bin").write_bytes(b"weighty")
     read_manifest(bundle[0])
-    with pytest.raises(AntiphonError, match="damaged"):
+    with pytest.raises(AntiphonError, match="weights.bin is damaged"):
         check_hashes(bundle[0])
+
+
+@pytest.mark.parametrize(("name", "content"), [("stages/engine.plan", b"b graph"), ("frontend/frontend.json", b"test")])
+def test_a_flipped_byte_of_any_other_file_is_always_noticed(bundle, name, content):
+    (bundle[0] / name).write_bytes(content)
+    with pytest.raises(AntiphonError, match=f"{name} is damaged"):
+        read_manifest(bundle[0])
+
+
+def test_a_manifest_that_was_edited_is_told_from_one_that_was_built(bundle):
+    path = bundle[0] / "manifest.json"
+    text = path.read_text()
+    path.write_text(" " + text.replace("\n", "\n\n"))  # laid out otherwise, it says the same
+    assert read_manifest(bundle[0]) == bundle[1]
+    path.write_text(text.replace('"Ethan": 5', '"Ethan": 6'))
+    with pytest.raises(
+        AntiphonError, match="manifest.json was changed after the build, or is damaged; copy the bundle again, or make it anew with antiphon build"
+    ):
+        read_manifest(bundle[0])
+
+
+def test_a_bundle_that_a_killed_build_set_aside_is_named(bundle):
+    aside = bundle[0].parent / ".gone.0123abcd.old"
+    aside.mkdir()
+    with pytest.raises(AntiphonError, match="a build that was to replace it was killed; build again, or give .*0123abcd.old the name gone"):
+        read_manifest(bundle[0].parent / "gone")
+    aside.rmdir()

@@ -208,7 +208,8 @@ def test_an_unusable_folder_is_named_in_one_sentence(frontend_folder: Path, tmp_
     path, constants = tmp_path / "frontend.json", json.loads((frontend_folder / "frontend.json").read_text())
     for content, sentence in [
         ("{", "not valid JSON"),
-        ("[]", "not of front-end schema"),
+        ("[]", "holds a list where an object was expected"),
+        (json.dumps({**constants, "audio": {**constants["audio"], "hop_length": 0}}), "audio.hop_length is 0, expected an integer from 1 to"),
         (json.dumps({**constants, "schema": 99}), "not of front-end schema"),
         (json.dumps({**constants, "ids": {}}), "lacks or misspells 'im_start'"),
         (json.dumps(constants), "No chat template"),

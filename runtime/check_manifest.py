@@ -1,0 +1,147 @@
+"""Whether what a manifest says fits together: its ids, constants, voices and sampling to the sizes of its stages, and its front end to its ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .aria import parse_policy
+from .bundle import Manifest
+from .errors import AntiphonError
+from .frontend.constants import NO_ID
+from .interfaces import shared_sizes
+from .voices import check_voice, find_voice
+
+SPEECH = ("talker", "predictor", "code2wav")
+TEXT_IDS = ("im_start", "im_end", "system", "user", "assistant", "newline")
+SPEECH_IDS = ("tts_pad", "tts_bos", "tts_eos", "codec_eos", "codec_nothink", "codec_think_bos", "codec_think_eos", "codec_pad", "codec_bos")
+FRONT_END_IDS = ("im_start", "im_end", "system", "user", "assistant", "audio", "image", "video")
+LONGEST_CONTEXT = 2**31 - 1
+SAMPLE_RATES = (1000, 768_000)
+LARGEST_FRAME = 2**20
+"""Samples."""
+
+
+def check_manifest(manifest: Manifest, voice_table: np.ndarray | None = None) -> None:
+    """Raise AntiphonError unless a conversation can run on what `manifest` says; `voice_table`: of voices.read_voice_table."""
+    if "thinker" not in manifest.stages:
+        raise AntiphonError("The bundle has no stage thinker; build it again.")
+    if (there := [name for name in SPEECH if name in manifest.stages]) and not manifest.speaks:
+        raise AntiphonError(f"The bundle has only {', '.join(there)} of the stages of speech ({', '.join(SPEECH)}); build it again.")
+    sizes = shared_sizes(manifest.stages)
+    _check_ids(manifest, sizes)
+    _check_context(manifest, "thinker")
+    _check_sampling(manifest)
+    if manifest.speaks:
+        _check_context(manifest, "talker")
+        _check_speech(manifest, sizes)
+        _check_sound(manifest)
+        _check_voices(manifest, sizes, voice_table)
+
+
+def check_front_end(front_end: Any, manifest: Manifest) -> None:
+    """Raise AntiphonError where `front_end`, a FrontEnd, marks turns or media by other ids than the manifest, or makes other features than encoders take."""
+    for name in FRONT_END_IDS:
+        found, expected = manifest.ids.get(name, NO_ID), getattr(front_end, name)
+        _expect(manifest, f"ids.{name}", found, found == expected, "the id that frontend.json has")
+    sizes = shared_sizes(manifest.stages)
+    for name, made in front_end.feature_sizes.items():
+        if sizes.get(name, made) != made:
+            raise AntiphonError(f"The front end makes features of {made} values, an encoder of the bundle takes {sizes[name]}; build the bundle again.")
+
+
+def _check_ids(manifest: Manifest, sizes: dict[str, int]) -> None:
+    needed = TEXT_IDS + SPEECH_IDS * manifest.speaks + ("codec_think",) * ("frame_codes" in _inputs(manifest, "talker"))
+    for name in needed:
+        manifest.id(name)
+    for name, value in manifest.ids.items():
+        limit = sizes.get("CODEC") if name.startswith("codec_") else sizes["TEXT"]
+        _expect(manifest, f"ids.{name:.60}", value, isinstance(value, int) or name == "eos" and len(value) > 0, "one id")
+        _check_below(manifest, f"ids.{name:.60}", [value] if isinstance(value, int) else value, limit)
+    manners = manifest.manners
+    for kind, table in (("styles", manners.styles), ("voice_prompts", manners.voice_prompts)):
+        for name, ids in table.items():
+            _check_below(manifest, f"manners.{kind}.{name:.60}", ids, sizes["TEXT"])
+    _check_below(manifest, "manners.languages", manners.languages.values(), sizes.get("CODEC"))
+
+
+def _check_context(manifest: Manifest, stage: str) -> None:
+    most = manifest.stages[stage].constants.get("context", LONGEST_CONTEXT)
+    name, most = f"{stage}_context", most if isinstance(most, int) else LONGEST_CONTEXT
+    value = manifest.constants.get(name)
+    _expect(manifest, f"constants.{name}", value, isinstance(value, int) and 1 <= value <= most, f"rows, an integer from 1 to {most}")
+
+
+def _check_sampling(manifest: Manifest) -> None:
+    for stage in ("thinker", *(("talker", "predictor") if manifest.speaks else ())):
+        if stage not in manifest.sampling:
+            raise AntiphonError(f"The manifest has no sampling of the stage {stage}; build the bundle again.")
+    largest = float(np.finfo(np.float32).max)
+    for stage, values in manifest.sampling.items():
+        for name in ("temperature", "repetition_penalty"):
+            value = getattr(values, name)
+            fits = value <= largest and (name == "temperature" or value >= float(np.finfo(np.float32).tiny))
+            _expect(manifest, f"sampling.{stage:.60}.{name}", value, fits, "a number that a float32 holds")
+
+
+def _check_speech(manifest: Manifest, sizes: dict[str, int]) -> None:
+    constants, inputs = manifest.constants, _inputs(manifest, "talker")
+    _expect(manifest, "the Talker's inputs", sorted(inputs & {"frame_rows", "frame_codes"}), len(inputs & {"frame_rows", "frame_codes"}) == 1, "one for frames")
+    book = constants.get("codebook_size")
+    vocoder = manifest.stages["code2wav"].constants.get("codebook_size", sizes["CODES"])
+    fits = isinstance(book, int) and book == sizes["CODES"] == vocoder and book <= sizes["CODEC"]
+    _expect(manifest, "constants.codebook_size", book, fits, f"{sizes['CODES']}, the size of the codebooks")
+    _expect(manifest, "the predictor's codebooks", sizes["RESIDUALS"], sizes["RESIDUALS"] == sizes["GROUPS"] - 1, f"{sizes['GROUPS'] - 1}")
+    for name in ("frames_per_text", "frames_per_token"):
+        pace = constants.get(name, 1.0)
+        _expect(manifest, f"constants.{name}", pace, 0 < pace < math.inf, "frames of speech a text token, a number above 0")
+    policy = parse_policy(manifest.interleave, float(constants.get("frames_per_text", 1.0)))
+    if "frame_codes" in inputs:
+        rows = constants.get("hidden_rows")
+        _expect(manifest, "constants.hidden_rows", rows, isinstance(rows, int) and rows >= 0, "an integer of at least 0")
+    else:
+        _expect(manifest, "interleave", manifest.interleave, policy.name == "dual_track", "dual_track, which this Talker can follow")
+
+
+def _check_sound(manifest: Manifest) -> None:
+    for stage in ("code2wav", "codec_encoder"):
+        if stage not in manifest.stages:
+            continue
+        found = manifest.stages[stage].constants
+        frame = found.get("samples_per_frame")
+        limits = {"sample_rate": SAMPLE_RATES, "samples_per_frame": (1, LARGEST_FRAME)}
+        if stage == "code2wav":  # what it gives late it gives within the first frame
+            limits["lead_samples"] = (0, frame - 1 if isinstance(frame, int) else 0)
+        for name, (least, most) in limits.items():
+            value = found.get(name)
+            is_fitting = isinstance(value, int) and least <= value <= most
+            _expect(manifest, f"stages.{stage}.constants.{name}", value, is_fitting, f"an integer from {least} to {most}")
+
+
+def _check_voices(manifest: Manifest, sizes: dict[str, int], voice_table: np.ndarray | None) -> None:
+    default = manifest.default_voice
+    _expect(manifest, "default_voice", default, default is None or default in manifest.voices, "one of the voices")
+    takes_codes = "frame_codes" in _inputs(manifest, "talker")
+    if not takes_codes:
+        _check_below(manifest, "voices", manifest.voices.values(), sizes["CODEC"])
+    for name in manifest.voices:
+        voice = find_voice(manifest, name, voice_table)
+        check_voice(voice, sizes["GROUPS"] if takes_codes else None, manifest.constants["codebook_size"])
+
+
+def _inputs(manifest: Manifest, stage: str) -> set[str]:
+    return {spec.name for spec in manifest.stages[stage].inputs} if stage in manifest.stages else set()
+
+
+def _check_below(manifest: Manifest, place: str, ids: Iterable[int], limit: int | None) -> None:
+    """Ids from 0 to below `limit`; None: of a stage that the bundle does not have."""
+    for index in ids:
+        _expect(manifest, place, index, index >= 0 and (limit is None or index < limit), "an id from 0" + ("" if limit is None else f" to {limit - 1}"))
+
+
+def _expect(manifest: Manifest, place: str, found: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise AntiphonError(f"The manifest of this {manifest.family:.40} bundle says that {place} is {ascii(found):.60}, expected {expected}; build it again.")
