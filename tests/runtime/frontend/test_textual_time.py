@@ -12,9 +12,9 @@ import pytest
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import prompt as module
+from antiphon.runtime.frontend.chat_template import ChatTemplate
 from antiphon.runtime.frontend.frame_store import FrameStore
 from antiphon.runtime.frontend.image import smart_resize
-from antiphon.runtime.frontend.chat_template import ChatTemplate
 from antiphon.runtime.frontend.prompt import FrontEnd, Prompt
 from antiphon.runtime.frontend.video import Video
 
