@@ -95,8 +95,9 @@ def _message(message: Any, where: str) -> Message:
     if not isinstance(message, Mapping):
         raise AntiphonError(f'{where} is a {type(message).__name__}; expected an object with "role" and "content".')
     role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise AntiphonError(f"{where} has the role {role!r}; expected one of {', '.join(ROLES)}.")
+    if not isinstance(role, str) or role not in ROLES:
+        found = repr(role[:40]) if isinstance(role, str) else "None" if role is None else f"of type {type(role).__name__}"
+        raise AntiphonError(f"{where} has the role {found}; expected one of {', '.join(ROLES)}.")
     extras = _extras(message, role, where)
     if content is None and extras.get("tool_calls"):
         return Message(role, (), plain=True, **extras)

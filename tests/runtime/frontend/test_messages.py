@@ -106,6 +106,7 @@ BAD = {
     r"messages\[0\] is a str": ["hi"],
     "role 'robot'": [{"role": "robot", "content": "x"}],
     "role None": [{"content": "x"}],
+    "role of type list; expected one of system, user, assistant, tool": [{"role": ["user"], "content": "x"}],
     "content is a NoneType": [{"role": "user"}],
     "content is a int": [{"role": "user", "content": 3}],
     "content is an empty list": [{"role": "user", "content": []}],
