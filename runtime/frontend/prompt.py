@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import AntiphonError
-from .audio import read_audio
+from .audio import check_sound, read_audio
 from .audio_layout import Feeds, audio_tokens
 from .audio_stream import AudioStream
 from .detokenizer import IncrementalDecoder
 from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
 from .image import VisionSettings, patch_grid, read_image
 from .live_audio import LiveAudio
-from .long_audio import is_long, stream_calls
+from .long_audio import LONGEST_IN_MEMORY, is_long, stream_calls
+from .media_policy import LOCAL, MediaPolicy, TooLong
 from .media_source import resolve_source
 from .mel import MelSettings, log_mel
 from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate, parse_messages
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
+from .prompt_limits import PromptLimits, check_count, fewest_tokens
 from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
 from .tokenizer import ChatTokenizer, Rendered
 from .video import read_video
@@ -65,8 +67,11 @@ class _Loaded:
 class FrontEnd:
     """The way into and out of a bundle for people: messages in, text out. Reads the bundle's `frontend/` folder."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Raises AntiphonError when a file of the folder is missing or broken."""
+    def __init__(self, folder: str | Path, policy: MediaPolicy = LOCAL, context: int | None = None) -> None:
+        """`policy`: for the media of messages. `context`: tokens that the Thinker holds; what cannot fit is refused before any work (None: nothing is).
+
+        Raises AntiphonError when a file of the folder is missing or broken.
+        """
         folder = Path(folder)
         constants = _read_constants(folder / "frontend.json")
         try:
@@ -81,6 +86,7 @@ class FrontEnd:
         if self._stamps is not None:
             names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
         self._tokenizer = ChatTokenizer(folder / "tokenizer.json", template.read_text(encoding="utf-8"), names)
+        self._limits = PromptLimits(policy, context, self._tokenizer.text_limits(context), self._mel, self._clock)
 
     def _configure(self, constants: dict[str, Any]) -> None:
         ids, audio, positions, stamps = constants["ids"], constants["audio"], constants["positions"], constants.get("timestamps")
@@ -114,7 +120,7 @@ class FrontEnd:
         `use_audio_in_video` hears the audio track of every video that does not say otherwise; `video_fps` is the rate at which videos
         are sampled. Raises AntiphonError for anything wrong with the messages or their media.
         """
-        parsed = parse_messages(messages)
+        parsed = self._parse(messages)
         return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt), use_audio_in_video, video_fps)
 
     def continuation(self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
@@ -122,7 +128,7 @@ class FrontEnd:
 
         Arguments and errors as for `prompt`.
         """
-        parsed = parse_messages(messages)
+        parsed = self._parse(messages)
         return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt), use_audio_in_video, video_fps)
 
     def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0) -> Prompt:
@@ -131,12 +137,14 @@ class FrontEnd:
         `is_first`: nothing came before in this conversation. The turn goes on with `audio_piece` and ends with `close_turn`: their ids, and their
         positions each shifted by the `next_position` before it, are those of one prompt. Arguments and errors as for `prompt`.
         """
-        parsed = parse_messages(messages) if len(messages) else ()
+        parsed = self._parse(messages) if len(messages) else ()
         render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
         return self._build(parsed, render((*parsed, OPEN_TURN), False), use_audio_in_video, video_fps, is_open=True)
 
     def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
-        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in."""
+        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in. Raises AntiphonError for an absurd rate."""
+        if sample_rate is not None:
+            check_sound(sample_rate, 1, 0.0, self._limits.policy)
         return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
 
     def audio_piece(self, feeds: Sequence[Feeds], heard: int = 0) -> Prompt:
@@ -150,7 +158,7 @@ class FrontEnd:
 
     def close_turn(self, heard: int, text: str | None = None) -> Prompt:
         """The end of an open turn that heard `heard` tokens, with `text` after the audio. Raises AntiphonError for text that is no Unicode."""
-        parts = parse_messages([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
+        parts = self._parse([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
         turn = Message("user", (*OPEN_TURN.parts, *parts), plain=False)
         rendered = self._tokenizer.encode(self._tokenizer.render_chat((turn,), False))
         token_ids = rendered[self._open_place(rendered) + 1 :]
@@ -168,7 +176,8 @@ class FrontEnd:
         return self._tokenizer.answer_opening()
 
     def encode_text(self, text: str) -> np.ndarray:
-        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too."""
+        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too. Raises AntiphonError for more than the context holds."""
+        self._limits.texts.check([text])
         return self._tokenizer.encode_text(text)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -187,6 +196,13 @@ class FrontEnd:
         """
         ids = np.concatenate([np.asarray(token_ids_user, np.int64), np.full(trailing, self._tts_pad, np.int64)])
         return multimodal_positions(ids, [item for item in media if item.role == "user"], self._talker_rules)
+
+    def _parse(self, messages: Any) -> tuple[Message, ...]:
+        """`parse_messages`, and what can be refused by number and length. Raises AntiphonError."""
+        check_count(messages, self._limits.policy)
+        parsed = parse_messages(messages)
+        self._limits.check_messages(parsed)
+        return parsed
 
     def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
         loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
@@ -212,30 +228,41 @@ class FrontEnd:
     def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
         """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
         loaded: list[_Loaded] = []
+        policy, images, videos = self._limits.policy, self._image_settings, self._video_settings
+        left = self._limits.room_for_videos(messages, images, videos)
         for role, part in ((message.role, part) for message in messages for part in message.parts):
             if isinstance(part, TextPart):
                 continue
             if isinstance(part, AudioPart):
-                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio")
+                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", policy)
                 loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate)))
             elif isinstance(part, ImagePart):
-                image = read_image(part.source, self._image_settings)
-                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, self._image_settings), role=role), [image]))
+                image = read_image(part.source, images, policy)
+                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image]))
             else:
-                heard, settings = use_audio if part.use_audio is None else part.use_audio, self._video_settings
-                video = read_video(part, settings, rate, heard, self._mel.sampling_rate)
-                frames, depth = video.frames, settings.temporal_patch_size
-                grid, times = patch_grid(len(frames), (frames.height, frames.width), settings), patch_seconds(len(frames), video.rate, depth)
+                heard, depth = use_audio if part.use_audio is None else part.use_audio, videos.temporal_patch_size
+                most = None if left is None else left + fewest_tokens(videos)
+                video = read_video(part, videos, rate, heard, self._mel.sampling_rate, policy, most)
+                frames = video.frames
+                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(len(frames), video.rate, depth)
+                left = None if most is None else most - grid[0] * grid[1] * grid[2] // videos.merge_size**2
                 sound = self._stream(video.audio) if isinstance(video.audio, Path | bytes) else video.audio
                 loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
         return self._heard(loaded)
 
     def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int) -> np.ndarray | AudioStream:
         """float32 [samples] of a clip, or a stream of a long one."""
-        return self._stream(source, sample_rate) if is_long(source, sample_rate) else read_audio(source, sample_rate, self._mel.sampling_rate)
+        policy = self._limits.sound_policy
+        if not is_long(source, sample_rate, policy):
+            try:
+                return read_audio(source, sample_rate, self._mel.sampling_rate, replace(policy, max_seconds=min(policy.max_seconds, 2 * LONGEST_IN_MEMORY)))
+            except TooLong:  # its header said less, or nothing
+                pass
+        return self._stream(source, sample_rate)
 
     def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0) -> AudioStream:
-        return AudioStream(source, sample_rate, self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions)
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy)
 
     def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
         """The same with the samples of clips turned into features, and the tokens of all sounds counted."""

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from ..errors import AntiphonError
 from .detokenizer import IncrementalDecoder
 from .messages import AudioPart, ImagePart, Message, TextPart
+from .text_limits import TextLimits
 
 PROBE = "probe"
 """Content of the turns that are rendered only to be cut off again."""
@@ -91,6 +92,10 @@ class ChatTokenizer:
     def encode_text(self, text: str) -> np.ndarray:
         """Token ids int64 [tokens] of plain text."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def text_limits(self, context: int | None) -> TextLimits:
+        """What refuses texts that a context of so many tokens cannot hold (None: nothing)."""
+        return TextLimits(self._tokenizer, context)
 
     def token(self, index: int) -> str:
         """The special token with id `index`, as the template writes it."""

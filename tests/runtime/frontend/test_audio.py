@@ -105,7 +105,7 @@ def test_a_header_that_claims_terabytes_reserves_no_memory(tmp_path: Path) -> No
 def test_a_missing_pyav_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     path = tmp_path / "a.m4a"
-    path.write_bytes(b"\0" * 100)
+    path.write_bytes(b"\0\0\0\x14ftypM4A " + b"\0" * 100)
     with pytest.raises(AntiphonError, match=r'needs the package av.*pip install "antiphon\[media\]"'):
         read_audio(path, RATE, RATE)
 

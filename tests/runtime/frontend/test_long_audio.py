@@ -41,8 +41,10 @@ def test_length_is_known_for_every_kind_of_source(wav: Path, tmp_path: Path) -> 
     broken, film = tmp_path / "broken.wav", grey_film(tmp_path / "a.mp4", sound=True)
     broken.write_text("no sound at all")
     long = [wav, wav.read_bytes(), recording(2), film, film.read_bytes()]
-    short = [tmp_path / "short.flac", recording(1), broken, grey_film(tmp_path / "b.mp4", frames=5), np.array(1.0)]
+    short = [tmp_path / "short.flac", recording(1), grey_film(tmp_path / "b.mp4", frames=5), np.array(1.0)]
     assert [is_long(source, RATE) for source in (*long, *short)] == [True] * len(long) + [False] * len(short)
+    with pytest.raises(AntiphonError, match="cannot be read as audio"):
+        is_long(broken, RATE)
 
 
 @pytest.mark.usefixtures("short_memory")

@@ -126,7 +126,7 @@ def test_bad_videos_raise_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("soundfile").write(sound, np.zeros(1600), 16000)
     for part, sentence in [
         (VideoPart(text), "cannot be read as video"),
-        (VideoPart(sound), "holds no video track"),
+        (VideoPart(sound), "cannot be read as video: it is WAV; give MP4"),
         (VideoPart(np.zeros((4, 4, 3), np.uint8)), "expected uint8"),
         (VideoPart(np.zeros((2, 4, 4, 3), np.float32)), "expected uint8"),
         (VideoPart(np.zeros((2, 32, 32, 3), np.uint8), use_audio=True), "array has no audio track"),
