@@ -13,6 +13,7 @@ from .media_formats import WANTED, require_format
 from .media_policy import MediaPolicy
 from .mp4_boxes import check_boxes
 
+MOST_DAMAGED = 8
 MOST_STREAMS = 64
 """Tracks of one file."""
 SOUND_CODECS = (
@@ -65,8 +66,22 @@ def decoded(container: Any, track: Any, policy: MediaPolicy, label: str) -> Iter
         name = "of an unknown kind" if context is None else str(context.codec.name)
         raise AntiphonError(f"{label} has a track coded as {name}, which is not read; convert it, for example to H.264 and AAC in MP4.")
     context.options = {"max_pixels": str(policy.max_pixels)}
-    frames: Iterator[Any] = container.decode(track)
-    return frames
+    return _mp3_frames(container, track, label) if container.format.name == "mp3" else iter(container.decode(track))
+
+
+def _mp3_frames(container: Any, track: Any, label: str) -> Iterator[Any]:
+    """The frames of an MP3 file without the damaged ones, as every player reads it. Raises AntiphonError where more than one in MOST_DAMAGED is damaged."""
+    import av
+
+    damaged = packets = 0
+    for packet in container.demux(track):
+        packets += 1
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            damaged += 1
+    if damaged * MOST_DAMAGED > packets:
+        raise AntiphonError(f"{label} cannot be read as audio ({damaged:,} of its {packets:,} MP3 frames are damaged); give a whole recording.")
 
 
 class _OtherFile(Exception):

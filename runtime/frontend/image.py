@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> t
     policy.check_pixels(header.width, header.height, "The image")
     policy.check_pixels(*header.tile, "A tile of the image")
     if header.frames > MOST_FRAMES:
-        raise AntiphonError(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture, or the animation as a video.")
+        raise AntiphonError(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it.")
     return header.width, header.height
 
 
@@ -106,15 +107,13 @@ BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError
 """What Pillow's plugins raise for broken files."""
 
 
+PLUGINS = {"PNG": "Png", "JPEG": "Jpeg", "GIF": "Gif", "BMP": "Bmp", "WEBP": "WebP", "TIFF": "Tiff"}
+
+
 def _plugin(name: str) -> Any:
-    """What opens files of one format. Pillow imports its common plugins first, and the others where one of them is asked for."""
-    registry = _pillow().Image
-    registry.preinit()
-    if name not in registry.OPEN:
-        registry.init()
-    if name not in registry.OPEN:
-        raise AntiphonError(f"This Pillow reads no {name}; convert the image to PNG or JPEG.")
-    return registry.OPEN[name][0]
+    """What opens files of one format; a plugin registers itself when it is imported."""
+    import_module(f"PIL.{PLUGINS[name]}ImagePlugin")
+    return _pillow().Image.OPEN[name][0]
 
 
 def _on_white(image: Image) -> Image:

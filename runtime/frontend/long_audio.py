@@ -33,6 +33,8 @@ def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: 
     Raises AntiphonError for what is no audio, and for a header whose rate, channels or length no recording has or `policy` forbids.
     """
     if isinstance(source, np.ndarray):
+        if source.ndim:
+            check_sound(sample_rate, 1, len(source) / sample_rate, policy)
         return len(source) / sample_rate if source.ndim else 0.0
     check_wav_rate(source, policy)
     try:

@@ -90,7 +90,7 @@ class MediaPolicy:
 
 def _check_limit(name: str, value: Any) -> None:
     whole = name != "max_seconds"
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not float(value) > 0:
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not value > 0:  # type: ignore[operator]
         raise AntiphonError(f"The media policy's {name} is {value!r:.60}, expected a positive {'whole ' if whole else ''}number.")
 
 

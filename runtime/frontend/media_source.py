@@ -77,7 +77,7 @@ def _data_url(source: str, kind: str, policy: MediaPolicy) -> bytes:
 
 def _base64(text: str, kind: str, policy: MediaPolicy) -> bytes:
     encoded = len(text) if SPACE.search(text) is None else len(text) - sum(map(text.count, " \t\n\r\f\v"))
-    policy.check_data_bytes(encoded * 3 // 4 - text[-2:].count("="), kind)
+    policy.check_data_bytes(encoded * 3 // 4 - min(2, text[-64:].count("=")), kind)
     try:
         data = base64.b64decode(text if encoded == len(text) else "".join(text.split()), validate=True)
     except (binascii.Error, ValueError):

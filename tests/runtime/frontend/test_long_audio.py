@@ -105,3 +105,13 @@ def test_the_sound_of_a_long_video_is_streamed(front_end: FrontEnd, tmp_path: Pa
     assert first.audio_tokens > 20 and second.audio_tokens == 0
     (call,) = [call for call in prompt.calls if call.stage == "audio_encoder"]
     assert len(call.feeds()["output_index"]) == first.audio_tokens == len(call.rows)
+
+
+def test_a_clip_that_is_longer_than_it_says_is_streamed(front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [{"role": "user", "content": [{"type": "audio", "audio": str(wav)}]}]
+    expected = front_end.prompt(messages)
+    monkeypatch.setattr("antiphon.runtime.frontend.prompt.LONGEST_IN_MEMORY", 0.5)
+    monkeypatch.setattr("antiphon.runtime.frontend.prompt.is_long", lambda *_: False)
+    streams = []
+    monkeypatch.setattr(FrontEnd, "_stream", lambda self, *rest, real=FrontEnd._stream: streams.append(1) or real(self, *rest))
+    assert front_end.prompt(messages).token_ids.tolist() == expected.token_ids.tolist() and streams == [1]
