@@ -70,13 +70,13 @@ def image_size(source: Any, policy: MediaPolicy = LOCAL) -> tuple[int, int]:
     if isinstance(source, _pillow().Image.Image):
         return int(source.size[0]), int(source.size[1])
     resolved = resolve_source(source, "image", policy)
-    return _checked_size(resolved, require_format(resolved, "image", "The image"), policy)
+    return _checked_size(resolved, require_format(resolved, "image", _label(resolved)), policy)
 
 
 def _decoded(source: Path | bytes, policy: MediaPolicy) -> Image:
     """The image in a file, decoded by the one plugin of Pillow that is for its format."""
     pil = _pillow()
-    found = require_format(source, "image", "The image")
+    found = require_format(source, "image", _label(source))
     _checked_size(source, found, policy)
     with open_media(source) as stream:
         try:
@@ -85,7 +85,7 @@ def _decoded(source: Path | bytes, policy: MediaPolicy) -> Image:
             policy.check_pixels(*image.size, "The image")
             image.load()
         except BROKEN_IMAGE as error:
-            raise AntiphonError(f"The image cannot be read ({str(error)[:120]}); give a {WANTED['image']} file.") from None
+            raise AntiphonError(f"{_label(source)} cannot be read ({str(error)[:120]}); give a {WANTED['image']} file.") from None
         except pil.Image.DecompressionBombError:
             raise AntiphonError(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
     return image
@@ -95,12 +95,16 @@ def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> t
     """(width, height) of an image file. Raises AntiphonError where the header is broken, or claims what `policy` forbids."""
     header = read_header(source, found)
     if header is None:
-        raise AntiphonError(f"The image cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
+        raise AntiphonError(f"{_label(source)} cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
     policy.check_pixels(header.width, header.height, "The image")
     policy.check_pixels(*header.tile, "A tile of the image")
     if header.frames > MOST_FRAMES:
         raise AntiphonError(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it.")
     return header.width, header.height
+
+
+def _label(source: Path | bytes) -> str:
+    return "The image" if isinstance(source, bytes) else f"The image {source}"
 
 
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)

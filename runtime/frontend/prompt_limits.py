@@ -58,7 +58,7 @@ class PromptLimits:
             elif isinstance(part, VideoPart):
                 needed += fewest_tokens(videos)
             if self._context is not None and needed > self._context:
-                raise AntiphonError(f"The media need {needed:,} tokens or more, the model's context holds {self._context:,}; leave some out or shorten them.")
+                raise AntiphonError(f"The media need {needed:,} tokens or more, the model's context holds {self._context}; leave some out or shorten them.")
         return None if self._context is None else self._context - needed
 
     def _sound_tokens(self, part: AudioPart) -> int:

@@ -46,7 +46,7 @@ class TextLimits:
                 raise self._refusal(size)
 
     def _refusal(self, size: int) -> AntiphonError:
-        return AntiphonError(f"The text has {size:,} bytes and more tokens than the model's context holds ({self._context:,}); shorten it.")
+        return AntiphonError(f"The text has {size:,} bytes and too many tokens, the model's context holds {self._context}; shorten it.")
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[str]:

@@ -85,8 +85,8 @@ EXPECTED = {
     "video-list.mp4": "it is a play list",
     "video-samples.mp4": "claims 2,000,000,000 samples in",
     "video-elsewhere.mp4": "refers to media in another file",
-    "text": "more tokens than the model's context holds",
-    "words": "more tokens than the model's context holds",
+    "text": "too many tokens, the model's context holds",
+    "words": "too many tokens, the model's context holds",
     "parts": "20,000 content parts, expected at most 10,000",
     "images": "The media need .* tokens or more",
 }
@@ -149,13 +149,13 @@ def test_what_the_context_cannot_hold_is_refused_before_anything_is_decoded(fron
     for part, sentence in [
         ({"type": "audio", "audio": minute}, "The audio is 60.0 s long, expected at most"),
         ({"type": "image", "image": photograph}, "The media need .* tokens or more, the model's context holds 100"),
-        ({"type": "text", "text": "word " * 1000}, "The text has 5,000 bytes and more tokens"),
+        ({"type": "text", "text": "word " * 1000}, "The text has 5,000 bytes and too many tokens"),
     ]:
         for call in (small.prompt, small.continuation, small.open_turn):
             with pytest.raises(AntiphonError, match=sentence):
                 call([{"role": "user", "content": [part]}])
     for call in (lambda: small.close_turn(1, "word " * 1000), lambda: small.encode_text("word " * 1000)):
-        with pytest.raises(AntiphonError, match="more tokens than the model's context holds"):
+        with pytest.raises(AntiphonError, match="too many tokens, the model's context holds"):
             call()
     with pytest.raises(AntiphonError, match="sample rate of 1 Hz"):
         small.live_audio(1)
