@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from .graphs.new_checkpoint import new_checkpoint
     from .runtime.errors import AntiphonError
     from .runtime.events import AudioDelta, Done, Reply, TextDelta
+    from .runtime.frontend.media_policy import MediaPolicy
     from .runtime.omni import Omni, load
 
 __all__ = [
     "AntiphonError",
     "AudioDelta",
     "Done",
+    "MediaPolicy",
     "Omni",
     "Reply",
     "TextDelta",
@@ -40,6 +42,7 @@ _HOMES = {
     "AntiphonError": "runtime.errors",
     "AudioDelta": "runtime.events",
     "Done": "runtime.events",
+    "MediaPolicy": "runtime.frontend.media_policy",
     "Omni": "runtime.omni",
     "Reply": "runtime.events",
     "TextDelta": "runtime.events",

@@ -20,6 +20,7 @@ from .conversation import Conversation
 from .engine import Engine, OnnxEngine
 from .errors import AntiphonError
 from .events import AudioDelta, Done, Event, Reply
+from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.prompt import FrontEnd
 from .options import read_options
 from .pipeline import ReplyStream
@@ -40,22 +41,26 @@ def load(
     check_hashes: bool = False,
     prefill_chunk: int = 512,
     admission_seconds: float | None = None,
+    media: MediaPolicy = LOCAL,
 ) -> Omni:
     """Load the bundle at `bundle_path`. The result is a context manager.
 
     `max_streams` replies run at once; a further one waits for a free place, at most `admission_seconds` (None: as long as it takes) and
     then raises. `threads` work on one run of an engine (default: ANTIPHON_THREADS, else all cores); runs take turns. `check_hashes` reads
     every file and compares its SHA-256; without it a changed byte of the weights, and of nothing else, goes unnoticed. `prefill_chunk`: the most prompt
-    tokens of one run. Raises AntiphonError in one sentence for anything that does not fit.
+    tokens of one run. `media`: what media messages may bring, from where and how much: `MediaPolicy()` opens local files, `MediaPolicy.for_server()`
+    takes data only. Raises AntiphonError in one sentence for anything that does not fit.
     """
     _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
+    if not isinstance(media, MediaPolicy):
+        raise AntiphonError(f"media is a {type(media).__name__}, expected a MediaPolicy, for example MediaPolicy.for_server().")
     folder = Path(bundle_path)
     manifest = read_manifest(folder, TARGET)
     if check_hashes:
         check_all_hashes(folder)
     table = read_voice_table(folder / "frontend") if manifest.speaks else None
     check_manifest(manifest, table)
-    front_end = FrontEnd(folder / "frontend")
+    front_end = FrontEnd(folder / "frontend", media, int(manifest.constants["thinker_context"]))
     check_front_end(front_end, manifest)
     engines: dict[str, Engine] = {}
     for name, entry in manifest.stages.items():
@@ -63,7 +68,7 @@ def load(
             raise AntiphonError(f"Stage {name} was built for the engine {entry.engine:.60}; this Antiphon runs onnxruntime; build the bundle for it.")
         if name not in NOT_RUN:
             engines[name] = OnnxEngine(folder / entry.file, entry, threads)
-    return Omni(manifest, engines, front_end, max_streams, prefill_chunk, admission_seconds, table)
+    return Omni(manifest, engines, front_end, max_streams, prefill_chunk, admission_seconds, table, media)
 
 
 class Omni:
@@ -78,6 +83,7 @@ class Omni:
         prefill_chunk: int = 512,
         admission_seconds: float | None = None,
         voice_table: np.ndarray | None = None,
+        media: MediaPolicy = LOCAL,
     ) -> None:
         """`front_end`: a FrontEnd. `voice_table`: see voices.read_voice_table. See `load` for the rest."""
         if "thinker" not in engines:
@@ -91,7 +97,7 @@ class Omni:
         self._streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
         weakref.finalize(self, _close_all, self._streams)  # at the latest when the interpreter ends: no worker may be inside an engine then
         self._closed = False
-        self._voice_table = voice_table
+        self._voice_table, self._media = voice_table, media
         estimate = manifest.constants.get("frames_per_token")
         self.frames_per_token = None if estimate is None else float(estimate)
         constants = engines["code2wav"].entry.constants if "code2wav" in engines else {}
@@ -110,7 +116,8 @@ class Omni:
         with the recording, or with a Voice of another bundle.
         """
         given = isinstance(wanted, Voice)
-        voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, self.engines.get("codec_encoder"), self.turns, sample_rate)
+        encoder = self.engines.get("codec_encoder")
+        voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.turns, sample_rate, self._media)
         if self.manifest.speaks:
             check_voice(voice, self.input_sizes("talker").get("frame_codes"), self.manifest.constants.get("codebook_size"))
         return voice

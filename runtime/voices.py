@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from .bundle import Manifest
 from .engine import Engine
 from .errors import AntiphonError
 from .frontend.audio import read_audio
+from .frontend.long_audio import header_seconds
+from .frontend.media_policy import LOCAL, MediaPolicy
+from .frontend.media_source import resolve_source
 from .turns import Turns
 
 VOICES_FILE = "voices.npy"
@@ -51,6 +54,7 @@ def find_voice(
     encoder: Engine | None = None,
     turns: Turns | None = None,
     sample_rate: int | None = None,
+    policy: MediaPolicy = LOCAL,
 ) -> Voice:
     """The voice that `wanted` names, or of the recording that it is; None takes the bundle's default.
 
@@ -61,27 +65,33 @@ def find_voice(
     name = (manifest.default_voice or next(iter(manifest.voices), None)) if wanted is None else wanted
     if isinstance(name, str) and name.lower() in voices:
         return _named(manifest, voices[name.lower()], table)
-    if not _is_recording(name):
+    if not _is_recording(name, policy):
         raise AntiphonError(f"There is no voice {name!r:.60}; {_known(manifest)}.")
     if encoder is None:
         raise AntiphonError(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
-    return voice_from_recording(name, encoder, sample_rate, turns)
+    return voice_from_recording(name, encoder, sample_rate, turns, policy)
 
 
-def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None) -> Voice:
+def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None, policy: MediaPolicy = LOCAL) -> Voice:
     """The voice in a recording of 1 to 30 s, of any rate and any number of channels.
 
     `source`: what audio.read_audio takes: a path, bytes, base64, a data URL, or an array [samples] or [samples, channels] at `sample_rate` hertz, which
-    only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. Returns a Voice whose codes
+    only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. `policy`: where a
+    recording may come from. Returns a Voice whose codes
     are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
     """
     sizes = encoder.entry.constants
     rate, frame = int(sizes["sample_rate"]), int(sizes["samples_per_frame"])  # type: ignore[arg-type]
-    samples = read_audio(source, _array_rate(source, sample_rate), rate)
+    array_rate = _array_rate(source, sample_rate)
+    recording = source if isinstance(source, np.ndarray) else resolve_source(source, "audio", policy)
+    claimed = header_seconds(recording, array_rate, policy)
+    if claimed > LONGEST + 1:
+        raise _wrong_length(round(claimed, 3))
+    # Longer than its header says: decoding stops a little above the most.
+    samples = read_audio(recording, array_rate, rate, replace(policy, max_seconds=min(policy.max_seconds, 2 * LONGEST)))
     seconds = round(len(samples) / rate, 3)  # resampling may yield a sample more than the recording is long
     if not SHORTEST <= seconds <= LONGEST:
-        change = "longer" if seconds < SHORTEST else "shorter"
-        raise AntiphonError(f"The recording of the voice is {seconds:g} s long, expected {SHORTEST:g} to {LONGEST:g} s; give a {change} one.")
+        raise _wrong_length(seconds)
     if np.abs(samples).max() < SILENCE:
         raise AntiphonError(f"The recording of the voice is silent: no sample beyond {SILENCE:g}; give one with a voice in it.")
     frames = -(-len(samples) // frame)
@@ -90,6 +100,11 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     with turns.take() if turns is not None else nullcontext():
         codes = encoder.run(feeds, outputs=("codes",))["codes"]
     return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
+
+
+def _wrong_length(seconds: float) -> AntiphonError:
+    change = "longer" if seconds < SHORTEST else "shorter"
+    return AntiphonError(f"The recording of the voice is {seconds:g} s long, expected {SHORTEST:g} to {LONGEST:g} s; give a {change} one.")
 
 
 def check_voice(voice: Voice, codebooks: int | None, codebook_size: float | None = None) -> Voice:
@@ -150,14 +165,14 @@ def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None)
     return np.ascontiguousarray(stored[:frames])
 
 
-def _is_recording(wanted: Any) -> bool:
+def _is_recording(wanted: Any, policy: MediaPolicy) -> bool:
     """Whether `wanted` is media rather than a name: no string, or one that names a file, has the look of a path, or is base64."""
     if not isinstance(wanted, str):
         return isinstance(wanted, (bytes, bytearray, memoryview, os.PathLike, np.ndarray))
     if len(wanted) > LONGEST_NAME or wanted.lower().startswith(("data:", "file:", "http:", "https:")):
         return True
     looks_like_path = "/" in wanted or os.sep in wanted or Path(wanted).suffix != ""
-    return looks_like_path or ("\0" not in wanted and Path(wanted).is_file())
+    return looks_like_path or (policy.local_files and "\0" not in wanted and Path(wanted).is_file())
 
 
 def _array_rate(source: Any, sample_rate: int | None) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..errors import AntiphonError, missing_extra
+from ..errors import AntiphonError
+from .av_container import decoded, open_container
+from .media_file import open_media
+from .media_formats import require_format
+from .media_policy import LOCAL, MediaPolicy
 from .media_source import resolve_source
 
 BLOCK_SAMPLES = 2**20
@@ -27,18 +32,23 @@ SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError)
 MOST_CHANNELS = 64
 """More columns than this are samples, not channels: the array is then the wrong way round."""
 
+SLOWEST_RATE, FASTEST_RATE = 1000, 768_000
+"""Samples a second: less is no speech, more no recording; a header of 1 Hz would make hours of a few bytes."""
 
-def read_audio(source: Any, sample_rate: int, target_rate: int) -> np.ndarray:
+
+def read_audio(source: Any, sample_rate: int, target_rate: int, policy: MediaPolicy = LOCAL) -> np.ndarray:
     """The clip in `source` as float32 [samples], mono, at `target_rate` Hz.
 
     `source`: what `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM through PyAV), or an array [samples]
-    or [samples, channels] of floats or int16 at `sample_rate` Hz. Raises AntiphonError for empty or broken audio and for NaN samples.
+    or [samples, channels] of floats or int16 at `sample_rate` Hz. Raises AntiphonError for empty or broken audio, for NaN samples and for what
+    `policy` forbids.
     """
     if isinstance(source, np.ndarray):
+        check_array(source)
+        check_sound(sample_rate, 1, len(source) / sample_rate, policy)
         samples, rate = array_columns(source), sample_rate
     else:
-        resolved = resolve_source(source, "audio")
-        samples, rate = _decode(resolved)
+        samples, rate = _decode(resolve_source(source, "audio", policy), policy)
     return to_mono(samples, rate, target_rate)
 
 
@@ -83,42 +93,77 @@ Blocks = Iterator[tuple[np.ndarray, int]]
 """Pieces of a recording in order, float32 [up to BLOCK_SAMPLES or one more frame, channels], each with the sample rate."""
 
 
-def file_blocks(source: Path | bytes) -> Blocks:
-    """A file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where libsndfile cannot read it, or not to its end."""
-    with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-        while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
-            yield block, int(file.samplerate)
+def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy) -> None:
+    """Raise AntiphonError for a sample rate or a number of channels that no recording has, and for more seconds than `policy` allows."""
+    if not SLOWEST_RATE <= rate <= FASTEST_RATE:
+        raise AntiphonError(f"The audio has a sample rate of {rate:,} Hz, expected {SLOWEST_RATE:,} to {FASTEST_RATE:,}; give it at its true rate.")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise AntiphonError(f"The audio has {channels} channels, expected 1 to {MOST_CHANNELS}; mix it down.")
+    policy.check_seconds(seconds, "audio")
 
 
-def track_blocks(source: Path | bytes) -> Blocks:
+@contextmanager
+def open_sound(source: Path | bytes) -> Iterator[Any]:
+    """libsndfile's view of a file, which it gets open and without a name. Raises AntiphonError for what is no sound, and SOUNDFILE_ERRORS."""
+    found = require_format(source, "audio", describe(source))
+    # libsndfile's MP3 decoder writes to the terminal about damaged frames
+    if not found.soundfile or (found.demuxer == "mp3" and find_spec("av") is not None):
+        raise RuntimeError(f"{found.name} is left to PyAV")
+    with open_media(source) as stream, soundfile.SoundFile(stream if isinstance(source, bytes) else stream.fileno(), closefd=False) as file:
+        yield file
+
+
+def file_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL) -> Blocks:
+    """A file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where it is not for libsndfile or cannot be read to its end."""
+    with open_sound(source) as file:
+        rate = int(file.samplerate)
+        check_sound(rate, file.channels, file.frames / max(rate, 1), policy)
+        read = 0
+        while len(block := file.read(BLOCK_SAMPLES * 2 // max(2, file.channels), dtype="float32", always_2d=True)):
+            read += len(block)
+            policy.check_seconds(read / rate, "audio")
+            yield block, rate
+
+
+def track_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL) -> Blocks:
     """The first audio track of a media file through PyAV. Raises AntiphonError for a broken file and for one without an audio track."""
-    try:
+    label = describe(source)
+    with open_container(source, "audio", policy, label) as container:
         import av
-    except ImportError:
-        raise missing_extra("av", "media", f"Reading audio from {describe(source)}") from None
-    try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
-            if not container.streams.audio:
-                raise _NoTrack(f"The audio {describe(source)} holds no audio track; give a recording.")
-            stream = container.streams.audio[0]
-            planar = av.AudioResampler(format="fltp")  # changes the sample format only, neither rate nor channels
-            pieces: list[np.ndarray] = []
-            held = 0
-            for frame in chain(container.decode(stream), [None]):
-                for piece in planar.resample(frame):
-                    pieces.append(piece.to_ndarray())
-                    held += pieces[-1].shape[1]
-                if pieces and (held >= BLOCK_SAMPLES or frame is None):
-                    yield np.ascontiguousarray(np.concatenate(pieces, axis=1).T, np.float32), int(stream.rate)
-                    pieces, held = [], 0
-    except (av.FFmpegError, ValueError) as error:
-        raise AntiphonError(f"{describe(source)} cannot be read as audio ({error}); give WAV, FLAC, OGG, MP3, M4A, MP4, MKV or WebM.") from None
+
+        if not container.streams.audio:
+            raise _NoTrack(f"The audio {label} holds no audio track; give a recording.")
+        stream = container.streams.audio[0]
+        frames = decoded(container, stream, policy, label)
+        rate = int(stream.rate or 0)
+        check_sound(rate, stream.channels, track_seconds(container, stream), policy)
+        planar = av.AudioResampler(format="fltp")  # changes the sample format only, neither rate nor channels
+        pieces: list[np.ndarray] = []
+        held = read = 0
+        for frame in chain(frames, [None]):
+            for piece in planar.resample(frame):
+                pieces.append(piece.to_ndarray())
+                held += pieces[-1].shape[1]
+            if pieces and (held >= BLOCK_SAMPLES * 2 // max(2, len(pieces[0])) or frame is None):
+                read += held
+                policy.check_seconds(read / rate, "audio")
+                yield np.ascontiguousarray(np.concatenate(pieces, axis=1).T, np.float32), rate
+                pieces, held = [], 0
 
 
-def read_audio_track(source: Path | bytes) -> tuple[np.ndarray, int] | None:
+def track_seconds(container: Any, stream: Any) -> float:
+    """Length of a track of a PyAV container; 0 where nothing says it."""
+    import av
+
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return float((container.duration or 0) / av.time_base)
+
+
+def read_audio_track(source: Path | bytes, policy: MediaPolicy = LOCAL) -> tuple[np.ndarray, int] | None:
     """The first audio track of a media file as (float32 [samples, channels], rate), or None where it has none; decoded by PyAV."""
     try:
-        return _joined(track_blocks(source))
+        return _joined(track_blocks(source, policy))
     except _NoTrack:
         return None
 
@@ -127,12 +172,12 @@ class _NoTrack(AntiphonError):
     """A media file without sound, which is an error only for who wants its sound."""
 
 
-def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:
+def _decode(source: Path | bytes, policy: MediaPolicy) -> tuple[np.ndarray, int]:
     """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
     try:
-        return _joined(file_blocks(source))
+        return _joined(file_blocks(source, policy))
     except SOUNDFILE_ERRORS:
-        return _joined(track_blocks(source))
+        return _joined(track_blocks(source, policy))
 
 
 def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import AntiphonError
-from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, array_columns, check_array, describe, file_blocks, no_samples, track_blocks
+from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, array_columns, check_array, check_sound, describe, file_blocks, no_samples, track_blocks
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
+from .media_file import CannotOpen
+from .media_policy import LOCAL, MediaPolicy
 from .media_source import resolve_source
 from .mel import MelSettings, normalise
 from .mel_stream import LogPowerStream, MonoStream
@@ -23,11 +25,21 @@ class AudioStream:
     it is asked for. All that reads raises AntiphonError as `read_audio` does, and for a file that changes between two passes.
     """
 
-    def __init__(self, source: Any, sample_rate: int, settings: MelSettings, n_window: int, n_window_infer: int, convolutions: int = 3) -> None:
-        """`source` and `sample_rate` (of an array) are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
-        self._source = source if isinstance(source, np.ndarray) else resolve_source(source, "audio")
+    def __init__(
+        self,
+        source: Any,
+        sample_rate: int,
+        settings: MelSettings,
+        n_window: int,
+        n_window_infer: int,
+        convolutions: int = 3,
+        policy: MediaPolicy = LOCAL,
+    ) -> None:
+        """`source`, `sample_rate` (of an array) and `policy` are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
+        self._source, self._policy = source if isinstance(source, np.ndarray) else resolve_source(source, "audio", policy), policy
         if isinstance(source, np.ndarray):
             check_array(source)
+            check_sound(sample_rate, 1, len(source) / sample_rate, policy)
         self._array_rate, self._settings = sample_rate, settings
         self._n_window, self._n_window_infer, self._convolutions = n_window, n_window_infer, convolutions
 
@@ -62,7 +74,7 @@ class AudioStream:
                 whole = pending.shape[1] // size * size
                 yield from (pending[:, start : start + size] for start in range(0, whole, size))
                 pending = pending[:, whole:].copy()
-        except SOUNDFILE_ERRORS:
+        except (*SOUNDFILE_ERRORS, CannotOpen):
             raise self._changed() from None
         if (stream.samples, stream.frames, stream.maximum) != (measured.samples, measured.frames, measured.maximum):
             raise self._changed()
@@ -98,7 +110,7 @@ class AudioStream:
 
     def _blocks(self, is_track: bool) -> Blocks:
         if not isinstance(self._source, np.ndarray):
-            return track_blocks(self._source) if is_track else file_blocks(self._source)
+            return (track_blocks if is_track else file_blocks)(self._source, self._policy)
         starts = range(0, len(self._source), BLOCK_SAMPLES)
         return ((array_columns(self._source[start : start + BLOCK_SAMPLES]), self._array_rate) for start in starts)
 

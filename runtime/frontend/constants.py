@@ -30,6 +30,13 @@ NO_ID = -1
 """The id of a token that the model does not have."""
 SENSES = {"audio": ("audio",), "image": ("image", "video", "vision")}
 """Sections that are null together where the model has no encoder for them."""
+UNHEARD = {"sampling_rate": 16_000, "n_fft": 400, "hop_length": 160, "feature_size": 128, "n_window": 50, "n_window_infer": 800}
+_PICTURE = {
+    "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "resample": 3,
+    "min_pixels": 1024, "max_pixels": 1024,
+}  # fmt: skip
+UNSEEN: dict[str, dict[str, Any]] = {"image": _PICTURE, "video": _PICTURE, "vision": {"num_position_embeddings": 1}}
+"""What stands in for the sections of a sense that the model lacks: nothing is ever made by them, since media for it are refused first."""
 STAMP = re.compile(r"[^{}]{0,100}(\{seconds(:\.\d)?f?\}[^{}]{0,100})?")
 """A Python format of `seconds` that writes little."""
 

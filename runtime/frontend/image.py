@@ -5,15 +5,21 @@ Source: Qwen2VLImageProcessor (transformers 5.23), the PIL variant.
 
 from __future__ import annotations
 
-import io
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import AntiphonError, missing_extra
+from .image_header import MOST_FRAMES, read_header
+from .media_file import open_media
+from .media_formats import WANTED, Format, require_format
+from .media_policy import LOCAL, MediaPolicy
 from .media_source import resolve_source
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ class VisionSettings:
     """Pillow's filter number; 3 is bicubic."""
 
 
-def load_image(source: Any) -> Image:
+def load_image(source: Any, policy: MediaPolicy = LOCAL) -> Image:
     """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation, on white where transparent.
 
     `source`: what `media_source.resolve_source` takes, a PIL image, or a uint8 array [height, width, 3]. Raises AntiphonError.
@@ -47,16 +53,71 @@ def load_image(source: Any) -> Image:
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or source.size == 0:
             raise AntiphonError(f"The image array is {source.dtype} {list(source.shape)}; expected uint8 [height, width, 3].")
+        policy.check_pixels(source.shape[1], source.shape[0], "The image")
         image: Image = pil.Image.fromarray(np.ascontiguousarray(source))
         return image
-    if not isinstance(source, pil.Image.Image):
-        resolved = resolve_source(source, "image")
-        try:
-            source = pil.Image.open(io.BytesIO(resolved) if isinstance(resolved, bytes) else resolved)
-            source.load()
-        except (OSError, ValueError, SyntaxError, pil.Image.DecompressionBombError) as error:
-            raise AntiphonError(f"The image cannot be read ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from None
+    if isinstance(source, pil.Image.Image):
+        policy.check_pixels(source.size[0], source.size[1], "The image")
+    else:
+        source = _decoded(resolve_source(source, "image", policy), policy)
     return _on_white(pil.ImageOps.exif_transpose(source))
+
+
+def image_size(source: Any, policy: MediaPolicy = LOCAL) -> tuple[int, int]:
+    """(width, height) of what `load_image` takes, by its header alone, before it is turned upright. Raises AntiphonError for what is no image."""
+    if isinstance(source, np.ndarray):
+        return (source.shape[1], source.shape[0]) if source.ndim == 3 else (1, 1)
+    if isinstance(source, _pillow().Image.Image):
+        return int(source.size[0]), int(source.size[1])
+    resolved = resolve_source(source, "image", policy)
+    return _checked_size(resolved, require_format(resolved, "image", _label(resolved)), policy)
+
+
+def _decoded(source: Path | bytes, policy: MediaPolicy) -> Image:
+    """The image in a file, decoded by the one plugin of Pillow that is for its format."""
+    pil = _pillow()
+    found = require_format(source, "image", _label(source))
+    _checked_size(source, found, policy)
+    with open_media(source) as stream:
+        try:
+            # Not PIL.Image.open, which warns on the terminal of pictures that the policy allows.
+            image: Image = _plugin(found.pillow)(stream, "")
+            policy.check_pixels(*image.size, "The image")
+            image.load()
+        except BROKEN_IMAGE as error:
+            raise AntiphonError(f"{_label(source)} cannot be read ({str(error)[:120]}); give a {WANTED['image']} file.") from None
+        except pil.Image.DecompressionBombError:
+            raise AntiphonError(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
+    return image
+
+
+def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> tuple[int, int]:
+    """(width, height) of an image file. Raises AntiphonError where the header is broken, or claims what `policy` forbids."""
+    header = read_header(source, found)
+    if header is None:
+        raise AntiphonError(f"{_label(source)} cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
+    policy.check_pixels(header.width, header.height, "The image")
+    policy.check_pixels(*header.tile, "A tile of the image")
+    if header.frames > MOST_FRAMES:
+        raise AntiphonError(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it.")
+    return header.width, header.height
+
+
+def _label(source: Path | bytes) -> str:
+    return "The image" if isinstance(source, bytes) else f"The image {source}"
+
+
+BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)
+"""What Pillow's plugins raise for broken files."""
+
+
+PLUGINS = {"PNG": "Png", "JPEG": "Jpeg", "GIF": "Gif", "BMP": "Bmp", "WEBP": "WebP", "TIFF": "Tiff"}
+
+
+def _plugin(name: str) -> Any:
+    """What opens files of one format; a plugin registers itself when it is imported."""
+    import_module(f"PIL.{PLUGINS[name]}ImagePlugin")
+    return _pillow().Image.OPEN[name][0]
 
 
 def _on_white(image: Image) -> Image:
@@ -69,9 +130,9 @@ def _on_white(image: Image) -> Image:
     return composed
 
 
-def read_image(source: Any, settings: VisionSettings) -> np.ndarray:
+def read_image(source: Any, settings: VisionSettings, policy: MediaPolicy = LOCAL) -> np.ndarray:
     """The image in `source` (see `load_image`), brought to its target size: uint8 [height, width, 3]."""
-    image = load_image(source)
+    image = load_image(source, policy)
     return resized(image, target_size(image, settings), settings)
 
 
@@ -124,6 +185,13 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
         grow = math.sqrt(min_pixels / (height * width))
         return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
     return new_height, new_width
+
+
+def merged_tokens(width: int, height: int, settings: VisionSettings) -> int:
+    """Tokens of one temporal patch of a picture of that size."""
+    factor = settings.patch_size * settings.merge_size
+    rows, columns = smart_resize(height, width, factor, settings.min_pixels, settings.max_pixels)
+    return rows * columns // factor**2
 
 
 def _pillow() -> Any:

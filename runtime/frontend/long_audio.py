@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from .audio import SOUNDFILE_ERRORS
+from .audio import SOUNDFILE_ERRORS, check_sound, describe, open_sound, track_seconds
 from .audio_layout import Feeds, audio_tokens, window_frames
 from .audio_stream import AudioStream
+from .av_container import open_container
 from .encoder_calls import AUDIO, EncoderCall
+from .media_file import open_media
+from .media_formats import HEAD
+from .media_policy import LOCAL, MediaPolicy
 
 LONGEST_IN_MEMORY = 300.0
 """Seconds of a clip that is read at once; its spectrum takes 15 MB. Longer ones are streamed, each alone: their padding is their own."""
 
 
-def is_long(source: Path | bytes | np.ndarray, sample_rate: int) -> bool:
-    """Whether a recording is to be streamed, by what its header says; `sample_rate` is that of an array."""
+def is_long(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL) -> bool:
+    """Whether a recording is to be streamed, by what its header says; `sample_rate` is that of an array. Raises AntiphonError as `header_seconds`."""
+    return header_seconds(source, sample_rate, policy) > LONGEST_IN_MEMORY
+
+
+def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL) -> float:
+    """Length of a recording by its header; 0 where nothing says it or the file cannot be read, about which reading will complain.
+
+    Raises AntiphonError for what is no audio, and for a header whose rate, channels or length no recording has or `policy` forbids.
+    """
     if isinstance(source, np.ndarray):
-        return source.ndim > 0 and len(source) > LONGEST_IN_MEMORY * sample_rate
+        if source.ndim:
+            check_sound(sample_rate, 1, len(source) / sample_rate, policy)
+        return len(source) / sample_rate if source.ndim else 0.0
+    check_wav_rate(source, policy)
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            return bool(file.frames > LONGEST_IN_MEMORY * file.samplerate)
+        with open_sound(source) as file:
+            seconds = file.frames / max(file.samplerate, 1)
+            check_sound(file.samplerate, file.channels, seconds, policy)
+            return float(seconds)
     except SOUNDFILE_ERRORS:
-        return _track_seconds(source) > LONGEST_IN_MEMORY
+        pass
+    if find_spec("av") is None:
+        return 0.0
+    with open_container(source, "audio", policy, describe(source)) as container:
+        return max((track_seconds(container, stream) for stream in container.streams.audio[:1]), default=0.0)
 
 
-def _track_seconds(source: Path | bytes) -> float:
-    """Length of a media file by its container; 0 where nothing says it or the file cannot be read, about which reading will complain."""
-    try:
-        import av
-    except ImportError:
-        return 0.0
-    try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
-            return float((container.duration or 0) / av.time_base)
-    except (av.FFmpegError, ValueError):
-        return 0.0
+def check_wav_rate(source: Path | bytes, policy: MediaPolicy) -> None:
+    """Raise AntiphonError for a WAV file of an absurd rate, which the libraries only call broken."""
+    with open_media(source) as stream:
+        head = stream.read(HEAD)
+        place = 12
+        while head[:4] == b"RIFF" and head[8:12] == b"WAVE" and place + 16 <= len(head):
+            if head[place : place + 4] == b"fmt ":
+                return check_sound(int.from_bytes(head[place + 12 : place + 16], "little"), 1, 0.0, policy)
+            size = int.from_bytes(head[place + 4 : place + 8], "little")
+            place += 8 + size + size % 2
 
 
 def stream_calls(stream: AudioStream, rows: np.ndarray, n_window: int, n_window_infer: int, convolutions: int, max_windows: int = 8) -> Iterator[EncoderCall]:

@@ -15,19 +15,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import AntiphonError
-from .audio import read_audio
+from .audio import check_sound, read_audio
 from .audio_layout import Feeds, audio_tokens
 from .audio_stream import AudioStream
-from .constants import read_constants
+from .constants import UNHEARD, UNSEEN, read_constants
 from .detokenizer import IncrementalDecoder
 from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
 from .image import VisionSettings, patch_grid, read_image
 from .live_audio import LiveAudio
-from .long_audio import is_long, stream_calls
+from .long_audio import LONGEST_IN_MEMORY, is_long, stream_calls
+from .media_policy import LOCAL, MediaPolicy, TooLong
 from .media_source import resolve_source
 from .mel import MelSettings, log_mel
 from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate, parse_messages
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
+from .prompt_limits import PromptLimits, check_count, fewest_tokens
 from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
 from .tokenizer import ChatTokenizer, Rendered
 from .tools import parse_tools
@@ -65,8 +67,11 @@ class _Loaded:
 class FrontEnd:
     """The way into and out of a bundle for people: messages in, text out. Reads the bundle's `frontend/` folder."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Raises AntiphonError when a file of the folder is missing or broken."""
+    def __init__(self, folder: str | Path, policy: MediaPolicy = LOCAL, context: int | None = None) -> None:
+        """`policy`: for the media of messages. `context`: tokens that the Thinker holds; what cannot fit is refused before any work (None: nothing is).
+
+        Raises AntiphonError when a file of the folder is missing or broken.
+        """
         folder = Path(folder)
         constants = read_constants(folder / "frontend.json")
         try:
@@ -85,6 +90,7 @@ class FrontEnd:
         if self._stamps is not None:
             names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
         self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, names)
+        self._limits = PromptLimits(policy, context, self._tokenizer.text_limits(context), self._mel, self._clock)
 
     def _configure(self, constants: dict[str, Any]) -> None:
         ids, audio, positions, stamps = constants["ids"], constants["audio"], constants["positions"], constants.get("timestamps")
@@ -99,14 +105,12 @@ class FrontEnd:
         self.generation: dict[str, Any] = constants["generation"]
         self._audio_start, self._audio_end, self._tts_pad = ids["audio_start"], ids["audio_end"], ids["tts_pad"]
         self._hears, self._sees = audio is not None, constants["image"] is not None
-        if self._hears:
-            self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
-            self._n_window_infer = audio["n_window_infer"]
-            self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
-            self._layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
-        if self._sees:
-            self._image_settings, self._video_settings = _vision_settings(constants["image"]), _vision_settings(constants["video"])
-            self._position_embeddings = constants["vision"]["num_position_embeddings"]
+        audio, image, video, vision = audio or UNHEARD, *(constants[name] or UNSEEN[name] for name in ("image", "video", "vision"))
+        self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
+        self._n_window_infer = audio["n_window_infer"]
+        self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
+        self._image_settings, self._video_settings = _vision_settings(image), _vision_settings(video)
+        self._position_embeddings = vision["num_position_embeddings"]
         self._stamps: Timestamps | None = None
         rules = {"audio_start": ids["audio_start"], "vision_start": ids["vision_start"]}
         if stamps is not None:
@@ -134,7 +138,7 @@ class FrontEnd:
         are sampled; `tools` are the functions that the model may call (OpenAI shape, see `parse_tools`). Raises AntiphonError for anything wrong with
         the messages, their media or the tools, and for tools or calls that the chat template would ignore.
         """
-        parsed = parse_messages(messages)
+        parsed = self._parse(messages)
         return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
 
     def continuation(
@@ -144,7 +148,7 @@ class FrontEnd:
 
         `tools` are those of the prompt that began the conversation. Arguments and errors as for `prompt`.
         """
-        parsed = parse_messages(messages)
+        parsed = self._parse(messages)
         return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
 
     def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None) -> Prompt:
@@ -154,13 +158,18 @@ class FrontEnd:
         positions each shifted by the `next_position` before it, are those of one prompt. Arguments and errors as for `prompt`.
         """
         self._expect_hearing()
-        parsed = parse_messages(messages) if len(messages) else ()
+        parsed = self._parse(messages) if len(messages) else ()
         render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
         return self._build(parsed, render((*parsed, OPEN_TURN), False, parse_tools(tools)), use_audio_in_video, video_fps, is_open=True)
 
     def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
-        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in. Raises AntiphonError if it hears nothing."""
+        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in.
+
+        Raises AntiphonError for an absurd rate, and where the bundle hears nothing.
+        """
         self._expect_hearing()
+        if sample_rate is not None:
+            check_sound(sample_rate, 1, 0.0, self._limits.policy)
         return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
 
     def audio_piece(self, feeds: Sequence[Feeds], heard: int = 0) -> Prompt:
@@ -174,7 +183,7 @@ class FrontEnd:
 
     def close_turn(self, heard: int, text: str | None = None) -> Prompt:
         """The end of an open turn that heard `heard` tokens, with `text` after the audio. Raises AntiphonError for text that is no Unicode."""
-        parts = parse_messages([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
+        parts = self._parse([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
         turn = Message("user", (*OPEN_TURN.parts, *parts), plain=False)
         rendered = self._tokenizer.encode(self._tokenizer.render_chat((turn,), False))
         token_ids = rendered[self._open_place(rendered) + 1 :]
@@ -192,7 +201,8 @@ class FrontEnd:
         return self._tokenizer.answer_opening()
 
     def encode_text(self, text: str) -> np.ndarray:
-        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too."""
+        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too. Raises AntiphonError for more than the context holds."""
+        self._limits.texts.check([text])
         return self._tokenizer.encode_text(text)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -211,6 +221,18 @@ class FrontEnd:
         """
         ids = np.concatenate([np.asarray(token_ids_user, np.int64), np.full(trailing, self._tts_pad, np.int64)])
         return multimodal_positions(ids, [item for item in media if item.role == "user"], self._talker_rules)
+
+    def _parse(self, messages: Any) -> tuple[Message, ...]:
+        """`parse_messages`, and what can be refused by number and length. Raises AntiphonError."""
+        check_count(messages, self._limits.policy)
+        parsed = parse_messages(messages)
+        kinds = {type(part) for message in parsed for part in message.parts}
+        if AudioPart in kinds:
+            self._expect_hearing()
+        if kinds - {AudioPart, TextPart}:
+            self._expect_sight()
+        self._limits.check_messages(parsed)
+        return parsed
 
     def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
         loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
@@ -244,35 +266,43 @@ class FrontEnd:
     def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
         """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
         loaded: list[_Loaded] = []
+        policy, images, videos = self._limits.policy, self._image_settings, self._video_settings
+        left = self._limits.room_for_videos(messages, images, videos)
         for role, part in ((message.role, part) for message in messages for part in message.parts):
             if isinstance(part, TextPart):
                 continue
             if isinstance(part, AudioPart):
-                self._expect_hearing()
-                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio")
+                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", policy)
                 loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate)))
             elif isinstance(part, ImagePart):
-                self._expect_sight()
-                image = read_image(part.source, self._image_settings)
-                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, self._image_settings), role=role), [image]))
+                image = read_image(part.source, images, policy)
+                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image]))
             else:
-                self._expect_sight()
-                heard, settings = use_audio if part.use_audio is None else part.use_audio, self._video_settings
+                heard, depth = use_audio if part.use_audio is None else part.use_audio, videos.temporal_patch_size
                 if heard:
                     self._expect_hearing()
-                video = read_video(part, settings, rate, heard, self._mel.sampling_rate)
-                frames, depth = video.frames, settings.temporal_patch_size
-                grid, times = patch_grid(len(frames), (frames.height, frames.width), settings), patch_seconds(len(frames), video.rate, depth)
+                most = None if left is None else left + fewest_tokens(videos)
+                video = read_video(part, videos, rate, heard, self._mel.sampling_rate, policy, most)
+                frames = video.frames
+                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(len(frames), video.rate, depth)
+                left = None if most is None else most - grid[0] * grid[1] * grid[2] // videos.merge_size**2
                 sound = self._stream(video.audio) if isinstance(video.audio, Path | bytes) else video.audio
                 loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
         return self._heard(loaded)
 
     def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int) -> np.ndarray | AudioStream:
         """float32 [samples] of a clip, or a stream of a long one."""
-        return self._stream(source, sample_rate) if is_long(source, sample_rate) else read_audio(source, sample_rate, self._mel.sampling_rate)
+        policy = self._limits.sound_policy
+        if not is_long(source, sample_rate, policy):
+            try:
+                return read_audio(source, sample_rate, self._mel.sampling_rate, replace(policy, max_seconds=min(policy.max_seconds, 2 * LONGEST_IN_MEMORY)))
+            except TooLong:  # its header said less, or nothing
+                pass
+        return self._stream(source, sample_rate)
 
     def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0) -> AudioStream:
-        return AudioStream(source, sample_rate, self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions)
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy)
 
     def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
         """The same with the samples of clips turned into features, and the tokens of all sounds counted."""
@@ -333,14 +363,15 @@ class FrontEnd:
         return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)
 
     def _calls(self, token_ids: np.ndarray, loaded: Sequence[_Loaded], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
         sounds = [(piece.sound, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True)]
         clips = [(sound, rows) for sound, rows in sounds if isinstance(sound, np.ndarray)]
         if clips:
             features, rows_of = zip(*clips, strict=True)
-            yield from clip_calls(features, np.concatenate(rows_of), *self._layout)
+            yield from clip_calls(features, np.concatenate(rows_of), *layout)
         for sound, rows in sounds:
             if isinstance(sound, AudioStream):
-                yield from stream_calls(sound, rows, *self._layout)
+                yield from stream_calls(sound, rows, *layout)
         for piece, span in zip(loaded, places, strict=True):
             if piece.frames is not None:
                 placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)

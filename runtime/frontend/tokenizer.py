@@ -20,6 +20,7 @@ from ..errors import AntiphonError
 from .chat_template import ChatTemplate
 from .detokenizer import IncrementalDecoder
 from .messages import AudioPart, ImagePart, Message, TextPart
+from .text_limits import TextLimits
 from .tokenizer_json import one_sentence, read_tokenizer
 from .tools import Tools, texts, with_texts
 
@@ -107,6 +108,10 @@ class ChatTokenizer:
         with one_sentence("The tokenizer cannot encode the text"):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def text_limits(self, context: int | None) -> TextLimits:
+        """What refuses texts that a context of so many tokens cannot hold (None: nothing)."""
+        return TextLimits(self._tokenizer, context)
 
     def token(self, index: int) -> str:
         """The special token with id `index`, as the template writes it."""

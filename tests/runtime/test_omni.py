@@ -77,6 +77,12 @@ def test_load_names_the_argument_that_does_not_fit(tmp_path, name, values):
         assert str(raised.value).startswith(f"{name} is {value!r}, expected ")
 
 
+@pytest.mark.parametrize("media", [None, "server", {"local_files": False}])
+def test_load_takes_nothing_but_a_policy_for_media(tmp_path, media):
+    with pytest.raises(AntiphonError, match="media is a .*, expected a MediaPolicy"):
+        load(tmp_path, media=media)
+
+
 def test_load_looks_for_the_bundle_when_the_arguments_fit(tmp_path):
     for admission_seconds in (None, 1, 0.5):
         with pytest.raises(AntiphonError, match="No bundle at"):

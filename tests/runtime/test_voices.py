@@ -16,6 +16,7 @@ import soxr
 
 from antiphon.runtime.bundle import Manifest, Manners, StageEntry, TensorSpec
 from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.frontend.media_policy import MediaPolicy
 from antiphon.runtime.turns import Turns
 from antiphon.runtime.voices import VOICES_FILE, Voice, check_voice, find_voice, read_voice_table, voice_from_recording
 
@@ -192,6 +193,19 @@ def test_broken_source_says_what_is_wrong_with_it(encoder: CountingEncoder, want
     with pytest.raises(AntiphonError) as caught:
         find_voice(PROMPT_VOICES, wanted, TABLE, cast(Any, encoder))
     assert "There is no voice" not in str(caught.value)
+
+
+def test_a_server_takes_no_voice_from_a_local_file(encoder: CountingEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, policy = written(tmp_path / "voice.wav", voice_like(2, RATE), RATE), MediaPolicy.for_server()
+    assert find_voice(PROMPT_VOICES, path.read_bytes(), TABLE, cast(Any, encoder), policy=policy).codes is not None
+    path.rename(tmp_path / "voice")
+    monkeypatch.chdir(tmp_path)
+    for name in ("voice", "absent"):
+        with pytest.raises(AntiphonError, match=f"There is no voice '{name}'"):
+            find_voice(PROMPT_VOICES, name, TABLE, cast(Any, encoder), policy=policy)
+    for source in ("./voice", "./absent", tmp_path / "voice", "file:voice"):
+        with pytest.raises(AntiphonError, match="encode its content as base64 or give a data URL"):
+            find_voice(PROMPT_VOICES, source, TABLE, cast(Any, encoder), policy=policy)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 24000, 44100, 48000])

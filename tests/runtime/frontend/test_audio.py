@@ -12,6 +12,7 @@ import soxr
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import audio
 from antiphon.runtime.frontend.audio import read_audio
+from antiphon.runtime.frontend.media_policy import MediaPolicy, TooLong
 
 RATE = 16000
 
@@ -105,7 +106,7 @@ def test_a_header_that_claims_terabytes_reserves_no_memory(tmp_path: Path) -> No
 def test_a_missing_pyav_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     path = tmp_path / "a.m4a"
-    path.write_bytes(b"\0" * 100)
+    path.write_bytes(b"\0\0\0\x14ftypM4A " + b"\0" * 100)
     with pytest.raises(AntiphonError, match=r'needs the package av.*pip install "antiphon\[media\]"'):
         read_audio(path, RATE, RATE)
 
@@ -120,3 +121,33 @@ def test_bytes_are_described_by_their_size() -> None:
 def test_an_array_of_huge_values_is_refused_without_a_warning(loudest: float, shape: tuple[int, ...]) -> None:
     with pytest.raises(AntiphonError, match="far beyond -1 .. 1"):
         read_audio(np.full(shape, loudest), RATE, RATE)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 4_000_000_000])
+def test_a_rate_that_no_recording_has_is_refused(rate: int) -> None:
+    with pytest.raises(AntiphonError, match=f"sample rate of {rate:,} Hz, expected 1,000 to 768,000"):
+        read_audio(np.zeros(10, np.float32), rate, RATE)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3"])
+def test_a_recording_beyond_the_policy_is_refused(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, tone(RATE, 2.0), RATE)
+    assert len(read_audio(path, 1, RATE, MediaPolicy(max_seconds=2.5))) >= 2 * RATE
+    with pytest.raises(TooLong, match="expected at most 1.5 s"):
+        read_audio(path, 1, RATE, MediaPolicy(max_seconds=1.5))
+
+
+def test_an_mp3_by_pyav_equals_that_by_libsndfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    path = written(tmp_path / "a.mp3", tone(44100, 2.0, channels=2), 44100)
+    decoded = read_audio(path, 1, RATE)
+    monkeypatch.setattr(audio, "find_spec", lambda _: None)
+    np.testing.assert_allclose(read_audio(path, 1, RATE), decoded, rtol=0, atol=1e-5)
+
+
+def test_a_damaged_mp3_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av")
+    data = bytearray(written(tmp_path / "a.mp3", tone(RATE, 2.0), RATE).read_bytes())
+    data[1000:1200] = bytes(200)
+    read_audio(bytes(data), 1, RATE)
+    assert capfd.readouterr() == ("", "")

@@ -149,7 +149,7 @@ def test_bad_audio_raises_the_sentences_of_read_audio(tmp_path: Path) -> None:
         (text, RATE, "cannot be read as audio"),
         (nothing, RATE, "no samples"),
         (np.zeros(0, np.float32), RATE, "no samples"),
-        (np.zeros(1, np.float32), 2**20, "too few samples to be resampled from 1048576 to 16000 Hz"),
+        (np.zeros(1, np.float32), 768_000, "too few samples to be resampled from 768000 to 16000 Hz"),
         (late, RATE, "NaN, infinite or far beyond"),
         (np.zeros((2, 16000), np.float32), RATE, r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
         (np.zeros(5, np.int64), RATE, "holds int64"),

@@ -83,7 +83,7 @@ def test_bad_images_raise_one_sentence(tmp_path: Path) -> None:
     text = tmp_path / "a.png"
     text.write_text("no image at all")
     for source, sentence in [
-        (text, "The image cannot be read"),
+        (text, "a.png cannot be read as image: its first bytes are of no format that is read; give PNG"),
         (np.zeros((3, 16, 16), np.uint8), r"uint8 \[3, 16, 16\]; expected uint8 \[height, width, 3\]"),
         (np.zeros((16, 16, 3), np.float32), "float32"),
         (np.zeros((0, 16, 3), np.uint8), "expected uint8"),

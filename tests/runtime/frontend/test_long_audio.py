@@ -41,8 +41,10 @@ def test_length_is_known_for_every_kind_of_source(wav: Path, tmp_path: Path) -> 
     broken, film = tmp_path / "broken.wav", grey_film(tmp_path / "a.mp4", sound=True)
     broken.write_text("no sound at all")
     long = [wav, wav.read_bytes(), recording(2), film, film.read_bytes()]
-    short = [tmp_path / "short.flac", recording(1), broken, grey_film(tmp_path / "b.mp4", frames=5), np.array(1.0)]
+    short = [tmp_path / "short.flac", recording(1), grey_film(tmp_path / "b.mp4", frames=5), np.array(1.0)]
     assert [is_long(source, RATE) for source in (*long, *short)] == [True] * len(long) + [False] * len(short)
+    with pytest.raises(AntiphonError, match="cannot be read as audio"):
+        is_long(broken, RATE)
 
 
 @pytest.mark.usefixtures("short_memory")
@@ -103,3 +105,13 @@ def test_the_sound_of_a_long_video_is_streamed(front_end: FrontEnd, tmp_path: Pa
     assert first.audio_tokens > 20 and second.audio_tokens == 0
     (call,) = [call for call in prompt.calls if call.stage == "audio_encoder"]
     assert len(call.feeds()["output_index"]) == first.audio_tokens == len(call.rows)
+
+
+def test_a_clip_that_is_longer_than_it_says_is_streamed(front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [{"role": "user", "content": [{"type": "audio", "audio": str(wav)}]}]
+    expected = front_end.prompt(messages)
+    monkeypatch.setattr("antiphon.runtime.frontend.prompt.LONGEST_IN_MEMORY", 0.5)
+    monkeypatch.setattr("antiphon.runtime.frontend.prompt.is_long", lambda *_: False)
+    streams = []
+    monkeypatch.setattr(FrontEnd, "_stream", lambda self, *rest, real=FrontEnd._stream: streams.append(1) or real(self, *rest))
+    assert front_end.prompt(messages).token_ids.tolist() == expected.token_ids.tolist() and streams == [1]

@@ -10,6 +10,7 @@ import pytest
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import video
 from antiphon.runtime.frontend.image import VisionSettings, frame_patches
+from antiphon.runtime.frontend.media_policy import MediaPolicy
 from antiphon.runtime.frontend.messages import VideoPart
 from antiphon.runtime.frontend.video import Video, frames_shown, read_video
 
@@ -126,10 +127,46 @@ def test_bad_videos_raise_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("soundfile").write(sound, np.zeros(1600), 16000)
     for part, sentence in [
         (VideoPart(text), "cannot be read as video"),
-        (VideoPart(sound), "holds no video track"),
+        (VideoPart(sound), "cannot be read as video: it is WAV; give MP4"),
         (VideoPart(np.zeros((4, 4, 3), np.uint8)), "expected uint8"),
         (VideoPart(np.zeros((2, 4, 4, 3), np.float32)), "expected uint8"),
         (VideoPart(np.zeros((2, 32, 32, 3), np.uint8), use_audio=True), "array has no audio track"),
     ]:
         with pytest.raises(AntiphonError, match=sentence):
             read_video(part, RAW, 2.0, use_audio=bool(part.use_audio), audio_rate=16000)
+
+
+def test_a_video_beyond_the_policy_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = grey_film(tmp_path / "a.mp4")
+    monkeypatch.setattr(video, "decoded", lambda *_: pytest.fail("decoded"))
+    for policy, most_tokens, sentence in [
+        (MediaPolicy(max_frames=19), None, "The video has 20 frames or more, expected at most 19"),
+        (MediaPolicy(max_seconds=1.5), None, "The video is 2.0 s long, expected at most 1.5 s"),
+        (MediaPolicy(max_pixels=64 * 63), None, "a size that cannot be read, or of more than 4,032 pixels"),
+        (MediaPolicy(), 7, "The video has 8 tokens or more, the model's context has room for 7; cut it or lower video_fps"),
+    ]:
+        with pytest.raises(AntiphonError, match=sentence):
+            read_video(VideoPart(path), RAW, 2.0, False, 16000, policy, most_tokens)
+
+
+def test_a_video_whose_header_says_too_little_stops_where_it_gets_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = grey_film(tmp_path / "a.mp4")
+    with pytest.raises(AntiphonError, match="The video has 11 frames or more"):
+        list(video._bounded([SimpleNamespace(width=1, height=1)] * 20, MediaPolicy(max_frames=10)))
+    checked = iter([None])  # what the header says passes
+    monkeypatch.setattr(video, "CHECKED_EVERY", 1)
+    real = video._check_room
+    monkeypatch.setattr(video, "_check_room", lambda *arguments: real(*arguments) if next(checked, True) else None)
+    with pytest.raises(AntiphonError, match="The video has 4 tokens or more, the model's context has room for 3"):
+        read_video(VideoPart(path), RAW, 2.0, False, 16000, MediaPolicy(), 3)
+
+
+def test_an_array_beyond_the_policy_is_refused() -> None:
+    frames = np.zeros((4, 64, 64, 3), np.uint8)
+    for policy, most_tokens, sentence in [
+        (MediaPolicy(max_frames=3), None, "The video has 4 frames"),
+        (MediaPolicy(max_pixels=100), None, "The video is 64 x 64 pixels"),
+        (MediaPolicy(), 7, "The video has 8 tokens or more"),
+    ]:
+        with pytest.raises(AntiphonError, match=sentence):
+            read_video(VideoPart(frames), RAW, 2.0, False, 16000, policy, most_tokens)
