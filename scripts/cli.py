@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..runtime.errors import AntiphonError
-from . import bench, build, inspect, new_checkpoint, plugins, run, verify
+from . import bench, build, inspect, interrupts, new_checkpoint, plugins, run, verify
 from .console import interrupt_is_handled
 
 app = typer.Typer(
@@ -53,7 +53,9 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def checked(*arguments: Any, **options: Any) -> None:
         try:
-            command(*arguments, **options)
+            with interrupts.raised():
+                command(*arguments, **options)
+                sys.stdout.flush()  # a full disk is said here, and nothing is lost when Ctrl-C ends the interpreter's own end
         except AntiphonError as error:
             _fail(str(error), 2)
         except MemoryError:
@@ -64,7 +66,8 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
         except KeyboardInterrupt as interrupt:  # its text, if any, tells what was kept
             interrupt_is_handled()
-            _fail(str(interrupt) or "Interrupted.", 130)
+            interrupts.is_said()
+            _fail(str(interrupt) or "Interrupted.", interrupts.EXIT_CODE)
 
     return checked
 
