@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 
 from .bundle import StageEntry, TensorSpec
 from .errors import AntiphonError
+from .onnxruntime_import import onnxruntime
 from .sessions import make_session
 from .states import StateSet
 
