@@ -7,13 +7,22 @@
 Importing this package imports neither an engine library nor torch: every name below is fetched when it is first used.
 """
 
-from __future__ import annotations
+try:
+    from .scripts import interrupts
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+    interrupts.heed()
+except KeyboardInterrupt:  # it came before anybody heeded it
+    from .scripts import interrupts
 
-from .runtime.version import VERSION as __version__
+    if interrupts.is_the_command():
+        interrupts.leave()
+    raise
 
+from importlib import import_module  # noqa: E402
+
+from .runtime.version import VERSION as __version__  # noqa: E402
+
+TYPE_CHECKING = False  # as type checkers read it, without the 5 ms of importing typing
 if TYPE_CHECKING:
     from .export.build import build
     from .export.verify import verify

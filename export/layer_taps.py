@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from onnxruntime import InferenceSession
 
+from ..runtime.onnxruntime_import import onnxruntime
 from ..runtime.sessions import make_session
 
 LAYER = re.compile(r"^(.*\.)?\d+$")
@@ -34,7 +34,7 @@ def layer_values(portable: Path, module: torch.nn.Module) -> dict[str, str]:
     return last
 
 
-def session_with_outputs(engine: Path, names: list[str]) -> tuple[InferenceSession, list[str]]:
+def session_with_outputs(engine: Path, names: list[str]) -> tuple[onnxruntime.InferenceSession, list[str]]:
     """The engine with the values `names` as further outputs, and those of them that the engine still has."""
     model = ir.load(engine)
     existing = {value.name for value in model.graph.outputs}

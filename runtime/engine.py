@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 
 from .bundle import StageEntry, StateSpec, TensorSpec
 from .bundle_files import ONNX
 from .errors import AntiphonError
+from .onnxruntime_import import onnxruntime
 from .sessions import make_session
 from .states import StateSet
 

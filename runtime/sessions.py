@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnxruntime
-
 from .errors import AntiphonError
+from .onnxruntime_import import onnxruntime
 
 
 def default_threads() -> int:

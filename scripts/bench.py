@@ -7,13 +7,16 @@ import platform
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..runtime.errors import AntiphonError
-from ..runtime.events import Reply
+from . import interrupts
 from .console import print_json, print_table, seconds, size
+
+if TYPE_CHECKING:
+    from ..runtime.events import Reply
 
 MEASURES = {
     "time_to_first_token": "TTFT: first text token",
@@ -41,7 +44,8 @@ def bench(
         if value < 1:
             raise AntiphonError(f"{name} is {value}, expected a number of at least 1.")
     counts = _counts(streams)
-    from ..runtime.omni import load
+    with interrupts.ending_at_once():
+        from ..runtime.omni import load
 
     # the pool is left last: after Ctrl-C the Omni stops the answers that its threads wait for
     with ThreadPoolExecutor(max(counts)) as pool, load(bundle, max_streams=max(counts)) as omni:

@@ -13,11 +13,11 @@ import time
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from ..plugins import onnx_domain
 from ..plugins.registry import ARIA_STEP, DOMAIN, DOMAIN_VERSION
 from ..runtime.aria import chunked, need_table, speak
+from ..runtime.onnxruntime_import import onnxruntime
 from ..runtime.sessions import make_session
 
 VOCABULARY, GROUPS, CODEBOOK, FRAMES, SLOTS = 3000, 16, 2048, 4096, 100

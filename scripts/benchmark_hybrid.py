@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
 from ..graphs.checkpoint import Checkpoint
 from ..runtime.bundle import read_manifest
 from ..runtime.engine import OnnxEngine
 from ..runtime.errors import AntiphonError
+from ..runtime.onnxruntime_import import onnxruntime
 from ..runtime.sessions import make_session
 from ..runtime.states import StateSet
 from .bench import _prompt

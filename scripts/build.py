@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..runtime.errors import AntiphonError, missing_extra
+from . import interrupts
 from .console import count, print_json, print_table, progress_bar, seconds, size
 
 
@@ -30,7 +31,8 @@ def build(
     if bundle is None:
         raise AntiphonError("antiphon build needs a BUNDLE folder to write; give one, or --plan to only see what the build needs.")
     try:
-        from ..export.build import build as compile_bundle
+        with interrupts.ending_at_once():
+            from ..export.build import build as compile_bundle
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "build", "antiphon build") from None
     with progress_bar() as report:
@@ -53,7 +55,8 @@ def build(
 
 def _plan(checkpoint: Path, precision: str, json: bool) -> None:
     try:
-        from ..export.plan import plan
+        with interrupts.ending_at_once():
+            from ..export.plan import plan
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "build", "antiphon build --plan") from None
     planned = plan(checkpoint, precision)

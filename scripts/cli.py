@@ -16,7 +16,7 @@ import typer
 
 from .. import __version__
 from ..runtime.errors import AntiphonError
-from . import bench, build, inspect, new_checkpoint, plugins, run, verify
+from . import bench, build, inspect, interrupts, new_checkpoint, plugins, run, verify
 from .console import interrupt_is_handled
 from .signals import ending, heed_signals
 
@@ -56,7 +56,9 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     @heed_signals()
     def checked(*arguments: Any, **options: Any) -> None:
         try:
-            command(*arguments, **options)
+            with interrupts.raised():
+                command(*arguments, **options)
+                sys.stdout.flush()  # a full disk is said here, and nothing is lost when Ctrl-C ends the interpreter's own end
         except AntiphonError as error:
             _fail(str(error), 2)
         except MemoryError:
@@ -67,6 +69,7 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
         except KeyboardInterrupt as interrupt:  # its text, if any, tells what was kept
             interrupt_is_handled()
+            interrupts.is_said()
             _fail(*ending(interrupt))
 
     return checked

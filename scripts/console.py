@@ -1,4 +1,7 @@
-"""What the commands print with: units for people, tables, and a progress bar that a pipe never sees."""
+"""What the commands print with: units for people, tables, and a progress bar that a pipe never sees.
+
+rich is imported where something is drawn: most of a command's start would else be its import.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from . import interrupts
 
 Report = Callable[[str, float, float, float | None], None]
 """report(what, done, total, seconds to go or None)."""
@@ -52,6 +52,10 @@ def count(value: int) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], last_is_total: bool = False) -> None:
     """Print rows under columns; columns of numbers are flushed right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     if title:  # above the table, because inside it rich would fold it to the table's width
         print(title)
     table = Table()
@@ -81,16 +85,23 @@ def interrupt_is_handled() -> None:
 @contextmanager
 def progress_bar() -> Iterator[Report]:
     """A bar on stderr with the time gone and to go; silent where stderr is not a terminal."""
+    with interrupts.ending_at_once():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda what, done, total, remaining: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("{task.fields[to_go]}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=None, to_go="")
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting", total=None, to_go="")
 
-        def report(what: str, done: float, total: float, remaining: float | None) -> None:
-            to_go = "" if remaining is None else f"{seconds(remaining)} to go"
-            progress.update(task, description=what, completed=done, total=total or None, to_go=to_go)
+            def report(what: str, done: float, total: float, remaining: float | None) -> None:
+                to_go = "" if remaining is None else f"{seconds(remaining)} to go"
+                progress.update(task, description=what, completed=done, total=total or None, to_go=to_go)
 
-        yield report
+            yield report
+    finally:
+        console.show_cursor()  # also after a Ctrl-C in the middle of drawing or of taking the bar away

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from ..runtime.bundle import Manifest, StageEntry, StateSpec, check_hashes, read_manifest
+from . import interrupts
 from .console import count, print_json, print_table, seconds, size
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Manifest, StageEntry, StateSpec
 
 
 def inspect(
@@ -19,6 +21,8 @@ def inspect(
     hashes: Annotated[bool, typer.Option("--hashes", help="Read every file and compare its SHA-256 with the manifest.")] = False,
 ) -> None:
     """Show a bundle's stages, precisions, sizes, states per stream, voices, ids, versions and build timings."""
+    with interrupts.ending_at_once():
+        from ..runtime.bundle import check_hashes, read_manifest
     manifest = read_manifest(bundle)
     if hashes:
         check_hashes(bundle)
@@ -42,6 +46,8 @@ def state_bytes(stage: StageEntry) -> tuple[int, int]:
 
 
 def _bytes(state: StateSpec, capacity: int) -> int:
+    import numpy as np
+
     axes = [axis if isinstance(axis, int) else {"batch": 1, "capacity": capacity}[axis] for axis in state.shape]
     return int(np.prod(axes)) * np.dtype(state.dtype).itemsize
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.sampling import check_seed
+from . import interrupts
 from .console import progress_bar, size
 
 
@@ -19,9 +19,11 @@ def new_checkpoint(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write a random checkpoint in the published format: it loads and runs like the real one, and it speaks noise."""
-    check_seed(seed)
-    from ..graphs.new_checkpoint import new_checkpoint as make
+    with interrupts.ending_at_once():
+        from ..graphs.new_checkpoint import new_checkpoint as make
+        from ..runtime.sampling import check_seed
 
+    check_seed(seed)
     began = time.monotonic()
     with progress_bar() as report:
 

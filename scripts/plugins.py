@@ -13,6 +13,7 @@ from ..plugins.registry import FOLDERS
 from ..runtime.errors import AntiphonError, missing_extra
 from ..runtime.kernels.contract import TARGETS, image_key
 from ..runtime.kernels.library import KernelLibrary, default_library
+from . import interrupts
 from .console import print_json, print_table, progress_bar, seconds, size
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def list_plugins(
     json: Json = False,
 ) -> None:
     """Show the ops, what dtypes and programs they have, and what is compiled in the library for which targets."""
-    from ..plugins.status import op_status
+    with interrupts.ending_at_once():
+        from ..plugins.status import op_status
 
     folder = library or default_library()
     statuses = [op_status(folder, name) for name in _ops(op)]
@@ -61,7 +63,8 @@ def compile_plugins(
 ) -> None:
     """Compile the ops' kernels for GPUs, which need not be here: cubin, PTX and launch contract of each."""
     try:
-        from ..plugins.compile import compile_library
+        with interrupts.ending_at_once():
+            from ..plugins.compile import compile_library
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "triton", "kernels", "antiphon plugins compile") from None
     folder = library or default_library()
@@ -84,7 +87,8 @@ def check_plugins(
 ) -> None:
     """Run every compiled program on the GPU at hand against its reference, and time the ops; exit code 1 when a result is out of tolerance."""
     try:
-        from ..plugins.check import run_check
+        with interrupts.ending_at_once():
+            from ..plugins.check import run_check
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "ml_dtypes", "kernels", "antiphon plugins check") from None
     if output is not None and not output.resolve().parent.is_dir():

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime.errors import AntiphonError
+from . import interrupts
 
 DEFAULT_OUTPUT = Path("answer.wav")
 
@@ -52,10 +53,11 @@ def run(
         if text_only:
             raise AntiphonError("--output and --text-only contradict each other; leave one of them out.")
 
-    from ..runtime.frontend.messages import parse_messages
-    from ..runtime.omni import load
-    from ..runtime.options import choose, read_options
-    from .answer import JsonPrinter, TextPrinter, print_reply
+    with interrupts.ending_at_once():
+        from ..runtime.frontend.messages import parse_messages
+        from ..runtime.omni import load
+        from ..runtime.options import choose, read_options
+        from .answer import JsonPrinter, TextPrinter, print_reply
 
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
     if messages:

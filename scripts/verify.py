@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runtime.errors import missing_extra
+from . import interrupts
 from .console import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def verify(
 ) -> None:
     """Compare every stage's engine with its reference on the same inputs; exit code 1 when an output is out of tolerance."""
     try:
-        from ..export.verify import verify as compare
+        with interrupts.ending_at_once():
+            from ..export.verify import verify as compare
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "build", "antiphon verify") from None
     began = time.monotonic()

@@ -13,6 +13,9 @@ import pytest
 
 from antiphon.graphs.new_checkpoint import new_checkpoint
 
+# Also where a library that a test uses imports ONNX Runtime by itself, and in the processes that tests start.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # Triton kernels decide when they are imported: in the tests' own process they are interpreted, in the compiler's processes compiled.
 os.environ["TRITON_INTERPRET"] = "1"
 

@@ -60,11 +60,12 @@ def test_the_example_compiles_for_every_target(workplace: Path) -> None:
 
 def test_the_example_runs_in_onnx_runtime_and_in_torch(workplace: Path) -> None:
     program = """
-import numpy, onnx, onnxruntime, torch
+import numpy, onnx, torch
 from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import OPS
 from antiphon.plugins.snake.reference import snake
 from antiphon.plugins.snake.torch_op import snake as torch_snake
+from antiphon.runtime.onnxruntime_import import onnxruntime
 x, alpha, beta = numpy.random.default_rng(0).uniform(0.5, 2, (2, 3, 5)), numpy.array([0.5, 1, 2.0]), numpy.array([1, 2, 3.0])
 inputs = dict(x=x.astype("f"), alpha=alpha.astype("f"), beta=beta.astype("f"))
 onnx_domain.schema(OPS["Snake"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ...runtime import onnxruntime_import  # noqa: F401  # before any package that imports ONNX Runtime by itself: piper, faster_whisper, speechmos
 from ...runtime.errors import missing_extra
 
 

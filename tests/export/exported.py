@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from antiphon.graphs.checkpoint import Checkpoint
 from antiphon.graphs.decoder_specs import greedy_sampling
 from antiphon.graphs.stage import Stage
 from antiphon.runtime.bundle import StageEntry
+from antiphon.runtime.onnxruntime_import import onnxruntime
 from antiphon.runtime.sessions import make_session
 
 Feeds = dict[str, np.ndarray]

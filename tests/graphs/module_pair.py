@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from antiphon.graphs.stage import Stage
+from antiphon.runtime.onnxruntime_import import onnxruntime
 
 
 class FakeCheckpoint:

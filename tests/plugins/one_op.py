@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 
 from antiphon.export.lower_onnxruntime import LOWERINGS
 from antiphon.export.passes.replace_ops import replace_ops
 from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
 from antiphon.plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
+from antiphon.runtime.onnxruntime_import import onnxruntime
 from antiphon.runtime.sessions import make_session
 
 KINDS = {

@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from antiphon.runtime.bundle import StageEntry, StateSpec, TensorSpec
 from antiphon.runtime.engine import OnnxEngine
 from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.onnxruntime_import import onnxruntime
 from antiphon.runtime.sessions import make_session
 from antiphon.runtime.states import StateSet
 
