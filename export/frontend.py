@@ -49,7 +49,8 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         constants["timestamps"] = {"format": config.thinker.timestamp_format, "audio_seconds": config.thinker.audio_timestamp_seconds}
     template = _chat_template(checkpoint_folder, tokenizer_config)
     destination.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(destination / "tokenizer.json"))
+    # not tokenizer.save, which raises a plain Exception where the disk is full
+    (destination / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     (destination / "chat_template.jinja").write_text(template, encoding="utf-8")
     (destination / "frontend.json").write_text(json.dumps(constants, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
