@@ -66,7 +66,8 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
     media = ("audio",) * (config.thinker.audio is not None) + ("image", "video") * (config.thinker.vision is not None)
     template = read_chat_template(checkpoint_folder, tokenizer_config, packed, {**names, **switches}, media)
     destination.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(destination / "tokenizer.json"))
+    # not tokenizer.save, which raises a plain Exception where the disk is full
+    (destination / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     (destination / "chat_template.jinja").write_text(template, encoding="utf-8")
     (destination / "frontend.json").write_text(json.dumps(constants, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -30,4 +31,6 @@ def write_voices(checkpoint: Checkpoint, talker: TalkerConfig, folder: Path) -> 
     for name, row in talker.speaker_id.items():
         if row >= len(table) or not (table[row] >= 0).all(0).any():
             raise AntiphonError(f"{where} has no frames in row {row} of speaker {name} ({len(table)} rows); use the config.json of these weights.")
-    np.save(folder / VOICES_FILE, table)
+    content = io.BytesIO()
+    np.save(content, table)
+    (folder / VOICES_FILE).write_bytes(content.getbuffer())  # not np.save to the file, which hides that a disk is full

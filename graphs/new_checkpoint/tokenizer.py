@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -98,8 +99,11 @@ def token_ids(tokenizer: Tokenizer) -> TokenIds:
 
 def save(tokenizer: Tokenizer, folder: Path, family: str = "qwen3_omni_moe") -> None:
     """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json of a checkpoint of `family` into `folder`."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    tokenizer.model.save(str(folder))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    try:
+        tokenizer.model.save(str(folder))
+    except Exception as error:  # the library raises no other kind where the disk is full
+        raise OSError(errno.EIO, str(error)) from None
     added = {
         str(tokenizer.token_to_id(token)): {
             "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": token not in KEPT_IN_TEXT,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+import antiphon
 from antiphon.graphs.checkpoint import Checkpoint
 from antiphon.graphs.new_checkpoint import new_checkpoint
 from antiphon.graphs.new_checkpoint.sizes import configuration
@@ -247,3 +252,24 @@ def test_error_names_the_target_when_it_is_in_use(tmp_path: Path) -> None:
             new_checkpoint(tmp_path / name)
     with pytest.raises(AntiphonError, match="Cannot write to"):
         new_checkpoint(tmp_path / "full" / "file" / "new")
+
+
+@pytest.mark.parametrize("kilobytes", [60, 160, 700])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, kilobytes: int) -> None:
+    """In the tokenizer, in its vocabulary, and in the weights, on a file system of its own that no other process sees."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    code = (
+        "import os, subprocess, sys\nfrom antiphon.graphs.new_checkpoint import new_checkpoint\nfrom antiphon.runtime.errors import AntiphonError\n"
+        "if subprocess.run(['mount', '-t', 'tmpfs', '-o', sys.argv[2], 'tmpfs', sys.argv[1]]).returncode:\n    sys.exit(77)\n"
+        "try:\n    new_checkpoint(sys.argv[1] + '/checkpoint')\nexcept AntiphonError as error:\n    print(error, os.listdir(sys.argv[1]))\n"
+    )
+    if shutil.which("unshare") is None:
+        pytest.skip("needs the program unshare, to mount a small file system")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path])}
+    command = ["unshare", "--mount", sys.executable, "-c", code, str(disk), f"size={kilobytes}k"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if found.returncode == 77 or found.stderr.startswith("unshare:"):
+        pytest.skip(f"mounting a small file system is not allowed here: {found.stderr.strip()}")
+    assert found.stderr == "" and found.stdout.startswith(f"Cannot write the checkpoint to {disk}/checkpoint (No space left on device"), found.stdout
+    assert found.stdout.endswith("; free space there or give another folder. []\n")
