@@ -70,6 +70,12 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "no checkpoint at the path": (lambda place: ["build", str(place.home / "nowhere"), str(place.home / "out")], "No checkpoint at .*nowhere"),
     "checkpoint is a file": (lambda place: ["build", str(place.checkpoint / "config.json"), str(place.home / "out")], "No checkpoint at .*config.json"),
     "plan of nothing": (lambda place: ["build", str(place.home / "nowhere"), "--plan"], "No checkpoint at .*nowhere"),
+    "quantised checkpoint": (config("thinker_config.quantization_config", {"quant_method": "awq", "bits": 4}), "quantised by AWQ to 4 bits"),
+    "plan of a quantised checkpoint": (
+        lambda place: (edit(place.checkpoint / "config.json", "quantization", {"group_size": 64, "bits": 8}), ["build", str(place.checkpoint), "--plan"])[1],
+        "quantised by MLX to 8 bits",
+    ),
+    "more layers than any model": (config("talker_config.text_config.num_hidden_layers", 10**6), "1000000, expected an integer of at most 512"),
     "config is no JSON": (building(lambda checkpoint: replace(checkpoint / "config.json", b"{")), "config.json is not valid JSON"),
     "unknown family": (config("model_type", "llama"), "unknown model family 'llama'"),
     "config without an id": (config("tts_eos_token_id", None), "field tts_eos_token_id is missing"),
@@ -86,13 +92,13 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "empty shard": (building(lambda checkpoint: replace(checkpoint / FIRST_SHARD, b"")), f"{FIRST_SHARD} is truncated or not a safetensors file"),
     "wrong dtype": (building(as_int8), "is stored as I8, expected one of BF16, F16"),
     "missing tensor": (building(drop_tensor), "tensor talker.codec_head.weight is missing"),
-    "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"[]")), "is not an index of shards"),
+    "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"{}")), "is not an index of shards"),
     "no weights": (building(lambda checkpoint: [path.unlink() for path in checkpoint.glob("model*")]), "holds no weights"),
     "no tokenizer": (
         building(lambda checkpoint: [(checkpoint / name).unlink() for name in ("tokenizer.json", "vocab.json")]),
         "no tokenizer.*vocab.json is missing",
     ),
-    "broken tokenizer": (building(lambda checkpoint: replace(checkpoint / "tokenizer.json", b"{}")), "tokenizer.json cannot be read as a tokenizer"),
+    "broken tokenizer": (building(lambda checkpoint: replace(checkpoint / "tokenizer.json", b"{}")), "tokenizer.json holds no BPE model"),
     "no chat template": (building(lambda checkpoint: (checkpoint / "chat_template.jinja").unlink()), "no chat template"),
     "no preprocessor": (building(lambda checkpoint: (checkpoint / "preprocessor_config.json").unlink()), "no preprocessor_config.json"),
     # where a bundle goes

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from ...export.voices import TENSOR as VOICES_TENSOR
-from ...graphs.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from ...graphs.checkpoint import Checkpoint
 from ...graphs.config import TalkerConfig
 from ...graphs.families import stages
 from ...graphs.new_checkpoint.whole import whole_checkpoint
+from ...graphs.safetensors_folder import INDEX_NAME, SINGLE_NAME
 from ...graphs.stage import Stage
 from ...runtime.errors import AntiphonError
 from .command import command

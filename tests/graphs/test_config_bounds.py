@@ -21,7 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.mark.parametrize("name", ["qwen3_omni_30b_a3b", "qwen3_5_omni_35b_a3b"])
 def test_a_model_of_four_times_every_published_size_is_inside_the_bounds(name: str) -> None:
     config = read_config(DATA / name)
-    assert config.talker is not None
+    assert config.talker is not None and config.code2wav is not None
     for part in (config.thinker.text, config.thinker.audio, config.thinker.vision, config.talker.text, config.talker.predictor, config.code2wav):
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)

@@ -16,13 +16,14 @@ from torch import nn  # noqa: E402
 
 from antiphon.export.module_runner import ModuleRunner  # noqa: E402
 from antiphon.graphs.audio_encoder import AudioEncoder  # noqa: E402
-from antiphon.graphs.checkpoint import SINGLE_NAME, Checkpoint  # noqa: E402
+from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
 from antiphon.graphs.config import OmniConfig  # noqa: E402
 from antiphon.graphs.families import stages  # noqa: E402
 from antiphon.graphs.qwen3_5_omni.talker import Talker  # noqa: E402
 from antiphon.graphs.qwen3_omni_moe.predictor import PredictorStep  # noqa: E402
 from antiphon.graphs.qwen3_omni_moe.thinker import Thinker  # noqa: E402
 from antiphon.graphs.read_config import read_config  # noqa: E402
+from antiphon.graphs.safetensors_folder import SINGLE_NAME  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.scripts.train_tiny import assemble as module  # noqa: E402
 from antiphon.scripts.train_tiny.assemble import VOICES_TENSOR, Runs, assemble, main  # noqa: E402
