@@ -16,6 +16,7 @@ import onnxruntime
 
 from .bundle import StageEntry, TensorSpec
 from .errors import AntiphonError
+from .forks import never_free_in_forks
 from .sessions import make_session
 from .states import StateSet
 
@@ -80,6 +81,7 @@ class _Binding:
         self, session: onnxruntime.InferenceSession, entry: StageEntry, feeds: Mapping[str, np.ndarray], states: StateSet | None, wanted: Sequence[str]
     ) -> None:
         self._io = session.io_binding()
+        never_free_in_forks(self)  # its values lie in the session's arena, whose lock another thread may hold at the fork
         self._inputs = {spec.name: np.array(feeds[spec.name], np.dtype(spec.dtype), order="C") for spec in entry.inputs}
         self._outputs: dict[str, np.ndarray | None] = {}
         self._values: list[onnxruntime.OrtValue] = []  # keeps the arrays behind the binding alive
