@@ -25,6 +25,7 @@ class AsyncReader:
 
     def __init__(self, open_stream: Callable[[Place], ReplyStream]) -> None:
         """`open_stream` starts the reply on a place and is called in the thread. Raises AntiphonError when the system has no thread left."""
+        self._loop = asyncio.get_running_loop()
         self._place = Place()
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         arguments = (open_stream, self._place, self._wishes)
@@ -36,8 +37,11 @@ class AsyncReader:
         return event
 
     async def close(self) -> None:
-        """Stop the reply and wait until its workers have ended; what has not begun is not waited for."""
+        """Stop the reply and wait until its workers have ended; what has not begun is not waited for, and nothing is after the end of the loop."""
         self._place.withdraw()
+        if not self._loop.is_running():  # the garbage collector closes the generator, and nobody can wait in it
+            self._wishes.put(None)
+            return
         has_begun = self._place.workers is not None
         end = self._ask(is_last=True)
         if has_begun:
@@ -49,9 +53,8 @@ class AsyncReader:
             self._wishes.put(None)
 
     def _ask(self, is_last: bool) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._wishes.put((loop, future, is_last))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._wishes.put((self._loop, future, is_last))
         return future
 
 

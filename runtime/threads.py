@@ -40,4 +40,6 @@ def start_thread(thread: threading.Thread, purpose: str) -> None:
     try:
         thread.start()
     except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # threading's own wait turned it into a lock that is not held
+            raise error.__context__ from None
         raise AntiphonError(f"The system starts no further thread, which {purpose} needs ({error}); end other work, or raise the limit of threads.") from error
