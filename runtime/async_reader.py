@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,9 @@ from .events import Event
 from .pipeline import ReplyStream
 from .places import Place
 from .threads import start_thread
+
+MOST_SECONDS_TO_END = 5.0
+"""How long the end of the interpreter waits for threads that are still reading a question: decoding its media, say."""
 
 Wish = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", bool]
 """Who waits in which loop; and whether it wants the end rather than the next event."""
@@ -29,7 +34,9 @@ class AsyncReader:
         self._place = Place()
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         arguments = (open_stream, self._place, self._wishes)
-        start_thread(threading.Thread(target=_serve, args=arguments, name="antiphon-astream", daemon=True), "astream")
+        thread = threading.Thread(target=_serve, args=arguments, name="antiphon-astream", daemon=True)
+        start_thread(thread, "astream")
+        _serving[self._place] = thread, self._wishes
 
     async def next(self) -> Event | None:
         """The next event, None at the end. Raises what opening or reading the reply raises."""
@@ -56,6 +63,24 @@ class AsyncReader:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._wishes.put((self._loop, future, is_last))
         return future
+
+
+_serving: weakref.WeakKeyDictionary[Place, tuple[threading.Thread, queue.SimpleQueue[Wish | None]]] = weakref.WeakKeyDictionary()
+
+
+def end_all() -> None:
+    """Stop every reader and wait for its thread, a few seconds at most: for the end of the interpreter, which a thread in native code would make abort."""
+    deadline = time.monotonic() + MOST_SECONDS_TO_END
+    threads = []
+    for reference in _serving.keyrefs():
+        place = reference()
+        if place is not None:
+            thread, wishes = _serving[place]
+            place.withdraw()
+            wishes.put(None)
+            threads.append(thread)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _serve(open_stream: Callable[[Place], ReplyStream], place: Place, wishes: queue.SimpleQueue[Wish | None]) -> None:

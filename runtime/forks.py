@@ -43,11 +43,11 @@ def _leave_without_destructors() -> None:
 
     Python's own end comes before and is whole. Only glibc hands the exit status on.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):
-        libc.on_exit(libc._exit, None)
-        libc.__cxa_atexit(libc.fflush, None, None)  # the last to be registered is called first
+    if hasattr(_libc, "on_exit"):
+        _libc.on_exit(_libc._exit, None)
+        _libc.__cxa_atexit(_libc.fflush, None, None)  # the last to be registered is called first
 
 
 if hasattr(os, "register_at_fork"):
+    _libc = ctypes.CDLL(None)
     os.register_at_fork(after_in_child=_after_fork_in_child)

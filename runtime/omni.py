@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .async_reader import AsyncReader
+from .async_reader import AsyncReader, end_all
 from .bundle import Manifest, read_manifest
 from .bundle import check_hashes as check_all_hashes
 from .channels import Cancelled
@@ -164,6 +164,11 @@ class Omni:
             if workers is not None:
                 workers.close()
 
+    def keep_still(self) -> None:
+        """After `close`: let no engine run any more, not even for an append in another thread."""
+        if os.getpid() == self._process:
+            self.turns.keep()
+
     def __enter__(self) -> Omni:
         return self
 
@@ -229,8 +234,10 @@ _omnis: weakref.WeakValueDictionary[int, Omni] = weakref.WeakValueDictionary()
 
 @atexit.register
 def _close_all() -> None:
-    """No worker may be inside an engine when the interpreter ends."""
-    for reference in _omnis.valuerefs():
-        omni = reference()
-        if omni is not None:
-            omni.close()
+    """No thread may be inside an engine or the front end when the interpreter ends."""
+    omnis = [omni for reference in _omnis.valuerefs() if (omni := reference()) is not None]
+    for omni in omnis:
+        omni.close()
+    end_all()
+    for omni in omnis:
+        omni.keep_still()

@@ -44,13 +44,7 @@ class Turns:
         asker = _Asker(priority)
         before, here.inside = here.inside, True
         try:
-            with self._lock:
-                if self._holder is None:
-                    self._holder = asker
-                else:
-                    self._waiters.append(asker)
-            if self._holder is not asker:
-                asker.gate.acquire()
+            self._take(asker)
             began = time.perf_counter()
             result = action(*arguments)
             return result, time.perf_counter() - began
@@ -67,6 +61,21 @@ class Turns:
                     interrupt = error
             if interrupt is not None:
                 raise interrupt
+
+    def keep(self) -> None:
+        """Wait for the turn and never give it back: nothing runs any more. At the end of the interpreter a daemon thread may be inside a run, and one that
+        comes back from native code after the end aborts the process."""
+        self._take(_Asker(URGENT, passed=_PATIENCE))
+
+    def _take(self, asker: _Asker) -> None:
+        """Wait for the turn. Whatever it raises, `_leave` must follow."""
+        with self._lock:
+            if self._holder is None:
+                self._holder = asker
+            else:
+                self._waiters.append(asker)
+        if self._holder is not asker:
+            asker.gate.acquire()
 
     def _leave(self, asker: _Asker) -> None:
         """Give up the turn or the wait for it. The caller holds the lock; whoever was interrupted here calls again."""

@@ -120,8 +120,10 @@ def test_closing_the_omni_ends_an_astream_and_one_that_waits(omni):
         return [event async for event in omni.astream(QUESTION, max_frames=100_000)]
 
     async def main():
-        tasks = [asyncio.create_task(read()) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        tasks = []
+        for _ in range(2):
+            tasks.append(asyncio.create_task(read()))
+            await asyncio.sleep(0.2)
         await asyncio.to_thread(omni.close)
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
 

@@ -12,7 +12,7 @@ from .child import run_child
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 FORKED = """
-def forked(action, leave=os._exit):
+def forked(action, leave=os._exit, status=0):
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -22,8 +22,8 @@ def forked(action, leave=os._exit):
         except antiphon.AntiphonError as error:
             print(str(error).replace(str(os.getppid()), "P"))
         sys.stdout.flush()
-        leave(0)
-    assert os.waitpid(child, 0)[1] == 0
+        leave(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
 """
 
 SENTENCE = (
@@ -127,7 +127,7 @@ def drop():
 forked(anew)
 forked(drop)
 forked(drop, leave=sys.exit)
-forked(lambda: None, leave=sys.exit)
+forked(lambda: None, leave=sys.exit, status=7)
 next(stream)
 omni.close()
 print("parent")

@@ -83,3 +83,21 @@ def test_a_run_tells_how_long_it_took_without_the_wait_for_its_turn():
     turns.run(NORMAL, hold)
     thread.join(5)
     assert 0.01 <= seconds[0] < 0.1
+
+
+def test_a_turn_that_is_kept_comes_after_the_run_in_flight_and_lets_nobody_in():
+    turns, order = Turns(), []
+    began = threading.Event()
+
+    def hold() -> None:
+        began.set()
+        time.sleep(0.1)
+        order.append("run")
+
+    threading.Thread(target=turns.run, args=(NORMAL, hold), daemon=True).start()
+    began.wait(5)
+    late = threading.Thread(target=turns.run, args=(URGENT, order.append, "late"), daemon=True)
+    late.start()
+    turns.keep()
+    late.join(0.05)
+    assert order == ["run"]
