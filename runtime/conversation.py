@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from .frontend.tools import parse_tools
 from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 from .live_turn import LiveTurn
 from .options import Choices, ReplyOptions, choose, read_options
-from .pipeline import Plan, ReplyStream, Speech, SpeechRecord
+from .pipeline import Plan, ReplyStream, Speech, SpeechRecord, Workers
+from .places import Place
 from .talker import Talker
 from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
 from .talker_rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
@@ -24,6 +26,7 @@ from .voices import Voice
 if TYPE_CHECKING:
     from .frontend.prompt import Prompt
     from .omni import Omni
+    from .thinker import Queued
 
 
 class Conversation:
@@ -39,7 +42,7 @@ class Conversation:
         self._opening: list[Any] = [] if system is None else [{"role": "system", "content": system}]
         self._context = omni.thinker.new_context()
         self._lock = threading.Lock()
-        self._busy = False
+        self._holder: Place | None = None  # what the conversation is at: a call, or a reply until its workers have ended
         self._begun = False  # a first prompt was queued
         self._answered = True  # nothing was appended since the last answer
         self._turn_is_open = False  # the last answer's turn has no end in the context yet
@@ -68,25 +71,26 @@ class Conversation:
         prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. Turns
         that could not be prefilled are not in the history; sound of a turn that is being spoken is, and is prefilled with what follows.
         """
-        self._enter()
+        call = Place()
         try:
+            self._enter(call)
             if more or self._live is not None:
                 if messages is not None or image is not None or video is not None:
                     raise AntiphonError("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
                 self._listen(audio, text, sample_rate, more)
                 self._prefill()
             else:
-                before = self._context.queued(), self._begun, self._turn_is_open, self._answered, self._record
+                before = self._what_waits()
                 try:
                     options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
                     self.queue(_turn(audio, image, video, text, sample_rate) if messages is None else messages, options, add_generation_prompt=False)
                     self._prefill()
                 except BaseException:
-                    queued, self._begun, self._turn_is_open, self._answered, self._record = before
-                    self._context.requeue(queued)
+                    self._forget_since(before)
                     raise
         finally:
-            self._leave()
+            if self._holder is call:  # a statement without a call: an interrupt cannot come before it
+                self._holder = None
 
     def _prefill(self) -> None:
         if self._context.waiting_tokens:
@@ -106,15 +110,17 @@ class Conversation:
         """
         began = time.perf_counter()
         chosen = read_options(options)
-        self._enter()
+        place = Place()
         try:
+            self._enter(place)
             if self._live is not None:
                 raise AntiphonError("A turn is being spoken; end it with an append without more before asking for a reply.")
             if self._answered:
                 raise AntiphonError("There is nothing to answer; append a turn before asking for a reply.")
-            return self.start(chosen, began, with_generation_prompt=False)
+            return self.start(chosen, began, False, place)
         except BaseException:
-            self._leave()
+            if self._holder is place and place.workers is None:
+                self._holder = None
             raise
 
     def queue(self, messages: Sequence[Any], options: ReplyOptions, add_generation_prompt: bool) -> None:
@@ -165,26 +171,45 @@ class Conversation:
         if not more:
             self._live = None
 
-    def start(self, options: ReplyOptions, began: float, with_generation_prompt: bool) -> ReplyStream:
-        """Start the workers; `with_generation_prompt`: the queued prompt already opens the answer."""
+    def start(self, options: ReplyOptions, began: float, with_generation_prompt: bool, place: Place) -> ReplyStream:
+        """Start the workers when `place` is there; `with_generation_prompt`: the queued prompt already opens the answer.
+
+        Whatever it raises, an interrupt too, the place is given back, and the conversation is as it was unless the Thinker had begun.
+        """
         omni, context = self._omni, self._context
         choices = choose(options, omni.manifest, self._voice, self._style)
         opening = [] if with_generation_prompt else omni.front_end.answer_opening.tolist()
         omni.thinker.check_room(context, context.waiting_tokens + len(opening))
         voice = omni.voice(choices.voice) if choices.speaks or choices.voice is not None else None
         speech = self._speech(choices, voice) if choices.speaks and voice is not None else None
-        omni.admit()
-        if opening:
-            context.queue_text(opening)
-        self._turn_is_open, self._answered = True, True
-        self._record = speech.record if speech else None
+        before = self._what_waits()
+        workers: Workers | None = None
         try:
-            stream = ReplyStream(Plan(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, self._end))
+            omni.places.take(place)
+            if opening:
+                context.queue_text(opening)
+            self._turn_is_open, self._answered = True, True
+            self._record = speech.record if speech else None
+            on_end = partial(self._end, place)
+            workers = Workers(Plan(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, on_end))
+            stream = ReplyStream(workers)
+            omni.register(place, workers)
+            workers.start()
+            return stream
         except BaseException:
-            omni.dismiss()
+            if workers is None:
+                omni.places.give_back(place)
+            if workers is None or not workers.abort():
+                self._forget_since(before)
             raise
-        omni.register(stream)
-        return stream
+
+    def _what_waits(self) -> tuple[Queued, bool, bool, bool, SpeechRecord | None]:
+        return self._context.queued(), self._begun, self._turn_is_open, self._answered, self._record
+
+    def _forget_since(self, before: tuple[Queued, bool, bool, bool, SpeechRecord | None]) -> None:
+        """Back to what `_what_waits` returned; nothing may have been fed since."""
+        queued, self._begun, self._turn_is_open, self._answered, self._record = before
+        self._context.requeue(queued)
 
     def truncate(self, heard_samples: int) -> str:
         """Cut the last answer to what was heard: its first `heard_samples` samples. Returns the text that stays in the history.
@@ -194,8 +219,9 @@ class Conversation:
         complete. A reply that was stopped before its first word leaves nothing to cut. Raises AntiphonError when there is no spoken answer to
         cut, or `heard_samples` is no count.
         """
-        self._enter()
+        call = Place()
         try:
+            self._enter(call)
             if isinstance(heard_samples, bool) or not isinstance(heard_samples, int | np.integer) or heard_samples < 0:
                 raise AntiphonError(f"heard_samples is {heard_samples!r}, expected the number of samples that were heard, at least 0.")
             context = self._context
@@ -210,7 +236,8 @@ class Conversation:
             self._record = None
             return heard
         finally:
-            self._leave()
+            if self._holder is call:
+                self._holder = None
 
     def _speech(self, choices: Choices, voice: Voice) -> Speech:
         omni, manifest = self._omni, self._omni.manifest
@@ -264,19 +291,21 @@ class Conversation:
 
         return SharedRows(make_prompt, manifest.id("tts_pad")) if choices.policy.name == "dual_track" else InterleavedRows(make_prompt)
 
-    def _enter(self) -> None:
+    def _enter(self, place: Place) -> None:
+        """Let `place` hold the conversation. A reply that was closed or forgotten is waited for: its workers are about to end."""
         self._omni.check_open()
+        workers = None if self._holder is None else self._holder.workers
+        if workers is not None and workers.control.stopped:
+            workers.join()
         with self._lock:
-            if self._busy:
+            if self._holder is not None:
                 raise AntiphonError("A reply of this conversation is in flight; finish or close it first.")
-            self._busy = True
+            self._holder = place
 
-    def _leave(self) -> None:
-        self._busy = False
-
-    def _end(self) -> None:
-        self._omni.dismiss()
-        self._leave()
+    def _end(self, place: Place) -> None:
+        self._omni.places.give_back(place)
+        if self._holder is place:
+            self._holder = None
 
 
 def _turn(audio: Any, image: Any, video: Any, text: str | None, sample_rate: int) -> list[dict[str, Any]]:

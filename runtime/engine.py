@@ -16,6 +16,7 @@ import numpy as np
 from .bundle import StageEntry, StateSpec, TensorSpec
 from .bundle_files import ONNX
 from .errors import AntiphonError
+from .forks import never_free_in_forks
 from .onnxruntime_import import onnxruntime
 from .sessions import make_session
 from .states import StateSet
@@ -82,6 +83,7 @@ class _Binding:
         self, session: onnxruntime.InferenceSession, entry: StageEntry, feeds: Mapping[str, np.ndarray], states: StateSet | None, wanted: Sequence[str]
     ) -> None:
         self._io = session.io_binding()
+        never_free_in_forks(self)  # its values lie in the session's arena, whose lock another thread may hold at the fork
         self._inputs = {spec.name: np.array(feeds[spec.name], np.dtype(spec.dtype), order="C") for spec in entry.inputs}
         self._outputs: dict[str, np.ndarray | None] = {}
         self._values: list[onnxruntime.OrtValue] = []  # keeps the arrays behind the binding alive

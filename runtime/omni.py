@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
+import atexit
+import os
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .async_reader import AsyncReader, end_all
 from .bundle import Manifest, read_manifest
 from .bundle import check_hashes as check_all_hashes
+from .channels import Cancelled
 from .check_manifest import check_front_end, check_manifest
 from .conversation import Conversation
 from .engine import Engine, OnnxEngine
 from .errors import AntiphonError
 from .events import AudioDelta, Done, Event, Reply
+from .forks import check_process
 from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.prompt import FrontEnd
 from .options import read_options
-from .pipeline import ReplyStream
+from .pipeline import ReplyStream, Workers
+from .places import Place, Places
 from .thinker import Thinker
 from .turns import Turns
 from .voices import Voice, check_voice, find_voice, read_voice_table
@@ -92,11 +97,11 @@ class Omni:
         self.turns = Turns()
         self.prefill_chunk = prefill_chunk
         self.thinker = Thinker(engines, manifest, self.turns, prefill_chunk)
-        self._max_streams, self._admission_seconds = max_streams, admission_seconds
-        self._admission, self._running = threading.Condition(), 0
-        self._streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
-        weakref.finalize(self, _close_all, self._streams)  # at the latest when the interpreter ends: no worker may be inside an engine then
+        self.places = Places(max_streams, admission_seconds)
+        self._replies: weakref.WeakValueDictionary[int, Workers] = weakref.WeakValueDictionary()
+        self._process = os.getpid()
         self._closed = False
+        _omnis[id(self)] = self
         self._voice_table, self._media = voice_table, media
         estimate = manifest.constants.get("frames_per_token")
         self.frames_per_token = None if estimate is None else float(estimate)
@@ -106,6 +111,7 @@ class Omni:
     def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> Conversation:
         """A conversation that has not begun. `voice` and `style` are its defaults; `tools` are the functions that the model may call in it (OpenAI
         shape). Raises AntiphonError for an unknown voice, a style that is no text, or tools that are none."""
+        self.check_open()
         read_options({"style": style})
         return Conversation(self, system, None if voice is None else self.voice(voice), style, tools)
 
@@ -115,6 +121,7 @@ class Omni:
         A recording is encoded once; keep the Voice for further replies. Raises AntiphonError that lists the voices, or says what is wrong
         with the recording, or with a Voice of another bundle.
         """
+        self.check_open()
         given = isinstance(wanted, Voice)
         encoder = self.engines.get("codec_encoder")
         voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.turns, sample_rate, self._media)
@@ -134,40 +141,47 @@ class Omni:
         The reply runs from this call on; bad input raises here, a failure during the reply raises from the iterator. Close the iterator
         (or leave its `with` block) to stop the reply. When `max_streams` replies are running, the call waits.
         """
-        began = time.perf_counter()
-        self.check_open()
-        chosen = read_options(options)
-        conversation = Conversation(self, tools=tools)
-        conversation.queue(messages, chosen, add_generation_prompt=True)
-        return conversation.start(chosen, began, with_generation_prompt=True)
+        return self._open(messages, tools, options, Place())
 
     def generate(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> Reply:
         """The whole answer to `messages`; tools, options and errors as for `stream`."""
-        return collect(self.stream(messages, tools=tools, **options), self.sample_rate)
+        place = Place()
+        try:
+            return collect(self._open(messages, tools, options, place), self.sample_rate)
+        finally:
+            place.withdraw()  # an interrupt may have come before anyone else could close the reply
 
     async def astream(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> AsyncIterator[Event]:
-        """`stream` for asyncio: the event loop is never blocked, and cancelling the task stops the reply."""
-        loop = asyncio.get_running_loop()
-        # a thread of its own: a shared executor would let waiting streams block each other
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="antiphon-astream")
-        opening = executor.submit(self.stream, messages, tools=tools, **options)
+        """`stream` for asyncio: the event loop is never blocked, and cancelling the task stops the reply, or its wait for a place."""
+        reader = AsyncReader(partial(self._open, messages, tools, options))
         try:
-            stream = await asyncio.wrap_future(opening)
-            while (event := await loop.run_in_executor(executor, next, stream, None)) is not None:
+            while (event := await reader.next()) is not None:
                 yield event
         finally:
-            opening.add_done_callback(_cancel_result)  # also when the task was cancelled while the stream waits for a place
-            closing = executor.submit(_close_result, opening)
-            executor.shutdown(wait=False)
-            if opening.done():
-                await asyncio.shield(asyncio.wrap_future(closing))
+            await reader.close()
 
     def close(self) -> None:
-        """Stop all replies in flight, wait until their workers have ended, and refuse new ones."""
-        with self._admission:
-            self._closed = True
-            self._admission.notify_all()
-        _close_all(self._streams)
+        """Stop all replies in flight, wait until their workers have ended, and refuse new ones.
+
+        In a finaliser, and in the handler of a signal that came in the midst of a call on this Omni, it does not wait. In a fork of the process that
+        loaded the bundle it only refuses: the replies are those of the other process.
+        """
+        self._closed = True
+        if os.getpid() != self._process:
+            return
+        self.places.close()
+        replies = [reference() for reference in self._replies.valuerefs()]
+        for workers in replies:
+            if workers is not None:
+                workers.control.stop()
+        for workers in replies:
+            if workers is not None:
+                workers.close()
+
+    def keep_still(self) -> None:
+        """After `close`: let no engine run any more, not even for an append in another thread."""
+        if os.getpid() == self._process:
+            self.turns.keep()
 
     def __enter__(self) -> Omni:
         return self
@@ -176,30 +190,25 @@ class Omni:
         self.close()
 
     def check_open(self) -> None:
-        """Raise AntiphonError after `close`."""
+        """Raise AntiphonError after `close`, and in a fork of the process that loaded the bundle."""
+        check_process(self._process, "This Omni")
         if self._closed:
             raise AntiphonError("This Omni is closed; load the bundle again.")
 
-    def admit(self) -> None:
-        """Wait for one of the `max_streams` places; raises AntiphonError after `admission_seconds`, or when the Omni is closed."""
-        with self._admission:
-            is_admitted = self._admission.wait_for(lambda: self._closed or self._running < self._max_streams, self._admission_seconds)
-            self.check_open()
-            self._running += is_admitted
-        if not is_admitted:
-            raise AntiphonError(f"All {self._max_streams} streams were busy for {self._admission_seconds} s; finish one, or load with a larger max_streams.")
+    def register(self, place: Place, workers: Workers) -> None:
+        """Let `close` and the withdrawal of `place` stop `workers`. Raises AntiphonError after `close`, Cancelled after the withdrawal."""
+        self._replies[id(workers)] = place.workers = workers
+        self.check_open()
+        if place.withdrawn:
+            raise Cancelled
 
-    def dismiss(self) -> None:
-        """Give a place back."""
-        with self._admission:
-            self._running -= 1
-            self._admission.notify()
-
-    def register(self, stream: ReplyStream) -> None:
-        """Remember a running reply, so that `close` can stop it."""
-        self._streams.add(stream)
-        if self._closed:
-            stream.cancel()
+    def _open(self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any], place: Place) -> ReplyStream:
+        began = time.perf_counter()
+        self.check_open()
+        chosen = read_options(options)
+        conversation = Conversation(self, tools=tools)
+        conversation.queue(messages, chosen, add_generation_prompt=True)
+        return conversation.start(chosen, began, True, place)
 
 
 def collect(stream: ReplyStream, sample_rate: int) -> Reply:
@@ -234,16 +243,15 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _close_all(streams: weakref.WeakSet[ReplyStream]) -> None:
-    for stream in list(streams):
-        stream.close()
+_omnis: weakref.WeakValueDictionary[int, Omni] = weakref.WeakValueDictionary()
 
 
-def _cancel_result(opening: Any) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().cancel()
-
-
-def _close_result(opening: Any) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+@atexit.register
+def _close_all() -> None:
+    """No thread may be inside an engine or the front end when the interpreter ends."""
+    omnis = [omni for reference in _omnis.valuerefs() if (omni := reference()) is not None]
+    for omni in omnis:
+        omni.close()
+    end_all()
+    for omni in omnis:
+        omni.keep_still()

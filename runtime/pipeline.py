@@ -6,6 +6,7 @@ goes to the caller as soon as it is decoded. A caller who does not read stalls t
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,9 +18,11 @@ import numpy as np
 from .aria import Frame, Policy, dual_track, speak, spoken_text
 from .channels import Cancelled, Channel, Control
 from .events import AudioDelta, Done, Event, FinishReason, TextDelta, Timings
+from .forks import check_process
 from .sampling import SamplingParameters
 from .talker import Talker
 from .thinker import Thinker, ThinkerContext
+from .threads import here, start_thread
 from .turns import NORMAL, URGENT
 from .vocoder import Vocoder, packets
 
@@ -96,7 +99,7 @@ class Plan:
 
 
 class Workers:
-    """The running part of a reply. It never refers to the caller's handle, so that a forgotten handle can stop it."""
+    """The running part of a reply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs before `start`."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._speech = plan, plan.speech
@@ -116,22 +119,59 @@ class Workers:
         self._talker_seconds = self._vocoder_seconds = 0.0
         self._speaking = self._speech is not None
         self._frames_at_text_end: int | None = None
-        jobs = [self._think] + ([self._talk, self._voice] if self._speech else [])
-        self._left = len(jobs)
-        self.threads = [threading.Thread(target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True) for job in jobs]
-        for thread in self.threads:
-            thread.start()
+        self.process = os.getpid()
+        self.closed = False
+        """Whether the caller gets no more events."""
+        # the Thinker comes last: as long as a thread may be refused, the conversation is as it was
+        jobs = ([self._voice, self._talk] if self._speech else []) + [self._think]
+        self._left, self._not_begun = len(jobs), list(jobs)
+        self._threads = [threading.Thread(target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True) for job in jobs]
+
+    def start(self) -> None:
+        """Start all workers. Whatever it raises, `abort` must follow. Raises AntiphonError when the system has no thread left."""
+        for thread in self._threads:
+            start_thread(thread, "a reply")
+
+    def abort(self) -> bool:
+        """End what `start` has begun; returns whether the Thinker had begun: if not, the conversation is as it was."""
+        self.control.stop()
+        with self.control.lock:
+            refused, self._not_begun = self._not_begun, []
+        self._end(len(refused))
+        self.close()
+        return self._think not in refused
+
+    def close(self) -> None:
+        """Stop the workers and wait until they have ended, where this thread may wait (see threads)."""
+        self.closed = True
+        self.control.stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the workers have ended. A thread that may not wait, a worker among them, goes on at once."""
+        for thread in self._threads:
+            if not here.inside and thread.is_alive():
+                thread.join()
 
     def _work(self, job: Callable[[], None]) -> None:
+        here.inside = True
+        with self.control.lock:
+            if job not in self._not_begun:  # aborted meanwhile
+                return
+            self._not_begun.remove(job)
         try:
+            self.control.check()
             job()
         except Cancelled:
             pass
         except BaseException as error:
             self.control.stop(error)
+        self._end(1)
+
+    def _end(self, workers: int) -> None:
         with self.control.lock:
-            self._left -= 1
-            is_last = self._left == 0
+            self._left -= workers
+            is_last = self._left == 0 and workers > 0
         if is_last:
             self._plan.on_end()
             try:
@@ -172,9 +212,10 @@ class Workers:
 
     def _before_thinking(self) -> int:
         """Wait while the first sound is on its way and does not lack text; then say how urgent the next token is."""
-        with self.control.lock:
-            self.control.wait_for(lambda: not self._speaking or "audio" in self._moments or self._text.starving and self._frames.starving)
-            is_awaited = self._speaking and "token" in self._moments and self._text.starving
+        is_awaited = self.control.when(
+            lambda: not self._speaking or "audio" in self._moments or self._text.starving and self._frames.starving,
+            lambda: self._speaking and "token" in self._moments and self._text.starving,
+        )
         return self._urgency() if is_awaited else NORMAL
 
     # Talker and code predictor
@@ -277,41 +318,41 @@ class ReplyStream:
     Done("cancelled"); after `close` there are no more events.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._workers = Workers(plan)
-        self._ended = False
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
 
     def __iter__(self) -> ReplyStream:
         return self
 
     def __next__(self) -> Event:
-        if self._ended:
+        workers = self._workers
+        check_process(workers.process, "This reply")
+        if workers.closed:
             raise StopIteration
         try:
-            event = self._workers.events.get()[0]
+            event = workers.events.get()[0]
         except Cancelled:
-            if self._ended:  # closed by another thread meanwhile
+            if workers.closed:  # by another thread meanwhile
                 raise StopIteration from None
-            self.close()
-            if self._workers.control.error is not None:
-                raise self._workers.control.error from None
-            return self._workers.done()
+            workers.close()
+            if workers.control.error is not None:
+                raise workers.control.error from None
+            return workers.done()
         assert event is not None
         if isinstance(event, Done):
-            self.close()
+            workers.close()
         return event
 
     def cancel(self) -> None:
-        """Stop the workers without waiting for them."""
+        """Stop the workers without waiting for them. May be called from a finaliser and from the handler of a signal."""
         self._workers.control.stop()
 
     def close(self) -> None:
-        """Stop the workers and wait until they have ended: at most one run of one engine."""
-        self._ended = True
-        self.cancel()
-        for thread in self._workers.threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        """Stop the workers and wait until they have ended: at most one run of one engine.
+
+        In a finaliser and in the handler of a signal that came in the midst of a call on this Omni it does not wait.
+        """
+        self._workers.close()
 
     def __enter__(self) -> ReplyStream:
         return self

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from .errors import AntiphonError
+from .forks import never_free_in_forks
 from .onnxruntime_import import onnxruntime
 
 
@@ -45,7 +46,9 @@ def make_session(
     if weights_folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder))
     try:
-        return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason, place = " ".join(str(error).split())[:300], weights_folder if isinstance(model, bytes) else model
         raise AntiphonError(f"ONNX Runtime {onnxruntime.__version__} cannot load {place}: {reason}; build the bundle again.") from error
+    never_free_in_forks(session)
+    return session

@@ -5,7 +5,6 @@ Manifest id used: codec_eos. Manifest constants: talker_context, codebook_size.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -89,10 +88,8 @@ class Talker:
         priority = self._priority()
         self._states.reserve(tokens)
         lengths = {"query_length": np.array([tokens]), "past_length": np.array([self._states.length]), "output_index": np.array([tokens - 1])}
-        with self._turns.take(priority):
-            began = time.perf_counter()
-            outputs = self._talker.run(feeds | lengths | self._draw, self._states, ("token", "output_hidden"))
-            self._count(began)
+        outputs, seconds = self._turns.run(priority, self._talker.run, feeds | lengths | self._draw, self._states, ("token", "output_hidden"))
+        self._count(seconds)
         self._states.advance(tokens)
         return outputs
 
@@ -101,12 +98,10 @@ class Talker:
         self._predictor_feeds["code0"][:] = code0
         feeds = self._predictor_feeds | {"hidden": hidden, "noise": self._residual_noise.at(self._frames)[None]}
         priority = self._priority()
-        with self._turns.take(priority):
-            began = time.perf_counter()
-            outputs = self._predictor.run(feeds, None, ("codes", "frame_row"))
-            self._count(began)
+        outputs, seconds = self._turns.run(priority, self._predictor.run, feeds, None, ("codes", "frame_row"))
+        self._count(seconds)
         return Spoken(outputs["codes"][0], outputs["frame_row"])
 
-    def _count(self, began: float) -> None:
+    def _count(self, seconds: float) -> None:
         if self._frames:
-            self.seconds += time.perf_counter() - began
+            self.seconds += seconds

@@ -6,7 +6,6 @@ constants: thinker_context (rows), and optionally hidden_rows (the most content 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -221,8 +220,7 @@ class Thinker:
             }
             first, last = np.searchsorted(tapped, (first_row + start, first_row + end))
             wanted = ("token", "hidden") if first < last else ("token",)
-            with self._turns.take(NORMAL):
-                outputs = self._engine.run(feeds, context.states, wanted)
+            outputs, _ = self._turns.run(NORMAL, self._engine.run, feeds, context.states, wanted)
             for row in tapped[first:last].tolist():
                 context.hidden_rows[row] = outputs["hidden"][0, row - context.states.length].copy()
             context.states.advance(end - start)
@@ -278,10 +276,8 @@ class Thinker:
             feeds["positions"][...] = context.next_position
             feeds["past_length"][...] = context.states.length
             context.states.reserve(1)
-            with self._turns.take(priority):
-                began = time.perf_counter()
-                outputs = self._engine.run(feeds, context.states, ("token",))
-                on_step(time.perf_counter() - began)
+            outputs, seconds = self._turns.run(priority, self._engine.run, feeds, context.states, ("token",))
+            on_step(seconds)
             context.states.advance(1)
             context.token_ids.append(token)
             context.next_position += 1
@@ -318,7 +314,6 @@ class Thinker:
         def encode(call: EncoderCall) -> dict[str, np.ndarray]:
             feeds = call.feeds()
             check()
-            with self._turns.take(NORMAL):
-                return self._engines[call.stage].run(feeds)
+            return self._turns.run(NORMAL, self._engines[call.stage].run, feeds)[0]
 
         return Features(self._hidden, self._deepstack, calls, encode)

@@ -7,20 +7,25 @@ keeps a listener waiting goes first; everyone else in the order of asking; and n
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .threads import closed_gate, here, open_gate
 
 URGENT, NORMAL = 0, 1
 
 _PATIENCE = 8  # turns that later comers may take first, before a waiter goes ahead of everyone
 
+Result = TypeVar("Result")
+
 
 @dataclass(eq=False)
-class _Waiter:
+class _Asker:
     priority: int
     passed: int = 0
-    gate: threading.Lock = field(default_factory=threading.Lock)
+    gate: threading.Lock = field(default_factory=closed_gate)
 
 
 class Turns:
@@ -28,46 +33,68 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiters: list[_Waiter] = []  # in the order of asking
-        self._busy = False
+        self._holder: _Asker | None = None
+        self._waiters: list[_Asker] = []  # in the order of asking
 
-    @contextmanager
-    def take(self, priority: int = NORMAL) -> Iterator[None]:
-        """Hold the cores; `priority` is URGENT while a listener waits for sound, else NORMAL."""
-        with self._lock:
-            waiter = _Waiter(priority) if self._busy else None
-            self._busy = True
-            if waiter is not None:
-                waiter.gate.acquire()
-                self._waiters.append(waiter)
-        if waiter is not None:
-            self._await(waiter)
+    def run(self, priority: int, action: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
+        """Call `action(*arguments)` on the cores; returns its result and the seconds it took. `priority` is URGENT while a listener waits for sound.
+
+        No block for `with`: an interrupt on the way into one would keep the turn for as long as somebody keeps the traceback.
+        """
+        asker = _Asker(priority)
+        before, here.inside = here.inside, True
         try:
-            yield
+            self._take(asker)
+            began = time.perf_counter()
+            result = action(*arguments)
+            return result, time.perf_counter() - began
         finally:
-            with self._lock:
-                self._hand_over()
+            here.inside = before
+            left = False
+            interrupt: KeyboardInterrupt | None = None
+            while not left:
+                try:
+                    with self._lock:
+                        self._leave(asker)
+                        left = True
+                except KeyboardInterrupt as error:  # raised later: a turn that is not handed on is lost to all
+                    interrupt = error
+            if interrupt is not None:
+                raise interrupt
 
-    def _await(self, waiter: _Waiter) -> None:
-        try:
-            waiter.gate.acquire()
-        except BaseException:  # interrupted by a signal
-            with self._lock:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-                else:
-                    self._hand_over()
-            raise
+    def keep(self) -> None:
+        """Wait for the turn and never give it back: nothing runs any more. At the end of the interpreter a daemon thread may be inside a run, and one that
+        comes back from native code after the end aborts the process."""
+        self._take(_Asker(URGENT, passed=_PATIENCE))
 
-    def _hand_over(self) -> None:
-        """Give the turn to the next waiter, if there is one. The caller holds the lock and the turn."""
+    def _take(self, asker: _Asker) -> None:
+        """Wait for the turn. Whatever it raises, `_leave` must follow."""
+        with self._lock:
+            if self._holder is None:
+                self._holder = asker
+            else:
+                self._waiters.append(asker)
+        if self._holder is not asker:
+            asker.gate.acquire()
+
+    def _leave(self, asker: _Asker) -> None:
+        """Give up the turn or the wait for it. The caller holds the lock; whoever was interrupted here calls again."""
+        if asker in self._waiters:
+            self._waiters.remove(asker)
+        if self._holder is asker:
+            self._holder = self._choose()
+        holder = self._holder
+        if holder is not None and holder in self._waiters:  # it does not know yet
+            open_gate(holder.gate)
+            self._waiters.remove(holder)
+
+    def _choose(self) -> _Asker | None:
+        """The waiter whose turn is next; the earlier ones note that they were passed over."""
         if not self._waiters:
-            self._busy = False
-            return
+            return None
         chosen = next((waiter for waiter in self._waiters if waiter.passed >= _PATIENCE), None)
         if chosen is None:
             chosen = min(self._waiters, key=lambda waiter: waiter.priority)  # min keeps the first of equals
         for earlier in self._waiters[: self._waiters.index(chosen)]:
             earlier.passed += 1
-        self._waiters.remove(chosen)
-        chosen.gate.release()
+        return chosen

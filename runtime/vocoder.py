@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -57,10 +56,10 @@ class Vocoder:
         codes = np.stack([frame.codes for frame in packet])[None]  # [1, frames, groups]
         self._states.reserve(len(packet))
         priority = self._priority()
-        with self._turns.take(priority):
-            began = time.perf_counter()
-            audio = self._engine.run({"codes": codes, "past_length": np.array([self._frames])}, self._states, ("audio",))["audio"][0]
-            self.seconds += time.perf_counter() - began
+        feeds = {"codes": codes, "past_length": np.array([self._frames])}
+        outputs, seconds = self._turns.run(priority, self._engine.run, feeds, self._states, ("audio",))
+        audio = outputs["audio"][0]
+        self.seconds += seconds
         self._states.advance(len(packet))
         self._frames += len(packet)
         dropped = min(self._to_drop, len(audio))

@@ -7,8 +7,8 @@ what the stage codec_encoder hears in a recording.
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .frontend.audio import read_audio
 from .frontend.long_audio import header_seconds
 from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.media_source import resolve_source
-from .turns import Turns
+from .turns import NORMAL, Turns
 
 VOICES_FILE = "voices.npy"
 """In the bundle's front-end folder."""
@@ -97,8 +97,8 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     frames = -(-len(samples) // frame)
     feeds = {"waveform": np.zeros((1, frames * frame), np.float32), "waveform_length": np.array([len(samples)])}
     feeds["waveform"][0, : len(samples)] = samples
-    with turns.take() if turns is not None else nullcontext():
-        codes = encoder.run(feeds, outputs=("codes",))["codes"]
+    run = partial(encoder.run, feeds, outputs=("codes",))
+    codes = (run() if turns is None else turns.run(NORMAL, run)[0])["codes"]
     return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
 
 
