@@ -35,19 +35,7 @@ def _after_fork_in_child() -> None:
         owner = reference()
         if owner is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
-    _leave_without_destructors()
-
-
-def _leave_without_destructors() -> None:
-    """Let this process end without the destructors of native libraries: that of ONNX Runtime 1.32 waits for ever for the thread of its telemetry.
-
-    Python's own end comes before and is whole. Only glibc hands the exit status on.
-    """
-    if hasattr(_libc, "on_exit"):
-        _libc.on_exit(_libc._exit, None)
-        _libc.__cxa_atexit(_libc.fflush, None, None)  # the last to be registered is called first
 
 
 if hasattr(os, "register_at_fork"):
-    _libc = ctypes.CDLL(None)
     os.register_at_fork(after_in_child=_after_fork_in_child)
