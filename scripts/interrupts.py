@@ -2,7 +2,7 @@
 
 A process has three times, and each needs its answer. While it starts, it imports: a KeyboardInterrupt comes out of a C extension's import as another
 error or not at all, and nothing is half-written, so the process says its line and ends on the spot. While a command works, it may have files to take
-away: KeyboardInterrupt is raised, but not inside an import. When the command is over, the process ends on the spot again.
+away: KeyboardInterrupt is raised, but not inside an import, if that takes no more than seconds. When the command is over, the process ends on the spot again.
 
 A program that imports the package as a library keeps its own handling of signals: nothing here has an effect in it, nor where SIGINT is ignored (a shell's
 background job) or handled by somebody else. The first line of the package imports this module, so it imports only what every interpreter has loaded.
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 EXIT_CODE = 130
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 _RETRY_SECONDS = 0.02
+_PATIENCE_SECONDS = 5.0  # after which an import is interrupted all the same
 
 _is_ours = False  # whether this process is the command and heeds Ctrl-C as told above
 _line = b"antiphon: Interrupted.\n"
+_waits_since: float | None = None  # when Ctrl-C came inside the import that is under way
 
 
 def heed() -> None:
@@ -85,7 +87,7 @@ class Handling:
 
 
 def raised() -> Handling:
-    """A command at work: Ctrl-C raises KeyboardInterrupt, as soon as no import is under way."""
+    """A command at work: Ctrl-C raises KeyboardInterrupt, as soon as no import is under way or after five seconds of waiting for one."""
     return Handling(_raise)
 
 
@@ -104,12 +106,16 @@ def _leave(number: int, frame: "FrameType | None") -> None:
 
 
 def _raise(number: int, frame: "FrameType | None") -> None:
-    while frame is not None:
-        if frame.f_code.co_filename == _IMPORT_SYSTEM:
-            import _thread
-            from threading import Timer
+    global _waits_since
+    import _thread
+    import time
+    from threading import Timer
 
+    _waits_since = _waits_since or time.monotonic()
+    while frame is not None and time.monotonic() < _waits_since + _PATIENCE_SECONDS:
+        if frame.f_code.co_filename == _IMPORT_SYSTEM:
             Timer(_RETRY_SECONDS, _thread.interrupt_main).start()
             return
         frame = frame.f_back
+    _waits_since = None
     raise KeyboardInterrupt
