@@ -273,7 +273,7 @@ def test_the_manifest_of_a_bundle_with_any_one_value_changed_never_makes_noise_o
     assert loaded
 
 
-CONTRADICTIONS: list[tuple[str, Any, str]] = [
+CONTRADICTIONS: list[tuple[str, Any, str | None]] = [
     ("stages.thinker.states.KV.shape.1", 3, "disagree about the inputs past.key."),
     ("stages.thinker.states.KV.dtype", "float16", "disagree about the inputs past.key."),
     ("stages.thinker.states.KV.kind", "conv", "has the conv state key."),

@@ -15,7 +15,7 @@ from antiphon.export.frontend import write_frontend  # noqa: E402
 from antiphon.export.manifest import compose_manifest, sampling_defaults  # noqa: E402
 from antiphon.graphs.read_config import read_config  # noqa: E402
 from antiphon.runtime.bundle import Manifest, read_manifest, write_manifest  # noqa: E402
-from antiphon.runtime.bundle_files import FileHash  # noqa: E402
+from antiphon.runtime.bundle_files import FileHash, hash_folder  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
 from antiphon.runtime.version import VERSION  # noqa: E402
@@ -68,10 +68,9 @@ def test_every_id_comes_from_the_configuration_or_the_tokenizer(tiny_bundle: Pat
 
 def test_a_composed_manifest_reads_back(tiny_checkpoint: Path, tmp_path: Path) -> None:
     manifest = compose(tiny_checkpoint, tmp_path)
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "a").write_bytes(b"x")
-    write_manifest(tmp_path / "bundle", manifest)
-    assert read_manifest(tmp_path / "bundle") == manifest
+    manifest = dataclasses.replace(manifest, hashes=hash_folder(tmp_path))
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
 
 
 def test_the_first_voice_speaks_where_there_is_no_ethan(tiny_checkpoint: Path, tmp_path: Path) -> None:

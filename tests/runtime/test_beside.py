@@ -184,7 +184,8 @@ def test_a_file_beside_is_locked_until_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_a_sweep_took_before_it_was_locked_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, taken = writing._lock, []
+    lock = writing._lock
+    taken: list[Path] = []
 
     def late(path: Path, kind: int) -> int | None:
         if not taken:

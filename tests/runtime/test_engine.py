@@ -43,10 +43,10 @@ def counter(tmp_path):
         tmp_path / "engine.onnx",
         "present_kv = Add(past_kv, x)  present_sum = Add(past_sum, x)  y = ReduceSum<keepdims=0>(x)  flat = Constant<value_ints=[-1]>() "
         "z = Constant<value_float=0.0>()  g = Greater(x, z)  line = Reshape(x, flat)  mask = Reshape(g, flat)  rows = Compress(line, mask)",
-        "float[batch, n] x, float[batch, n] past_kv, float[batch, n] past_sum",
-        "float y, float[k] rows, float[batch, n] present_kv, float[batch, n] present_sum",
+        "float[batch, 3] x, float[batch, 3] past_kv, float[batch, 3] past_sum",
+        "float y, float[positive] rows, float[batch, 3] present_kv, float[batch, 3] present_sum",
     )
-    inputs = (TensorSpec("x", "float32", ("batch", "n")),)
+    inputs = (TensorSpec("x", "float32", ("batch", 3)),)
     outputs = (TensorSpec("y", "float32", ()), TensorSpec("rows", "float32", ("positive",)))
     states = (StateSpec("kv", "kv", "float32", ("batch", 3)), StateSpec("sum", "recurrent", "float32", ("batch", 3)))
     return OnnxEngine(path, entry(inputs, outputs, states))
@@ -171,3 +171,25 @@ def test_an_engine_beside_others_is_not_slowed_down(tmp_path):
 
     best([])
     assert best(engines[1:]) < 1.5 * best([]) + 2e-4
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "states", "named"),
+    [
+        ((TensorSpec("x", "float32", ("batch", "n")),), (), (), "inputs past.s, x"),
+        ((TensorSpec("x", "int64", ("batch", 3)),), (), (), "inputs past.s, x"),
+        ((TensorSpec("x", "float32", ("batch", 3)),), (), (StateSpec("s", "kv", "float32", ("batch", 10**9)),), "inputs past.s;"),
+        ((TensorSpec("x", "float32", ("batch", 3)),), (), (StateSpec("s", "kv", "float32", ("batch", 3)),), "outputs y;"),
+        ((TensorSpec("x", "float32", ("batch", 3)),), (TensorSpec("y", "bool", ("batch", 3)),), (StateSpec("s", "kv", "float32", ("batch", 3)),), "outputs y;"),
+    ],
+)
+def test_a_graph_that_is_not_what_the_manifest_says_is_refused(tmp_path, inputs, outputs, states, named):
+    shapes = "float[batch, 3] x, float[batch, 3] past_s", "float[batch, 3] y, float[batch, 3] present_s"
+    path = save(tmp_path / "engine.onnx", "present_s = Add(past_s, x)  y = Neg(x)", *shapes)
+    with pytest.raises(AntiphonError, match=f"and the manifest disagree about the {named}"):
+        OnnxEngine(path, entry(inputs, outputs, states))
+
+
+def test_an_engine_file_of_another_kind_is_refused_by_its_name(tmp_path):
+    with pytest.raises(AntiphonError, match="engine.plan is no file for ONNX Runtime, whose names end in .onnx"):
+        OnnxEngine(tmp_path / "engine.plan", entry((), ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from antiphon.runtime.external_data import FIELDS, external_files
 onnx = pytest.importorskip("onnx")
 
 
-def external(name: str, location: str) -> onnx.TensorProto:
+def external(name: str, location: str) -> Any:
     tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
     for key, value in (("offset", "0"), ("location", location), ("length", "4")):
         tensor.external_data.add(key=key, value=value)

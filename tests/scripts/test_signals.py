@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +14,7 @@ from antiphon.scripts.signals import Ended, ending, heed_signals
 
 
 @pytest.fixture(autouse=True)
-def _handlers():
+def _handlers() -> Iterator[None]:
     """By default both end a process."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
