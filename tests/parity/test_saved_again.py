@@ -40,7 +40,9 @@ def test_a_whole_checkpoint_that_was_saved_again_answers_as_the_reference(tiny_c
     model.save_pretrained(tmp_path / "saved")
     stored = json.loads((tmp_path / "saved" / "config.json").read_text(encoding="utf-8"))
     assert "num_experts" not in stored["talker_config"]["text_config"], "transformers writes num_local_experts: otherwise this test shows nothing"
-    build(with_front_end(tmp_path / "saved", tiny_checkpoint), tmp_path / "bundle", cache=False)
+    with_front_end(tmp_path / "saved", tiny_checkpoint)
+    transformers.AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(tmp_path / "saved")
+    build(tmp_path / "saved", tmp_path / "bundle", cache=False)
     with load(tmp_path / "bundle") as omni:
         prompt = omni.front_end.prompt(MESSAGES)
         expected = generate(model, prompt.token_ids, {}, 12, 6)
