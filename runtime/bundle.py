@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import AntiphonError
+from .said import short
 from .sampling import SamplingParameters
 
 SCHEMA_VERSION = 1
@@ -134,7 +135,7 @@ class Manifest:
         """The special id `name`. Raises AntiphonError where the manifest lacks it."""
         value = self.ids.get(name)
         if not isinstance(value, int):
-            raise AntiphonError(f"The manifest has no single id {name!r} (found {value!r}); build the bundle again.")
+            raise AntiphonError(f"The manifest has no single id {short(name)} (found {short(value)}); build the bundle again.")
         return value
 
 
@@ -229,7 +230,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
                 return _parse(option, value, where)
             except AntiphonError:
                 continue
-        raise AntiphonError(f"{where} is {value!r}, expected {kind}; build the bundle again.")
+        raise AntiphonError(f"{where} is {short(value)}, expected {kind}; build the bundle again.")
     accepted = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
     _expect(accepted, where, f"a value of type {kind.__name__}", value)
     return value
@@ -237,4 +238,4 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
 
 def _expect(holds: bool, where: str, expected: str, found: object) -> None:
     if not holds:
-        raise AntiphonError(f"{where} is {found!r}, expected {expected}; build the bundle again.")
+        raise AntiphonError(f"{where} is {short(found)}, expected {expected}; build the bundle again.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from .bundle import Manifest
 from .engine import Engine
 from .errors import AntiphonError
 from .frontend.audio import read_audio
+from .numeric import is_whole
+from .said import short
 from .turns import Turns
 
 VOICES_FILE = "voices.npy"
@@ -62,7 +63,7 @@ def find_voice(
     if isinstance(name, str) and name.lower() in voices:
         return _named(manifest, voices[name.lower()], table)
     if not _is_recording(name):
-        raise AntiphonError(f"There is no voice {name!r:.60}; {_known(manifest)}.")
+        raise AntiphonError(f"There is no voice {short(name)}; {_known(manifest)}.")
     if encoder is None:
         raise AntiphonError(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
     return voice_from_recording(name, encoder, sample_rate, turns)
@@ -99,14 +100,14 @@ def check_voice(voice: Voice, codebooks: int | None, codebook_size: float | None
     """
     if (voice.codes is None) != (codebooks is None):
         kind, expected = ("frames", "a codec id") if codebooks is None else ("a codec id", "frames")
-        raise AntiphonError(f"The voice {voice.name!r} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
+        raise AntiphonError(f"The voice {short(voice.name)} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
     if voice.codes is not None:
         codes = voice.codes
         is_whole = codes.ndim == 2 and codes.shape[1] == codebooks and len(codes) > 0 and np.issubdtype(codes.dtype, np.integer)
         if not is_whole or codes.min() < 0 or codebook_size is not None and codes.max() >= codebook_size:
             below = "" if codebook_size is None else f" below {codebook_size:g}"
             raise AntiphonError(
-                f"The voice {voice.name!r} is {codes.dtype} {list(codes.shape)}, expected int64 [frames, {codebooks}] of codes from 0{below}; "
+                f"The voice {short(voice.name)} is {codes.dtype} {list(codes.shape)}, expected int64 [frames, {codebooks}] of codes from 0{below}; "
                 "take a voice of this bundle or a recording, or build the bundle again."
             )
     return voice
@@ -134,7 +135,7 @@ def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
     row = manifest.voices[name]
     if table is None:
         if manifest.interleave != "dual_track":  # a Talker that is prompted with frames
-            raise AntiphonError(f"The bundle has no frames of the voice {name!r}: frontend/{VOICES_FILE} is missing; build the bundle again.")
+            raise AntiphonError(f"The bundle has no frames of the voice {short(name)}: frontend/{VOICES_FILE} is missing; build the bundle again.")
         return Voice(row, None, name=name)
     prompts = {known.lower(): tuple(ids) for known, ids in manifest.manners.voice_prompts.items()}
     return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
@@ -146,7 +147,7 @@ def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None)
     frames = int((stored >= 0).all(axis=1).sum()) if stored.size else 0
     whole = frames and (stored[:frames] >= 0).all() and (stored[frames:] == -1).all() and (codebook_size is None or stored.max() < codebook_size)
     if not whole:
-        raise AntiphonError(f"The frames of the voice {name!r} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
+        raise AntiphonError(f"The frames of the voice {short(name)} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
     return np.ascontiguousarray(stored[:frames])
 
 
@@ -164,8 +165,8 @@ def _array_rate(source: Any, sample_rate: int | None) -> int:
     """The rate of an array, which must be known; files know their own."""
     if not isinstance(source, np.ndarray):
         return 1
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or sample_rate < 1:
-        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {sample_rate!r}; give omni.voice its whole samples a second.")
+    if not is_whole(sample_rate) or sample_rate is None or sample_rate < 1:
+        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {short(sample_rate)}; give omni.voice its whole samples a second.")
     return int(sample_rate)
 
 

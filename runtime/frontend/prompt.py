@@ -19,14 +19,16 @@ from ..errors import AntiphonError
 from .audio import read_audio
 from .audio_layout import Feeds, audio_tokens
 from .audio_stream import AudioStream
+from .content_parts import AudioPart, ImagePart, TextPart
 from .detokenizer import IncrementalDecoder
 from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
 from .image import VisionSettings, patch_grid, read_image
 from .live_audio import LiveAudio
 from .long_audio import is_long, stream_calls
+from .media_options import check_frame_rate
 from .media_source import resolve_source
 from .mel import MelSettings, log_mel
-from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate, parse_messages
+from .messages import Message, parse_messages
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
 from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
 from .tokenizer import ChatTokenizer, Rendered

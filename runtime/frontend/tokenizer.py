@@ -22,8 +22,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from ..errors import AntiphonError
+from ..said import short
+from .content_parts import AudioPart, ImagePart, TextPart
 from .detokenizer import IncrementalDecoder
-from .messages import AudioPart, ImagePart, Message, TextPart
+from .messages import Message
 
 PROBE = "probe"
 """Content of the turns that are rendered only to be cut off again."""
@@ -158,7 +160,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise AntiphonError(f"{path} decodes by {decoder}; expected a byte-level BPE tokenizer (decoder ByteLevel), as the Qwen models have.")
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
-            raise AntiphonError(f"{path}: the special token {token.content!r} strips its surroundings; expected special tokens without such flags.")
+            raise AntiphonError(f"{path}: the special token {short(token.content)} strips its surroundings; expected special tokens without such flags.")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

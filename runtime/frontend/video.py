@@ -16,11 +16,11 @@ import numpy as np
 
 from ..errors import AntiphonError, missing_extra
 from .audio import describe, read_audio_track, to_mono
+from .content_parts import VideoPart
 from .frame_store import FrameStore
 from .image import VisionSettings, load_image, resized, target_size
 from .long_audio import is_long
 from .media_source import resolve_source
-from .messages import VideoPart
 
 MOST_FRAMES = 768
 """Longer videos are sampled more sparsely, down to this many frames (`max_frames` of the reference)."""

@@ -9,8 +9,8 @@ import pytest
 
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import video
+from antiphon.runtime.frontend.content_parts import VideoPart
 from antiphon.runtime.frontend.image import VisionSettings, frame_patches
-from antiphon.runtime.frontend.messages import VideoPart
 from antiphon.runtime.frontend.video import Video, frames_shown, read_video
 
 pytest.importorskip("PIL.Image")
