@@ -13,7 +13,11 @@ import soundfile
 import soxr
 
 from ..errors import AntiphonError, missing_extra
+from ..said import reason, short_path
+from .crop import cropped, cropped_array
+from .media_options import WHOLE, Span
 from .media_source import resolve_source
+from .samples import columns, whole_array
 
 BLOCK_SAMPLES = 2**20
 """Samples read at a time: a broken header that claims terabytes must not reserve them."""
@@ -24,21 +28,17 @@ LOUDEST = 2.0**32
 SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError)
 """What `file_blocks` raises for a file that PyAV may be able to read."""
 
-MOST_CHANNELS = 64
-"""More columns than this are samples, not channels: the array is then the wrong way round."""
 
-
-def read_audio(source: Any, sample_rate: int, target_rate: int) -> np.ndarray:
+def read_audio(source: Any, sample_rate: int, target_rate: int, span: Span = WHOLE) -> np.ndarray:
     """The clip in `source` as float32 [samples], mono, at `target_rate` Hz.
 
-    `source`: what `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM through PyAV), or an array [samples]
-    or [samples, channels] of floats or int16 at `sample_rate` Hz. Raises AntiphonError for empty or broken audio and for NaN samples.
+    `source`: what `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM through PyAV), or an array
+    (see samples.whole_array) at `sample_rate` Hz. `span` is the part of it that is heard. Raises AntiphonError for empty or broken audio and for NaN samples.
     """
     if isinstance(source, np.ndarray):
-        samples, rate = array_columns(source), sample_rate
+        samples, rate = columns(cropped_array(whole_array(source), sample_rate, span)), sample_rate
     else:
-        resolved = resolve_source(source, "audio")
-        samples, rate = _decode(resolved)
+        samples, rate = _decode(resolve_source(source, "audio"), span)
     return to_mono(samples, rate, target_rate)
 
 
@@ -62,23 +62,6 @@ def mixed_down(samples: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def check_array(samples: np.ndarray) -> None:
-    """Raise AntiphonError unless `samples` is an array of sound by its shape and type: [samples] or [samples, channels], floats or int16."""
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
-        raise AntiphonError(f"The audio array has the shape {list(samples.shape)}; expected [samples] or [samples, channels].")
-    if samples.dtype not in (np.int16, np.float16, np.float32, np.float64):
-        raise AntiphonError(f"The audio array holds {samples.dtype}; expected float32 in -1 .. 1 or int16.")
-
-
-def array_columns(samples: np.ndarray) -> np.ndarray:
-    """An array of sound as float32 [samples, channels]. Raises AntiphonError as `check_array`."""
-    check_array(samples)
-    if samples.dtype == np.int16:
-        samples = samples.astype(np.float32) / np.float32(32768)
-    with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused with NaN
-        return samples.astype(np.float32).reshape(len(samples), -1) if samples.size else np.zeros((0, 1), np.float32)
-
-
 Blocks = Iterator[tuple[np.ndarray, int]]
 """Pieces of a recording in order, float32 [up to BLOCK_SAMPLES or one more frame, channels], each with the sample rate."""
 
@@ -86,6 +69,8 @@ Blocks = Iterator[tuple[np.ndarray, int]]
 def file_blocks(source: Path | bytes) -> Blocks:
     """A file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where libsndfile cannot read it, or not to its end."""
     with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        if not file.frames:  # libsndfile believes a data size of 0, which is how recordings are left that were cut off; FFmpeg reads on
+            raise RuntimeError("no samples")
         while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
             yield block, int(file.samplerate)
 
@@ -112,13 +97,13 @@ def track_blocks(source: Path | bytes) -> Blocks:
                     yield np.ascontiguousarray(np.concatenate(pieces, axis=1).T, np.float32), int(stream.rate)
                     pieces, held = [], 0
     except (av.FFmpegError, ValueError) as error:
-        raise AntiphonError(f"{describe(source)} cannot be read as audio ({error}); give WAV, FLAC, OGG, MP3, M4A, MP4, MKV or WebM.") from None
+        raise AntiphonError(f"{describe(source)} cannot be read as audio ({reason(error)}); give WAV, FLAC, OGG, MP3, M4A, MP4, MKV or WebM.") from None
 
 
-def read_audio_track(source: Path | bytes) -> tuple[np.ndarray, int] | None:
+def read_audio_track(source: Path | bytes, span: Span = WHOLE) -> tuple[np.ndarray, int] | None:
     """The first audio track of a media file as (float32 [samples, channels], rate), or None where it has none; decoded by PyAV."""
     try:
-        return _joined(track_blocks(source))
+        return _joined(cropped(track_blocks(source), span, round))
     except _NoTrack:
         return None
 
@@ -127,12 +112,12 @@ class _NoTrack(AntiphonError):
     """A media file without sound, which is an error only for who wants its sound."""
 
 
-def _decode(source: Path | bytes) -> tuple[np.ndarray, int]:
+def _decode(source: Path | bytes, span: Span) -> tuple[np.ndarray, int]:
     """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
     try:
-        return _joined(file_blocks(source))
+        return _joined(cropped(file_blocks(source), span))
     except SOUNDFILE_ERRORS:
-        return _joined(track_blocks(source))
+        return _joined(cropped(track_blocks(source), span))
 
 
 def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
@@ -152,4 +137,4 @@ def too_few_samples(rate: int, target_rate: int) -> AntiphonError:
 
 def describe(source: Path | bytes) -> str:
     """How a message calls the source."""
-    return f"data of {len(source):,} bytes" if isinstance(source, bytes) else str(source)
+    return f"data of {len(source):,} bytes" if isinstance(source, bytes) else short_path(source)

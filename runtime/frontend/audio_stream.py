@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import AntiphonError
-from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, array_columns, check_array, describe, file_blocks, no_samples, track_blocks
+from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, describe, file_blocks, no_samples, track_blocks
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
+from .crop import cropped, cropped_array
+from .media_options import WHOLE, Span
 from .media_source import resolve_source
 from .mel import MelSettings, normalise
 from .mel_stream import LogPowerStream, MonoStream
+from .samples import columns, whole_array
 
 
 class AudioStream:
@@ -23,12 +26,12 @@ class AudioStream:
     it is asked for. All that reads raises AntiphonError as `read_audio` does, and for a file that changes between two passes.
     """
 
-    def __init__(self, source: Any, sample_rate: int, settings: MelSettings, n_window: int, n_window_infer: int, convolutions: int = 3) -> None:
-        """`source` and `sample_rate` (of an array) are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
-        self._source = source if isinstance(source, np.ndarray) else resolve_source(source, "audio")
-        if isinstance(source, np.ndarray):
-            check_array(source)
-        self._array_rate, self._settings = sample_rate, settings
+    def __init__(
+        self, source: Any, sample_rate: int, settings: MelSettings, n_window: int, n_window_infer: int, convolutions: int = 3, span: Span = WHOLE
+    ) -> None:
+        """`source`, `sample_rate` (of an array) and `span` are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
+        self._source = cropped_array(whole_array(source), sample_rate, span) if isinstance(source, np.ndarray) else resolve_source(source, "audio")
+        self._array_rate, self._settings, self._span = sample_rate, settings, span
         self._n_window, self._n_window_infer, self._convolutions = n_window, n_window_infer, convolutions
 
     @property
@@ -98,9 +101,9 @@ class AudioStream:
 
     def _blocks(self, is_track: bool) -> Blocks:
         if not isinstance(self._source, np.ndarray):
-            return track_blocks(self._source) if is_track else file_blocks(self._source)
+            return cropped(track_blocks(self._source) if is_track else file_blocks(self._source), self._span)
         starts = range(0, len(self._source), BLOCK_SAMPLES)
-        return ((array_columns(self._source[start : start + BLOCK_SAMPLES]), self._array_rate) for start in starts)
+        return ((columns(self._source[start : start + BLOCK_SAMPLES]), self._array_rate) for start in starts)
 
     def _changed(self) -> AntiphonError:
         name = "array" if isinstance(self._source, np.ndarray) else describe(self._source)

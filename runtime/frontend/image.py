@@ -6,73 +6,45 @@ Source: Qwen2VLImageProcessor (transformers 5.23), the PIL variant.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import AntiphonError, missing_extra
+from ..said import reason
+from .media_options import AS_THE_BUNDLE, PixelOptions
 from .media_source import resolve_source
+from .picture_size import VisionSettings, image_sizes
+from .pixels import NO_TAGS, array_pixels, in_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-WIDEST_RATIO = 200
-
-
-@dataclass(frozen=True)
-class VisionSettings:
-    """Constants of image or video preprocessing; sizes in pixels, `min_pixels` and `max_pixels` per frame (height times width)."""
-
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-    rescale_factor: float = 1 / 255
-    resample: int = 3
-    """Pillow's filter number; 3 is bicubic."""
 
 
 def load_image(source: Any) -> Image:
     """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation, on white where transparent.
 
-    `source`: what `media_source.resolve_source` takes, a PIL image, or a uint8 array [height, width, 3]. Raises AntiphonError.
+    `source`: what `media_source.resolve_source` takes, a PIL image, or an array [height, width, 3] (see pixels.array_pixels). Raises AntiphonError.
     """
     pil = _pillow()
     if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or source.size == 0:
-            raise AntiphonError(f"The image array is {source.dtype} {list(source.shape)}; expected uint8 [height, width, 3].")
-        image: Image = pil.Image.fromarray(np.ascontiguousarray(source))
+        image: Image = pil.Image.fromarray(array_pixels(source))
         return image
-    if not isinstance(source, pil.Image.Image):
-        resolved = resolve_source(source, "image")
-        try:
-            source = pil.Image.open(io.BytesIO(resolved) if isinstance(resolved, bytes) else resolved)
-            source.load()
-        except (OSError, ValueError, SyntaxError, pil.Image.DecompressionBombError) as error:
-            raise AntiphonError(f"The image cannot be read ({error}); give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from None
-    return _on_white(pil.ImageOps.exif_transpose(source))
+    is_open = isinstance(source, pil.Image.Image)
+    resolved = source if is_open else resolve_source(source, "image")
+    try:
+        opened: Image = source if is_open else pil.Image.open(io.BytesIO(resolved) if isinstance(resolved, bytes) else resolved)
+        opened.load()
+    except (OSError, ValueError, SyntaxError, pil.Image.DecompressionBombError) as error:
+        raise AntiphonError(f"The image cannot be read ({reason(error)}); give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from None
+    return in_rgb(pil.ImageOps.exif_transpose(opened), opened.format, getattr(opened, "tag_v2", NO_TAGS))
 
 
-def _on_white(image: Image) -> Image:
-    """The image as RGB; what is transparent shows white, as in the reference's convert_to_rgb."""
-    if "A" not in image.getbands() and image.info.get("transparency") is None:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    pil = _pillow()
-    composed: Image = pil.Image.alpha_composite(pil.Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-    return composed
-
-
-def read_image(source: Any, settings: VisionSettings) -> np.ndarray:
-    """The image in `source` (see `load_image`), brought to its target size: uint8 [height, width, 3]."""
+def read_image(source: Any, settings: VisionSettings, options: PixelOptions = AS_THE_BUNDLE) -> np.ndarray:
+    """The image in `source` (see `load_image`), brought to its target size, which `options` may change: uint8 [height, width, 3]."""
     image = load_image(source)
-    return resized(image, target_size(image, settings), settings)
+    return resized(image, image_sizes((image.height, image.width), options, settings), settings)
 
 
 def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> tuple[int, int, int]:
@@ -80,15 +52,11 @@ def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> t
     return -(-frames // settings.temporal_patch_size), shape[0] // settings.patch_size, shape[1] // settings.patch_size
 
 
-def target_size(image: Image, settings: VisionSettings) -> tuple[int, int]:
-    """The (height, width) that an image is brought to before it is cut into patches."""
-    width, height = image.size
-    return smart_resize(height, width, settings.patch_size * settings.merge_size, settings.min_pixels, settings.max_pixels)
-
-
-def resized(image: Image, size: tuple[int, int], settings: VisionSettings) -> np.ndarray:
-    """The image as uint8 [height, width, 3] of the given (height, width)."""
-    return np.asarray(image.resize((size[1], size[0]), _pillow().Image.Resampling(settings.resample)))
+def resized(image: Image, sizes: Sequence[tuple[int, int]], settings: VisionSettings) -> np.ndarray:
+    """The image as uint8 [height, width, 3], brought to each of the given (height, width) in turn."""
+    for height, width in sizes:
+        image = image.resize((width, height), _pillow().Image.Resampling(settings.resample))
+    return np.asarray(image)
 
 
 def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.ndarray:
@@ -107,23 +75,6 @@ def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.
         # Patches of one merged square stand together: (row block, column block, row in it, column in it, channel, frame, y, x).
         patches[time] = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(rows * columns, -1)
     return patches
-
-
-def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The nearest (height, width) in multiples of `factor` whose area lies within the limits and keeps the proportions.
-
-    Raises AntiphonError for images more than 200 times as long as they are wide.
-    """
-    if max(height, width) > WIDEST_RATIO * min(height, width):
-        raise AntiphonError(f"The image is {width} x {height} pixels; expected sides of a ratio below {WIDEST_RATIO}: crop it.")
-    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
-    if new_height * new_width > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        return max(factor, math.floor(height / shrink / factor) * factor), max(factor, math.floor(width / shrink / factor) * factor)
-    if new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
-    return new_height, new_width
 
 
 def _pillow() -> Any:

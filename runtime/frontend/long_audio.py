@@ -22,12 +22,14 @@ LONGEST_IN_MEMORY = 300.0
 def is_long(source: Path | bytes | np.ndarray, sample_rate: int) -> bool:
     """Whether a recording is to be streamed, by what its header says; `sample_rate` is that of an array."""
     if isinstance(source, np.ndarray):
-        return source.ndim > 0 and len(source) > LONGEST_IN_MEMORY * sample_rate
+        return source.ndim > 0 and max(source.shape) > LONGEST_IN_MEMORY * sample_rate
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            return bool(file.frames > LONGEST_IN_MEMORY * file.samplerate)
+            if file.frames:
+                return bool(file.frames > LONGEST_IN_MEMORY * file.samplerate)
     except SOUNDFILE_ERRORS:
-        return _track_seconds(source) > LONGEST_IN_MEMORY
+        pass
+    return _track_seconds(source) > LONGEST_IN_MEMORY
 
 
 def _track_seconds(source: Path | bytes) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import AntiphonError
+from ..said import short, short_path
+from .file_objects import is_file_object, read_file_object
 
 LONGEST_PATH = 4096
 """Longer text cannot name a file on the systems we know, so it is taken for base64 without asking the file system."""
@@ -18,18 +20,20 @@ LONGEST_PATH = 4096
 def resolve_source(source: Any, kind: str) -> Path | bytes:
     """The file or the bytes that `source` names; `kind` (audio, image, video) is used in messages.
 
-    `source` is a data URL, base64 text, a path, a `file://` URL, a `os.PathLike` or bytes. Raises AntiphonError for web addresses
+    `source` is a data URL, base64 text, a path, a `file://` URL, a `os.PathLike`, bytes or an open binary file. Raises AntiphonError for web addresses
     (nothing is ever fetched), missing or empty files, and text that is neither a file nor base64.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _not_empty(bytes(source), kind)
     if isinstance(source, os.PathLike):
         return _file(Path(source), kind)
+    if is_file_object(source):
+        return _not_empty(read_file_object(source, kind), kind)
     if not isinstance(source, str):
-        raise AntiphonError(f"{kind} is given as {type(source).__name__}; expected a local path, base64 data, a data URL or a NumPy array.")
+        raise AntiphonError(f"{kind} is given as {short(source)}; expected a local path, base64 data, a data URL, an open binary file or a NumPy array.")
     scheme = source.split(":", 1)[0].lower() if ":" in source[:16] else ""
     if scheme in ("http", "https", "ftp", "s3"):
-        raise AntiphonError(f"{kind} {_short(source)} is a web address and is not fetched; download it first and give the local path.")
+        raise AntiphonError(f"{kind} {short(source)} is a web address and is not fetched; download it first and give the local path.")
     if scheme == "data":
         return _data_url(source, kind)
     if scheme == "file":
@@ -51,16 +55,16 @@ def _exists(path: Path) -> bool:
 def _file(path: Path, kind: str) -> Path:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise AntiphonError(f"No {kind} file at {path}: found {found}; give the path of an existing file.")
+        raise AntiphonError(f"No {kind} file at {short_path(path)}: found {found}; give the path of an existing file.")
     if path.stat().st_size == 0:
-        raise AntiphonError(f"The {kind} file {path} is empty (0 bytes); give a file with content.")
+        raise AntiphonError(f"The {kind} file {short_path(path)} is empty (0 bytes); give a file with content.")
     return path
 
 
 def _data_url(source: str, kind: str) -> bytes:
     header, comma, payload = source.partition(",")
     if not comma or not header.lower().endswith(";base64"):
-        raise AntiphonError(f"The data URL of the {kind} ({_short(source)}) is not of the form data:TYPE;base64,DATA; encode the {kind} as base64.")
+        raise AntiphonError(f"The data URL of the {kind} ({short(source)}) is not of the form data:TYPE;base64,DATA; encode the {kind} as base64.")
     return _base64(payload, kind)
 
 
@@ -68,7 +72,7 @@ def _base64(text: str, kind: str) -> bytes:
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise AntiphonError(f"The {kind} {_short(text)} is neither an existing file nor base64 data; check the path or the encoding.") from None
+        raise AntiphonError(f"The {kind} {short(text)} is neither an existing file nor base64 data; check the path or the encoding.") from None
     return _not_empty(data, kind)
 
 
@@ -76,7 +80,3 @@ def _not_empty(data: bytes, kind: str) -> bytes:
     if not data:
         raise AntiphonError(f"The {kind} data is empty (0 bytes); give data with content.")
     return data
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -22,13 +22,14 @@ from .audio_stream import AudioStream
 from .content_parts import AudioPart, ImagePart, TextPart
 from .detokenizer import IncrementalDecoder
 from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
-from .image import VisionSettings, patch_grid, read_image
+from .image import patch_grid, read_image
 from .live_audio import LiveAudio
 from .long_audio import is_long, stream_calls
-from .media_options import check_frame_rate
+from .media_options import WHOLE, Span, check_frame_rate
 from .media_source import resolve_source
 from .mel import MelSettings, log_mel
 from .messages import Message, parse_messages
+from .picture_size import VisionSettings
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
 from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
 from .tokenizer import ChatTokenizer, Rendered
@@ -219,25 +220,25 @@ class FrontEnd:
                 continue
             if isinstance(part, AudioPart):
                 source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio")
-                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate)))
+                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate, part.span)))
             elif isinstance(part, ImagePart):
-                image = read_image(part.source, self._image_settings)
+                image = read_image(part.source, self._image_settings, part.pixels)
                 loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, self._image_settings), role=role), [image]))
             else:
                 heard, settings = use_audio if part.use_audio is None else part.use_audio, self._video_settings
                 video = read_video(part, settings, rate, heard, self._mel.sampling_rate)
                 frames, depth = video.frames, settings.temporal_patch_size
-                grid, times = patch_grid(len(frames), (frames.height, frames.width), settings), patch_seconds(len(frames), video.rate, depth)
-                sound = self._stream(video.audio) if isinstance(video.audio, Path | bytes) else video.audio
+                grid, times = patch_grid(len(frames), (frames.height, frames.width), settings), patch_seconds(video.times, depth)
+                sound = self._stream(video.audio, span=part.span) if isinstance(video.audio, Path | bytes) else video.audio
                 loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
         return self._heard(loaded)
 
-    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int) -> np.ndarray | AudioStream:
+    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span) -> np.ndarray | AudioStream:
         """float32 [samples] of a clip, or a stream of a long one."""
-        return self._stream(source, sample_rate) if is_long(source, sample_rate) else read_audio(source, sample_rate, self._mel.sampling_rate)
+        return self._stream(source, sample_rate, span) if is_long(source, sample_rate) else read_audio(source, sample_rate, self._mel.sampling_rate, span)
 
-    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0) -> AudioStream:
-        return AudioStream(source, sample_rate, self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions)
+    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0, span: Span = WHOLE) -> AudioStream:
+        return AudioStream(source, sample_rate, self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, span)
 
     def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
         """The same with the samples of clips turned into features, and the tokens of all sounds counted."""

@@ -84,7 +84,7 @@ def test_bad_audio_raises_one_sentence(tmp_path: Path) -> None:
         (nothing, "no samples"),
         (np.zeros(0, np.float32), "no samples"),
         (broken, "NaN, infinite or far beyond"),
-        (np.zeros((2, 16000), np.float32), r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
+        (np.zeros((100, 16000), np.float32), r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]"),
         (np.zeros((2, 2, 2), np.float32), "shape"),
         (np.zeros(5, np.int64), "holds int64"),
     ]:

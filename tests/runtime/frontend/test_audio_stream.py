@@ -151,7 +151,7 @@ def test_bad_audio_raises_the_sentences_of_read_audio(tmp_path: Path) -> None:
         (np.zeros(0, np.float32), RATE, "no samples"),
         (np.zeros(1, np.float32), 2**20, "too few samples to be resampled from 1048576 to 16000 Hz"),
         (late, RATE, "NaN, infinite or far beyond"),
-        (np.zeros((2, 16000), np.float32), RATE, r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
+        (np.zeros((100, 16000), np.float32), RATE, r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]"),
         (np.zeros(5, np.int64), RATE, "holds int64"),
         (tmp_path / "absent.wav", RATE, "No audio file"),
     ]:

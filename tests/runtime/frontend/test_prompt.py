@@ -96,7 +96,7 @@ def test_ids_and_positions_equal_the_reference_when_videos_are_heard(front_end: 
     sounds = [clip(52000), clip(7000, 1)]
     grids = [(3, 4, 6), (4, 8, 4)]
     films = iter(
-        Video(FrameStore(np.zeros((2 * time, rows * 16, columns * 16, 3), np.uint8)), 3.0, samples)
+        Video(FrameStore(np.zeros((2 * time, rows * 16, columns * 16, 3), np.uint8)), 3.0, samples, np.arange(2 * time) / 3)
         for (time, rows, columns), samples in zip(grids, sounds, strict=True)
     )
     monkeypatch.setattr(module, "read_video", lambda *arguments: next(films))

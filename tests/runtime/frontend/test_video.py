@@ -10,7 +10,8 @@ import pytest
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import video
 from antiphon.runtime.frontend.content_parts import VideoPart
-from antiphon.runtime.frontend.image import VisionSettings, frame_patches
+from antiphon.runtime.frontend.image import frame_patches
+from antiphon.runtime.frontend.picture_size import VisionSettings
 from antiphon.runtime.frontend.video import Video, frames_shown, read_video
 
 pytest.importorskip("PIL.Image")
@@ -111,13 +112,13 @@ def test_patches_follow_the_reference_layout() -> None:
 
 def test_frames_are_shown_until_the_next_when_the_rate_varies() -> None:
     frames = [SimpleNamespace(time=time) for time in (5.0, 5.1, 6.0, 6.2)]
-    shown = [frame.time for frame in frames_shown(frames, 2.0, 0.1)]
+    shown = [frame.time for frame in frames_shown(frames, iter(np.arange(99) / 2), 0.1)]
     assert shown == [5.0, 5.1, 6.0]
 
 
 def test_frames_without_time_stamps_follow_each_other_at_the_average_rate() -> None:
     frames = [SimpleNamespace(time=None, number=number) for number in range(6)]
-    assert [frame.number for frame in frames_shown(frames, 2.0, 0.25)] == [0, 2, 4]
+    assert [frame.number for frame in frames_shown(frames, iter(np.arange(99) / 2), 0.25)] == [0, 2, 4]
 
 
 def test_bad_videos_raise_one_sentence(tmp_path: Path) -> None:
@@ -128,8 +129,8 @@ def test_bad_videos_raise_one_sentence(tmp_path: Path) -> None:
         (VideoPart(text), "cannot be read as video"),
         (VideoPart(sound), "holds no video track"),
         (VideoPart(np.zeros((4, 4, 3), np.uint8)), "expected uint8"),
-        (VideoPart(np.zeros((2, 4, 4, 3), np.float32)), "expected uint8"),
-        (VideoPart(np.zeros((2, 32, 32, 3), np.uint8), use_audio=True), "array has no audio track"),
+        (VideoPart(np.zeros((2, 4, 4, 3), np.int32)), "expected uint8"),
+        (VideoPart(np.zeros((2, 32, 32, 3), np.uint8), use_audio=True), "frames has no audio track"),
     ]:
         with pytest.raises(AntiphonError, match=sentence):
             read_video(part, RAW, 2.0, use_audio=bool(part.use_audio), audio_rate=16000)
