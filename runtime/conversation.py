@@ -283,7 +283,8 @@ def _turn(audio: Any, image: Any, video: Any, text: str | None, sample_rate: int
     """One user turn in the chat shape."""
     parts: list[dict[str, Any]] = []
     if audio is not None:
-        parts.append({"type": "input_audio", "input_audio": {"data": audio, "sample_rate": sample_rate}})
+        rate = {"sample_rate": sample_rate} if isinstance(audio, np.ndarray) else {}  # all else knows its own
+        parts.append({"type": "input_audio", "input_audio": {"data": audio, **rate}})
     if image is not None:
         parts.append({"type": "image_url", "image_url": {"url": image}})
     if video is not None:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.frontend.file_objects import is_file_object, read_file_object
+from antiphon.runtime.frontend.media_source import resolve_source
+
+DATA = bytes(range(256)) * 40
+
+
+class OneWay:
+    """The body of an upload, which cannot be wound back."""
+
+    def read(self, most: int = -1) -> bytes:
+        return DATA[10:]
+
+
+class Later:
+    """A file of asyncio."""
+
+    async def read(self) -> bytes:
+        return DATA
+
+
+def test_an_open_file_is_read_from_its_beginning_as_often_as_asked(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(DATA)
+    at_its_end, spooled = io.BytesIO(), tempfile.SpooledTemporaryFile()
+    with open(tmp_path / "a", "rb") as opened, spooled:
+        for file in (at_its_end, spooled):
+            file.write(DATA)  # type: ignore[attr-defined]
+        for file in (opened, at_its_end, spooled, io.BytesIO(DATA)):
+            assert is_file_object(file) and resolve_source(file, "audio") == DATA == resolve_source(file, "audio")
+
+
+def test_what_cannot_be_wound_back_is_read_from_where_it_is() -> None:
+    assert resolve_source(OneWay(), "audio") == DATA[10:]
+
+
+def test_at_most_so_many_bytes_are_read() -> None:
+    assert read_file_object(io.BytesIO(DATA), "audio", most=5) == DATA[:5]
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO(DATA)
+    file.close()
+    return file
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("sentence", "file"),
+    [
+        ("The image is a StringIO whose read\\(\\) gives text, expected bytes; open the file in binary mode", io.StringIO("text")),
+        ("The image is a Later whose read\\(\\) gives a coroutine, expected bytes", Later()),
+        ("The image is a BytesIO that cannot be read \\(I/O operation on closed file", closed()),
+        ("The image data is empty", io.BytesIO()),
+    ],
+)
+def test_what_gives_no_bytes_is_refused(sentence: str, file: Any) -> None:
+    with pytest.raises(AntiphonError, match=sentence):
+        resolve_source(file, "image")
