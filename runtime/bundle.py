@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import AntiphonError
-from .said import short
+from .said import reason, short, short_path
 from .sampling import SamplingParameters
 
 SCHEMA_VERSION = 1
@@ -160,21 +160,21 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
     """
     path = Path(folder) / MANIFEST_FILE
     if not path.is_file():
-        raise AntiphonError(f"No bundle at {folder}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
+        raise AntiphonError(f"No bundle at {short_path(folder)}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); build the bundle again.") from None
+        raise AntiphonError(f"{short_path(path)} is not valid JSON ({reason(error)}); build the bundle again.") from None
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != SCHEMA_VERSION:
-        raise AntiphonError(f"{path} has schema version {found}, this Antiphon reads version {SCHEMA_VERSION}; build the bundle again.")
+        raise AntiphonError(f"{short_path(path)} has schema version {short(found)}, this Antiphon reads version {SCHEMA_VERSION}; build the bundle again.")
     manifest: Manifest = _parse(Manifest, raw, str(path))
     if target is not None and manifest.target != target:
-        raise AntiphonError(f"The bundle {folder} was built for {manifest.target}, not for {target}; build it again with --target {target}.")
+        raise AntiphonError(f"The bundle {short_path(folder)} was built for {manifest.target}, not for {target}; build it again with --target {target}.")
     for name, expected in manifest.hashes.items():
         file = Path(folder) / name
         if not file.is_file():
-            raise AntiphonError(f"The bundle {folder} lacks the file {name}; copy the whole folder or build the bundle again.")
+            raise AntiphonError(f"The bundle {short_path(folder)} lacks the file {name}; copy the whole folder or build the bundle again.")
         if file.stat().st_size != expected.bytes:
             raise AntiphonError(f"{file} has {file.stat().st_size} bytes, expected {expected.bytes}; copy the bundle again.")
     return manifest

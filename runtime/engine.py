@@ -16,6 +16,7 @@ import onnxruntime
 
 from .bundle import StageEntry, TensorSpec
 from .errors import AntiphonError
+from .said import short_path
 from .sessions import make_session
 from .states import StateSet
 
@@ -48,7 +49,7 @@ class OnnxEngine:
         found = {node.name for node in self._session.get_inputs()}
         if found != expected:
             difference = ", ".join(sorted(found ^ expected))
-            raise AntiphonError(f"Stage {entry.name}: {path} and the manifest disagree about the inputs {difference}; build the bundle again.")
+            raise AntiphonError(f"Stage {entry.name}: {short_path(path)} and the manifest disagree about the inputs {difference}; build the bundle again.")
 
     def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See Engine.run."""

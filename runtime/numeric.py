@@ -17,8 +17,10 @@ LARGEST_COUNT = 2**31 - 1
 
 def whole(value: Any, name: str, least: int, most: int | None = LARGEST_COUNT, of: str = "") -> int:
     """`value` as an int. Raises AntiphonError unless it is a whole number (no bool) from `least` to `most`; `of` says of what, as in "frames"."""
-    if not is_whole(value) or int(value) < least or (most is not None and int(value) > most):
-        upper = f" of at least {least:,}" if most is None else f" from {least:,} to {most:,}"
+    is_too_large = is_whole(value) and most is not None and int(value) > most
+    if not is_whole(value) or int(value) < least or is_too_large:
+        is_open = most is None or (most == LARGEST_COUNT and not is_too_large)
+        upper = f" of at least {least:,}" if is_open else f" from {least:,} to {most:,}"
         raise AntiphonError(f"{name} is {short(value)}, expected an integer{upper}{f' {of}' if of else ''}.")
     return int(value)
 

@@ -19,7 +19,7 @@ from .engine import Engine
 from .errors import AntiphonError
 from .frontend.audio import read_audio
 from .numeric import is_whole
-from .said import short
+from .said import reason, short, short_path
 from .turns import Turns
 
 VOICES_FILE = "voices.npy"
@@ -124,10 +124,10 @@ def read_voice_table(folder: str | Path) -> np.ndarray | None:
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise AntiphonError(f"{path} cannot be read as a table of voices ({' '.join(str(error).split())[:120]}); build the bundle again.") from None
+        raise AntiphonError(f"{short_path(path)} cannot be read as a table of voices ({reason(error)}); build the bundle again.") from None
     if not isinstance(table, np.ndarray) or table.ndim != 3 or table.dtype != np.int64 or 0 in table.shape:
         found = f"{table.dtype} {list(table.shape)}" if isinstance(table, np.ndarray) else "an archive"
-        raise AntiphonError(f"{path} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
+        raise AntiphonError(f"{short_path(path)} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
     return table
 
 

@@ -120,7 +120,7 @@ def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dic
 def lacking(kind: str, where: str) -> AntiphonError:
     """What is wrong with a part of type `kind` without media."""
     expected = "data" if kind == "input_audio" else "url" if kind.endswith("_url") else kind
-    return AntiphonError(f"{where} of type {kind} holds no media; expected it under {expected!r} as a local path, base64 data or an array.")
+    return AntiphonError(f"{where} of type {kind} holds no media; expected it under {short(expected)} as a local path, base64 data or an array.")
 
 
 def _near(key: Any, known: tuple[str, ...]) -> str:

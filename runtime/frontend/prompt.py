@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AntiphonError
+from ..said import reason, short_path
 from .audio import read_audio
 from .audio_layout import Feeds, audio_tokens
 from .audio_stream import AudioStream
@@ -76,10 +77,10 @@ class FrontEnd:
             self._configure(constants)
             special_tokens = constants["special_tokens"]
         except (KeyError, TypeError, AttributeError) as error:
-            raise AntiphonError(f"{folder / 'frontend.json'} lacks or misspells {error}; build the bundle again.") from None
+            raise AntiphonError(f"{short_path(folder / 'frontend.json')} lacks or misspells {reason(error)}; build the bundle again.") from None
         template = folder / "chat_template.jinja"
         if not template.is_file():
-            raise AntiphonError(f"No chat template at {template}; build the bundle again.")
+            raise AntiphonError(f"No chat template at {short_path(template)}; build the bundle again.")
         names = dict(special_tokens)
         if self._stamps is not None:
             names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
@@ -319,11 +320,11 @@ def _read_constants(path: Path) -> dict[str, Any]:
     try:
         constants = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise AntiphonError(f"No front end at {path}; give the frontend folder of a bundle, or build the bundle again.") from None
+        raise AntiphonError(f"No front end at {short_path(path)}; give the frontend folder of a bundle, or build the bundle again.") from None
     except ValueError as error:
-        raise AntiphonError(f"{path} is not valid JSON ({error}); build the bundle again.") from None
+        raise AntiphonError(f"{short_path(path)} is not valid JSON ({reason(error)}); build the bundle again.") from None
     if not isinstance(constants, dict) or constants.get("schema") != SCHEMA:
-        raise AntiphonError(f"{path} is not of front-end schema {SCHEMA}; build the bundle again with this version of Antiphon.")
+        raise AntiphonError(f"{short_path(path)} is not of front-end schema {SCHEMA}; build the bundle again with this version of Antiphon.")
     return constants
 
 

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from ..errors import AntiphonError
-from ..said import short
+from ..said import reason, short, short_path
 from .content_parts import AudioPart, ImagePart, TextPart
 from .detokenizer import IncrementalDecoder
 from .messages import Message
@@ -133,7 +133,7 @@ class ChatTokenizer:
             text = self._template.render(messages=chat, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **self._names)
             return Rendered(text, guard)
         except jinja2.TemplateError as error:
-            raise AntiphonError(f"The chat template refuses these messages: {error}; change the order or the roles of the messages.") from None
+            raise AntiphonError(f"The chat template refuses these messages: {reason(error)}; change the order or the roles of the messages.") from None
 
     def _guarded(self, text: str, guard: str) -> str:
         while self._pattern.search(text):  # again while tokens overlap
@@ -150,17 +150,19 @@ class ChatTokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer that takes special tokens in plain text for text. Raises AntiphonError for a missing, broken or foreign file."""
     if not path.is_file():
-        raise AntiphonError(f"No tokenizer at {path}; build the bundle again.")
+        raise AntiphonError(f"No tokenizer at {short_path(path)}; build the bundle again.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises a bare Exception
-        raise AntiphonError(f"{path} cannot be read as a tokenizer ({error}); use the tokenizer of the checkpoint.") from None
+        raise AntiphonError(f"{short_path(path)} cannot be read as a tokenizer ({reason(error)}); use the tokenizer of the checkpoint.") from None
     decoder = (json.loads(path.read_text(encoding="utf-8")).get("decoder") or {}).get("type")
     if decoder != "ByteLevel":
-        raise AntiphonError(f"{path} decodes by {decoder}; expected a byte-level BPE tokenizer (decoder ByteLevel), as the Qwen models have.")
+        raise AntiphonError()
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
-            raise AntiphonError(f"{path}: the special token {short(token.content)} strips its surroundings; expected special tokens without such flags.")
+            raise AntiphonError(
+                f"{short_path(path)}: the special token {short(token.content)} strips its surroundings; expected special tokens without such flags."
+            )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -211,4 +213,4 @@ def _compile(template: str) -> jinja2.Template:
     try:
         return environment.from_string(template)
     except jinja2.TemplateError as error:
-        raise AntiphonError(f"The chat template is not valid Jinja ({error}); use the chat template of the checkpoint.") from None
+        raise AntiphonError(f"The chat template is not valid Jinja ({reason(error)}); use the chat template of the checkpoint.") from None
