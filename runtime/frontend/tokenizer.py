@@ -157,7 +157,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise AntiphonError(f"{short_path(path)} cannot be read as a tokenizer ({reason(error)}); use the tokenizer of the checkpoint.") from None
     decoder = (json.loads(path.read_text(encoding="utf-8")).get("decoder") or {}).get("type")
     if decoder != "ByteLevel":
-        raise AntiphonError()
+        raise AntiphonError(
+            f"{short_path(path)} decodes by {short(decoder)}; expected a byte-level BPE tokenizer (decoder ByteLevel), as the Qwen models have."
+        )
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
             raise AntiphonError(

@@ -32,8 +32,8 @@ def test_an_open_file_is_read_from_its_beginning_as_often_as_asked(tmp_path: Pat
     (tmp_path / "a").write_bytes(DATA)
     at_its_end, spooled = io.BytesIO(), tempfile.SpooledTemporaryFile()
     with open(tmp_path / "a", "rb") as opened, spooled:
-        for file in (at_its_end, spooled):
-            file.write(DATA)  # type: ignore[attr-defined]
+        at_its_end.write(DATA)
+        spooled.write(DATA)
         for file in (opened, at_its_end, spooled, io.BytesIO(DATA)):
             assert is_file_object(file) and resolve_source(file, "audio") == DATA == resolve_source(file, "audio")
 
