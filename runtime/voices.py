@@ -18,6 +18,7 @@ from .bundle import Manifest
 from .engine import Engine
 from .errors import AntiphonError
 from .frontend.audio import read_audio
+from .frontend.file_objects import is_file_object
 from .numeric import is_whole
 from .said import reason, short, short_path
 from .turns import Turns
@@ -72,8 +73,8 @@ def find_voice(
 def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None) -> Voice:
     """The voice in a recording of 1 to 30 s, of any rate and any number of channels.
 
-    `source`: what audio.read_audio takes: a path, bytes, base64, a data URL, or an array [samples] or [samples, channels] at `sample_rate` hertz, which
-    only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. Returns a Voice whose codes
+    `source`: what audio.read_audio takes: a path, bytes, an open file, base64, a data URL, or an array (see samples.whole_array) at `sample_rate` hertz,
+    which only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. Returns a Voice whose codes
     are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
     """
     sizes = encoder.entry.constants
@@ -154,7 +155,7 @@ def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None)
 def _is_recording(wanted: Any) -> bool:
     """Whether `wanted` is media rather than a name: no string, or one that names a file, has the look of a path, or is base64."""
     if not isinstance(wanted, str):
-        return isinstance(wanted, (bytes, bytearray, memoryview, os.PathLike, np.ndarray))
+        return isinstance(wanted, (bytes, bytearray, memoryview, os.PathLike, np.ndarray)) or is_file_object(wanted)
     if len(wanted) > LONGEST_NAME or wanted.lower().startswith(("data:", "file:", "http:", "https:")):
         return True
     looks_like_path = "/" in wanted or os.sep in wanted or Path(wanted).suffix != ""
