@@ -77,8 +77,8 @@ def find_voice(
 def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None, policy: MediaPolicy = LOCAL) -> Voice:
     """The voice in a recording of 1 to 30 s, of any rate and any number of channels.
 
-    `source`: what audio.read_audio takes: a path, bytes, base64, a data URL, or an array [samples] or [samples, channels] at `sample_rate` hertz, which
-    only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. `policy`: where a
+    `source`: what audio.read_audio takes: a path, bytes, an open file, base64, a data URL, or an array (see samples.whole_array) at `sample_rate` hertz,
+    which only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. `policy`: where a
     recording may come from. Returns a Voice whose codes
     are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
     """

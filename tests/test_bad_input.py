@@ -86,13 +86,13 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "empty shard": (building(lambda checkpoint: replace(checkpoint / FIRST_SHARD, b"")), f"{FIRST_SHARD} is truncated or not a safetensors file"),
     "wrong dtype": (building(as_int8), "is stored as I8, expected one of BF16, F16"),
     "missing tensor": (building(drop_tensor), "tensor talker.codec_head.weight is missing"),
-    "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"[]")), "holds a list where an object was expected"),
+    "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"{}")), "is not an index of shards"),
     "no weights": (building(lambda checkpoint: [path.unlink() for path in checkpoint.glob("model*")]), "holds no weights"),
     "no tokenizer": (
         building(lambda checkpoint: [(checkpoint / name).unlink() for name in ("tokenizer.json", "vocab.json")]),
         "no tokenizer.*vocab.json is missing",
     ),
-    "broken tokenizer": (building(lambda checkpoint: replace(checkpoint / "tokenizer.json", b"{}")), "tokenizer.json holds no BPE model with its vocab"),
+    "broken tokenizer": (building(lambda checkpoint: replace(checkpoint / "tokenizer.json", b"{}")), "tokenizer.json holds no BPE model"),
     "no chat template": (building(lambda checkpoint: (checkpoint / "chat_template.jinja").unlink()), "no chat template"),
     "no preprocessor": (building(lambda checkpoint: (checkpoint / "preprocessor_config.json").unlink()), "no preprocessor_config.json"),
     # where a bundle goes

@@ -67,7 +67,7 @@ def test_patterns_that_could_take_any_time_are_named(pattern: str, fault: str) -
         (put("normalizer"), {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 9}, "at most 8 steps"),
         (put("pre_tokenizer"), {"type": "Split", "pattern": {"Regex": "(a|b)+"}}, r"pattern '\(a|b\)\+', which repeats a group"),
         (put("pre_tokenizer"), {"type": "Sequence", "pretokenizers": [{"type": "Sequence"}]}, "pre_tokenizer is of type 'Sequence'"),
-        (put("added_tokens"), {}, None), (put("added_tokens"), 7, "added_tokens is 7"), (put("added_tokens", 0), {"id": 3}, "lists the added token a dict of 1"),
+        (put("added_tokens"), {}, None), (put("added_tokens"), 7, "added_tokens is 7"), (put("added_tokens", 0), {"id": 3}, "added token a dict of 1"),
         (put("added_tokens", 0, "content"), "x" * 201, "1 to 200 letters"), (put("added_tokens", 0, "id"), -1, "the id -1"),
     ],
 )  # fmt: skip
