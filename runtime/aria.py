@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from .errors import AntiphonError
+from .said import short
 
 PENALTY_FRAMES = 64
 """Frames that the repetition penalty looks back under `adaptive`, about five seconds."""
@@ -89,7 +90,7 @@ def parse_policy(text: str, frames_per_row: float | Fraction = 1) -> Policy:
         if (_NUMBER.fullmatch(ratio) or not colon) and (_COUNT.fullmatch(lead) or len(parts) < 2) and not re.search("/0+$", ratio):
             return adaptive(int(lead or LEAD), Fraction(ratio) if ratio else frames_per_row)
     raise AntiphonError(
-        f"The interleave is {text!r}, expected dual_track, chunked:TEXT_ROWS,FRAMES, adaptive, adaptive:R or adaptive:R,LEAD, as in chunked:4,4."
+        f"The interleave is {short(text)}, expected dual_track, chunked:TEXT_ROWS,FRAMES, adaptive, adaptive:R or adaptive:R,LEAD, as in chunked:4,4."
     )
 
 
@@ -192,7 +193,7 @@ def spoken_text(frame: int, consumed: int, total_frames: int | None = None, tota
     if frames_per_token is None:
         return consumed
     if not frames_per_token > 0:
-        raise AntiphonError(f"frames_per_token is {frames_per_token!r}, expected a number above 0.")
+        raise AntiphonError(f"frames_per_token is {short(frames_per_token)}, expected a number above 0.")
     return min(consumed, math.ceil((frame + 1) / frames_per_token))
 
 

@@ -18,6 +18,7 @@ from .beside import set_aside
 from .bundle_files import MANIFEST_FILE, FileHash, check_file, check_files
 from .errors import AntiphonError
 from .json_file import read_json_object
+from .said import short, short_path
 from .sampling import SamplingParameters
 from .typed_json import typed
 
@@ -130,7 +131,7 @@ class Manifest:
         """The special id `name`. Raises AntiphonError where the manifest lacks it."""
         value = self.ids.get(name)
         if not isinstance(value, int):
-            raise AntiphonError(f"The manifest has no single id {name!r} (found {value!r}); build the bundle again.")
+            raise AntiphonError(f"The manifest has no single id {short(name)} (found {short(value)}); build the bundle again.")
         return value
 
 
@@ -162,13 +163,17 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
     found = raw.get("schema_version")
     if found != SCHEMA_VERSION:
         raise AntiphonError(
-            f"{path} has schema version {ascii(found):.60}, this Antiphon reads version {SCHEMA_VERSION}; make it anew with antiphon build CHECKPOINT {root}."
+            f"{short_path(path)} has schema version {short(found)}, this Antiphon reads version {SCHEMA_VERSION}; "
+            f"make it anew with antiphon build CHECKPOINT {short_path(root)}."
         )
     if raw.get(SEAL) != seal(raw):
-        raise AntiphonError(f"{path} was changed after the build, or is damaged; copy the bundle again, or make it anew with antiphon build CHECKPOINT {root}.")
-    manifest: Manifest = typed(Manifest, raw, str(path))
+        raise AntiphonError(
+            f"{short_path(path)} was changed after the build, or is damaged; copy the bundle again, "
+            f"or make it anew with antiphon build CHECKPOINT {short_path(root)}."
+        )
+    manifest: Manifest = typed(Manifest, raw, short_path(path))
     if target is not None and manifest.target != target:
-        raise AntiphonError(f"The bundle {folder} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}.")
+        raise AntiphonError(f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}.")
     check_files(root, manifest.hashes, [entry.file for entry in manifest.stages.values()])
     return manifest
 
@@ -176,8 +181,10 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
 def _no_bundle(folder: Path) -> AntiphonError:
     older = set_aside(folder)
     if older is not None and not os.path.lexists(folder):
-        return AntiphonError(f"No bundle at {folder}: a build that was to replace it was killed; build again, or give {older} the name {folder.name}.")
-    return AntiphonError(f"No bundle at {folder}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
+        return AntiphonError(
+            f"No bundle at {short_path(folder)}: a build that was to replace it was killed; build again, or give {short_path(older)} the name {folder.name}."
+        )
+    return AntiphonError(f"No bundle at {short_path(folder)}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
 
 
 def check_hashes(folder: str | Path) -> None:

@@ -13,6 +13,7 @@ from .bundle import Manifest
 from .errors import AntiphonError
 from .frontend.constants import NO_ID
 from .interfaces import shared_sizes
+from .said import short
 from .voices import check_voice, find_voice
 
 SPEECH = ("talker", "predictor", "code2wav")
@@ -144,4 +145,4 @@ def _check_below(manifest: Manifest, place: str, ids: Iterable[int], limit: int 
 
 def _expect(manifest: Manifest, place: str, found: object, holds: bool, expected: str) -> None:
     if not holds:
-        raise AntiphonError(f"The manifest of this {manifest.family:.40} bundle says that {place} is {ascii(found):.60}, expected {expected}; build it again.")
+        raise AntiphonError(f"The manifest of this {manifest.family:.40} bundle says that {place} is {short(found)}, expected {expected}; build it again.")

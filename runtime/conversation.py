@@ -14,9 +14,11 @@ from .errors import AntiphonError
 from .frontend.tools import parse_tools
 from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 from .live_turn import LiveTurn
+from .numeric import is_whole
 from .options import Choices, ReplyOptions, choose, read_options
 from .pipeline import Plan, ReplyStream, Speech, SpeechRecord, Workers
 from .places import Place
+from .said import article, short
 from .talker import Talker
 from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
 from .talker_rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
@@ -149,7 +151,7 @@ class Conversation:
     def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
         """Further sound of the turn that is being spoken, which begins with the first and ends without `more`."""
         if audio is not None and not isinstance(audio, np.ndarray):
-            raise AntiphonError(f"The audio of a turn that is being spoken is a {type(audio).__name__}, expected an array of samples; give files whole.")
+            raise AntiphonError(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
         if more and (audio is None or text is not None):
             raise AntiphonError("An append with more takes audio alone; give text with the last of the audio, without more.")
         live = self._live
@@ -222,8 +224,8 @@ class Conversation:
         call = Place()
         try:
             self._enter(call)
-            if isinstance(heard_samples, bool) or not isinstance(heard_samples, int | np.integer) or heard_samples < 0:
-                raise AntiphonError(f"heard_samples is {heard_samples!r}, expected the number of samples that were heard, at least 0.")
+            if not is_whole(heard_samples) or heard_samples < 0:
+                raise AntiphonError(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
             context = self._context
             if self._record is None:
                 raise AntiphonError("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
@@ -312,7 +314,8 @@ def _turn(audio: Any, image: Any, video: Any, text: str | None, sample_rate: int
     """One user turn in the chat shape."""
     parts: list[dict[str, Any]] = []
     if audio is not None:
-        parts.append({"type": "input_audio", "input_audio": {"data": audio, "sample_rate": sample_rate}})
+        rate = {"sample_rate": sample_rate} if isinstance(audio, np.ndarray) else {}  # all else knows its own
+        parts.append({"type": "input_audio", "input_audio": {"data": audio, **rate}})
     if image is not None:
         parts.append({"type": "image_url", "image_url": {"url": image}})
     if video is not None:

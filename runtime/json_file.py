@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import AntiphonError
+from .said import article, reason, short_path
 
 LARGEST_FILE = 64 * 2**20
 """Bytes. The published files have up to 11 MB (a tokenizer); an index of 100,000 tensors has about 10 MB."""
@@ -32,10 +33,10 @@ def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FI
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as error:
-        raise AntiphonError(f"{_short(path)} cannot be read ({error.strerror or error}); make it readable or {repair}.") from None
+        raise AntiphonError(f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); make it readable or {repair}.") from None
     if len(content) > largest:
-        raise AntiphonError(f"{_short(path)} has more than {largest:,} bytes, which no file of its kind needs; {repair}.")
-    return parse_json_object(content, _short(path), repair)
+        raise AntiphonError(f"{short_path(path)} has more than {largest:,} bytes, which no file of its kind needs; {repair}.")
+    return parse_json_object(content, short_path(path), repair)
 
 
 def parse_json_object(content: bytes, where: str, repair: str = REPAIR, unique: bool = False) -> dict[str, Any]:
@@ -57,9 +58,9 @@ def parse_json_object(content: bytes, where: str, repair: str = REPAIR, unique: 
     except RecursionError:
         raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.") from None
     except ValueError as error:
-        raise AntiphonError(f"{where} is not valid JSON ({str(error)[:120]}); {repair}.") from None
+        raise AntiphonError(f"{where} is not valid JSON ({reason(error)}); {repair}.") from None
     if not isinstance(value, dict):
-        raise AntiphonError(f"{where} holds a {type(value).__name__} where an object was expected; {repair}.")
+        raise AntiphonError(f"{where} holds {article(type(value).__name__)} where an object was expected; {repair}.")
     if _is_deeper(value, DEEPEST):
         raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.")
     return value
@@ -87,8 +88,3 @@ def _is_deeper(value: Any, levels: int) -> bool:
         if not row:
             return False
     return True
-
-
-def _short(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}"

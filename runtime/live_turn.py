@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .frontend.messages import check_sample_rate
+from .frontend.media_options import check_sample_rate
 from .frontend.prompt import FrontEnd, Prompt
 
 

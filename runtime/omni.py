@@ -26,9 +26,12 @@ from .events import AudioDelta, Done, Event, Reply
 from .forks import check_process
 from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.prompt import FrontEnd
+from .numeric import as_float, whole
 from .options import read_options
 from .pipeline import ReplyStream, Workers
 from .places import Place, Places
+from .said import short
+from .sessions import MOST_THREADS
 from .thinker import Thinker
 from .turns import Turns
 from .voices import Voice, check_voice, find_voice, read_voice_table
@@ -58,7 +61,7 @@ def load(
     """
     _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
     if not isinstance(media, MediaPolicy):
-        raise AntiphonError(f"media is a {type(media).__name__}, expected a MediaPolicy, for example MediaPolicy.for_server().")
+        raise AntiphonError(f"media is {short(media)}, expected a MediaPolicy, for example MediaPolicy.for_server().")
     folder = Path(bundle_path)
     manifest = read_manifest(folder, TARGET)
     if check_hashes:
@@ -227,20 +230,15 @@ def collect(stream: ReplyStream, sample_rate: int) -> Reply:
 def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_chunk: Any, admission_seconds: Any) -> None:
     """Raise AntiphonError for an argument of `load` that can not be meant."""
     if not isinstance(bundle_path, (str, Path)):
-        raise AntiphonError(f"bundle_path is {bundle_path!r}, expected the path of a folder made by antiphon build.")
-    for name, value in (("max_streams", max_streams), ("prefill_chunk", prefill_chunk)):
-        if not _is_count(value):
-            raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")
-    if threads is not None and not _is_count(threads):
-        raise AntiphonError(f"threads is {threads!r}, expected an integer of at least 1, or None for the default.")
+        raise AntiphonError(f"bundle_path is {short(bundle_path)}, expected the path of a folder made by antiphon build.")
+    whole(max_streams, "max_streams", 1)
+    whole(prefill_chunk, "prefill_chunk", 1)
+    if threads is not None:
+        whole(threads, "threads", 1, MOST_THREADS)
     if admission_seconds is not None:
-        is_number = isinstance(admission_seconds, (int, float)) and not isinstance(admission_seconds, bool)
-        if not is_number or not 0 < admission_seconds <= threading.TIMEOUT_MAX:  # also false for NaN
-            raise AntiphonError(f"admission_seconds is {admission_seconds!r}, expected a positive number of seconds, or None to wait as long as it takes.")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        seconds = as_float(admission_seconds)
+        if seconds is None or not 0 < seconds <= threading.TIMEOUT_MAX:  # also false for NaN
+            raise AntiphonError(f"admission_seconds is {short(admission_seconds)}, expected a positive number of seconds, or None to wait as long as it takes.")
 
 
 _omnis: weakref.WeakValueDictionary[int, Omni] = weakref.WeakValueDictionary()

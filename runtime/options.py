@@ -12,8 +12,10 @@ import numpy as np
 from .aria import Policy, parse_policy
 from .bundle import Manifest
 from .errors import AntiphonError
-from .frontend.messages import check_frame_rate
-from .sampling import SamplingParameters, check_seed
+from .frontend.media_options import check_frame_rate
+from .numeric import LARGEST_COUNT, number, whole
+from .said import short
+from .sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
 from .vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
@@ -30,8 +32,8 @@ class ReplyOptions:
     the bundle's voices, upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a description in words;
     language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy).
     temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
-    packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps: how videos are read. Raises AntiphonError
-    when a switch is no bool, a name no text or video_fps no rate; `choose` checks the rest.
+    packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps: how videos are read. NumPy scalars count
+    as numbers. Raises AntiphonError when a switch is no bool, a name no text or video_fps no rate; `choose` checks the rest.
     """
 
     greedy: bool = False
@@ -64,12 +66,13 @@ class ReplyOptions:
         for name in ("greedy", "use_audio_in_video"):
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
-                raise AntiphonError(f"{name} is {value!r}, expected True or False.")
+                raise AntiphonError(f"{name} is {short(value)}, expected True or False.")
+            object.__setattr__(self, name, bool(value))
         for name, example in (("style", "whisper"), ("language", "german"), ("interleave", "chunked:4,4")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise AntiphonError(f"{name} is {value!r:.60}, expected text such as {example!r}, or None for the default.")
-        check_frame_rate(self.video_fps, "video_fps")
+                raise AntiphonError(f"{name} is {short(value)}, expected text such as {short(example)}, or None for the default.")
+        object.__setattr__(self, "video_fps", check_frame_rate(self.video_fps, "video_fps"))
 
 
 @dataclass(frozen=True)
@@ -94,40 +97,24 @@ def read_options(given: Mapping[str, Any]) -> ReplyOptions:
     known = [entry.name for entry in dataclasses.fields(ReplyOptions)]
     for name in given:
         if name not in known:
-            raise AntiphonError(f"There is no option {name!r}; the options are {', '.join(known)}.")
+            raise AntiphonError(f"There is no option {short(name)}; the options are {', '.join(known)}.")
     return ReplyOptions(**given)
 
 
 def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> Choices:
     """Check `options` against the bundle. `default_voice` and `default_style` go before the bundle's own. Raises AntiphonError for what does not fit."""
-    check_seed(options.seed)
-    _check_count("max_text_tokens", options.max_text_tokens)
-    _check_count("max_frames", options.max_frames)
-    _check_count("min_frames", options.min_frames)
-    thinker = _sampling(
-        manifest,
-        "thinker",
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        repetition_penalty=options.repetition_penalty,
-        max_tokens=options.max_text_tokens,
-        min_tokens=options.min_text_tokens,
-    )
-    talker = _sampling(
-        manifest,
-        "talker",
-        temperature=options.talker_temperature,
-        top_k=options.talker_top_k,
-        top_p=options.talker_top_p,
-        repetition_penalty=options.talker_repetition_penalty,
-        min_tokens=options.min_frames,
-    )
-    predictor = _sampling(manifest, "predictor", temperature=options.predictor_temperature, top_k=options.predictor_top_k, top_p=options.predictor_top_p)
+    seed = check_seed(options.seed)
+    max_text_tokens = _count("max_text_tokens", options.max_text_tokens)
+    min_text_tokens = _count("min_text_tokens", options.min_text_tokens, manifest.constants.get("thinker_context"), least=0)
+    max_frames = _count("max_frames", options.max_frames)
+    min_frames = _count("min_frames", options.min_frames, manifest.constants.get("talker_context"))
+    thinker = _sampling(manifest, options, "thinker", "", max_tokens=max_text_tokens, min_tokens=min_text_tokens)
+    talker = _sampling(manifest, options, "talker", "talker_", min_tokens=min_frames)
+    predictor = _sampling(manifest, options, "predictor", "predictor_")
     if thinker.max_tokens is None:
         thinker = dataclasses.replace(thinker, max_tokens=DEFAULT_MAX_TEXT_TOKENS)
-    _check_order("text_tokens", options.min_text_tokens, thinker.max_tokens)
-    _check_order("frames", options.min_frames, options.max_frames)
+    _check_order("text_tokens", min_text_tokens, thinker.max_tokens)
+    _check_order("frames", min_frames, max_frames)
     if options.greedy:
         thinker, talker = thinker.greedy(), talker.greedy()
     if talker.temperature == 0:  # the predictor follows the Talker, as in HF
@@ -135,10 +122,10 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
     style = default_style if options.style is None else options.style
     spoken = speaks(options, manifest)
     if style is not None and spoken and manifest.interleave == "dual_track":
-        raise AntiphonError(f"The bundle's Talker takes no style (found {style!r:.60}); leave it out.")
+        raise AntiphonError(f"The bundle's Talker takes no style (found {short(style)}); leave it out.")
     return Choices(
-        thinker, talker, predictor, int(options.seed), spoken, default_voice if options.voice is None else options.voice, style,
-        find_language(manifest, options.language), find_policy(manifest, options.interleave), options.max_frames, check_schedule(options.packet_schedule),
+        thinker, talker, predictor, seed, spoken, default_voice if options.voice is None else options.voice, style,
+        find_language(manifest, options.language), find_policy(manifest, options.interleave), max_frames, check_schedule(options.packet_schedule),
     )  # fmt: skip
 
 
@@ -149,7 +136,7 @@ def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
     given = options.modalities
     modalities = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
     if "text" not in modalities or not all(isinstance(name, str) and name in MODALITIES for name in modalities):
-        raise AntiphonError(f'modalities is {options.modalities!r}, expected ("text",) or ("text", "audio").')
+        raise AntiphonError(f'modalities is {_listed(given)}, expected ("text",) or ("text", "audio").')
     if "audio" in modalities and not manifest.speaks:
         raise AntiphonError('The bundle holds no speech stages; ask for modalities=("text",) or build it from a checkpoint with a Talker.')
     return "audio" in modalities
@@ -161,10 +148,10 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
         return None
     known = manifest.manners.languages
     if not known:
-        raise AntiphonError(f"The bundle's Talker takes no language (found {name!r:.60}); leave it out.")
+        raise AntiphonError(f"The bundle's Talker takes no language (found {short(name)}); leave it out.")
     row = known.get(name.lower()) if isinstance(name, str) else None
     if row is None:
-        raise AntiphonError(f"There is no language {name!r:.60}; the bundle's languages are {', '.join(sorted(known))}.")
+        raise AntiphonError(f"There is no language {short(name)}; the bundle's languages are {', '.join(sorted(known))}.")
     return row
 
 
@@ -174,18 +161,35 @@ def find_policy(manifest: Manifest, name: str | None) -> Policy:
     policy = parse_policy(manifest.interleave if name is None else name, ratio)
     if (policy.name == "dual_track") != (manifest.interleave == "dual_track"):
         usable = "dual_track" if manifest.interleave == "dual_track" else "chunked:TEXT_ROWS,FRAMES or adaptive"
-        raise AntiphonError(f"The bundle's Talker cannot follow the interleave {name!r}; use {usable}.")
+        raise AntiphonError(f"The bundle's Talker cannot follow the interleave {short(name)}; use {usable}.")
     return policy
 
 
-def _sampling(manifest: Manifest, stage: str, **given: Any) -> SamplingParameters:
-    defaults = manifest.sampling.get(stage, SamplingParameters())
-    return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+def _sampling(manifest: Manifest, options: ReplyOptions, stage: str, prefix: str, **limits: int | None) -> SamplingParameters:
+    """The bundle's parameters of `stage` with what was asked for; the names of its options begin with `prefix`."""
+    checks = {
+        "temperature": lambda value, name: number(value, name, *TEMPERATURE, or_zero=True),
+        "top_k": lambda value, name: whole(value, name, 0),
+        "top_p": lambda value, name: number(value, name, *TOP_P),
+        "repetition_penalty": lambda value, name: number(value, name, *PENALTY),
+    }
+    given: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    for name, check in checks.items():
+        value = getattr(options, prefix + name, None)  # the predictor has no penalty
+        if value is not None:
+            given[name] = check(value, prefix + name)
+    return dataclasses.replace(manifest.sampling.get(stage, SamplingParameters()), **given)
 
 
-def _check_count(name: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-        raise AntiphonError(f"{name} is {value!r}, expected an integer of at least 1.")
+def _count(name: str, value: Any, most: float | None = None, least: int = 1) -> int | None:
+    """`value` as an int from `least` to `most`, a bundle's constant; None where it was not given."""
+    return None if value is None else whole(value, name, least, LARGEST_COUNT if most is None else int(most))
+
+
+def _listed(given: Any) -> str:
+    """A few names as they were given; anything else in short."""
+    names = isinstance(given, list | tuple) and 0 < len(given) <= 3 and all(isinstance(name, str) and len(name) <= 20 for name in given)
+    return f"({', '.join(short(name) for name in given)})" if names else short(given)
 
 
 def _check_order(name: str, least: int | None, most: int | None) -> None:

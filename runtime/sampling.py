@@ -6,16 +6,21 @@ drawn, never on when, so that an answer can be replayed whatever the timing of t
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from .errors import AntiphonError
+from .numeric import number, whole
 
 THINKER, TALKER, PREDICTOR = 0, 1, 2
 """Stage ids in the noise counter."""
+
+LARGEST_SEED = 2**64 - 1
+TEMPERATURE = 1e-3, 1e3
+"""Below, logits divided by it leave float32's range; 0 is greedy."""
+TOP_P = 1e-6, 1.0
+PENALTY = 1e-2, 1e2
+"""Beyond, the penalty alone decides what is drawn."""
 
 _BLOCK = 64  # positions drawn at once: one vectorised call instead of 64 small ones
 
@@ -42,17 +47,16 @@ def uniform(seed: int, stage: int, position: np.ndarray | int, codebook: np.ndar
 
     The key is the 64-bit `seed` (low word first), the counter (stage, position, codebook, 0); the first word is used.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     position, codebook = np.broadcast_arrays(np.asarray(position, np.uint32), np.asarray(codebook, np.uint32))
     counter = np.stack([np.full_like(position, stage), position, codebook, np.zeros_like(position)], axis=-1)
     key = np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32)
     return (philox4x32(counter, key)[..., 0] >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def check_seed(seed: int) -> None:
-    """Raise AntiphonError unless `seed` is an integer of 64 bits without sign."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**64:
-        raise AntiphonError(f"seed is {seed!r}, expected an integer from 0 to 2**64 - 1.")
+def check_seed(seed: int) -> int:
+    """`seed` as an int. Raises AntiphonError unless it is an integer of 64 bits without sign."""
+    return whole(seed, "seed", 0, LARGEST_SEED)
 
 
 class Noise:
@@ -76,7 +80,7 @@ class Noise:
 class SamplingParameters:
     """How ids are drawn. `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off; `max_tokens` None means up to the context limit.
 
-    `min_tokens` ids come before the end is allowed. Raises AntiphonError when a value is out of range.
+    `min_tokens` ids come before the end is allowed. NumPy scalars become Python's. Raises AntiphonError when a value is out of range.
     """
 
     temperature: float = 1.0
@@ -87,12 +91,16 @@ class SamplingParameters:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _expect("temperature", self.temperature, _is_number(self.temperature) and self.temperature >= 0, "a number of at least 0")
-        _expect("top_k", self.top_k, _is_count(self.top_k) and self.top_k < 2**31, "an integer from 0 to 2**31 - 1")
-        _expect("top_p", self.top_p, _is_number(self.top_p) and 0 < self.top_p <= 1, "a number above 0 and at most 1")
-        _expect("repetition_penalty", self.repetition_penalty, _is_number(self.repetition_penalty) and self.repetition_penalty > 0, "a number above 0")
-        _expect("min_tokens", self.min_tokens, _is_count(self.min_tokens), "an integer of at least 0")
-        _expect("max_tokens", self.max_tokens, self.max_tokens is None or _is_count(self.max_tokens) and self.max_tokens >= 1, "an integer of at least 1")
+        values = {
+            "temperature": number(self.temperature, "temperature", *TEMPERATURE, or_zero=True),
+            "top_k": whole(self.top_k, "top_k", 0),
+            "top_p": number(self.top_p, "top_p", *TOP_P),
+            "repetition_penalty": number(self.repetition_penalty, "repetition_penalty", *PENALTY),
+            "min_tokens": whole(self.min_tokens, "min_tokens", 0),
+            "max_tokens": None if self.max_tokens is None else whole(self.max_tokens, "max_tokens", 1),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def greedy(self) -> SamplingParameters:
         """The same parameters without chance; penalty and limits stay, as in HF generate with do_sample=False."""
@@ -106,17 +114,3 @@ class SamplingParameters:
             "top_p": np.full(rows, self.top_p, np.float32),
             "repetition_penalty": np.full(rows, self.repetition_penalty, np.float32),
         }
-
-
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
-    return is_number and bool(abs(value) <= sys.float_info.max)  # not of NaN either
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
-
-
-def _expect(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise AntiphonError(f"{name} is {value!r}, expected {expected}.")

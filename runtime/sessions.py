@@ -12,7 +12,12 @@ from pathlib import Path
 
 from .errors import AntiphonError
 from .forks import never_free_in_forks
+from .numeric import whole
 from .onnxruntime_import import onnxruntime
+from .said import reason, short_path
+
+MOST_THREADS = 1024
+"""An engine library starts them all at once; more than a machine has cores only wait for each other."""
 
 
 def default_threads() -> int:
@@ -20,9 +25,7 @@ def default_threads() -> int:
     value = os.environ.get("ANTIPHON_THREADS")
     if value is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not value.isdigit() or int(value) < 1:
-        raise AntiphonError(f"ANTIPHON_THREADS is {value!r}, expected a positive number of threads.")
-    return int(value)
+    return whole(int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else value, "ANTIPHON_THREADS", 1, MOST_THREADS)
 
 
 def make_session(
@@ -33,8 +36,8 @@ def make_session(
     `threads` work on one run (default: `default_threads`). `profile` is the beginning of the name of the file that `end_profiling` writes.
     Raises AntiphonError in one sentence when ONNX Runtime cannot take the model.
     """
-    if threads is not None and threads < 1:
-        raise AntiphonError(f"threads is {threads}, expected at least 1.")
+    if threads is not None:
+        threads = whole(threads, "threads", 1, MOST_THREADS)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # nothing but fatal errors on the terminal; failures reach the caller as exceptions
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -48,7 +51,7 @@ def make_session(
     try:
         session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason, place = " ".join(str(error).split())[:300], weights_folder if isinstance(model, bytes) else model
-        raise AntiphonError(f"ONNX Runtime {onnxruntime.__version__} cannot load {place}: {reason}; build the bundle again.") from error
+        place = short_path(weights_folder if isinstance(model, bytes) else model)
+        raise AntiphonError(f"ONNX Runtime {onnxruntime.__version__} cannot load {place}: {reason(error)}; build the bundle again.") from error
     never_free_in_forks(session)
     return session

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from .errors import AntiphonError
+from .said import short
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
@@ -40,7 +41,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
                 return typed(option, value, where)
             except AntiphonError:
                 continue
-        raise AntiphonError(f"{where} is {value!r:.60}, expected {kind}; build the bundle again.")
+        raise AntiphonError(f"{where} is {short(value)}, expected {kind}; build the bundle again.")
     accepted = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
     _expect(accepted, where, f"a value of type {kind.__name__}", value)
     _expect(not isinstance(value, int) or SMALLEST <= value <= LARGEST, where, "an integer of 64 bits", value)
@@ -75,4 +76,4 @@ def _is_unicode(text: str) -> bool:
 
 def _expect(holds: bool, where: str, expected: str, found: object) -> None:
     if not holds:
-        raise AntiphonError(f"{where} is {ascii(found):.60}, expected {expected}; build the bundle again.")
+        raise AntiphonError(f"{where} is {short(found)}, expected {expected}; build the bundle again.")

@@ -9,6 +9,8 @@ import numpy as np
 from .aria import Frame
 from .engine import Engine
 from .errors import AntiphonError
+from .numeric import LARGEST_COUNT, is_whole
+from .said import short
 from .states import StateSet
 from .turns import Turns
 
@@ -19,8 +21,8 @@ DEFAULT_SCHEDULE = (1, 2, 4, 8)
 def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
     """The schedule as a tuple. Raises AntiphonError when it is empty or holds anything but positive integers."""
     sizes = tuple(schedule) if isinstance(schedule, Sequence) or isinstance(schedule, np.ndarray) and schedule.ndim else ()
-    if not sizes or any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 for size in sizes):
-        raise AntiphonError(f"packet_schedule is {schedule!r}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
+    if not sizes or not all(is_whole(size) and 1 <= size <= LARGEST_COUNT for size in sizes):
+        raise AntiphonError(f"packet_schedule is {short(schedule)}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
     return tuple(int(size) for size in sizes)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,12 @@ from .bundle import Manifest
 from .engine import Engine
 from .errors import AntiphonError
 from .frontend.audio import read_audio
+from .frontend.file_objects import is_file_object
 from .frontend.long_audio import header_seconds
 from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.media_source import resolve_source
+from .numeric import is_whole
+from .said import reason, short, short_path
 from .turns import NORMAL, Turns
 
 VOICES_FILE = "voices.npy"
@@ -66,7 +68,7 @@ def find_voice(
     if isinstance(name, str) and name.lower() in voices:
         return _named(manifest, voices[name.lower()], table)
     if not _is_recording(name, policy):
-        raise AntiphonError(f"There is no voice {name!r:.60}; {_known(manifest)}.")
+        raise AntiphonError(f"There is no voice {short(name)}; {_known(manifest)}.")
     if encoder is None:
         raise AntiphonError(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
     return voice_from_recording(name, encoder, sample_rate, turns, policy)
@@ -75,8 +77,8 @@ def find_voice(
 def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None, policy: MediaPolicy = LOCAL) -> Voice:
     """The voice in a recording of 1 to 30 s, of any rate and any number of channels.
 
-    `source`: what audio.read_audio takes: a path, bytes, base64, a data URL, or an array [samples] or [samples, channels] at `sample_rate` hertz, which
-    only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. `policy`: where a
+    `source`: what audio.read_audio takes: a path, bytes, an open file, base64, a data URL, or an array (see samples.whole_array) at `sample_rate` hertz,
+    which only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. `policy`: where a
     recording may come from. Returns a Voice whose codes
     are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
     """
@@ -114,14 +116,14 @@ def check_voice(voice: Voice, codebooks: int | None, codebook_size: float | None
     """
     if (voice.codes is None) != (codebooks is None):
         kind, expected = ("frames", "a codec id") if codebooks is None else ("a codec id", "frames")
-        raise AntiphonError(f"The voice {voice.name!r} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
+        raise AntiphonError(f"The voice {short(voice.name)} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
     if voice.codes is not None:
         codes = voice.codes
         is_whole = codes.ndim == 2 and codes.shape[1] == codebooks and len(codes) > 0 and np.issubdtype(codes.dtype, np.integer)
         if not is_whole or codes.min() < 0 or codebook_size is not None and codes.max() >= codebook_size:
             below = "" if codebook_size is None else f" below {codebook_size:g}"
             raise AntiphonError(
-                f"The voice {voice.name!r} is {codes.dtype} {list(codes.shape)}, expected int64 [frames, {codebooks}] of codes from 0{below}; "
+                f"The voice {short(voice.name)} is {codes.dtype} {list(codes.shape)}, expected int64 [frames, {codebooks}] of codes from 0{below}; "
                 "take a voice of this bundle or a recording, or build the bundle again."
             )
     return voice
@@ -138,10 +140,10 @@ def read_voice_table(folder: str | Path) -> np.ndarray | None:
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise AntiphonError(f"{path} cannot be read as a table of voices ({' '.join(str(error).split())[:120]}); build the bundle again.") from None
+        raise AntiphonError(f"{short_path(path)} cannot be read as a table of voices ({reason(error)}); build the bundle again.") from None
     if not isinstance(table, np.ndarray) or table.ndim != 3 or table.dtype != np.int64 or 0 in table.shape:
         found = f"{table.dtype} {list(table.shape)}" if isinstance(table, np.ndarray) else "an archive"
-        raise AntiphonError(f"{path} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
+        raise AntiphonError(f"{short_path(path)} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
     return table
 
 
@@ -149,7 +151,7 @@ def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
     row = manifest.voices[name]
     if table is None:
         if manifest.interleave != "dual_track":  # a Talker that is prompted with frames
-            raise AntiphonError(f"The bundle has no frames of the voice {name!r}: frontend/{VOICES_FILE} is missing; build the bundle again.")
+            raise AntiphonError(f"The bundle has no frames of the voice {short(name)}: frontend/{VOICES_FILE} is missing; build the bundle again.")
         return Voice(row, None, name=name)
     prompts = {known.lower(): tuple(ids) for known, ids in manifest.manners.voice_prompts.items()}
     return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
@@ -161,14 +163,14 @@ def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None)
     frames = int((stored >= 0).all(axis=1).sum()) if stored.size else 0
     whole = frames and (stored[:frames] >= 0).all() and (stored[frames:] == -1).all() and (codebook_size is None or stored.max() < codebook_size)
     if not whole:
-        raise AntiphonError(f"The frames of the voice {name!r} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
+        raise AntiphonError(f"The frames of the voice {short(name)} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
     return np.ascontiguousarray(stored[:frames])
 
 
 def _is_recording(wanted: Any, policy: MediaPolicy) -> bool:
     """Whether `wanted` is media rather than a name: no string, or one that names a file, has the look of a path, or is base64."""
     if not isinstance(wanted, str):
-        return isinstance(wanted, (bytes, bytearray, memoryview, os.PathLike, np.ndarray))
+        return isinstance(wanted, bytes | bytearray | memoryview | os.PathLike | np.ndarray) or is_file_object(wanted)
     if len(wanted) > LONGEST_NAME or wanted.lower().startswith(("data:", "file:", "http:", "https:")):
         return True
     looks_like_path = "/" in wanted or os.sep in wanted or Path(wanted).suffix != ""
@@ -179,8 +181,8 @@ def _array_rate(source: Any, sample_rate: int | None) -> int:
     """The rate of an array, which must be known; files know their own."""
     if not isinstance(source, np.ndarray):
         return 1
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or sample_rate < 1:
-        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {sample_rate!r}; give omni.voice its whole samples a second.")
+    if not is_whole(sample_rate) or sample_rate is None or sample_rate < 1:
+        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {short(sample_rate)}; give omni.voice its whole samples a second.")
     return int(sample_rate)
 
 

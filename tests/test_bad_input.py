@@ -189,7 +189,7 @@ def heard(samples: Any, rate: Any = 16000) -> list[dict[str, Any]]:
     [
         (heard(np.zeros(0, np.float32)), {}, "audio has no samples"),
         (heard(np.full(400, np.nan, np.float32)), {}, "NaN"),
-        (heard(np.zeros((2, 400), np.int32)), {}, "int32|shape"),
+        (heard(np.zeros((2, 400), np.int64)), {}, "int64|shape"),
         (heard("bm90IGEgc291bmQ="), {}, "cannot be read as audio"),
         (heard("https://example.org/a.wav"), {}, "is a web address and is not fetched"),
         (heard(np.zeros(400, np.float32), 0), {}, "rate"),

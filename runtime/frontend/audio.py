@@ -14,11 +14,15 @@ import soundfile
 import soxr
 
 from ..errors import AntiphonError
+from ..said import short_path
 from .av_container import decoded, open_container
+from .crop import cropped, cropped_array
 from .media_file import open_media
 from .media_formats import require_format
+from .media_options import SAMPLE_RATES, WHOLE, Span
 from .media_policy import LOCAL, MediaPolicy
 from .media_source import resolve_source
+from .samples import MOST_CHANNELS, columns, whole_array
 
 BLOCK_SAMPLES = 2**20
 """Samples read at a time: a broken header that claims terabytes must not reserve them."""
@@ -29,26 +33,18 @@ LOUDEST = 2.0**32
 SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError)
 """What `file_blocks` raises for a file that PyAV may be able to read."""
 
-MOST_CHANNELS = 64
-"""More columns than this are samples, not channels: the array is then the wrong way round."""
 
-SLOWEST_RATE, FASTEST_RATE = 1000, 768_000
-"""Samples a second: less is no speech, more no recording; a header of 1 Hz would make hours of a few bytes."""
-
-
-def read_audio(source: Any, sample_rate: int, target_rate: int, policy: MediaPolicy = LOCAL) -> np.ndarray:
+def read_audio(source: Any, sample_rate: int, target_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> np.ndarray:
     """The clip in `source` as float32 [samples], mono, at `target_rate` Hz.
 
-    `source`: what `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM through PyAV), or an array [samples]
-    or [samples, channels] of floats or int16 at `sample_rate` Hz. Raises AntiphonError for empty or broken audio, for NaN samples and for what
-    `policy` forbids.
+    `source`: what `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM through PyAV), or an array
+    (see samples.whole_array) at `sample_rate` Hz. `span` is the part of it that is heard. Raises AntiphonError for empty or broken audio, for NaN samples
+    and for what `policy` forbids.
     """
     if isinstance(source, np.ndarray):
-        check_array(source)
-        check_sound(sample_rate, 1, len(source) / sample_rate, policy)
-        samples, rate = array_columns(source), sample_rate
+        samples, rate = columns(heard_array(source, sample_rate, policy, span)), sample_rate
     else:
-        samples, rate = _decode(resolve_source(source, "audio", policy), policy)
+        samples, rate = _decode(resolve_source(source, "audio", policy), policy, span)
     return to_mono(samples, rate, target_rate)
 
 
@@ -72,34 +68,25 @@ def mixed_down(samples: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def check_array(samples: np.ndarray) -> None:
-    """Raise AntiphonError unless `samples` is an array of sound by its shape and type: [samples] or [samples, channels], floats or int16."""
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
-        raise AntiphonError(f"The audio array has the shape {list(samples.shape)}; expected [samples] or [samples, channels].")
-    if samples.dtype not in (np.int16, np.float16, np.float32, np.float64):
-        raise AntiphonError(f"The audio array holds {samples.dtype}; expected float32 in -1 .. 1 or int16.")
-
-
-def array_columns(samples: np.ndarray) -> np.ndarray:
-    """An array of sound as float32 [samples, channels]. Raises AntiphonError as `check_array`."""
-    check_array(samples)
-    if samples.dtype == np.int16:
-        samples = samples.astype(np.float32) / np.float32(32768)
-    with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused with NaN
-        return samples.astype(np.float32).reshape(len(samples), -1) if samples.size else np.zeros((0, 1), np.float32)
-
-
 Blocks = Iterator[tuple[np.ndarray, int]]
 """Pieces of a recording in order, float32 [up to BLOCK_SAMPLES or one more frame, channels], each with the sample rate."""
 
 
-def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy) -> None:
-    """Raise AntiphonError for a sample rate or a number of channels that no recording has, and for more seconds than `policy` allows."""
-    if not SLOWEST_RATE <= rate <= FASTEST_RATE:
-        raise AntiphonError(f"The audio has a sample rate of {rate:,} Hz, expected {SLOWEST_RATE:,} to {FASTEST_RATE:,}; give it at its true rate.")
+def heard_array(samples: np.ndarray, rate: int, policy: MediaPolicy, span: Span) -> np.ndarray:
+    """The samples of `span` of an array, of its own type (see samples.whole_array). Raises AntiphonError for what is no sound and what `policy` forbids."""
+    samples = whole_array(samples)
+    check_sound(rate, 1, len(samples) / max(rate, 1), policy, span)
+    return cropped_array(samples, rate, span)
+
+
+def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy, span: Span = WHOLE) -> None:
+    """Raise AntiphonError for a sample rate or a number of channels that no recording has, and for more seconds than `policy` allows of `span`."""
+    slowest, fastest = SAMPLE_RATES
+    if not slowest <= rate <= fastest:
+        raise AntiphonError(f"The audio has a sample rate of {rate:,} Hz, expected {slowest:,} to {fastest:,}; give it at its true rate.")
     if not 1 <= channels <= MOST_CHANNELS:
         raise AntiphonError(f"The audio has {channels} channels, expected 1 to {MOST_CHANNELS}; mix it down.")
-    policy.check_seconds(seconds, "audio")
+    policy.check_seconds(seconds, "audio", span)
 
 
 @contextmanager
@@ -113,20 +100,32 @@ def open_sound(source: Path | bytes) -> Iterator[Any]:
         yield file
 
 
-def file_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL) -> Blocks:
-    """A file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where it is not for libsndfile or cannot be read to its end."""
+def file_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> Blocks:
+    """The `span` of a file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where it is not for libsndfile or cannot be read."""
+    return cropped(_file_blocks(source, policy, span), span)
+
+
+def _file_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Blocks:
+    """A file from its beginning; the reader stops behind the end of `span`."""
     with open_sound(source) as file:
+        if not file.frames:  # libsndfile believes a data size of 0, which is how recordings are left that were cut off; FFmpeg reads on
+            raise RuntimeError("no samples")
         rate = int(file.samplerate)
-        check_sound(rate, file.channels, file.frames / max(rate, 1), policy)
+        check_sound(rate, file.channels, file.frames / max(rate, 1), policy, span)
         read = 0
         while len(block := file.read(BLOCK_SAMPLES * 2 // max(2, file.channels), dtype="float32", always_2d=True)):
             read += len(block)
-            policy.check_seconds(read / rate, "audio")
+            policy.check_seconds(read / rate, "audio", span)
             yield block, rate
 
 
-def track_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL) -> Blocks:
-    """The first audio track of a media file through PyAV. Raises AntiphonError for a broken file and for one without an audio track."""
+def track_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> Blocks:
+    """The `span` of the first audio track of a media file through PyAV. Raises AntiphonError for a broken file and for one without an audio track."""
+    return cropped(_track_blocks(source, policy, span), span, round)
+
+
+def _track_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Blocks:
+    """The track from its beginning; the reader stops behind the end of `span`."""
     label = describe(source)
     with open_container(source, "audio", policy, label) as container:
         import av
@@ -136,7 +135,7 @@ def track_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL) -> Blocks:
         stream = container.streams.audio[0]
         frames = decoded(container, stream, policy, label)
         rate = int(stream.rate or 0)
-        check_sound(rate, stream.channels, track_seconds(container, stream), policy)
+        check_sound(rate, stream.channels, track_seconds(container, stream), policy, span)
         planar = av.AudioResampler(format="fltp")  # changes the sample format only, neither rate nor channels
         pieces: list[np.ndarray] = []
         held = read = 0
@@ -146,7 +145,7 @@ def track_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL) -> Blocks:
                 held += pieces[-1].shape[1]
             if pieces and (held >= BLOCK_SAMPLES * 2 // max(2, len(pieces[0])) or frame is None):
                 read += held
-                policy.check_seconds(read / rate, "audio")
+                policy.check_seconds(read / rate, "audio", span)
                 yield np.ascontiguousarray(np.concatenate(pieces, axis=1).T, np.float32), rate
                 pieces, held = [], 0
 
@@ -160,10 +159,10 @@ def track_seconds(container: Any, stream: Any) -> float:
     return float((container.duration or 0) / av.time_base)
 
 
-def read_audio_track(source: Path | bytes, policy: MediaPolicy = LOCAL) -> tuple[np.ndarray, int] | None:
+def read_audio_track(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> tuple[np.ndarray, int] | None:
     """The first audio track of a media file as (float32 [samples, channels], rate), or None where it has none; decoded by PyAV."""
     try:
-        return _joined(track_blocks(source, policy))
+        return _joined(track_blocks(source, policy, span))
     except _NoTrack:
         return None
 
@@ -172,12 +171,12 @@ class _NoTrack(AntiphonError):
     """A media file without sound, which is an error only for who wants its sound."""
 
 
-def _decode(source: Path | bytes, policy: MediaPolicy) -> tuple[np.ndarray, int]:
+def _decode(source: Path | bytes, policy: MediaPolicy, span: Span) -> tuple[np.ndarray, int]:
     """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
     try:
-        return _joined(file_blocks(source, policy))
+        return _joined(file_blocks(source, policy, span))
     except SOUNDFILE_ERRORS:
-        return _joined(track_blocks(source, policy))
+        return _joined(track_blocks(source, policy, span))
 
 
 def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
@@ -197,4 +196,4 @@ def too_few_samples(rate: int, target_rate: int) -> AntiphonError:
 
 def describe(source: Path | bytes) -> str:
     """How a message calls the source."""
-    return f"data of {len(source):,} bytes" if isinstance(source, bytes) else str(source)
+    return f"data of {len(source):,} bytes" if isinstance(source, bytes) else short_path(source)

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import AntiphonError
-from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, array_columns, check_array, check_sound, describe, file_blocks, no_samples, track_blocks
+from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, describe, file_blocks, heard_array, no_samples, track_blocks
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
 from .media_file import CannotOpen
+from .media_options import WHOLE, Span
 from .media_policy import LOCAL, MediaPolicy
 from .media_source import resolve_source
 from .mel import MelSettings, normalise
 from .mel_stream import LogPowerStream, MonoStream
+from .samples import columns
 
 
 class AudioStream:
@@ -34,13 +36,12 @@ class AudioStream:
         n_window_infer: int,
         convolutions: int = 3,
         policy: MediaPolicy = LOCAL,
+        span: Span = WHOLE,
     ) -> None:
-        """`source`, `sample_rate` (of an array) and `policy` are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
-        self._source, self._policy = source if isinstance(source, np.ndarray) else resolve_source(source, "audio", policy), policy
-        if isinstance(source, np.ndarray):
-            check_array(source)
-            check_sound(sample_rate, 1, len(source) / sample_rate, policy)
-        self._array_rate, self._settings = sample_rate, settings
+        """`source`, `sample_rate` (of an array), `policy` and `span` are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
+        is_array = isinstance(source, np.ndarray)
+        self._source = heard_array(source, sample_rate, policy, span) if is_array else resolve_source(source, "audio", policy)
+        self._array_rate, self._settings, self._policy, self._span = sample_rate, settings, policy, span
         self._n_window, self._n_window_infer, self._convolutions = n_window, n_window_infer, convolutions
 
     @property
@@ -110,9 +111,9 @@ class AudioStream:
 
     def _blocks(self, is_track: bool) -> Blocks:
         if not isinstance(self._source, np.ndarray):
-            return (track_blocks if is_track else file_blocks)(self._source, self._policy)
+            return (track_blocks if is_track else file_blocks)(self._source, self._policy, self._span)
         starts = range(0, len(self._source), BLOCK_SAMPLES)
-        return ((array_columns(self._source[start : start + BLOCK_SAMPLES]), self._array_rate) for start in starts)
+        return ((columns(self._source[start : start + BLOCK_SAMPLES]), self._array_rate) for start in starts)
 
     def _changed(self) -> AntiphonError:
         name = "array" if isinstance(self._source, np.ndarray) else describe(self._source)

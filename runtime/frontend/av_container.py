@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import AntiphonError, missing_extra
+from ..said import reason
 from .media_file import open_media
 from .media_formats import WANTED, require_format
 from .media_policy import MediaPolicy
@@ -56,7 +57,7 @@ def open_container(source: Path | bytes, kind: str, policy: MediaPolicy, label: 
     except _OtherFile:
         raise AntiphonError(f"{label} refers to media in another file, which is not opened; give a file that holds its media itself.") from None
     except (av.FFmpegError, ValueError) as error:
-        raise AntiphonError(f"{label} cannot be read as {kind} ({str(error)[:120]}); give {WANTED[kind]}.") from None
+        raise AntiphonError(f"{label} cannot be read as {kind} ({reason(error)}); give {WANTED[kind]}.") from None
 
 
 def decoded(container: Any, track: Any, policy: MediaPolicy, label: str) -> Iterator[Any]:

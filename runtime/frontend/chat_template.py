@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from ..errors import AntiphonError
+from ..said import reason
 from .template_counting import count_nodes, meter_tree
 from .template_meter import OverBudget
 from .template_sandbox import Sandbox
@@ -36,11 +37,11 @@ class ChatTemplate:
             code = self._sandbox.compile(meter_tree(tree))
             self._template = jinja2.Template.from_code(self._sandbox, code, self._sandbox.make_globals(None))
         except OverBudget as error:
-            problem = f"{where} cannot be compiled: {_said(error)}; {USE_ANOTHER}."
+            problem = f"{where} cannot be compiled: {reason(error).rstrip('.')}; {USE_ANOTHER}."
         except RecursionError:
             problem = f"{where} cannot be compiled: it is nested too deeply; {USE_ANOTHER}."
         except Exception as error:  # Jinja's errors, and those of Python's compiler for what Jinja made
-            problem = f"{where} is not valid Jinja ({_said(error)}); {USE_ANOTHER}."
+            problem = f"{where} is not valid Jinja ({reason(error).rstrip('.')}); {USE_ANOTHER}."
         if problem:
             raise AntiphonError(problem)
 
@@ -58,17 +59,12 @@ class ChatTemplate:
                 # Not Template.render, which makes a traceback anew for every error.
                 return "".join(self._template.root_render_func(self._template.new_context(variables)))
             except OverBudget as error:
-                problem = f"{self._where} cannot be rendered: {_said(error)}; {USE_ANOTHER}."
+                problem = f"{self._where} cannot be rendered: {reason(error).rstrip('.')}; {USE_ANOTHER}."
             except RecursionError:
                 problem = f"{self._where} cannot be rendered: it calls itself too deeply; {USE_ANOTHER}."
             except Exception as error:
                 if type(error) is jinja2.TemplateError:  # of raise_exception
-                    problem = f"{self._where} refuses these messages: {_said(error)}; change the order or the roles of the messages."
+                    problem = f"{self._where} refuses these messages: {reason(error).rstrip('.')}; change the order or the roles of the messages."
                 else:
-                    problem = f"{self._where} fails on these messages ({type(error).__name__}: {_said(error)}); {USE_ANOTHER}."
+                    problem = f"{self._where} fails on these messages ({type(error).__name__}: {reason(error).rstrip('.')}); {USE_ANOTHER}."
         raise AntiphonError(problem)  # out here, so that it does not keep what the template had made
-
-
-def _said(error: Exception) -> str:
-    """The error's words on one line, at most 200 characters."""
-    return " ".join(str(error)[:200].split()).rstrip(".")

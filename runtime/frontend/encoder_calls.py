@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from .audio_layout import audio_calls
-from .image import VisionSettings, frame_patches
+from .image import frame_patches
+from .picture_size import VisionSettings
 from .vision_layout import vision_feeds, vision_spans
 
 Feeds = dict[str, np.ndarray]

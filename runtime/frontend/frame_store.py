@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..errors import AntiphonError
+from ..said import reason, short_path
 
 MOST_IN_MEMORY = 64 * 2**20
 """Bytes of one image's or video's frames that are kept in memory."""
@@ -51,5 +52,6 @@ class FrameStore:
             self._file.write(frame.data)
         except OSError as error:
             raise AntiphonError(
-                f"The frames of the video find no room in the folder for temporary files, {tempfile.gettempdir()} ({error}); free some or set TMPDIR."
+                f"The frames of the video find no room in the folder for temporary files, {short_path(tempfile.gettempdir())} "
+                f"({error.strerror or reason(error)}); free some or set TMPDIR."
             ) from None

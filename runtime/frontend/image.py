@@ -5,10 +5,9 @@ Source: Qwen2VLImageProcessor (transformers 5.23), the PIL variant.
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,79 +15,77 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import AntiphonError, missing_extra
+from ..said import reason, short_path
 from .image_header import MOST_FRAMES, read_header
 from .media_file import open_media
 from .media_formats import WANTED, Format, require_format
+from .media_options import AS_THE_BUNDLE, PixelOptions
 from .media_policy import LOCAL, MediaPolicy
 from .media_source import resolve_source
+from .picture_size import VisionSettings, image_sizes
+from .pixels import NO_TAGS, array_pixels, in_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-WIDEST_RATIO = 200
-
-
-@dataclass(frozen=True)
-class VisionSettings:
-    """Constants of image or video preprocessing; sizes in pixels, `min_pixels` and `max_pixels` per frame (height times width)."""
-
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-    rescale_factor: float = 1 / 255
-    resample: int = 3
-    """Pillow's filter number; 3 is bicubic."""
 
 
 def load_image(source: Any, policy: MediaPolicy = LOCAL) -> Image:
     """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation, on white where transparent.
 
-    `source`: what `media_source.resolve_source` takes, a PIL image, or a uint8 array [height, width, 3]. Raises AntiphonError.
+    `source`: what `media_source.resolve_source` takes, a PIL image, or an array [height, width, 3] (see pixels.array_pixels). Raises AntiphonError.
     """
     pil = _pillow()
     if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or source.size == 0:
-            raise AntiphonError(f"The image array is {source.dtype} {list(source.shape)}; expected uint8 [height, width, 3].")
-        policy.check_pixels(source.shape[1], source.shape[0], "The image")
-        image: Image = pil.Image.fromarray(np.ascontiguousarray(source))
+        if source.ndim in (2, 3) and source.size:
+            policy.check_pixels(source.shape[1], source.shape[0], "The image")
+        image: Image = pil.Image.fromarray(array_pixels(source))
         return image
     if isinstance(source, pil.Image.Image):
         policy.check_pixels(source.size[0], source.size[1], "The image")
+        with _one_sentence("The image", policy):  # a file that was opened is decoded only now
+            source.load()
+        opened: Image = source
     else:
-        source = _decoded(resolve_source(source, "image", policy), policy)
-    return _on_white(pil.ImageOps.exif_transpose(source))
+        opened = _decoded(resolve_source(source, "image", policy), policy)
+    return in_rgb(pil.ImageOps.exif_transpose(opened), opened.format, getattr(opened, "tag_v2", NO_TAGS))
 
 
 def image_size(source: Any, policy: MediaPolicy = LOCAL) -> tuple[int, int]:
     """(width, height) of what `load_image` takes, by its header alone, before it is turned upright. Raises AntiphonError for what is no image."""
     if isinstance(source, np.ndarray):
-        return (source.shape[1], source.shape[0]) if source.ndim == 3 else (1, 1)
-    if isinstance(source, _pillow().Image.Image):
-        return int(source.size[0]), int(source.size[1])
-    resolved = resolve_source(source, "image", policy)
-    return _checked_size(resolved, require_format(resolved, "image", _label(resolved)), policy)
+        if source.ndim not in (2, 3) or not source.size:
+            return 1, 1  # `load_image` says what is wrong
+        width, height = source.shape[1], source.shape[0]
+    elif isinstance(source, _pillow().Image.Image):
+        width, height = int(source.size[0]), int(source.size[1])
+    else:
+        resolved = resolve_source(source, "image", policy)
+        width, height = _checked_size(resolved, require_format(resolved, "image", _label(resolved)), policy)
+    policy.check_pixels(width, height, "The image")
+    return width, height
 
 
 def _decoded(source: Path | bytes, policy: MediaPolicy) -> Image:
     """The image in a file, decoded by the one plugin of Pillow that is for its format."""
-    pil = _pillow()
     found = require_format(source, "image", _label(source))
     _checked_size(source, found, policy)
-    with open_media(source) as stream:
-        try:
-            # Not PIL.Image.open, which warns on the terminal of pictures that the policy allows.
-            image: Image = _plugin(found.pillow)(stream, "")
-            policy.check_pixels(*image.size, "The image")
-            image.load()
-        except BROKEN_IMAGE as error:
-            raise AntiphonError(f"{_label(source)} cannot be read ({str(error)[:120]}); give a {WANTED['image']} file.") from None
-        except pil.Image.DecompressionBombError:
-            raise AntiphonError(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
+    with open_media(source) as stream, _one_sentence(_label(source), policy):
+        # Not PIL.Image.open, which warns on the terminal of pictures that the policy allows.
+        image: Image = _plugin(found.pillow)(stream, "")
+        policy.check_pixels(*image.size, "The image")
+        image.load()
     return image
+
+
+@contextmanager
+def _one_sentence(label: str, policy: MediaPolicy) -> Iterator[None]:
+    """Turn what Pillow raises for broken files into AntiphonError."""
+    try:
+        yield
+    except BROKEN_IMAGE as error:
+        raise AntiphonError(f"{label} cannot be read ({reason(error)}); give a {WANTED['image']} file.") from None
+    except _pillow().Image.DecompressionBombError:
+        raise AntiphonError(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
 
 
 def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> tuple[int, int]:
@@ -104,7 +101,7 @@ def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> t
 
 
 def _label(source: Path | bytes) -> str:
-    return "The image" if isinstance(source, bytes) else f"The image {source}"
+    return "The image" if isinstance(source, bytes) else f"The image {short_path(source)}"
 
 
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)
@@ -120,20 +117,10 @@ def _plugin(name: str) -> Any:
     return _pillow().Image.OPEN[name][0]
 
 
-def _on_white(image: Image) -> Image:
-    """The image as RGB; what is transparent shows white, as in the reference's convert_to_rgb."""
-    if "A" not in image.getbands() and image.info.get("transparency") is None:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    pil = _pillow()
-    composed: Image = pil.Image.alpha_composite(pil.Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-    return composed
-
-
-def read_image(source: Any, settings: VisionSettings, policy: MediaPolicy = LOCAL) -> np.ndarray:
-    """The image in `source` (see `load_image`), brought to its target size: uint8 [height, width, 3]."""
+def read_image(source: Any, settings: VisionSettings, policy: MediaPolicy = LOCAL, options: PixelOptions = AS_THE_BUNDLE) -> np.ndarray:
+    """The image in `source` (see `load_image`), brought to its target size, which `options` may change: uint8 [height, width, 3]."""
     image = load_image(source, policy)
-    return resized(image, target_size(image, settings), settings)
+    return resized(image, image_sizes((image.height, image.width), options, settings), settings)
 
 
 def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> tuple[int, int, int]:
@@ -141,15 +128,11 @@ def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> t
     return -(-frames // settings.temporal_patch_size), shape[0] // settings.patch_size, shape[1] // settings.patch_size
 
 
-def target_size(image: Image, settings: VisionSettings) -> tuple[int, int]:
-    """The (height, width) that an image is brought to before it is cut into patches."""
-    width, height = image.size
-    return smart_resize(height, width, settings.patch_size * settings.merge_size, settings.min_pixels, settings.max_pixels)
-
-
-def resized(image: Image, size: tuple[int, int], settings: VisionSettings) -> np.ndarray:
-    """The image as uint8 [height, width, 3] of the given (height, width)."""
-    return np.asarray(image.resize((size[1], size[0]), _pillow().Image.Resampling(settings.resample)))
+def resized(image: Image, sizes: Sequence[tuple[int, int]], settings: VisionSettings) -> np.ndarray:
+    """The image as uint8 [height, width, 3], brought to each of the given (height, width) in turn."""
+    for height, width in sizes:
+        image = image.resize((width, height), _pillow().Image.Resampling(settings.resample))
+    return np.asarray(image)
 
 
 def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.ndarray:
@@ -168,30 +151,6 @@ def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.
         # Patches of one merged square stand together: (row block, column block, row in it, column in it, channel, frame, y, x).
         patches[time] = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(rows * columns, -1)
     return patches
-
-
-def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The nearest (height, width) in multiples of `factor` whose area lies within the limits and keeps the proportions.
-
-    Raises AntiphonError for images more than 200 times as long as they are wide.
-    """
-    if max(height, width) > WIDEST_RATIO * min(height, width):
-        raise AntiphonError(f"The image is {width} x {height} pixels; expected sides of a ratio below {WIDEST_RATIO}: crop it.")
-    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
-    if new_height * new_width > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        return max(factor, math.floor(height / shrink / factor) * factor), max(factor, math.floor(width / shrink / factor) * factor)
-    if new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
-    return new_height, new_width
-
-
-def merged_tokens(width: int, height: int, settings: VisionSettings) -> int:
-    """Tokens of one temporal patch of a picture of that size."""
-    factor = settings.patch_size * settings.merge_size
-    rows, columns = smart_resize(height, width, factor, settings.min_pixels, settings.max_pixels)
-    return rows * columns // factor**2
 
 
 def _pillow() -> Any:

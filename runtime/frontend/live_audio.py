@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import AntiphonError
-from .audio import array_columns
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
 from .mel import MelSettings, normalise
 from .mel_stream import LogPowerStream, MonoStream
+from .samples import columns
 
 
 class LiveAudio:
@@ -41,12 +41,12 @@ class LiveAudio:
         return max(0.0, float(lowest_allowed - self._lowest))
 
     def push(self, samples: np.ndarray) -> list[Feeds]:
-        """Further sound, float32 [n] (or any array that `read_audio` takes); returns the feeds of the windows that are full now.
+        """Further sound, float32 [n] (or any array that `samples.columns` takes); returns the feeds of the windows that are full now.
 
         Raises AntiphonError for NaN, infinite and huge samples, for an array that is no sound, and after `finish`.
         """
         self._check_open()
-        self._take(self._power.push(self._mono.push(array_columns(samples))))
+        self._take(self._power.push(self._mono.push(columns(samples))))
         return self._full_windows()
 
     def finish(self) -> list[Feeds]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,38 +17,47 @@ from .av_container import open_container
 from .encoder_calls import AUDIO, EncoderCall
 from .media_file import open_media
 from .media_formats import HEAD
+from .media_options import WHOLE, Span
 from .media_policy import LOCAL, MediaPolicy
 
 LONGEST_IN_MEMORY = 300.0
 """Seconds of a clip that is read at once; its spectrum takes 15 MB. Longer ones are streamed, each alone: their padding is their own."""
 
 
-def is_long(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL) -> bool:
-    """Whether a recording is to be streamed, by what its header says; `sample_rate` is that of an array. Raises AntiphonError as `header_seconds`."""
-    return header_seconds(source, sample_rate, policy) > LONGEST_IN_MEMORY
+def is_long(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> bool:
+    """Whether the `span` of a recording is to be streamed, by what the header says; `sample_rate` is that of an array. Raises as `header_seconds`."""
+    return header_seconds(source, sample_rate, policy, span) > LONGEST_IN_MEMORY
 
 
-def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL) -> float:
-    """Length of a recording by its header; 0 where nothing says it or the file cannot be read, about which reading will complain.
+def in_memory(policy: MediaPolicy, span: Span) -> MediaPolicy:
+    """`policy` for a recording that is read at once: where its header said less than it has, or nothing, reading stops with TooLong."""
+    return replace(policy, max_seconds=min(policy.max_seconds, span.start + 2 * LONGEST_IN_MEMORY))
+
+
+def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> float:
+    """Seconds of a recording within `span` by its header; 0 where nothing says it or the file cannot be read, about which reading will complain.
 
     Raises AntiphonError for what is no audio, and for a header whose rate, channels or length no recording has or `policy` forbids.
     """
     if isinstance(source, np.ndarray):
-        if source.ndim:
-            check_sound(sample_rate, 1, len(source) / sample_rate, policy)
-        return len(source) / sample_rate if source.ndim else 0.0
+        seconds = max(source.shape, default=0) / max(sample_rate, 1)  # the longer axis is time
+        check_sound(sample_rate, 1, seconds, policy, span)
+        return span.heard(seconds)
     check_wav_rate(source, policy)
     try:
         with open_sound(source) as file:
-            seconds = file.frames / max(file.samplerate, 1)
-            check_sound(file.samplerate, file.channels, seconds, policy)
-            return float(seconds)
+            if file.frames:  # none: see audio.file_blocks
+                seconds = file.frames / max(file.samplerate, 1)
+                check_sound(file.samplerate, file.channels, seconds, policy, span)
+                return span.heard(seconds)
     except SOUNDFILE_ERRORS:
         pass
     if find_spec("av") is None:
         return 0.0
     with open_container(source, "audio", policy, describe(source)) as container:
-        return max((track_seconds(container, stream) for stream in container.streams.audio[:1]), default=0.0)
+        seconds = max((track_seconds(container, stream) for stream in container.streams.audio[:1]), default=0.0)
+        policy.check_seconds(seconds, "audio", span)
+        return span.heard(seconds)
 
 
 def check_wav_rate(source: Path | bytes, policy: MediaPolicy) -> None:

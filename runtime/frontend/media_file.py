@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..errors import AntiphonError
+from ..said import short_path
 
 
 class CannotOpen(AntiphonError):
@@ -28,4 +29,4 @@ def open_media(source: Path | bytes) -> BinaryIO:
     try:
         return cast(BinaryIO, NamelessFile(io.FileIO(source)))
     except OSError as error:
-        raise CannotOpen(f"The file {source} cannot be opened ({error.strerror}); make it readable.") from None
+        raise CannotOpen(f"The file {short_path(source)} cannot be opened ({error.strerror}); make it readable.") from None

@@ -7,6 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..errors import AntiphonError
+from ..said import short
+from .media_options import WHOLE, Span
 
 GIB = 2**30
 
@@ -29,19 +31,19 @@ class MediaPolicy:
     max_file_bytes: int = 16 * GIB
     """Bytes of one file."""
     max_data_bytes: int = GIB
-    """Bytes of one piece of media that a message holds itself, as base64 (after decoding) or as bytes."""
+    """Bytes of one piece of media that a message holds itself: as base64 (after decoding), as bytes, or as an open file."""
     max_pixels: int = 2**27
     """Width times height of one image, or of one frame of a video."""
     max_frames: int = 500_000
     """Frames of one video that are decoded, whether or not they are shown to the model."""
     max_seconds: float = 86_400.0
-    """Length of one recording or video."""
+    """Length of one recording or video; of a part with a span, the seconds up to its end, which are decoded."""
     max_parts: int = 10_000
     """Content parts of one call, media and texts together."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.local_files, bool):
-            raise AntiphonError(f"The media policy's local_files is a {type(self.local_files).__name__}, expected True or False.")
+            raise AntiphonError(f"The media policy's local_files is {short(self.local_files)}, expected True or False.")
         for limit in fields(self)[1:]:
             _check_limit(limit.name, getattr(self, limit.name))
 
@@ -50,13 +52,16 @@ class MediaPolicy:
         """Data only, within limits for messages of strangers; `limits` replace some of them. Raises AntiphonError for a name that is no limit."""
         unknown = sorted(set(limits) - {limit.name for limit in fields(cls)})
         if unknown:
-            raise AntiphonError(f"The media policy has no limit {unknown[0][:60]!r}; expected one of {', '.join(limit.name for limit in fields(cls))}.")
+            raise AntiphonError(f"The media policy has no limit {short(unknown[0])}; expected one of {', '.join(limit.name for limit in fields(cls))}.")
         return replace(SERVER, **limits)
 
-    def check_data_bytes(self, size: int, kind: str) -> None:
-        """Raise AntiphonError for media data of more bytes than allowed; `kind` (audio, image, video) names it."""
+    def check_data_bytes(self, size: int, kind: str, or_more: bool = False) -> None:
+        """Raise AntiphonError for media data of more bytes than allowed; `kind` (audio, image, video) names it. `or_more`: reading stopped at `size`."""
         if size > self.max_data_bytes:
-            raise AntiphonError(f"The {kind} data has {size:,} bytes, expected at most {self.max_data_bytes:,}; give less, or a file where that is allowed.")
+            found = f"{size:,} bytes{' or more' if or_more else ''}"
+            raise AntiphonError(
+                f"The {kind} data has {found}, expected at most {self.max_data_bytes:,}; give less, or the path of a file where that is allowed."
+            )
 
     def check_file_bytes(self, size: int, kind: str) -> None:
         """Raise AntiphonError for a file of more bytes than allowed."""
@@ -70,12 +75,12 @@ class MediaPolicy:
         if width * height > self.max_pixels:
             raise AntiphonError(f"{what} is {width} x {height} pixels, expected at most {self.max_pixels:,} in all; make it smaller.")
 
-    def check_seconds(self, seconds: float, kind: str) -> None:
-        """Raise AntiphonError for a recording or video that is longer than allowed."""
-        if not seconds <= self.max_seconds:  # not of NaN either
-            raise TooLong(
-                f"The {kind} is {seconds:,.1f} s long, expected at most {self.max_seconds:,.1f} s (the policy's limit, or what the context holds); cut it."
-            )
+    def check_seconds(self, seconds: float, kind: str, span: Span = WHOLE) -> None:
+        """Raise AntiphonError for a recording or video of more seconds than allowed; what lies behind the end of `span` is not read and not counted."""
+        read = span.read(seconds)
+        if not read <= self.max_seconds:  # not of NaN either
+            is_what = f"is {seconds:,.1f} s long" if read == seconds or span.end is None else f"is asked for up to {read:,.1f} s"
+            raise TooLong(f"The {kind} {is_what}, expected at most {self.max_seconds:,.1f} s (the policy's limit, or what the context holds); cut it.")
 
     def check_frames(self, frames: float, kind: str = "video") -> None:
         """Raise AntiphonError for more frames than allowed."""
@@ -91,7 +96,7 @@ class MediaPolicy:
 def _check_limit(name: str, value: Any) -> None:
     whole = name != "max_seconds"
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not value > 0:  # type: ignore[operator]
-        raise AntiphonError(f"The media policy's {name} is {value!r:.60}, expected a positive {'whole ' if whole else ''}number.")
+        raise AntiphonError(f"The media policy's {name} is {short(value)}, expected a positive {'whole ' if whole else ''}number.")
 
 
 LOCAL = MediaPolicy()

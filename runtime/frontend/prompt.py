@@ -15,21 +15,25 @@ from typing import Any
 import numpy as np
 
 from ..errors import AntiphonError
+from ..said import reason, short_path
 from .audio import check_sound, read_audio
 from .audio_layout import Feeds, audio_tokens
 from .audio_stream import AudioStream
 from .constants import UNHEARD, UNSEEN, read_constants
+from .content_parts import AudioPart, ImagePart, TextPart
 from .detokenizer import IncrementalDecoder
 from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
-from .image import VisionSettings, patch_grid, read_image
+from .image import patch_grid, read_image
 from .live_audio import LiveAudio
-from .long_audio import LONGEST_IN_MEMORY, is_long, stream_calls
+from .long_audio import in_memory, is_long, stream_calls
+from .media_options import WHOLE, Span, check_frame_rate
 from .media_policy import LOCAL, MediaPolicy, TooLong
 from .media_source import resolve_source
 from .mel import MelSettings, log_mel
-from .messages import AudioPart, ImagePart, Message, TextPart, check_frame_rate, parse_messages
+from .messages import Message, parse_messages
+from .picture_size import VisionSettings, fewest_tokens
 from .positions import MediaItem, PositionRules, interleave, multimodal_positions
-from .prompt_limits import PromptLimits, check_count, fewest_tokens
+from .prompt_limits import PromptLimits, check_count
 from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
 from .tokenizer import ChatTokenizer, Rendered
 from .tools import parse_tools
@@ -78,14 +82,14 @@ class FrontEnd:
             self._configure(constants)
             special_tokens = constants["special_tokens"]
         except (KeyError, TypeError, AttributeError) as error:
-            raise AntiphonError(f"{folder / 'frontend.json'} lacks or misspells {error}; build the bundle again.") from None
+            raise AntiphonError(f"{short_path(folder / 'frontend.json')} lacks or misspells {reason(error)}; build the bundle again.") from None
         template = folder / "chat_template.jinja"
         if not template.is_file():
-            raise AntiphonError(f"No chat template at {template}; build the bundle again.")
+            raise AntiphonError(f"No chat template at {short_path(template)}; build the bundle again.")
         try:
             source = template.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            raise AntiphonError(f"{template} cannot be read as UTF-8 text; build the bundle again.") from None
+            raise AntiphonError(f"{short_path(template)} cannot be read as UTF-8 text; build the bundle again.") from None
         names = dict(special_tokens)
         if self._stamps is not None:
             names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
@@ -225,7 +229,7 @@ class FrontEnd:
     def _parse(self, messages: Any) -> tuple[Message, ...]:
         """`parse_messages`, and what can be refused by number and length. Raises AntiphonError."""
         check_count(messages, self._limits.policy)
-        parsed = parse_messages(messages)
+        parsed = parse_messages(messages, self._limits.policy)
         kinds = {type(part) for message in parsed for part in message.parts}
         if AudioPart in kinds:
             self._expect_hearing()
@@ -273,9 +277,9 @@ class FrontEnd:
                 continue
             if isinstance(part, AudioPart):
                 source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", policy)
-                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate)))
+                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate, part.span)))
             elif isinstance(part, ImagePart):
-                image = read_image(part.source, images, policy)
+                image = read_image(part.source, images, policy, part.pixels)
                 loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image]))
             else:
                 heard, depth = use_audio if part.use_audio is None else part.use_audio, videos.temporal_patch_size
@@ -284,25 +288,25 @@ class FrontEnd:
                 most = None if left is None else left + fewest_tokens(videos)
                 video = read_video(part, videos, rate, heard, self._mel.sampling_rate, policy, most)
                 frames = video.frames
-                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(len(frames), video.rate, depth)
+                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(video.times, depth)
                 left = None if most is None else most - grid[0] * grid[1] * grid[2] // videos.merge_size**2
-                sound = self._stream(video.audio) if isinstance(video.audio, Path | bytes) else video.audio
+                sound = self._stream(video.audio, span=part.span) if isinstance(video.audio, Path | bytes) else video.audio
                 loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
         return self._heard(loaded)
 
-    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int) -> np.ndarray | AudioStream:
+    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span) -> np.ndarray | AudioStream:
         """float32 [samples] of a clip, or a stream of a long one."""
-        policy = self._limits.sound_policy
-        if not is_long(source, sample_rate, policy):
+        policy = self._limits.sound_policy(span)
+        if not is_long(source, sample_rate, policy, span):
             try:
-                return read_audio(source, sample_rate, self._mel.sampling_rate, replace(policy, max_seconds=min(policy.max_seconds, 2 * LONGEST_IN_MEMORY)))
+                return read_audio(source, sample_rate, self._mel.sampling_rate, in_memory(policy, span), span)
             except TooLong:  # its header said less, or nothing
                 pass
-        return self._stream(source, sample_rate)
+        return self._stream(source, sample_rate, span)
 
-    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0) -> AudioStream:
+    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0, span: Span = WHOLE) -> AudioStream:
         layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
-        return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy)
+        return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy(span), span)
 
     def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
         """The same with the samples of clips turned into features, and the tokens of all sounds counted."""

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..errors import AntiphonError
 from .audio_layout import audio_tokens
-from .image import VisionSettings, image_size, merged_tokens
+from .content_parts import AudioPart, ImagePart, TextPart, VideoPart
+from .image import image_size
 from .long_audio import header_seconds
+from .media_options import WHOLE, Span
 from .media_policy import MediaPolicy
 from .media_source import resolve_source
 from .mel import MelSettings
-from .messages import AudioPart, ImagePart, Message, TextPart, VideoPart
+from .messages import Message
+from .picture_size import VisionSettings, fewest_tokens, image_sizes, merged_tokens
 from .text_limits import TextLimits
 from .timestamps import AudioClock
 
@@ -33,12 +38,14 @@ class PromptLimits:
     def __init__(self, policy: MediaPolicy, context: int | None, texts: TextLimits, mel: MelSettings, clock: AudioClock) -> None:
         self.policy, self.texts, self._context, self._clock = policy, texts, context, clock
         self._frames_per_second = mel.sampling_rate / mel.hop_length
-        self.sound_policy = policy
-        """`policy` with the seconds that the context could hold, if they are fewer."""
+        self._most_seconds = policy.max_seconds
         if context is not None:
             chunk = 2 * clock.n_window
-            seconds = (context // audio_tokens(chunk, clock.n_window, clock.convolutions) + 1) * chunk / self._frames_per_second
-            self.sound_policy = replace(policy, max_seconds=min(policy.max_seconds, seconds))
+            self._most_seconds = (context // audio_tokens(chunk, clock.n_window, clock.convolutions) + 1) * chunk / self._frames_per_second
+
+    def sound_policy(self, span: Span = WHOLE) -> MediaPolicy:
+        """`policy` with the seconds up to the last that the context could hold of `span`, if they are fewer: what comes before is decoded, not heard."""
+        return replace(self.policy, max_seconds=min(self.policy.max_seconds, span.start + self._most_seconds))
 
     def check_messages(self, messages: Sequence[Message]) -> None:
         """Raise AntiphonError for texts that do not fit into the context."""
@@ -54,7 +61,8 @@ class PromptLimits:
             if isinstance(part, AudioPart):
                 needed += self._sound_tokens(part)
             elif isinstance(part, ImagePart):
-                needed += merged_tokens(*image_size(part.source, self.policy), images)
+                width, height = image_size(part.source, self.policy)
+                needed += merged_tokens(image_sizes((height, width), part.pixels, images)[-1], images)
             elif isinstance(part, VideoPart):
                 needed += fewest_tokens(videos)
             if self._context is not None and needed > self._context:
@@ -63,12 +71,6 @@ class PromptLimits:
 
     def _sound_tokens(self, part: AudioPart) -> int:
         """The fewest tokens of a clip by its header: resampling and framing may leave a little less than its seconds say."""
-        is_array = hasattr(part.source, "dtype")
-        source = part.source if is_array else resolve_source(part.source, "audio", self.policy)
-        seconds = header_seconds(source, part.sample_rate, self.sound_policy)
+        source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", self.policy)
+        seconds = header_seconds(source, part.sample_rate, self.sound_policy(part.span), part.span)
         return audio_tokens(max(1, int(seconds * self._frames_per_second) - 2), self._clock.n_window, self._clock.convolutions)
-
-
-def fewest_tokens(settings: VisionSettings) -> int:
-    """No temporal patch has fewer tokens."""
-    return max(1, settings.min_pixels // (settings.patch_size * settings.merge_size) ** 2)

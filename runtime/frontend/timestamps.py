@@ -55,11 +55,14 @@ class MarkedIds:
     vision_end: int
 
 
-def patch_seconds(frames: int, frames_per_second: float, temporal_patch_size: int) -> tuple[float, ...]:
-    """The time of each temporal patch: the mean of those of its first and last frame, the last frame of all being repeated to fill its patch."""
-    last = frames - 1
-    starts = range(0, frames, temporal_patch_size)
-    return tuple((start + min(start + temporal_patch_size - 1, last)) / frames_per_second / 2 for start in starts)
+def patch_seconds(times: np.ndarray, temporal_patch_size: int) -> tuple[float, ...]:
+    """The time of each temporal patch: the mean of those of its first and last frame, the last frame of all being repeated to fill its patch.
+
+    times: float64 [frames], the seconds at which the frames are shown.
+    """
+    last = len(times) - 1
+    starts = range(0, len(times), temporal_patch_size)
+    return tuple(float(times[start] + times[min(start + temporal_patch_size - 1, last)]) / 2 for start in starts)
 
 
 def video_tokens(item: MediaItem, merged: int, ids: MarkedIds, clock: AudioClock, stamps: Timestamps, encode: Encode) -> np.ndarray:

@@ -17,9 +17,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import AntiphonError
+from ..said import short, short_path
 from .chat_template import ChatTemplate
+from .content_parts import AudioPart, ImagePart, TextPart
 from .detokenizer import IncrementalDecoder
-from .messages import AudioPart, ImagePart, Message, TextPart
+from .messages import Message
 from .text_limits import TextLimits
 from .tokenizer_json import one_sentence, read_tokenizer
 from .tools import Tools, texts, with_texts
@@ -191,11 +193,13 @@ class ChatTokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer that takes special tokens in plain text for text. Raises AntiphonError for a missing, broken or foreign file."""
     if not path.is_file():
-        raise AntiphonError(f"No tokenizer at {path}; build the bundle again.")
+        raise AntiphonError(f"No tokenizer at {short_path(path)}; build the bundle again.")
     tokenizer = read_tokenizer(path)
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
-            raise AntiphonError(f"{path}: the special token {token.content!r} strips its surroundings; expected special tokens without such flags.")
+            raise AntiphonError(
+                f"{short_path(path)}: the special token {short(token.content)} strips its surroundings; expected special tokens without such flags."
+            )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from ..errors import AntiphonError
 from ..json_file import read_json_object
+from ..said import reason, short, short_path
 
 REPAIR = "use the tokenizer of the checkpoint"
 LARGEST_ID = 2**24 - 1
@@ -38,10 +39,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises AntiphonError, one sentence, for a file that `read_json_object` refuses, that is no byte-level BPE tokenizer, or that `tokenizers` cannot read.
     """
     content = read_json_object(path, REPAIR)
-    check_tokenizer(content, str(path))
+    check_tokenizer(content, short_path(path))
     unused = {"truncation", "padding"} | (set() if _kind(content.get("post_processor")) == "ByteLevel" else {"post_processor"})
     dropped = [name for name in unused if content.get(name) is not None]
-    with one_sentence(f"{path} cannot be read as a tokenizer"):
+    with one_sentence(f"{short_path(path)} cannot be read as a tokenizer"):
         return Tokenizer.from_str(json.dumps({**content, **dict.fromkeys(dropped)})) if dropped else Tokenizer.from_file(str(path))
 
 
@@ -53,8 +54,7 @@ def one_sentence(what: str) -> Iterator[None]:
     except (AntiphonError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        reason = "".join(letter if letter.isprintable() else " " for letter in str(error)[:120])
-        raise AntiphonError(f"{what} ({reason}); {REPAIR}.") from None
+        raise AntiphonError(f"{what} ({reason(error)}); {REPAIR}.") from None
 
 
 def check_tokenizer(content: dict[str, Any], where: str) -> None:
@@ -65,7 +65,7 @@ def check_tokenizer(content: dict[str, Any], where: str) -> None:
     check_vocabulary(model["vocab"], f"{where}: model.vocab")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
-            raise AntiphonError(f"{where}: model.{name} is {_short(model[name])}, expected null, as the Qwen models have; {REPAIR}.")
+            raise AntiphonError(f"{where}: model.{name} is {short(model[name])}, expected null, as the Qwen models have; {REPAIR}.")
     decoder = _kind(content.get("decoder"))
     if decoder != "ByteLevel":
         raise AntiphonError(f"{where} decodes by {decoder}; expected a byte-level BPE tokenizer (decoder ByteLevel), as the Qwen models have; {REPAIR}.")
@@ -73,7 +73,7 @@ def check_tokenizer(content: dict[str, Any], where: str) -> None:
         _check_steps(content.get(name), kinds, parts, f"{where}: {name}")
     added = content.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > MOST_ADDED:
-        raise AntiphonError(f"{where}: added_tokens is {_short(added)}, expected a list of at most {MOST_ADDED} tokens; {REPAIR}.")
+        raise AntiphonError(f"{where}: added_tokens is {short(added)}, expected a list of at most {MOST_ADDED} tokens; {REPAIR}.")
     for token in added:
         check_added(token, token.get("id") if isinstance(token, dict) else None, where)
 
@@ -83,7 +83,7 @@ def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
     ids = vocabulary.values()
     wrong = next((token for token, index in vocabulary.items() if type(index) is not int or not 0 <= index <= LARGEST_ID), None)
     if wrong is not None:
-        raise AntiphonError(f"{where} gives {_short(wrong)} the id {_short(vocabulary[wrong])}, expected an integer in 0 .. {LARGEST_ID}; {REPAIR}.")
+        raise AntiphonError(f"{where} gives {short(wrong)} the id {short(vocabulary[wrong])}, expected an integer in 0 .. {LARGEST_ID}; {REPAIR}.")
     if len(set(ids)) < len(vocabulary):
         raise AntiphonError(f"{where} gives two tokens the same id; {REPAIR}.")
 
@@ -92,22 +92,22 @@ def check_added(token: Any, index: Any, where: str) -> None:
     """Raise AntiphonError unless `token`, an added token with the id `index`, has a text of 1 to LONGEST_TOKEN letters and a possible id."""
     content = token.get("content") if isinstance(token, dict) else None
     if not isinstance(content, str) or not 0 < len(content) <= LONGEST_TOKEN:
-        raise AntiphonError(f"{where} lists the added token {_short(token)}, expected its content, 1 to {LONGEST_TOKEN} letters; {REPAIR}.")
+        raise AntiphonError(f"{where} lists the added token {short(token)}, expected its content, 1 to {LONGEST_TOKEN} letters; {REPAIR}.")
     if type(index) is not int or not 0 <= index <= LARGEST_ID:
-        raise AntiphonError(f"{where} gives the added token {_short(content)} the id {_short(index)}, expected an integer in 0 .. {LARGEST_ID}; {REPAIR}.")
+        raise AntiphonError(f"{where} gives the added token {short(content)} the id {short(index)}, expected an integer in 0 .. {LARGEST_ID}; {REPAIR}.")
 
 
 def _check_steps(step: Any, kinds: tuple[str, ...], parts: str, where: str) -> None:
     steps = step.get(parts) if _kind(step) == "Sequence" else [] if step is None else [step]
     if not isinstance(steps, list) or len(steps) > MOST_STEPS:
-        raise AntiphonError(f"{where} is {_short(step)}, expected at most {MOST_STEPS} steps; {REPAIR}.")
+        raise AntiphonError(f"{where} is {short(step)}, expected at most {MOST_STEPS} steps; {REPAIR}.")
     for part in steps:
         if _kind(part) not in kinds:
-            raise AntiphonError(f"{where} is of type {_short(_kind(part))}, expected {', '.join(kinds)} or a Sequence of them; {REPAIR}.")
+            raise AntiphonError(f"{where} is of type {short(_kind(part))}, expected {', '.join(kinds)} or a Sequence of them; {REPAIR}.")
         pattern = part.get("pattern")
         stated = pattern.get("Regex") if isinstance(pattern, dict) else None
         if isinstance(stated, str) and (fault := pattern_fault(stated)):
-            raise AntiphonError(f"{where} has the pattern {_short(stated)}, which {fault} and could take any time; {REPAIR}.")
+            raise AntiphonError(f"{where} has the pattern {short(stated)}, which {fault} and could take any time; {REPAIR}.")
 
 
 def pattern_fault(pattern: str) -> str:
@@ -149,8 +149,3 @@ def pattern_fault(pattern: str) -> str:
 
 def _kind(part: Any) -> Any:
     return part.get("type") if isinstance(part, dict) else None if part is None else type(part).__name__
-
-
-def _short(value: Any) -> str:
-    """The value in at most 60 letters."""
-    return f"{value!r:.60}"

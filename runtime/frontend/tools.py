@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import AntiphonError
+from ..said import article, short
 
 DEEPEST = 40
 """Levels of nesting in a tool's schema or a call's arguments."""
@@ -23,7 +24,7 @@ def parse_tools(tools: Any) -> Tools:
     if tools is None:
         return ()
     if not isinstance(tools, Sequence) or isinstance(tools, str | bytes):
-        raise AntiphonError(f"tools is a {type(tools).__name__}; expected a list of function tools as the OpenAI API takes them.")
+        raise AntiphonError(f"tools is {article(type(tools).__name__)}; expected a list of function tools as the OpenAI API takes them.")
     return tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
 
 
@@ -31,12 +32,12 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     if callable(tool):
         raise AntiphonError(f'{where} is a Python function; give its JSON schema instead: {{"type": "function", "function": {{...}}}}.')
     if not isinstance(tool, Mapping):
-        raise AntiphonError(f'{where} is a {type(tool).__name__}; expected an object with "type" and "function".')
+        raise AntiphonError(f'{where} is {article(type(tool).__name__)}; expected an object with "type" and "function".')
     plain: dict[str, Any] = plain_data(tool, where)
     function = _function(plain, where)
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise AntiphonError(f"{where}.function.parameters is a {type(parameters).__name__}; expected a JSON schema, which is an object.")
+        raise AntiphonError(f"{where}.function.parameters is {article(type(parameters).__name__)}; expected a JSON schema, which is an object.")
     return plain
 
 
@@ -46,13 +47,13 @@ def parse_tool_calls(calls: Any, where: str) -> Tools:
     if calls is None:
         return ()
     if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
-        raise AntiphonError(f"{where} is a {type(calls).__name__}; expected a list of calls as the OpenAI API sends them.")
+        raise AntiphonError(f"{where} is {article(type(calls).__name__)}; expected a list of calls as the OpenAI API sends them.")
     return tuple(_call(call, f"{where}[{index}]") for index, call in enumerate(calls))
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:
     if not isinstance(call, Mapping):
-        raise AntiphonError(f'{where} is a {type(call).__name__}; expected an object with "id", "type" and "function".')
+        raise AntiphonError(f'{where} is {article(type(call).__name__)}; expected an object with "id", "type" and "function".')
     plain: dict[str, Any] = plain_data(call, where)
     function = _function({"type": "function", **plain}, where)
     function["arguments"] = _arguments(function.get("arguments"), f"{where}.function.arguments")
@@ -62,7 +63,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 def _function(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What stands under "function", with a name."""
     if tool.get("type") != "function":
-        raise AntiphonError(f'{where} has the type {_said(tool.get("type"))}; expected "function", the only type of tool.')
+        raise AntiphonError(f'{where} has the type {short(tool.get("type"))}; expected "function", the only type of tool.')
     function = tool.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise AntiphonError(f'{where} names no function; expected it as {{"type": "function", "function": {{"name": ...}}}}.')
@@ -78,7 +79,7 @@ def _arguments(arguments: Any, where: str) -> dict[str, Any]:
     if arguments is None:
         return {}
     if not isinstance(arguments, dict):
-        raise AntiphonError(f"{where} is a {type(arguments).__name__}; expected a JSON object, or one as text.")
+        raise AntiphonError(f"{where} is {article(type(arguments).__name__)}; expected a JSON object, or one as text.")
     return arguments
 
 
@@ -103,7 +104,7 @@ def plain_data(value: Any, where: str, level: int = 0) -> Any:
         return {check_unicode(str(key), where): plain_data(item, f"{where[:160]}.{key[:40]}", level + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_data(item, f"{where[:160]}[{index}]", level + 1) for index, item in enumerate(value)]
-    raise AntiphonError(f"{where} is a {type(value).__name__}; expected what JSON can say: text, a number, true, false, null, a list or an object.")
+    raise AntiphonError(f"{where} is {article(type(value).__name__)}; expected what JSON can say: text, a number, true, false, null, a list or an object.")
 
 
 def check_unicode(text: str, where: str) -> str:
@@ -135,7 +136,3 @@ def with_texts(value: Any, change: Any) -> Any:
     if isinstance(value, list | tuple):
         return [with_texts(item, change) for item in value]
     return value
-
-
-def _said(value: Any) -> str:
-    return repr(value[:40]) if isinstance(value, str) else f"a {type(value).__name__}"

@@ -15,6 +15,7 @@ import antiphon
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.events import AudioDelta, Done
 from antiphon.runtime.omni import load
+from antiphon.runtime.said import short
 
 QUESTION = [{"role": "user", "content": "hello"}]
 
@@ -66,7 +67,7 @@ def test_waiting_for_a_place_may_have_an_end(fakes):
         ("bundle_path", [None, 3, b"bundle", ["bundle"]]),
         ("max_streams", [0, -1, 1.0, "4", True, None]),
         ("prefill_chunk", [0, 2.5, "512", False, None]),
-        ("threads", [0, -2, 2.0, "2", True, False]),
+        ("threads", [0, -2, 2.0, "2", True, False, 10**9]),
         ("admission_seconds", [0, -1.0, "5", True, float("nan"), float("inf"), [1]]),
     ],
 )
@@ -74,12 +75,12 @@ def test_load_names_the_argument_that_does_not_fit(tmp_path, name, values):
     for value in values:
         with pytest.raises(AntiphonError) as raised:
             load(**{"bundle_path": tmp_path, name: value})
-        assert str(raised.value).startswith(f"{name} is {value!r}, expected ")
+        assert str(raised.value).startswith(f"{name} is {short(value)}, expected ")
 
 
 @pytest.mark.parametrize("media", [None, "server", {"local_files": False}])
 def test_load_takes_nothing_but_a_policy_for_media(tmp_path, media):
-    with pytest.raises(AntiphonError, match="media is a .*, expected a MediaPolicy"):
+    with pytest.raises(AntiphonError, match="media is .*, expected a MediaPolicy"):
         load(tmp_path, media=media)
 
 

@@ -46,7 +46,7 @@ def test_what_fits_comes_back() -> None:
         ({"kind": "c"}, "file: kind is 'c', expected one of a, b"),
         ({"kind": ["a"]}, "file: kind is"),
         ({"ratio": True}, "file: ratio is True, expected a value of type float"),
-        ({"parts": {}}, r"file: parts is \{\}, expected a list"),
+        ({"parts": {}}, "file: parts is a dict of 0, expected a list"),
         ({"parts": [{}]}, r"file: parts\[0\] lacks the field name"),
         ({"parts": [{"name": "\ud800"}]}, r"file: parts\[0\]: name is .*, expected text that is Unicode"),
         ({"table": {"\ud800": []}}, "file: table is .*, expected names that are Unicode"),

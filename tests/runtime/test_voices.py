@@ -173,7 +173,7 @@ def test_recording_is_taken_in_every_form(encoder: CountingEncoder, tmp_path: Pa
     data = path.read_bytes()
     text = base64.b64encode(data).decode()
     expected = voice_from_recording(path, encoder).codes
-    for source in (str(path), data, bytearray(data), text, f"data:audio/wav;base64,{text}", path.as_uri()):
+    for source in (str(path), data, bytearray(data), io.BytesIO(data), text, f"data:audio/wav;base64,{text}", path.as_uri()):
         voice = find_voice(PROMPT_VOICES, source, TABLE, cast(Any, encoder))
         np.testing.assert_array_equal(voice.codes, expected)
     assert voice_from_recording(path, encoder).name == "sample"

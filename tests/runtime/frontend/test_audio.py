@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import soxr
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend import audio
 from antiphon.runtime.frontend.audio import read_audio
+from antiphon.runtime.frontend.long_audio import is_long
+from antiphon.runtime.frontend.media_options import Span
 from antiphon.runtime.frontend.media_policy import MediaPolicy, TooLong
+from antiphon.runtime.frontend.raw_audio import raw_format, raw_samples
 
 RATE = 16000
 
@@ -85,7 +89,7 @@ def test_bad_audio_raises_one_sentence(tmp_path: Path) -> None:
         (nothing, "no samples"),
         (np.zeros(0, np.float32), "no samples"),
         (broken, "NaN, infinite or far beyond"),
-        (np.zeros((2, 16000), np.float32), r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
+        (np.zeros((100, 16000), np.float32), r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]"),
         (np.zeros((2, 2, 2), np.float32), "shape"),
         (np.zeros(5, np.int64), "holds int64"),
     ]:
@@ -151,3 +155,56 @@ def test_a_damaged_mp3_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pyt
     data[1000:1200] = bytes(200)
     read_audio(bytes(data), 1, RATE)
     assert capfd.readouterr() == ("", "")
+
+
+def wave(samples: np.ndarray, data_size: int | None = None, riff_size: int | None = None, coding: int = 1) -> bytes:
+    """A WAV file with a 16-byte format chunk and, where asked, sizes that are not true."""
+    data = samples.tobytes()
+    width = samples.dtype.itemsize
+    body = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, coding, 1, RATE, RATE * width, width, 8 * width)
+    body += b"data" + struct.pack("<I", len(data) if data_size is None else data_size) + data
+    return b"RIFF" + struct.pack("<I", len(body) if riff_size is None else riff_size) + body
+
+
+@pytest.mark.parametrize("data_size", [None, 0, 0xFFFFFFFF, 0x7FFFFFFF, 10**6])
+@pytest.mark.parametrize("riff_size", [None, 0, 36, 0xFFFFFFFF])
+def test_a_recording_that_was_cut_off_is_read_to_its_end(data_size: int | None, riff_size: int | None) -> None:
+    samples = (tone(RATE)[:, 0] * 32767).round().astype(np.int16)
+    source = wave(samples, data_size, riff_size)
+    assert not is_long(source, 1)
+    np.testing.assert_array_equal(read_audio(source, 1, RATE), samples.astype(np.float32) / 32768)
+    np.testing.assert_array_equal(read_audio(source[:-1], 1, RATE), samples[:-1].astype(np.float32) / 32768)
+
+
+@pytest.mark.parametrize(("coding", "raw"), [(7, "g711_ulaw"), (6, "g711_alaw")])
+def test_the_wav_of_a_telephone_gateway_is_read(coding: int, raw: str) -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    expected = raw_samples(codes.tobytes(), raw_format(raw, "part") or "", "part")
+    np.testing.assert_array_equal(read_audio(wave(codes, coding=coding), 1, RATE), expected)
+    np.testing.assert_array_equal(read_audio(wave(codes, 0, coding=coding), 1, RATE), expected)
+
+
+@pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU"])
+def test_containers_of_pcm_are_read_exactly(container: str) -> None:
+    samples, buffer = (tone(RATE) * 32767).round().astype(np.int16), io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format=container, subtype="PCM_16")
+    np.testing.assert_array_equal(read_audio(buffer, 1, RATE), samples[:, 0].astype(np.float32) / 32768)  # an open file, left at its end
+
+
+# Samples kept of 1 s at 8 kHz, as of process_audio_info of qwen-omni-utils 0.0.9: librosa.load 0.11 for files, a slice for arrays.
+@pytest.mark.parametrize(
+    ("span", "kept"), [(Span(0.25, 0.5), (2000, 4000)), (Span(0.5), (4000, 8000)), (Span(0.0, 0.10006), (0, 800)), (Span(0.2, 9.0), (1600, 8000))]
+)
+def test_a_span_is_cut_before_anything_else(tmp_path: Path, span: Span, kept: tuple[int, int]) -> None:
+    samples = tone(8000, 1.0, channels=2)
+    path = written(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
+    expected = read_audio(samples[slice(*kept)], 8000, RATE)
+    for source in (samples, path):
+        np.testing.assert_array_equal(read_audio(source, 8000, RATE, span=span), expected)
+
+
+def test_a_span_behind_the_end_is_refused(tmp_path: Path) -> None:
+    samples = tone(RATE)
+    for source in (samples, written(tmp_path / "a.wav", samples, RATE)):
+        with pytest.raises(AntiphonError, match="The audio is 0.5 s long and has no sample from 2 s on"):
+            read_audio(source, RATE, RATE, span=Span(2.0))

@@ -18,6 +18,7 @@ from antiphon.runtime.frontend import audio, audio_stream
 from antiphon.runtime.frontend.audio import read_audio
 from antiphon.runtime.frontend.audio_layout import audio_calls, audio_tokens
 from antiphon.runtime.frontend.audio_stream import AudioStream
+from antiphon.runtime.frontend.media_options import WHOLE, Span
 from antiphon.runtime.frontend.mel import MelSettings, log_mel
 
 RATE = 16000
@@ -41,9 +42,11 @@ def small_blocks(patch: pytest.MonkeyPatch, samples: int) -> None:
     patch.setattr(audio_stream, "BLOCK_SAMPLES", samples)
 
 
-def assert_equals_the_whole(source: Any, rate: int = RATE, windows: tuple[int, int] = (50, 800), convolutions: int = 4, max_windows: int = 8) -> None:
-    stream = AudioStream(source, rate, MEL, *windows, convolutions)
-    clip = read_audio(source, rate, RATE)
+def assert_equals_the_whole(
+    source: Any, rate: int = RATE, windows: tuple[int, int] = (50, 800), convolutions: int = 4, max_windows: int = 8, span: Span = WHOLE
+) -> None:
+    stream = AudioStream(source, rate, MEL, *windows, convolutions, span=span)
+    clip = read_audio(source, rate, RATE, span=span)
     features = log_mel([clip], MEL)
     expected = list(audio_calls(features, *windows, max_windows=max_windows, convolutions=convolutions))
     assert stream.frames == features[0].shape[1] and stream.seconds == len(clip) / RATE
@@ -95,6 +98,14 @@ def test_containers_that_pyav_reads_equal_the_whole(tmp_path: Path, container: s
             output.mux(packet)
     small_blocks(monkeypatch, 10_000)
     assert_equals_the_whole(path)
+
+
+@pytest.mark.parametrize("span", [Span(0.5, 2.2), Span(1.0, 1.5), Span(2.9), Span(0.0, 0.7)])
+def test_a_span_equals_that_of_the_whole(tmp_path: Path, span: Span, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_blocks(monkeypatch, 7000)
+    samples = sound(3 * RATE, channels=2)
+    for source in (samples, samples.T, written(tmp_path / "a.wav", samples)):
+        assert_equals_the_whole(source, span=span)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float16, np.float64])
@@ -151,7 +162,7 @@ def test_bad_audio_raises_the_sentences_of_read_audio(tmp_path: Path) -> None:
         (np.zeros(0, np.float32), RATE, "no samples"),
         (np.zeros(1, np.float32), 768_000, "too few samples to be resampled from 768000 to 16000 Hz"),
         (late, RATE, "NaN, infinite or far beyond"),
-        (np.zeros((2, 16000), np.float32), RATE, r"shape \[2, 16000\]; expected \[samples\] or \[samples, channels\]"),
+        (np.zeros((100, 16000), np.float32), RATE, r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]"),
         (np.zeros(5, np.int64), RATE, "holds int64"),
         (tmp_path / "absent.wav", RATE, "No audio file"),
     ]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend.image import VisionSettings, frame_patches, load_image, patch_grid, read_image, smart_resize
+from antiphon.runtime.frontend.image import frame_patches, load_image, patch_grid, read_image
+from antiphon.runtime.frontend.picture_size import VisionSettings, smart_resize
 
 PIL = pytest.importorskip("PIL.Image")
 SETTINGS = VisionSettings(16, 2, 2, 56 * 56, 128 * 128, (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
@@ -85,7 +86,7 @@ def test_bad_images_raise_one_sentence(tmp_path: Path) -> None:
     for source, sentence in [
         (text, "a.png cannot be read as image: its first bytes are of no format that is read; give PNG"),
         (np.zeros((3, 16, 16), np.uint8), r"uint8 \[3, 16, 16\]; expected uint8 \[height, width, 3\]"),
-        (np.zeros((16, 16, 3), np.float32), "float32"),
+        (np.zeros((16, 16, 3), np.int32), "int32"),
         (np.zeros((0, 16, 3), np.uint8), "expected uint8"),
         (np.zeros((1, 300, 3), np.uint8), "ratio below 200"),
     ]:

@@ -110,7 +110,7 @@ def test_the_sound_of_a_long_video_is_streamed(front_end: FrontEnd, tmp_path: Pa
 def test_a_clip_that_is_longer_than_it_says_is_streamed(front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [{"role": "user", "content": [{"type": "audio", "audio": str(wav)}]}]
     expected = front_end.prompt(messages)
-    monkeypatch.setattr("antiphon.runtime.frontend.prompt.LONGEST_IN_MEMORY", 0.5)
+    monkeypatch.setattr("antiphon.runtime.frontend.long_audio.LONGEST_IN_MEMORY", 0.5)
     monkeypatch.setattr("antiphon.runtime.frontend.prompt.is_long", lambda *_: False)
     streams = []
     monkeypatch.setattr(FrontEnd, "_stream", lambda self, *rest, real=FrontEnd._stream: streams.append(1) or real(self, *rest))

@@ -40,7 +40,7 @@ def test_bad_sources_raise_one_sentence(tmp_path: Path) -> None:
         "file:///no/such/file": "found nothing",
         str(empty): r"is empty \(0 bytes\)",
         b"": "is empty",
-        3: "is given as int",
+        3: "is given as 3; expected a local path",
     }.items():
         with pytest.raises(AntiphonError, match=sentence):
             resolve_source(source, "audio")

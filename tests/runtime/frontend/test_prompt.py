@@ -17,6 +17,7 @@ from antiphon.runtime.frontend.prompt import FrontEnd
 from antiphon.runtime.frontend.video import Video
 
 from .media_parts import clip, frames, picture, sound, text
+from .test_video import grey_film
 
 
 def film(*shape: int) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def test_ids_and_positions_equal_the_reference_when_videos_are_heard(front_end: 
     sounds = [clip(52000), clip(7000, 1)]
     grids = [(3, 4, 6), (4, 8, 4)]
     films = iter(
-        Video(FrameStore(np.zeros((2 * time, rows * 16, columns * 16, 3), np.uint8)), 3.0, samples)
+        Video(FrameStore(np.zeros((2 * time, rows * 16, columns * 16, 3), np.uint8)), 3.0, samples, np.arange(2 * time) / 3)
         for (time, rows, columns), samples in zip(grids, sounds, strict=True)
     )
     monkeypatch.setattr(module, "read_video", lambda *arguments: next(films))
@@ -236,3 +237,22 @@ def test_importing_the_front_end_loads_no_heavy_library() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_options_of_a_part_change_its_tokens_alone(front_end: FrontEnd, tmp_path: Path) -> None:
+    path = grey_film(tmp_path / "a.mp4")  # of 2 s
+
+    def seen(**options: object) -> int:
+        ids = front_end.prompt([{"role": "user", "content": [{"type": "video_url", "video_url": {"url": str(path), **options}}]}]).token_ids
+        return int((ids == front_end.video).sum())
+
+    pair = seen(fps=1)  # the tokens of two frames
+    assert [seen(), seen(fps=4), seen(nframes=6), seen(max_frames=2), seen(video_end=0.9)] == [2 * pair, 4 * pair, 3 * pair, pair, pair]
+
+
+def test_the_span_of_a_clip_changes_its_tokens(front_end: FrontEnd) -> None:
+    def heard(**options: object) -> int:
+        ids = front_end.prompt([{"role": "user", "content": [{**sound(32000), **options}]}]).token_ids
+        return int((ids == front_end.audio).sum())
+
+    assert (heard(), heard(audio_end=1), heard(audio_start=0.5, audio_end=1.5), heard(audio_start=1.0)) == (26, 13, 13, 13)

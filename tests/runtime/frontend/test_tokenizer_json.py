@@ -67,7 +67,7 @@ def test_patterns_that_could_take_any_time_are_named(pattern: str, fault: str) -
         (put("normalizer"), {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 9}, "at most 8 steps"),
         (put("pre_tokenizer"), {"type": "Split", "pattern": {"Regex": "(a|b)+"}}, r"pattern '\(a|b\)\+', which repeats a group"),
         (put("pre_tokenizer"), {"type": "Sequence", "pretokenizers": [{"type": "Sequence"}]}, "pre_tokenizer is of type 'Sequence'"),
-        (put("added_tokens"), {}, None), (put("added_tokens"), 7, "added_tokens is 7"), (put("added_tokens", 0), {"id": 3}, "lists the added token {'id': 3}"),
+        (put("added_tokens"), {}, None), (put("added_tokens"), 7, "added_tokens is 7"), (put("added_tokens", 0), {"id": 3}, "added token a dict of 1"),
         (put("added_tokens", 0, "content"), "x" * 201, "1 to 200 letters"), (put("added_tokens", 0, "id"), -1, "the id -1"),
     ],
 )  # fmt: skip
@@ -97,9 +97,12 @@ class Panic(BaseException):
 
 
 def test_a_panic_is_one_sentence_and_an_interrupt_stays_one() -> None:
-    with pytest.raises(AntiphonError, match=r"^It failed \(slice  index x+\); use the tokenizer of the checkpoint\.$") as caught, one_sentence("It failed"):
+    with (
+        pytest.raises(AntiphonError, match=r"^It failed \(slice index x+\.\.\.\); use the tokenizer of the checkpoint\.$") as caught,
+        one_sentence("It failed"),
+    ):
         raise Panic("slice\n index " + "x" * 1000)
-    assert len(str(caught.value)) < 250
+    assert len(str(caught.value)) < 300
     with pytest.raises(KeyboardInterrupt), one_sentence("It failed"):
         raise KeyboardInterrupt
 
