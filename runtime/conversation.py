@@ -296,7 +296,8 @@ class Conversation:
     def _enter(self, place: Place) -> None:
         """Let `place` hold the conversation. A reply that was closed or forgotten is waited for: its workers are about to end."""
         self._omni.check_open()
-        workers = None if self._holder is None else self._holder.workers
+        holder = self._holder
+        workers = None if holder is None else holder.workers
         if workers is not None and workers.control.stopped:
             workers.join()
         with self._lock:
