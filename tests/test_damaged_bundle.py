@@ -200,7 +200,8 @@ def test_a_manifest_with_another_value_is_said_to_be_changed(bundle: Path) -> No
             read_manifest(bundle)
         else:
             found = refusal(lambda: read_manifest(bundle))
-            assert "was changed after the build, or is damaged" in found or "schema version" in found
+            said = "was changed after the build, or is damaged", "schema version", "holds half of a surrogate pair"
+            assert any(words in found for words in said)
 
     check()
 
@@ -291,13 +292,13 @@ CONTRADICTIONS: list[tuple[str, Any, str | None]] = [
     ("ids.codec_bos", -1, "ids.codec_bos is -1, expected an id from 0 to"),
     ("ids.audio", 3, "ids.audio is 3, expected the id that frontend.json has"),
     ("ids.newline", None, "no single id 'newline'"),
-    ("ids.eos", [], "ids.eos is [], expected one id"),
+    ("ids.eos", [], "ids.eos is a list of 0, expected one id"),
     ("constants.codebook_size", 128, "codebook_size is 128, expected 256"),
     ("constants.thinker_context", 2**31, "thinker_context is 2147483648, expected rows"),
     ("constants.talker_context", 0.5, "talker_context is 0.5, expected rows"),
     ("sampling.talker", None, "no sampling of the stage talker"),
     ("sampling.talker.top_p", 2.0, "top_p is 2.0"),
-    ("sampling.thinker.repetition_penalty", 1e-300, "repetition_penalty is 1e-300, expected a number that a float32 holds"),
+    ("sampling.thinker.repetition_penalty", 1e-300, "repetition_penalty is 1e-300, expected a number from 0.01 to 100"),
     ("voices.ethan", 10**6, None),
     ("default_voice", "nobody", "default_voice is 'nobody', expected one of the voices"),
     ("interleave", "adaptive:0", None),

@@ -170,9 +170,9 @@ class _Film(NamedTuple):
         return 1 / self.rate if self.rate else 0.0
 
     def frames_read(self, span: Span) -> float:
-        """Frames from the first to the end of `span`, which are decoded."""
+        """Frames from the first to the end of `span`, and the one that follows and ends the last: what is decoded."""
         frames = max(self.frames, (self.seconds or 0.0) * self.rate)
-        return frames if span.end is None or not self.rate else min(frames, span.end * self.rate)
+        return frames if span.end is None or not self.rate else min(frames, span.end * self.rate + 1)
 
 
 class _Sampling(NamedTuple):
@@ -208,7 +208,10 @@ def _check_room(frames: int, size: tuple[int, int], settings: VisionSettings, mo
     """Raise AntiphonError where so many frames brought to `size` make more tokens than the context has left; the last temporal patch is not counted."""
     tokens = frames // settings.temporal_patch_size * merged_tokens(size, settings)
     if most_tokens is not None and tokens > most_tokens:
-        raise AntiphonError(f"The video has {tokens:,} tokens or more, the model's context has room for {max(most_tokens, 0):,}; cut it or lower video_fps.")
+        raise AntiphonError(
+            f"The video has {tokens:,} tokens or more, the model's context has room for {max(most_tokens, 0):,}; "
+            "cut it or lower video_fps, nframes or max_pixels."
+        )
 
 
 def _bounded(frames: Iterable[Any], policy: MediaPolicy) -> Iterator[Any]:

@@ -59,9 +59,11 @@ def test_frames_are_spread_as_the_reference_spreads_them(first: int, last: int, 
 
 
 @given(st.integers(0, 10**5), st.integers(1, 10**4), st.data())
-def test_frames_lie_within_the_span_each_once(first: int, span: int, data: st.DataObject) -> None:
+def test_frames_lie_within_the_span_in_order(first: int, span: int, data: st.DataObject) -> None:
     numbers = frame_numbers(first, first + span, data.draw(st.integers(2, min(span + 1, 768)))).tolist()
-    assert numbers[0] == first and numbers[-1] == first + span and numbers == sorted(set(numbers))
+    assert numbers[0] == first and numbers[-1] == first + span and numbers == sorted(numbers)
+    if first + span < 2048:  # float32, in which the reference counts, is too coarse beyond to tell frames apart where nearly all are taken
+        assert len(set(numbers)) == len(numbers)
 
 
 def test_too_few_frames_are_refused() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.runtime.errors import AntiphonError
@@ -19,6 +19,7 @@ WAYS = [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WebP", {})
 WAYS += [("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"big_tiff": True}), ("JPEG", {"comment": b"x" * 60000})]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(WAYS), st.integers(1, 300), st.integers(1, 300))
 def test_the_header_tells_the_size_that_pillow_finds(way: tuple[str, dict], width: int, height: int) -> None:
     buffer = io.BytesIO()
