@@ -59,6 +59,7 @@ class Layout:
         places = np.flatnonzero(probe == self.frontend.audio)
         self._before, self._after = int(probe[places[0] - 1]), int(probe[places[-1] + 1])
         audio = config.thinker.audio
+        assert audio is not None, "the tiny model hears"
         self._window, self._reach, self._convolutions = audio.n_window, audio.n_window_infer, audio.convolutions
 
     def tokens(self, sound: np.ndarray) -> int:

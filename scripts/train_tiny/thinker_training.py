@@ -212,9 +212,11 @@ class Examination:
 
 def start(config: OmniConfig) -> tuple[Thinker, AudioEncoder]:
     """Both modules with start values."""
-    thinker, encoder = Thinker(config), AudioEncoder(config.thinker.audio)
+    audio = config.thinker.audio
+    assert audio is not None, "the tiny model hears"
+    thinker, encoder = Thinker(config), AudioEncoder(audio)
     initialise([thinker], residual=2 * config.thinker.text.num_hidden_layers)
-    initialise([encoder], residual=2 * config.thinker.audio.encoder_layers)
+    initialise([encoder], residual=2 * audio.encoder_layers)
     with torch.no_grad():
         thinker.head.weight.mul_(0.2)  # the first guess is even
         # GELU halves what it lets through: without this the sound would drown in the encoder's positions.
