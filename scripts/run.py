@@ -13,7 +13,7 @@ from . import interrupts
 
 DEFAULT_OUTPUT = Path("answer.wav")
 
-Files = list[Path]
+Files = list[str]
 
 
 def run(
@@ -93,4 +93,5 @@ def _standard_input() -> str:
 
 
 def _parts(kind: str, key: str, files: Files | None) -> list[dict[str, Any]]:
-    return [{"type": kind, kind: {key: file}} for file in files or []]
+    # An address stays text: a path would lose one of its slashes, and be said to be missing.
+    return [{"type": kind, kind: {key: file if "://" in file else Path(file)}} for file in files or []]

@@ -142,6 +142,7 @@ CASES: dict[str, tuple[Prepare, str]] = {
     # questions
     "nothing to ask": (asking(), "There is nothing to ask"),
     "audio file that is not there": (asking("--audio", "{home}/nothing.wav"), "No audio file at .*nothing.wav"),
+    "audio at a web address": (asking("--audio", "https://example.org/a.wav"), "'https://example.org/a.wav' is a web address and is not fetched"),
     "audio file that is a folder": (asking("--audio", "{home}"), "No audio file at .*: found a folder"),
     "empty audio file": (asking("--audio", "{home}/empty.wav", spoil=file("empty.wav", b"")), r"audio file .*empty.wav is empty \(0 bytes\)"),
     "text for audio": (asking("--audio", "{home}/text.wav", spoil=file("text.wav", b"not a sound at all\n" * 99)), "text.wav cannot be read as audio"),
