@@ -110,9 +110,9 @@ def test_the_published_configuration_in_small_is_built_and_answers(tiny_checkpoi
 
 
 def _shrunk(published: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
-    """Every key of `published`, with the value of `small` where that has one."""
+    """Every key of `published`, with the value of `small` where that has one; a list with an entry a layer has as many as `small` has layers."""
     chosen = {}
     for key, value in published.items():
-        other = small.get(key, value)
+        other = value[: small["num_hidden_layers"]] if key == "layer_types" else small.get(key, value)
         chosen[key] = _shrunk(value, other) if isinstance(value, dict) and isinstance(other, dict) and key != "speaker_id" else other
     return chosen
