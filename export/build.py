@@ -118,7 +118,7 @@ class _Build:
         timings: dict[str, Any] = {}
         self._report("frontend", "writing")
         write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
-        if self.config.talker is not None and self.config.talker.text_vocab_size:
+        if self.config.talker is not None and self.config.talker.contract.voice == "frames":
             write_voices(self.checkpoint, self.config.talker, self.folder / "frontend")
         for stage in made:
             started, before = time.monotonic(), self.done

@@ -20,6 +20,7 @@ import numpy as np
 
 from .errors import AntiphonError
 from .said import short
+from .talker_contract import Layout
 
 PENALTY_FRAMES = 64
 """Frames that the repetition penalty looks back under `adaptive`, about five seconds."""
@@ -37,6 +38,8 @@ class Policy:
     """As `parse_policy` reads it."""
     need: Callable[[int], int]
     """need(k): text rows before frame k, counted from 1; at least 1, and never falling."""
+    layout: Layout = "interleaved"
+    """Of the Talkers that can follow it (TalkerContract.layout)."""
     end_anywhere: bool = False
     """The Talker may end before its text did (Qwen3-Omni)."""
     penalty_window: int | None = None
@@ -47,7 +50,7 @@ class Policy:
 
 def dual_track() -> Policy:
     """Qwen3-Omni: text row k is added to the row that frame k is sampled from, padding after the end."""
-    return Policy("dual_track", lambda frame: frame, end_anywhere=True)
+    return Policy("dual_track", lambda frame: frame, "summed", end_anywhere=True)
 
 
 def chunked(text_rows: int = 4, frames: int = 4) -> Policy:

@@ -20,6 +20,7 @@ from .errors import AntiphonError
 from .json_file import read_json_object
 from .said import short, short_path
 from .sampling import SamplingParameters
+from .talker_contract import TalkerContract
 from .typed_json import typed
 
 SCHEMA_VERSION = 2
@@ -105,8 +106,8 @@ class Manifest:
     ids: dict[str, int | list[int]]
     """Special ids: see antiphon.runtime.thinker and antiphon.runtime.talker for the keys used."""
     constants: dict[str, int | float]
-    """thinker_context and talker_context (rows), codebook_size; for Qwen3.5-Omni hidden_rows (see tapped_rows) and frames_per_text, the ratio R of
-    the interleave `adaptive`: a lower bound of frames per text token."""
+    """thinker_context and talker_context (rows), codebook_size; for Qwen3.5-Omni frames_per_text, the ratio R of the interleave `adaptive`: a lower
+    bound of frames per text token."""
     sampling: dict[str, SamplingParameters]
     """Defaults of thinker, talker and predictor."""
     voices: dict[str, int] = field(default_factory=dict)
@@ -118,9 +119,11 @@ class Manifest:
     hashes: dict[str, FileHash] = field(default_factory=dict)
     """Every file but the manifest, by its path relative to the bundle with forward slashes."""
     schema_version: int = SCHEMA_VERSION
-    interleave: str = "dual_track"
-    """How text and speech take turns unless a reply asks for another way; see aria.parse_policy."""
+    interleave: str | None = None
+    """How text and speech take turns unless a reply asks for another way (aria.parse_policy), in the layout of `talker`; None without speech."""
     manners: Manners = field(default_factory=Manners)
+    talker: TalkerContract | None = None
+    """What the Talker is fed; None in a bundle without speech."""
 
     @property
     def speaks(self) -> bool:

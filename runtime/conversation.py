@@ -20,6 +20,7 @@ from .pipeline import Plan, ReplyStream, Speech, SpeechRecord, Workers
 from .places import Place
 from .said import article, short
 from .talker import Talker
+from .talker_contract import TalkerContract
 from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
 from .talker_rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
 from .vocoder import Vocoder
@@ -243,7 +244,9 @@ class Conversation:
 
     def _speech(self, choices: Choices, voice: Voice) -> Speech:
         omni, manifest = self._omni, self._omni.manifest
-        rows = self._interleaved(choices, voice) if voice.codec_id is None else self._dual_track(choices, voice)
+        contract = manifest.talker
+        assert contract is not None
+        rows = self._sequence_rows(choices, voice, contract) if contract.voice == "frames" else self._joined_rows(voice, contract)
         return Speech(
             make_talker=lambda priority: Talker(
                 omni.engines, manifest, omni.turns, rows, choices.policy, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
@@ -263,7 +266,8 @@ class Conversation:
                 f"The user's turns, the voice and the style need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."
             )
 
-    def _dual_track(self, choices: Choices, voice: Voice) -> TalkerRows:
+    def _joined_rows(self, voice: Voice, contract: TalkerContract) -> TalkerRows:
+        """Rows after a prompt that a codec id is the voice of."""
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         self._check_talker_room(len(user_rows(self._context.turn_ids(), manifest.ids)) + ASSISTANT_ROWS)
         codec_id, sizes = voice.codec_id, omni.input_sizes("talker")
@@ -272,26 +276,28 @@ class Conversation:
         def make_prompt(first_token: int) -> TalkerPrompt:
             prompt_ids = context.turn_ids(context.answer_row)
             return talker_prompt(
-                prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end, sizes["frame_rows"]
-            )
+                prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end,
+                sizes[contract.frame_input],
+            )  # fmt: skip
 
         return DualTrackRows(make_prompt, manifest.id("tts_pad"))
 
-    def _interleaved(self, choices: Choices, voice: Voice) -> TalkerRows:
+    def _sequence_rows(self, choices: Choices, voice: Voice, contract: TalkerContract) -> TalkerRows:
+        """Rows after a prompt that frames are the voice of."""
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         style = choices.style
         assert voice.codes is not None
         named = manifest.manners.styles.get(style.lower()) if style is not None else None
         in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
         manner = Manner(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
-        limit, hidden_size = int(manifest.constants["hidden_rows"]), omni.input_sizes("talker")["hidden"]
+        limit, hidden_size = contract.hidden_rows, omni.input_sizes("talker")["hidden"]
         self._check_talker_room(prompt_rows(context.turn_ids(), limit, manifest.ids, manner))
 
         def make_prompt() -> TalkerPrompt:
             prompt_ids = context.turn_ids(context.answer_row)
             return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, manner)
 
-        return SharedRows(make_prompt, manifest.id("tts_pad")) if choices.policy.name == "dual_track" else InterleavedRows(make_prompt)
+        return SharedRows(make_prompt, manifest.id("tts_pad")) if contract.layout == "summed" else InterleavedRows(make_prompt)
 
     def _enter(self, place: Place) -> None:
         """Let `place` hold the conversation. A reply that was closed or forgotten is waited for: its workers are about to end."""

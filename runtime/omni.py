@@ -66,7 +66,7 @@ def load(
     manifest = read_manifest(folder, TARGET)
     if check_hashes:
         check_all_hashes(folder)
-    table = read_voice_table(folder / "frontend") if manifest.speaks else None
+    table = read_voice_table(folder / "frontend") if manifest.talker and manifest.talker.voice == "frames" else None
     check_manifest(manifest, table)
     front_end = FrontEnd(folder / "frontend", media, int(manifest.constants["thinker_context"]))
     check_front_end(front_end, manifest)
@@ -128,8 +128,9 @@ class Omni:
         given = isinstance(wanted, Voice)
         encoder = self.engines.get("codec_encoder")
         voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.turns, sample_rate, self._media)
-        if self.manifest.speaks:
-            check_voice(voice, self.input_sizes("talker").get("frame_codes"), self.manifest.constants.get("codebook_size"))
+        contract = self.manifest.talker
+        if contract is not None:
+            check_voice(voice, contract.voice, self.input_sizes("talker")[contract.frame_input], self.manifest.constants.get("codebook_size"))
         return voice
 
     def input_sizes(self, stage: str) -> dict[str, int]:

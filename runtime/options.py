@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from .aria import Policy, parse_policy
+from .aria import Policy, dual_track, parse_policy
 from .bundle import Manifest
 from .errors import AntiphonError
 from .frontend.media_options import check_frame_rate
 from .numeric import LARGEST_COUNT, number, whole
 from .said import short
 from .sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
+from .talker_contract import Layout
 from .vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
+USABLE: dict[Layout, str] = {"summed": "dual_track", "interleaved": "chunked:TEXT_ROWS,FRAMES or adaptive"}
+"""The interleaves that a Talker of each layout can follow."""
 DEFAULT_MAX_TEXT_TOKENS = 1024
 """Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
 
@@ -121,7 +124,7 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
         predictor = predictor.greedy()
     style = default_style if options.style is None else options.style
     spoken = speaks(options, manifest)
-    if style is not None and spoken and manifest.interleave == "dual_track":
+    if style is not None and spoken and not (manifest.talker and manifest.talker.takes_style):
         raise AntiphonError(f"The bundle's Talker takes no style (found {short(style)}); leave it out.")
     return Choices(
         thinker, talker, predictor, seed, spoken, default_voice if options.voice is None else options.voice, style,
@@ -147,7 +150,7 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
     if name is None:
         return None
     known = manifest.manners.languages
-    if not known:
+    if manifest.talker is None or not manifest.talker.takes_language:
         raise AntiphonError(f"The bundle's Talker takes no language (found {short(name)}); leave it out.")
     row = known.get(name.lower()) if isinstance(name, str) else None
     if row is None:
@@ -158,9 +161,13 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
 def find_policy(manifest: Manifest, name: str | None) -> Policy:
     """The interleave called `name`, or the bundle's own. Raises AntiphonError for one that the bundle's Talker cannot follow."""
     ratio = float(manifest.constants.get("frames_per_text", 1.0))
+    if manifest.talker is None or manifest.interleave is None:
+        if name is not None:
+            raise AntiphonError(f"The bundle holds no speech stages, so that nothing is interleaved (found {short(name)}); leave it out.")
+        return dual_track()
     policy = parse_policy(manifest.interleave if name is None else name, ratio)
-    if (policy.name == "dual_track") != (manifest.interleave == "dual_track"):
-        usable = "dual_track" if manifest.interleave == "dual_track" else "chunked:TEXT_ROWS,FRAMES or adaptive"
+    if policy.layout != manifest.talker.layout:
+        usable = USABLE[manifest.talker.layout]
         raise AntiphonError(f"The bundle's Talker cannot follow the interleave {short(name)}; use {usable}.")
     return policy
 

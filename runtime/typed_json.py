@@ -36,6 +36,11 @@ def typed(kind: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, str) and value in arguments, where, f"one of {', '.join(arguments)}", value)
         return value
     if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arguments:
+            return None
+        arguments = tuple(option for option in arguments if option is not types.NoneType)
+        if len(arguments) == 1:
+            return typed(arguments[0], value, where)
         for option in arguments:
             try:
                 return typed(option, value, where)

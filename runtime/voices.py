@@ -24,10 +24,12 @@ from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.media_source import resolve_source
 from .numeric import is_whole
 from .said import reason, short, short_path
+from .talker_contract import VoiceKind
 from .turns import NORMAL, Turns
 
 VOICES_FILE = "voices.npy"
 """In the bundle's front-end folder."""
+NO_TABLE = f"The bundle lacks frontend/{VOICES_FILE}, the frames of the voices that its Talker is prompted with; build the bundle again."
 SHORTEST, LONGEST = 1.0, 30.0
 """Seconds of a recording: less says little of a voice, more fills the Talker's context."""
 SILENCE = 1e-4
@@ -109,14 +111,14 @@ def _wrong_length(seconds: float) -> AntiphonError:
     return AntiphonError(f"The recording of the voice is {seconds:g} s long, expected {SHORTEST:g} to {LONGEST:g} s; give a {change} one.")
 
 
-def check_voice(voice: Voice, codebooks: int | None, codebook_size: float | None = None) -> Voice:
-    """`voice`, where a Talker can take it whose frames have `codebooks` codes below `codebook_size`; `codebooks` None: its voices are codec ids.
+def check_voice(voice: Voice, kind: VoiceKind, codebooks: int, codebook_size: float | None = None) -> Voice:
+    """`voice`, where a Talker can take it whose voices are of `kind`; frames have `codebooks` codes below `codebook_size`.
 
     Raises AntiphonError for a voice of another bundle, and where the bundle's own table does not fit its Talker.
     """
-    if (voice.codes is None) != (codebooks is None):
-        kind, expected = ("frames", "a codec id") if codebooks is None else ("a codec id", "frames")
-        raise AntiphonError(f"The voice {short(voice.name)} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
+    if (voice.codes is None) != (kind == "codec_id"):
+        found, expected = ("frames", "a codec id") if kind == "codec_id" else ("a codec id", "frames")
+        raise AntiphonError(f"The voice {short(voice.name)} is {found}, the bundle's Talker expects {expected}; take a voice of this bundle.")
     if voice.codes is not None:
         codes = voice.codes
         is_whole = codes.ndim == 2 and codes.shape[1] == codebooks and len(codes) > 0 and np.issubdtype(codes.dtype, np.integer)
@@ -149,10 +151,10 @@ def read_voice_table(folder: str | Path) -> np.ndarray | None:
 
 def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
     row = manifest.voices[name]
-    if table is None:
-        if manifest.interleave != "dual_track":  # a Talker that is prompted with frames
-            raise AntiphonError(f"The bundle has no frames of the voice {short(name)}: frontend/{VOICES_FILE} is missing; build the bundle again.")
+    if manifest.talker is None or manifest.talker.voice == "codec_id":
         return Voice(row, None, name=name)
+    if table is None:
+        raise AntiphonError(NO_TABLE)
     prompts = {known.lower(): tuple(ids) for known, ids in manifest.manners.voice_prompts.items()}
     return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
 

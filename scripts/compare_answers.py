@@ -32,7 +32,8 @@ DRAWN = {"seed": 7, "temperature": 0.8, "top_k": 20, "top_p": 0.9}
 PARTS = ("ids", "codes", "samples")
 KEY = re.compile(r"[0-9]{1,6}/.+/(ids|codes|samples)")
 
-Question = tuple[list[dict[str, Any]], dict[str, Any]]
+Messages = list[dict[str, Any]]
+Question = tuple[Messages, dict[str, Any]]
 Answers = dict[str, np.ndarray]
 """One array for each "NUMBER/QUESTION/PART": bundle from 0, name of the question, one of PARTS."""
 
@@ -62,12 +63,13 @@ def questions(manifest: Manifest, examples: Path) -> dict[str, Question]:
     for name in (SOUND, PICTURE):
         if not (examples / name).is_file():
             raise AntiphonError(f"There is no {name} in {short_path(examples)}; name the folder docs/examples of the repository with --examples.")
-    typed = [{"role": "user", "content": "What is twelve plus thirty?"}]
-    sound = [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": str(examples / SOUND)}}]}]
-    seen = [{"type": "image_url", "image_url": {"url": str(examples / PICTURE)}}, {"type": "text", "text": "What is this?"}]
-    turns = [*sound, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": seen}]
+    typed: Messages = [{"role": "user", "content": "What is twelve plus thirty?"}]
+    sound: Messages = [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": str(examples / SOUND)}}]}]
+    seen: Messages = [{"type": "image_url", "image_url": {"url": str(examples / PICTURE)}}, {"type": "text", "text": "What is this?"}]
+    turns: Messages = [*sound, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": seen}]
     asked: dict[str, Question] = {}
-    for way, options in (("greedy", {"greedy": True}), ("drawn", DRAWN)):
+    ways: dict[str, dict[str, Any]] = {"greedy": {"greedy": True}, "drawn": DRAWN}
+    for way, options in ways.items():
         for name, messages in (("typed", typed), ("sound", sound), ("picture", [{"role": "user", "content": seen}]), ("turns", turns)):
             asked[f"{name}, {way}"] = messages, options
     asked["text only"] = typed, {"greedy": True, "modalities": ("text",)}
@@ -104,8 +106,8 @@ def compare(recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLE
     """
     known: dict[int, list[str]] = {}
     for key in recorded:
-        number, _, rest = key.partition("/")
-        known.setdefault(int(number), []).append(rest.rpartition("/")[0])
+        place, _, rest = key.partition("/")
+        known.setdefault(int(place), []).append(rest.rpartition("/")[0])
     if len(known) != len(bundles):
         raise AntiphonError(f"The file holds the answers of {len(known)} bundles, {len(bundles)} were given; name those bundles in the same order.")
     for number, bundle in enumerate(bundles):

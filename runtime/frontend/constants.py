@@ -67,6 +67,8 @@ def read_constants(path: Path) -> dict[str, Any]:
         _expect(_is_count(index, NO_ID, 2**31), path, f"ids.{name:.60}", index, "an id")
     for name, token in _section(constants, "special_tokens", path).items():
         _expect(isinstance(token, str), path, f"special_tokens.{name:.60}", token, "text")
+    for name, value in _section(constants, "template_switches", path).items():
+        _expect(isinstance(value, bool), path, f"template_switches.{name:.60}", value, "true or false")
     _section(constants, "generation", path)
     for place in {"image", "video"} - absent:
         _check_colours(constants[place], path, place)

@@ -90,10 +90,7 @@ class FrontEnd:
             source = template.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise AntiphonError(f"{short_path(template)} cannot be read as UTF-8 text; build the bundle again.") from None
-        names = dict(special_tokens)
-        if self._stamps is not None:
-            names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
-        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, names)
+        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, dict(special_tokens) | constants["template_switches"])
         self._limits = PromptLimits(policy, context, self._tokenizer.text_limits(context), self._mel, self._clock)
 
     def _configure(self, constants: dict[str, Any]) -> None:
