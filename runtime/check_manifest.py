@@ -10,7 +10,7 @@ import numpy as np
 
 from .aria import parse_policy
 from .bundle import Manifest
-from .errors import AntiphonError
+from .errors import BrokenBundle
 from .frontend.constants import NO_ID
 from .interfaces import shared_sizes
 from .options import USABLE
@@ -31,14 +31,14 @@ LARGEST_FRAME = 2**20
 def check_manifest(manifest: Manifest, voice_table: np.ndarray | None = None) -> None:
     """Raise AntiphonError unless a conversation can run on what `manifest` says; `voice_table`: of voices.read_voice_table."""
     if "thinker" not in manifest.stages:
-        raise AntiphonError("The bundle has no stage thinker; build it again.")
+        raise BrokenBundle("The bundle has no stage thinker; build it again.")
     if (there := [name for name in SPEECH if name in manifest.stages]) and not manifest.speaks:
-        raise AntiphonError(f"The bundle has only {', '.join(there)} of the stages of speech ({', '.join(SPEECH)}); build it again.")
+        raise BrokenBundle(f"The bundle has only {', '.join(there)} of the stages of speech ({', '.join(SPEECH)}); build it again.")
     sizes = shared_sizes(manifest.stages)
     contract = manifest.talker
     if (contract is None) == manifest.speaks:
         found = "no talker, what its Talker is fed" if manifest.speaks else "a talker, but no stages of speech"
-        raise AntiphonError(f"The manifest of this {manifest.family:.40} bundle has {found}; build it again.")
+        raise BrokenBundle(f"The manifest of this {manifest.family:.40} bundle has {found}; build it again.")
     _check_ids(manifest, sizes)
     _check_context(manifest, "thinker")
     _check_sampling(manifest)
@@ -58,7 +58,7 @@ def check_front_end(front_end: Any, manifest: Manifest) -> None:
     sizes = shared_sizes(manifest.stages)
     for name, made in front_end.feature_sizes.items():
         if sizes.get(name, made) != made:
-            raise AntiphonError(f"The front end makes features of {made} values, an encoder of the bundle takes {sizes[name]}; build the bundle again.")
+            raise BrokenBundle(f"The front end makes features of {made} values, an encoder of the bundle takes {sizes[name]}; build the bundle again.")
 
 
 def _check_ids(manifest: Manifest, sizes: dict[str, int]) -> None:
@@ -86,7 +86,7 @@ def _check_context(manifest: Manifest, stage: str) -> None:
 def _check_sampling(manifest: Manifest) -> None:
     for stage in ("thinker", *(("talker", "predictor") if manifest.speaks else ())):
         if stage not in manifest.sampling:
-            raise AntiphonError(f"The manifest has no sampling of the stage {stage}; build the bundle again.")
+            raise BrokenBundle(f"The manifest has no sampling of the stage {stage}; build the bundle again.")
     largest = float(np.finfo(np.float32).max)
     for stage, values in manifest.sampling.items():
         for name in ("temperature", "repetition_penalty"):
@@ -149,7 +149,7 @@ def _check_voices(manifest: Manifest, contract: TalkerContract, sizes: dict[str,
     if contract.voice == "codec_id":
         _check_below(manifest, "voices", manifest.voices.values(), sizes["CODEC"])
     elif voice_table is None:
-        raise AntiphonError(NO_TABLE)
+        raise BrokenBundle(NO_TABLE)
     for name in manifest.voices:
         check_voice(find_voice(manifest, name, voice_table), contract.voice, sizes["GROUPS"], manifest.constants["codebook_size"])
 
@@ -162,4 +162,4 @@ def _check_below(manifest: Manifest, place: str, ids: Iterable[int], limit: int 
 
 def _expect(manifest: Manifest, place: str, found: object, holds: bool, expected: str) -> None:
     if not holds:
-        raise AntiphonError(f"The manifest of this {manifest.family:.40} bundle says that {place} is {short(found)}, expected {expected}; build it again.")
+        raise BrokenBundle(f"The manifest of this {manifest.family:.40} bundle says that {place} is {short(found)}, expected {expected}; build it again.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import AntiphonError
+from .errors import Busy, ContextFull, InvalidInput
 from .frontend.tools import parse_tools
 from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 from .live_turn import LiveTurn
@@ -79,7 +79,7 @@ class Conversation:
             self._enter(call)
             if more or self._live is not None:
                 if messages is not None or image is not None or video is not None:
-                    raise AntiphonError("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
+                    raise InvalidInput("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
                 self._listen(audio, text, sample_rate, more)
                 self._prefill()
             else:
@@ -117,9 +117,9 @@ class Conversation:
         try:
             self._enter(place)
             if self._live is not None:
-                raise AntiphonError("A turn is being spoken; end it with an append without more before asking for a reply.")
+                raise InvalidInput("A turn is being spoken; end it with an append without more before asking for a reply.")
             if self._answered:
-                raise AntiphonError("There is nothing to answer; append a turn before asking for a reply.")
+                raise InvalidInput("There is nothing to answer; append a turn before asking for a reply.")
             return self.start(chosen, began, False, place)
         except BaseException:
             if self._holder is place and place.workers is None:
@@ -152,14 +152,14 @@ class Conversation:
     def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
         """Further sound of the turn that is being spoken, which begins with the first and ends without `more`."""
         if audio is not None and not isinstance(audio, np.ndarray):
-            raise AntiphonError(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
+            raise InvalidInput(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
         if more and (audio is None or text is not None):
-            raise AntiphonError("An append with more takes audio alone; give text with the last of the audio, without more.")
+            raise InvalidInput("An append with more takes audio alone; give text with the last of the audio, without more.")
         live = self._live
         if live is None:
             live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate, self._tools)
         if sample_rate != live.sample_rate:
-            raise AntiphonError(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
+            raise InvalidInput(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
         if not more:  # after the last of the sound it would be too late to refuse the text
             self._omni.thinker.check_room(self._context, self._context.waiting_tokens + len(live.closing(text).token_ids))
         pieces = [live.push(audio)] if audio is not None else []
@@ -226,10 +226,10 @@ class Conversation:
         try:
             self._enter(call)
             if not is_whole(heard_samples) or heard_samples < 0:
-                raise AntiphonError(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
+                raise InvalidInput(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
             context = self._context
             if self._record is None:
-                raise AntiphonError("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
+                raise InvalidInput("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
             if context.answer_start is None:
                 return ""
             samples = int(self._omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
@@ -262,7 +262,7 @@ class Conversation:
     def _check_talker_room(self, rows: int) -> None:
         limit = int(self._omni.manifest.constants["talker_context"])
         if rows >= limit:
-            raise AntiphonError(
+            raise ContextFull(
                 f"The user's turns, the voice and the style need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."
             )
 
@@ -307,7 +307,7 @@ class Conversation:
             workers.join()
         with self._lock:
             if self._holder is not None:
-                raise AntiphonError("A reply of this conversation is in flight; finish or close it first.")
+                raise Busy("A reply of this conversation is in flight; finish or close it first.")
             self._holder = place
 
     def _end(self, place: Place) -> None:
@@ -329,5 +329,5 @@ def _turn(audio: Any, image: Any, video: Any, text: str | None, sample_rate: int
     if text is not None:
         parts.append({"type": "text", "text": text})
     if not parts:
-        raise AntiphonError("append needs messages, or at least one of audio, image, video and text.")
+        raise InvalidInput("append needs messages, or at least one of audio, image, video and text.")
     return [{"role": "user", "content": parts}]

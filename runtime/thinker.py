@@ -14,7 +14,7 @@ import numpy as np
 
 from .bundle import Manifest
 from .engine import Engine
-from .errors import AntiphonError
+from .errors import ContextFull, InvalidInput
 from .features import Features
 from .sampling import THINKER, Noise, SamplingParameters
 from .states import Snapshot, StateSet
@@ -172,13 +172,13 @@ class Thinker:
         """Raise AntiphonError when `tokens` more and one token of answer do not fit into the context."""
         rows = context.states.length + tokens
         if rows >= self.context_limit:
-            raise AntiphonError(f"The conversation has {rows} tokens, the model's context holds {self.context_limit} and needs room to answer; shorten it.")
+            raise ContextFull(f"The conversation has {rows} tokens, the model's context holds {self.context_limit} and needs room to answer; shorten it.")
 
     def check_stages(self, calls: Sequence[EncoderCall]) -> None:
         """Raise AntiphonError when an encoder that `calls` need is not in the bundle."""
         for call in calls:
             if call.stage not in self._engines:
-                raise AntiphonError(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
+                raise InvalidInput(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
 
     def prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None) -> int:
         """Feed what waits in `context`; returns the id sampled after the last token with the sampling inputs `draw`.
