@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,12 +50,12 @@ def test_every_kind_is_an_antiphon_error_and_public_and_documented() -> None:
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1}, {"voice": "nobody"}, {"style": "softly"}, {"interleave": "sideways"}, {"colour": 1}, {"seed": "x"}])
-def test_an_option_that_does_not_fit_is_invalid_input(fakes, options) -> None:
+def test_an_option_that_does_not_fit_is_invalid_input(fakes: Any, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         fakes.omni().generate(asked("ab"), **options)
 
 
-def test_calls_out_of_order_are_invalid_input(fakes) -> None:
+def test_calls_out_of_order_are_invalid_input(fakes: Any) -> None:
     conversation = fakes.omni().conversation()
     for call in (conversation.reply, lambda: conversation.truncate(5), conversation.append):
         with pytest.raises(InvalidInput):
@@ -62,12 +63,12 @@ def test_calls_out_of_order_are_invalid_input(fakes) -> None:
 
 
 @pytest.mark.parametrize("content", [5, [{"type": "smell"}], [{"type": "input_audio", "input_audio": {"data": "AAAA"}}], [{"type": "image_url"}]])
-def test_messages_and_media_that_are_none_are_invalid_input(tiny_bundle: Path, content) -> None:
+def test_messages_and_media_that_are_none_are_invalid_input(tiny_bundle: Path, content: Any) -> None:
     with antiphon.load(tiny_bundle, threads=1) as omni, pytest.raises(InvalidInput):
         omni.generate([{"role": "user", "content": content}])
 
 
-def test_what_does_not_fit_into_a_context_is_its_own_kind(fakes) -> None:
+def test_what_does_not_fit_into_a_context_is_its_own_kind(fakes: Any) -> None:
     fakes.constants["thinker_context"] = 20
     with pytest.raises(ContextFull):
         fakes.omni().generate(asked("a" * 40))
@@ -81,7 +82,7 @@ def test_text_longer_than_the_context_is_refused_as_that(tiny_bundle: Path) -> N
         omni.generate(asked("word " * 100_000))
 
 
-def test_no_free_place_and_a_reply_in_flight_are_busy(fakes) -> None:
+def test_no_free_place_and_a_reply_in_flight_are_busy(fakes: Any) -> None:
     fakes.engines["talker"].tail = None
     omni = fakes.omni(max_streams=1, admission_seconds=0.05)
     conversation = omni.conversation()
@@ -93,7 +94,7 @@ def test_no_free_place_and_a_reply_in_flight_are_busy(fakes) -> None:
             conversation.append(text="de")
 
 
-def test_after_close_everything_is_closed(fakes) -> None:
+def test_after_close_everything_is_closed(fakes: Any) -> None:
     omni = fakes.omni()
     conversation = omni.conversation()
     omni.close()
@@ -102,7 +103,7 @@ def test_after_close_everything_is_closed(fakes) -> None:
             call()
 
 
-def test_in_a_fork_an_omni_is_closed(fakes) -> None:
+def test_in_a_fork_an_omni_is_closed(fakes: Any) -> None:
     omni = fakes.omni()
     omni._process = os.getpid() + 1  # as in a process that was forked from the one which loaded the bundle
     with pytest.raises(Closed, match="fork"):
@@ -148,7 +149,8 @@ def test_a_target_an_engine_or_a_precision_that_is_not_there_is_unsupported(tiny
     from antiphon.export.plan import plan
     from antiphon.runtime.bundle import read_manifest, write_manifest
 
-    for options in ({"target": "abacus"}, {"engine": "steam"}, {"precision": "fp3"}):
+    wrong: list[dict[str, Any]] = [{"target": "abacus"}, {"engine": "steam"}, {"precision": "fp3"}]
+    for options in wrong:
         with pytest.raises(UnsupportedTarget):
             antiphon.build(tmp_path, tmp_path / "bundle", **options)
     with pytest.raises(UnsupportedTarget):
