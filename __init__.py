@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .export.build import build
     from .export.verify import verify
     from .graphs.new_checkpoint import new_checkpoint
-    from .runtime.errors import AntiphonError
+    from .runtime.errors import AntiphonError, BrokenBundle, Busy, Closed, ContextFull, InvalidInput, MissingExtra, UnsupportedTarget
     from .runtime.events import AudioDelta, Done, Reply, TextDelta
     from .runtime.frontend.media_policy import MediaPolicy
     from .runtime.omni import Omni, load
@@ -35,11 +35,18 @@ if TYPE_CHECKING:
 __all__ = [
     "AntiphonError",
     "AudioDelta",
+    "BrokenBundle",
+    "Busy",
+    "Closed",
+    "ContextFull",
     "Done",
+    "InvalidInput",
     "MediaPolicy",
+    "MissingExtra",
     "Omni",
     "Reply",
     "TextDelta",
+    "UnsupportedTarget",
     "__version__",
     "build",
     "load",
@@ -50,11 +57,18 @@ __all__ = [
 _HOMES = {
     "AntiphonError": "runtime.errors",
     "AudioDelta": "runtime.events",
+    "BrokenBundle": "runtime.errors",
+    "Busy": "runtime.errors",
+    "Closed": "runtime.errors",
+    "ContextFull": "runtime.errors",
     "Done": "runtime.events",
+    "InvalidInput": "runtime.errors",
     "MediaPolicy": "runtime.frontend.media_policy",
+    "MissingExtra": "runtime.errors",
     "Omni": "runtime.omni",
     "Reply": "runtime.events",
     "TextDelta": "runtime.events",
+    "UnsupportedTarget": "runtime.errors",
     "build": "export.build",
     "load": "runtime.omni",
     "new_checkpoint": "graphs.new_checkpoint",
@@ -65,6 +79,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOMES[name].startswith("export."):
+        from .runtime.errors import require_extra
+
+        require_extra("build", f"antiphon.{name}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value

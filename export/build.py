@@ -24,7 +24,7 @@ from ..graphs.stage import Stage, WeightSource
 from ..runtime.beside import OCCUPIED, folder_beside, put_in_place
 from ..runtime.bundle import Manifest, StageEntry, read_entry, read_manifest, write_manifest
 from ..runtime.bundle_files import MANIFEST_FILE, hash_folder
-from ..runtime.errors import AntiphonError
+from ..runtime.errors import AntiphonError, UnsupportedTarget
 from ..runtime.json_file import read_json_object
 from .cache import StageCache, default_cache, stage_key
 from .frontend import write_frontend
@@ -75,7 +75,7 @@ def build(
     """
     for name, value, known in (("target", target, TARGETS), ("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if value not in known:
-            raise AntiphonError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
+            raise UnsupportedTarget(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
     source = Checkpoint(checkpoint)
     destination = Path(os.path.realpath(bundle_path))  # the bundle takes the place of what a link points to, not of the link
     folder = None if cache is False else default_cache() if cache is True else Path(cache)
@@ -118,7 +118,7 @@ class _Build:
         timings: dict[str, Any] = {}
         self._report("frontend", "writing")
         write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
-        if self.config.talker is not None and self.config.talker.text_vocab_size:
+        if self.config.talker is not None and self.config.talker.contract.voice == "frames":
             write_voices(self.checkpoint, self.config.talker, self.folder / "frontend")
         for stage in made:
             started, before = time.monotonic(), self.done

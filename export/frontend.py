@@ -25,9 +25,6 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 VIDEO_PIXELS = {"min_pixels": 128 * 32 * 32, "max_pixels": 768 * 32 * 32}
 """Pixels of a video frame. Qwen3OmniMoeProcessor passes these at every call, so the size in the checkpoint's files never counts."""
 
-TEXTUAL_TIME = "qwen3_5_omni"
-"""The family whose prompts tell the time in text. Its processor is unpublished; how it is read here follows Qwen3VLProcessor, which serves Qwen3.5."""
-
 
 LARGEST_JSON = 8 * 2**20
 """Bytes of a configuration of tokenizer, processor or generation; the published ones have up to 15,000."""
@@ -53,18 +50,18 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         "schema": SCHEMA,
         "family": config.family,
         "special_tokens": names,
+        "template_switches": {"enable_thinking": False} if config.thinker.may_think else {},  # else an answer opens a thought, which the Talker would speak
         "ids": _ids(config, tokenizer, names, checkpoint_folder),
         "positions": _positions(config),
         **_processors(checkpoint_folder, config),
         "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings} if config.thinker.vision else None,
         "generation": generation,
     }
-    if config.family == TEXTUAL_TIME:
+    if config.thinker.textual_time:
         constants["timestamps"] = {"format": config.thinker.timestamp_format, "audio_seconds": config.thinker.audio_timestamp_seconds}
     packed = {} if (checkpoint_folder / "chat_template.jinja").is_file() else _read_json(checkpoint_folder / "chat_template.json", optional=True)
-    switches = {"enable_thinking": False} if config.family == TEXTUAL_TIME else {}  # as the runtime has it
     media = ("audio",) * (config.thinker.audio is not None) + ("image", "video") * (config.thinker.vision is not None)
-    template = read_chat_template(checkpoint_folder, tokenizer_config, packed, {**names, **switches}, media)
+    template = read_chat_template(checkpoint_folder, tokenizer_config, packed, {**names, **constants["template_switches"]}, media)
     destination.mkdir(parents=True, exist_ok=True)
     # not tokenizer.save, which raises a plain Exception where the disk is full
     (destination / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -155,9 +152,10 @@ def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder
         if index != NO_ID and tokenizer.id_to_token(index) is None:
             raise AntiphonError(f"config.json in {folder} gives {name} the token id {index}, which the tokenizer lacks; use the tokenizer of the checkpoint.")
     ids["audio_end"] = _mark(tokenizer, names.get("audio_eos_token", "<|audio_end|>"), "ends audio", folder) if thinker.audio else NO_ID
-    if config.family == TEXTUAL_TIME:
+    if thinker.textual_time:
         seen = thinker.vision is not None
         ids["vision_end"] = _mark(tokenizer, names.get("vision_eos_token", "<|vision_end|>"), "ends an image or a video", folder) if seen else NO_ID
+    if thinker.may_think:
         thoughts = {"think_open": tokenizer.token_to_id("<think>"), "think_close": tokenizer.token_to_id("</think>")}
         ids |= {name: index for name, index in thoughts.items() if index is not None}
     return ids
@@ -191,18 +189,17 @@ def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any] | 
     sound = _as_dict(together.get("feature_extractor")) if nested else image
     video = _as_dict(together.get("video_processor")) if nested else _read_json(video_path, optional=True)
     pictures = _pictures(config, thinker.vision, image, image_path, video, video_path) if thinker.vision else {"image": None, "video": None}
-    sections = {"audio": _sound(config, thinker.audio, sound, image_path) if thinker.audio else None, **pictures}
+    sections = {"audio": _sound(thinker.audio, sound, image_path) if thinker.audio else None, **pictures}
     check_processors({name: section for name, section in sections.items() if section is not None}, image_path)
     return sections
 
 
-def _sound(config: OmniConfig, audio: AudioConfig, section: dict[str, Any], path: Path) -> dict[str, Any]:
+def _sound(audio: AudioConfig, section: dict[str, Any], path: Path) -> dict[str, Any]:
     constants = {name: section.get(name, default) for name, default in (("sampling_rate", 16000), ("n_fft", 400), ("hop_length", 160), ("feature_size", 80))}
     _expect(path, "feature_size", constants["feature_size"], audio.num_mel_bins)
     if section.get("dither"):
         raise AntiphonError(f"{path} asks for dither {short(section['dither'])}, which makes features random; set it to 0.")
-    constants |= {"n_window": audio.n_window, "n_window_infer": audio.n_window_infer}
-    return constants | ({"convolutions": audio.convolutions} if config.family == TEXTUAL_TIME else {})
+    return constants | {"n_window": audio.n_window, "n_window_infer": audio.n_window_infer, "convolutions": audio.convolutions}
 
 
 def _pictures(
@@ -211,7 +208,7 @@ def _pictures(
     sections: dict[str, dict[str, Any] | None] = {}
     for name, section, path, pixels in (
         ("image", image, image_path, _image_pixels(image)),
-        ("video", video or image, video_path if video else image_path, _video_pixels(video) if config.family == TEXTUAL_TIME else VIDEO_PIXELS),
+        ("video", video or image, video_path if video else image_path, _video_pixels(video) if config.thinker.states_video_size else VIDEO_PIXELS),
     ):
         sections[name] = constants = {**_vision(section, path), **pixels}
         _expect(path, "patch_size", constants["patch_size"], vision.patch_size)

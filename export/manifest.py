@@ -11,11 +11,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..graphs.config import NO_ID, OmniConfig
-from ..runtime.aria import parse_policy
+from ..runtime.aria import dual_track, parse_policy
 from ..runtime.bundle import Manifest, Manners, StageEntry
 from ..runtime.bundle_files import FileHash
 from ..runtime.errors import AntiphonError
 from ..runtime.sampling import SamplingParameters
+from ..runtime.talker_contract import TalkerContract
 from ..runtime.version import VERSION
 
 
@@ -27,11 +28,11 @@ def compose_manifest(
     constants = json.loads((frontend / "frontend.json").read_text(encoding="utf-8"))
     generation = constants["generation"]
     voices = dict(config.talker.speaker_id) if config.talker else {}
-    interleaved = config.talker is not None and config.talker.text_vocab_size > 0
+    contract, interleave = _speaking(config, generation)
     return Manifest(
         config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
         sampling_defaults(generation, PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
-        interleave=_interleave(config, generation), manners=_manners(config) if interleaved else Manners(),
+        interleave=interleave, manners=_manners(config), talker=contract,
     )  # fmt: skip
 
 
@@ -70,23 +71,29 @@ def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters)
     return {"thinker": thinker, "talker": talker, "predictor": predictor}
 
 
-def _interleave(config: OmniConfig, generation: dict[str, Any]) -> str:
-    """The key `interleave` of generation_config.json, Antiphon's own, where the Talker embeds text itself; else what the family does."""
+def _speaking(config: OmniConfig, generation: dict[str, Any]) -> tuple[TalkerContract | None, str | None]:
+    """What the Talker is fed, and its interleave.
+
+    The key `interleave` of generation_config.json, Antiphon's own, says for a family that interleaves what this Talker was trained for, the dual track too.
+    """
     talker = config.talker
-    if talker is None or not talker.text_vocab_size:
-        return "dual_track"
+    if talker is None:
+        return None, None
+    if talker.contract.layout == "summed":
+        return talker.contract, dual_track().name
     stated = generation.get("interleave", f"chunked:{talker.text_rows},{talker.frame_rows}")
     try:
-        parse_policy(stated)
+        policy = parse_policy(stated)
     except (AntiphonError, AttributeError):
         raise AntiphonError(
             f"generation_config.json: interleave is {stated!r:.60}, expected dual_track, chunked:TEXT_ROWS,FRAMES or adaptive:R,LEAD."
         ) from None
-    return str(stated)
+    return dataclasses.replace(talker.contract, layout=policy.layout), str(stated)
 
 
 def _manners(config: OmniConfig) -> Manners:
-    assert config.talker is not None
+    if config.talker is None:
+        return Manners()
     prompts = ({name: list(ids) for name, ids in table.items()} for table in (config.talker.style_prompt_id, config.talker.speaker_prompt_id))
     return Manners(dict(config.talker.language_id), *prompts)
 
@@ -107,7 +114,7 @@ def _ids(config: OmniConfig, frontend: Path) -> dict[str, int | list[int]]:
         for name in ("eos", "nothink", "think_bos", "think_eos", "pad", "bos"):
             suffix = "token_id" if name == "eos" else "id"
             ids[f"codec_{name}"] = getattr(config.talker, f"codec_{name}_{suffix}")
-        if config.talker.text_vocab_size:
+        if config.talker.contract.takes_language:
             ids["codec_think"] = config.talker.codec_think_id
     return {name: index for name, index in ids.items() if index != NO_ID}
 
@@ -124,8 +131,8 @@ def _limits(config: OmniConfig, generation: dict[str, Any]) -> dict[str, int | f
     limits: dict[str, int | float] = {"thinker_context": config.thinker.text.max_position_embeddings}
     if config.talker is not None and config.code2wav is not None:
         limits |= {"talker_context": config.talker.text.max_position_embeddings, "codebook_size": config.code2wav.codebook_size}
-        if config.talker.text_vocab_size:
-            limits |= {"hidden_rows": config.talker.max_hidden_rows, "frames_per_text": FRAMES_PER_TEXT} | _paces(generation)
+        if config.talker.contract.layout == "interleaved":
+            limits |= {"frames_per_text": FRAMES_PER_TEXT} | _paces(generation)
     return limits
 
 

@@ -12,7 +12,7 @@ from ..graphs.config_bounds import LARGEST_PARAMETERS
 from ..graphs.families import stages
 from ..graphs.read_config import read_config
 from ..graphs.stage import Stage
-from ..runtime.errors import AntiphonError
+from ..runtime.errors import AntiphonError, UnsupportedTarget
 from .weights import ALIGNMENT
 
 BASELINE_BYTES = 620 * 2**20
@@ -77,7 +77,7 @@ def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
     unknown precision.
     """
     if precision not in ITEM_BYTES:
-        raise AntiphonError(f"Unknown precision {precision!r}; expected one of {', '.join(ITEM_BYTES)}.")
+        raise UnsupportedTarget(f"Unknown precision {precision!r}; expected one of {', '.join(ITEM_BYTES)}.")
     config = read_config(checkpoint)
     check_folder(checkpoint, config)
     rows = tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config))

@@ -86,9 +86,9 @@ def _talker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
 
 def _frame(stage: Stage, noise: np.random.Generator) -> Feeds:
     """One frame for the Talker: its row, or its codes where the Talker makes the row itself."""
-    if any(spec.name == "frame_codes" for spec in stage.inputs):
-        return {"frame_codes": noise.integers(0, stage.size("codebook_size"), (1, stage.size("code_groups")))}
-    return {"frame_rows": noise.standard_normal((1, stage.size("hidden_size"))).astype(np.float32)}
+    frames = next(spec for spec in stage.inputs if spec.shape[0] == "frames" and len(spec.shape) == 2)
+    shape = (1, int(frames.shape[1]))
+    return {frames.name: noise.integers(0, stage.size("codebook_size"), shape) if frames.dtype == "int64" else noise.standard_normal(shape).astype(np.float32)}
 
 
 def _mtp(stage: Stage, noise: np.random.Generator) -> list[Feeds]:

@@ -52,13 +52,13 @@ def check_config(config: OmniConfig, path: Path) -> None:
         expect(f"whether codec_{name} ({value}) lies inside the Talker vocabulary of {talker.text.vocab_size}", 0 <= value < talker.text.vocab_size, True)
     if not talker.speaker_id:
         raise AntiphonError(f"{path}: talker_config.speaker_id is missing or empty; the Talker needs at least one voice.")
-    if talker.text_vocab_size:
+    if talker.contract.embeds_text:
         _check_own_text(config, talker, expect)
-        return
-    # Only a Talker of Qwen3.5-Omni has a projection in front of its predictor.
-    expect("code_predictor_config.hidden_size", predictor.hidden_size, talker.text.hidden_size)
-    for name, row in talker.speaker_id.items():
-        expect(f"whether the id {row} of speaker {name} lies inside the Talker vocabulary", 0 <= row < talker.text.vocab_size, True)
+    if not talker.predictor_projection:
+        expect("code_predictor_config.hidden_size", predictor.hidden_size, talker.text.hidden_size)
+    if talker.contract.voice == "codec_id":
+        for name, row in talker.speaker_id.items():
+            expect(f"whether the id {row} of speaker {name} lies inside the Talker vocabulary", 0 <= row < talker.text.vocab_size, True)
 
 
 def _missing(path: Path, name: str) -> AntiphonError:

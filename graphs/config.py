@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..runtime.talker_contract import TalkerContract
+
 FAMILIES = ("qwen3_omni_moe", "qwen3_5_omni")
 NO_ID = -1
 """The id of a token that the checkpoint does not have; no token has it."""
@@ -214,10 +216,11 @@ class CodecEncoderConfig:
 class TalkerConfig:
     """Talker: its decoder, the code predictor and the codec ids.
 
-    `speaker_id` gives each voice its codec id (Qwen3-Omni) or its row in the table of codec prompts (Qwen3.5-Omni). What has a default is
-    of Qwen3.5-Omni: `text_vocab_size` above 0 says that the Talker embeds text itself; `language_id` gives each language its codec id;
-    `speaker_prompt_id` and `style_prompt_id` are text ids in the system and in the assistant part; `text_rows` and `frame_rows` are the counts of
-    its interleave; `max_hidden_rows`: the most multimodal rows of one user turn (0: all).
+    `contract`: what the family's Talkers are fed, in the layout that they have unless generation_config.json states another. `speaker_id` gives each
+    voice its codec id, or its row in the table of codec prompts (`contract.voice`). What has a default is of Qwen3.5-Omni: `text_vocab_size` is the size
+    of the Talker's own text table; `predictor_projection`: the code predictor projects the Talker's rows to its own; `language_id` gives each language
+    its codec id; `speaker_prompt_id` and `style_prompt_id` are text ids in the system and in the assistant part; `text_rows` and `frame_rows` are the
+    counts of its interleave.
     """
 
     text: DecoderConfig
@@ -234,15 +237,16 @@ class TalkerConfig:
     speaker_id: dict[str, int]
     position_id_per_seconds: int
     spatial_merge_size: int
+    contract: TalkerContract
     codec_think_id: int = 0
     text_vocab_size: int = 0
+    predictor_projection: bool = False
     language_id: dict[str, int] = field(default_factory=dict)
     speaker_prompt_id: dict[str, tuple[int, ...]] = field(default_factory=dict)
     style_prompt_id: dict[str, tuple[int, ...]] = field(default_factory=dict)
     default_speaker: str | None = None
     text_rows: int = 4
     frame_rows: int = 4
-    max_hidden_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -251,7 +255,9 @@ class ThinkerConfig:
 
     A checkpoint that hears or sees nothing has no `audio` or no `vision`; an id that it does not state is NO_ID.
     `timestamp_format` is a Python format of `seconds` that is written before each temporal patch of a video, and every
-    `audio_timestamp_seconds` in audio (0: never); "" means no textual timestamps. `mtp_num_hidden_layers`: layers of the draft head (0 or 1).
+    `audio_timestamp_seconds` in audio (0: never); "" writes nothing. `mtp_num_hidden_layers`: layers of the draft head (0 or 1). Of the family:
+    `textual_time`: each temporal patch of a video is a run of tokens of its own, with its time before it; `may_think`: the chat template can open a
+    thought (`enable_thinking`), and the tokenizer has the marks of one; `states_video_size`: the size of a video frame in its processor's file counts.
     """
 
     text: DecoderConfig
@@ -266,6 +272,9 @@ class ThinkerConfig:
     timestamp_format: str = ""
     audio_timestamp_seconds: float = 0.0
     mtp_num_hidden_layers: int = 0
+    textual_time: bool = False
+    may_think: bool = False
+    states_video_size: bool = False
 
     @property
     def deepstack_layers(self) -> int:

@@ -15,12 +15,11 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..runtime.beside import folder_beside, put_in_place
-from ..runtime.errors import AntiphonError, missing_extra
+from ..runtime.errors import AntiphonError, require_extra
 from ..runtime.kernels.contract import CONTRACT_VERSION, Program, image_key, parameters, to_plain
 from ..runtime.kernels.library import CONTRACT_FILE, read_contract
 from . import compile_worker
@@ -64,8 +63,7 @@ def compile_library(
     An op whose kernels, contract and compiler are unchanged is kept, unless `again`. Each op's folder is written beside and renamed when whole. Raises
     AntiphonError for an unknown op or target, a missing compiler, and a kernel that does not compile.
     """
-    if find_spec("triton") is None:
-        raise missing_extra("triton", "kernels", "antiphon plugins compile")
+    require_extra("kernels", "antiphon plugins compile", "triton")
     root = Path(folder)
     versions = compiler_versions()
     parts = [_part(target, op, versions) for target in dict.fromkeys(targets) for op in dict.fromkeys(ops) or FOLDERS]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.errors import AntiphonError, missing_extra
+from ..runtime.errors import AntiphonError, require_extra
 from ..runtime.kernels.device_array import DeviceArray
 from .timing import Ceilings, Spread
 
@@ -26,8 +25,7 @@ class CudaTimer:
 
     def __init__(self, compile_seconds: float = 150) -> None:
         """Raises AntiphonError where PyTorch is missing or was built without CUDA."""
-        if find_spec("torch") is None:
-            raise missing_extra("torch", "build", "Timing beside PyTorch (left out by --no-timing)")
+        require_extra("build", "Timing beside PyTorch (left out by --no-timing)", "torch")
         import torch
 
         if not torch.cuda.is_available():

@@ -17,7 +17,7 @@ from inspect import Parameter, Signature
 from types import GenericAlias
 from typing import Any, Protocol
 
-from ..runtime.errors import AntiphonError, missing_extra
+from ..runtime.errors import AntiphonError, require_extra
 from ..runtime.kernels.contract import Image, Program, image_key
 from ..runtime.kernels.expression import FUNCTIONS, evaluate, names
 from .tensorrt_nodes import Node, fixed_sizes, nodes
@@ -204,7 +204,5 @@ def _data_type(trt: Any, dtype: str) -> Any:
 
 
 def _tensorrt(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise missing_extra("tensorrt", "tensorrt", "A TensorRT engine with Antiphon's kernels") from None
+    require_extra("tensorrt", "A TensorRT engine with Antiphon's kernels", "tensorrt")
+    return import_module(module)

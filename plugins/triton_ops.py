@@ -11,7 +11,6 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +20,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.library import triton_op, wrap_triton
 
-from ..runtime.errors import AntiphonError, missing_extra
+from ..runtime.errors import AntiphonError, UnsupportedTarget, require_extra
 from ..runtime.kernels.contract import TARGETS, Launch, Program, TensorSpec
 from ..runtime.kernels.expression import FUNCTIONS
 from ..runtime.kernels.invoke import invoke, select
@@ -63,8 +62,7 @@ def register(target: str | None = None, ops: Iterable[str] = ()) -> dict[str, Tr
     Without `target` it is that of the GPU at hand. Registering again is cheap and replaces what was for another target. Raises AntiphonError without
     Triton, without a GPU to choose for, and for an op or target that does not exist.
     """
-    if find_spec("triton") is None:
-        raise missing_extra("triton", "kernels", "The operators of antiphon_triton")
+    require_extra("kernels", "The operators of antiphon_triton", "triton")
     found = {item.name: item for item in triton_ops(programs(target or _target_at_hand(), ops))}
     for name, item in found.items():
         if name not in _REGISTERED or _REGISTERED[name][0] != item:
@@ -191,11 +189,11 @@ def _in_order(wanted: frozenset[str], *orders: Iterable[str]) -> tuple[str, ...]
 
 def _target_at_hand() -> str:
     if not torch.cuda.is_available():
-        raise AntiphonError(f"There is no GPU to choose kernels for; name the target, one of {', '.join(TARGETS)}.")
+        raise UnsupportedTarget(f"There is no GPU to choose kernels for; name the target, one of {', '.join(TARGETS)}.")
     major, minor = torch.cuda.get_device_capability()
     fitting = [target for target in TARGETS if int(target[2:-1]) == major and int(target[-1]) <= minor]
     if not fitting:
-        raise AntiphonError(f"There are no kernels for compute capability {major}.{minor}; they are compiled for {', '.join(TARGETS)}.")
+        raise UnsupportedTarget(f"There are no kernels for compute capability {major}.{minor}; they are compiled for {', '.join(TARGETS)}.")
     return fitting[-1]
 
 

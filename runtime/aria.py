@@ -18,8 +18,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import AntiphonError
+from .errors import InvalidInput
 from .said import short
+from .talker_contract import Layout
 
 PENALTY_FRAMES = 64
 """Frames that the repetition penalty looks back under `adaptive`, about five seconds."""
@@ -37,6 +38,8 @@ class Policy:
     """As `parse_policy` reads it."""
     need: Callable[[int], int]
     """need(k): text rows before frame k, counted from 1; at least 1, and never falling."""
+    layout: Layout = "interleaved"
+    """Of the Talkers that can follow it (TalkerContract.layout)."""
     end_anywhere: bool = False
     """The Talker may end before its text did (Qwen3-Omni)."""
     penalty_window: int | None = None
@@ -47,13 +50,13 @@ class Policy:
 
 def dual_track() -> Policy:
     """Qwen3-Omni: text row k is added to the row that frame k is sampled from, padding after the end."""
-    return Policy("dual_track", lambda frame: frame, end_anywhere=True)
+    return Policy("dual_track", lambda frame: frame, "summed", end_anywhere=True)
 
 
 def chunked(text_rows: int = 4, frames: int = 4) -> Policy:
     """Qwen3.5-Omni as shipped (4, 4): `text_rows` rows of text, then `frames` frames, and so on."""
     if text_rows < 1 or frames < 1:
-        raise AntiphonError(f"chunked({text_rows}, {frames}) asks for an empty chunk; expected two counts of at least 1.")
+        raise InvalidInput(f"chunked({text_rows}, {frames}) asks for an empty chunk; expected two counts of at least 1.")
     return Policy(f"chunked:{text_rows},{frames}", lambda frame: text_rows * -(-frame // frames), penalty_restarts=True)
 
 
@@ -66,7 +69,7 @@ def adaptive(lead: int, frames_per_row: float | Fraction) -> Policy:
     if math.isfinite(frames_per_row):
         ratio = frames_per_row if isinstance(frames_per_row, Fraction) else Fraction(str(float(frames_per_row)))
     if lead < 1 or ratio <= 0:
-        raise AntiphonError(f"adaptive({lead}, {frames_per_row}) cannot run; expected a lead of at least 1 and a finite ratio above 0.")
+        raise InvalidInput(f"adaptive({lead}, {frames_per_row}) cannot run; expected a lead of at least 1 and a finite ratio above 0.")
     above, below = ratio.as_integer_ratio()
     decimal = str(float(ratio))
     shown = decimal if _NUMBER.fullmatch(decimal) and Fraction(decimal) == ratio else str(ratio)
@@ -89,7 +92,7 @@ def parse_policy(text: str, frames_per_row: float | Fraction = 1) -> Policy:
         ratio, lead = (parts + [""] * 2)[:2]
         if (_NUMBER.fullmatch(ratio) or not colon) and (_COUNT.fullmatch(lead) or len(parts) < 2) and not re.search("/0+$", ratio):
             return adaptive(int(lead or LEAD), Fraction(ratio) if ratio else frames_per_row)
-    raise AntiphonError(
+    raise InvalidInput(
         f"The interleave is {short(text)}, expected dual_track, chunked:TEXT_ROWS,FRAMES, adaptive, adaptive:R or adaptive:R,LEAD, as in chunked:4,4."
     )
 
@@ -193,7 +196,7 @@ def spoken_text(frame: int, consumed: int, total_frames: int | None = None, tota
     if frames_per_token is None:
         return consumed
     if not frames_per_token > 0:
-        raise AntiphonError(f"frames_per_token is {short(frames_per_token)}, expected a number above 0.")
+        raise InvalidInput(f"frames_per_token is {short(frames_per_token)}, expected a number above 0.")
     return min(consumed, math.ceil((frame + 1) / frames_per_token))
 
 

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from .beside import set_aside
 from .bundle_files import MANIFEST_FILE, FileHash, check_file, check_files
-from .errors import AntiphonError
+from .errors import BrokenBundle, UnsupportedTarget, as_broken_bundle
 from .json_file import read_json_object
 from .said import short, short_path
 from .sampling import SamplingParameters
+from .talker_contract import TalkerContract
 from .typed_json import typed
 
 SCHEMA_VERSION = 2
@@ -105,8 +106,8 @@ class Manifest:
     ids: dict[str, int | list[int]]
     """Special ids: see antiphon.runtime.thinker and antiphon.runtime.talker for the keys used."""
     constants: dict[str, int | float]
-    """thinker_context and talker_context (rows), codebook_size; for Qwen3.5-Omni hidden_rows (see tapped_rows) and frames_per_text, the ratio R of
-    the interleave `adaptive`: a lower bound of frames per text token."""
+    """thinker_context and talker_context (rows), codebook_size; for Qwen3.5-Omni frames_per_text, the ratio R of the interleave `adaptive`: a lower
+    bound of frames per text token."""
     sampling: dict[str, SamplingParameters]
     """Defaults of thinker, talker and predictor."""
     voices: dict[str, int] = field(default_factory=dict)
@@ -118,9 +119,11 @@ class Manifest:
     hashes: dict[str, FileHash] = field(default_factory=dict)
     """Every file but the manifest, by its path relative to the bundle with forward slashes."""
     schema_version: int = SCHEMA_VERSION
-    interleave: str = "dual_track"
-    """How text and speech take turns unless a reply asks for another way; see aria.parse_policy."""
+    interleave: str | None = None
+    """How text and speech take turns unless a reply asks for another way (aria.parse_policy), in the layout of `talker`; None without speech."""
     manners: Manners = field(default_factory=Manners)
+    talker: TalkerContract | None = None
+    """What the Talker is fed; None in a bundle without speech."""
 
     @property
     def speaks(self) -> bool:
@@ -131,7 +134,7 @@ class Manifest:
         """The special id `name`. Raises AntiphonError where the manifest lacks it."""
         value = self.ids.get(name)
         if not isinstance(value, int):
-            raise AntiphonError(f"The manifest has no single id {short(name)} (found {short(value)}); build the bundle again.")
+            raise BrokenBundle(f"The manifest has no single id {short(name)} (found {short(value)}); build the bundle again.")
         return value
 
 
@@ -159,32 +162,35 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
     path = root / MANIFEST_FILE
     if not os.path.isfile(path):
         raise _no_bundle(root)
-    raw = read_json_object(path, REPAIR)
+    with as_broken_bundle():
+        raw = read_json_object(path, REPAIR)
     found = raw.get("schema_version")
     if found != SCHEMA_VERSION:
-        raise AntiphonError(
+        raise BrokenBundle(
             f"{short_path(path)} has schema version {short(found)}, this Antiphon reads version {SCHEMA_VERSION}; "
             f"make it anew with antiphon build CHECKPOINT {short_path(root)}."
         )
     if raw.get(SEAL) != seal(raw):
-        raise AntiphonError(
+        raise BrokenBundle(
             f"{short_path(path)} was changed after the build, or is damaged; copy the bundle again, "
             f"or make it anew with antiphon build CHECKPOINT {short_path(root)}."
         )
     manifest: Manifest = typed(Manifest, raw, short_path(path))
     if target is not None and manifest.target != target:
-        raise AntiphonError(f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}.")
+        raise UnsupportedTarget(
+            f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}."
+        )
     check_files(root, manifest.hashes, [entry.file for entry in manifest.stages.values()])
     return manifest
 
 
-def _no_bundle(folder: Path) -> AntiphonError:
+def _no_bundle(folder: Path) -> BrokenBundle:
     older = set_aside(folder)
     if older is not None and not os.path.lexists(folder):
-        return AntiphonError(
+        return BrokenBundle(
             f"No bundle at {short_path(folder)}: a build that was to replace it was killed; build again, or give {short_path(older)} the name {folder.name}."
         )
-    return AntiphonError(f"No bundle at {short_path(folder)}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
+    return BrokenBundle(f"No bundle at {short_path(folder)}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
 
 
 def check_hashes(folder: str | Path) -> None:

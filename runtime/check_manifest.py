@@ -10,11 +10,13 @@ import numpy as np
 
 from .aria import parse_policy
 from .bundle import Manifest
-from .errors import AntiphonError
+from .errors import BrokenBundle
 from .frontend.constants import NO_ID
 from .interfaces import shared_sizes
+from .options import USABLE
 from .said import short
-from .voices import check_voice, find_voice
+from .talker_contract import PROMPTS, TalkerContract
+from .voices import NO_TABLE, check_voice, find_voice
 
 SPEECH = ("talker", "predictor", "code2wav")
 TEXT_IDS = ("im_start", "im_end", "system", "user", "assistant", "newline")
@@ -29,18 +31,23 @@ LARGEST_FRAME = 2**20
 def check_manifest(manifest: Manifest, voice_table: np.ndarray | None = None) -> None:
     """Raise AntiphonError unless a conversation can run on what `manifest` says; `voice_table`: of voices.read_voice_table."""
     if "thinker" not in manifest.stages:
-        raise AntiphonError("The bundle has no stage thinker; build it again.")
+        raise BrokenBundle("The bundle has no stage thinker; build it again.")
     if (there := [name for name in SPEECH if name in manifest.stages]) and not manifest.speaks:
-        raise AntiphonError(f"The bundle has only {', '.join(there)} of the stages of speech ({', '.join(SPEECH)}); build it again.")
+        raise BrokenBundle(f"The bundle has only {', '.join(there)} of the stages of speech ({', '.join(SPEECH)}); build it again.")
     sizes = shared_sizes(manifest.stages)
+    contract = manifest.talker
+    if (contract is None) == manifest.speaks:
+        found = "no talker, what its Talker is fed" if manifest.speaks else "a talker, but no stages of speech"
+        raise BrokenBundle(f"The manifest of this {manifest.family:.40} bundle has {found}; build it again.")
     _check_ids(manifest, sizes)
     _check_context(manifest, "thinker")
     _check_sampling(manifest)
-    if manifest.speaks:
+    if contract is not None:
         _check_context(manifest, "talker")
+        _check_contract(manifest, contract)
         _check_speech(manifest, sizes)
         _check_sound(manifest)
-        _check_voices(manifest, sizes, voice_table)
+        _check_voices(manifest, contract, sizes, voice_table)
 
 
 def check_front_end(front_end: Any, manifest: Manifest) -> None:
@@ -51,11 +58,11 @@ def check_front_end(front_end: Any, manifest: Manifest) -> None:
     sizes = shared_sizes(manifest.stages)
     for name, made in front_end.feature_sizes.items():
         if sizes.get(name, made) != made:
-            raise AntiphonError(f"The front end makes features of {made} values, an encoder of the bundle takes {sizes[name]}; build the bundle again.")
+            raise BrokenBundle(f"The front end makes features of {made} values, an encoder of the bundle takes {sizes[name]}; build the bundle again.")
 
 
 def _check_ids(manifest: Manifest, sizes: dict[str, int]) -> None:
-    needed = TEXT_IDS + SPEECH_IDS * manifest.speaks + ("codec_think",) * ("frame_codes" in _inputs(manifest, "talker"))
+    needed = TEXT_IDS + SPEECH_IDS * manifest.speaks + ("codec_think",) * (manifest.talker is not None and manifest.talker.takes_language)
     for name in needed:
         manifest.id(name)
     for name, value in manifest.ids.items():
@@ -79,7 +86,7 @@ def _check_context(manifest: Manifest, stage: str) -> None:
 def _check_sampling(manifest: Manifest) -> None:
     for stage in ("thinker", *(("talker", "predictor") if manifest.speaks else ())):
         if stage not in manifest.sampling:
-            raise AntiphonError(f"The manifest has no sampling of the stage {stage}; build the bundle again.")
+            raise BrokenBundle(f"The manifest has no sampling of the stage {stage}; build the bundle again.")
     largest = float(np.finfo(np.float32).max)
     for stage, values in manifest.sampling.items():
         for name in ("temperature", "repetition_penalty"):
@@ -88,9 +95,29 @@ def _check_sampling(manifest: Manifest) -> None:
             _expect(manifest, f"sampling.{stage:.60}.{name}", value, fits, "a number that a float32 holds")
 
 
+def _check_contract(manifest: Manifest, contract: TalkerContract) -> None:
+    """What the Talker is fed, against the prompt of its kind of voice, the inputs and constants of its stage, the manners and the interleave."""
+
+    def expect(name: str, holds: bool, expected: str) -> None:
+        _expect(manifest, f"talker.{name}", getattr(contract, name), holds, expected)
+
+    for name, value in PROMPTS[contract.voice].items():
+        expect(name, getattr(contract, name) == value, f"{value}, as a Talker is fed whose voices are of the kind {contract.voice}")
+    stage = manifest.stages["talker"]
+    frames = {spec.name for spec in stage.inputs} & {"frame_rows", "frame_codes"}
+    expect("frame_input", frames == {contract.frame_input}, f"{' or '.join(sorted(frames)) or 'none'}, the stage's input for frames")
+    expect("hidden_rows", contract.hidden_rows >= 0, "an integer of at least 0")
+    expect("embeds_text", contract.embeds_text == ("text_vocab_size" in stage.constants), "what the constant text_vocab_size of the stage says")
+    for name, table in (("takes_style", manifest.manners.styles), ("takes_language", manifest.manners.languages)):
+        expect(name, getattr(contract, name) or not table, f"true where manners has {name.partition('_')[2]}s")
+    expect("takes_language", not contract.takes_language or bool(manifest.manners.languages), "false where manners has no languages")
+    _expect(manifest, "interleave", manifest.interleave, manifest.interleave is not None, "the name of one")
+    policy = parse_policy(manifest.interleave or "", float(manifest.constants.get("frames_per_text", 1.0)))
+    _expect(manifest, "interleave", manifest.interleave, policy.layout == contract.layout, f"{USABLE[contract.layout]}, which this Talker can follow")
+
+
 def _check_speech(manifest: Manifest, sizes: dict[str, int]) -> None:
-    constants, inputs = manifest.constants, _inputs(manifest, "talker")
-    _expect(manifest, "the Talker's inputs", sorted(inputs & {"frame_rows", "frame_codes"}), len(inputs & {"frame_rows", "frame_codes"}) == 1, "one for frames")
+    constants = manifest.constants
     book = constants.get("codebook_size")
     vocoder = manifest.stages["code2wav"].constants.get("codebook_size", sizes["CODES"])
     fits = isinstance(book, int) and book == sizes["CODES"] == vocoder and book <= sizes["CODEC"]
@@ -99,12 +126,6 @@ def _check_speech(manifest: Manifest, sizes: dict[str, int]) -> None:
     for name in ("frames_per_text", "frames_per_token"):
         pace = constants.get(name, 1.0)
         _expect(manifest, f"constants.{name}", pace, 0 < pace < math.inf, "frames of speech a text token, a number above 0")
-    policy = parse_policy(manifest.interleave, float(constants.get("frames_per_text", 1.0)))
-    if "frame_codes" in inputs:
-        rows = constants.get("hidden_rows")
-        _expect(manifest, "constants.hidden_rows", rows, isinstance(rows, int) and rows >= 0, "an integer of at least 0")
-    else:
-        _expect(manifest, "interleave", manifest.interleave, policy.name == "dual_track", "dual_track, which this Talker can follow")
 
 
 def _check_sound(manifest: Manifest) -> None:
@@ -122,19 +143,15 @@ def _check_sound(manifest: Manifest) -> None:
             _expect(manifest, f"stages.{stage}.constants.{name}", value, is_fitting, f"an integer from {least} to {most}")
 
 
-def _check_voices(manifest: Manifest, sizes: dict[str, int], voice_table: np.ndarray | None) -> None:
+def _check_voices(manifest: Manifest, contract: TalkerContract, sizes: dict[str, int], voice_table: np.ndarray | None) -> None:
     default = manifest.default_voice
     _expect(manifest, "default_voice", default, default is None or default in manifest.voices, "one of the voices")
-    takes_codes = "frame_codes" in _inputs(manifest, "talker")
-    if not takes_codes:
+    if contract.voice == "codec_id":
         _check_below(manifest, "voices", manifest.voices.values(), sizes["CODEC"])
+    elif voice_table is None:
+        raise BrokenBundle(NO_TABLE)
     for name in manifest.voices:
-        voice = find_voice(manifest, name, voice_table)
-        check_voice(voice, sizes["GROUPS"] if takes_codes else None, manifest.constants["codebook_size"])
-
-
-def _inputs(manifest: Manifest, stage: str) -> set[str]:
-    return {spec.name for spec in manifest.stages[stage].inputs} if stage in manifest.stages else set()
+        check_voice(find_voice(manifest, name, voice_table), contract.voice, sizes["GROUPS"], manifest.constants["codebook_size"])
 
 
 def _check_below(manifest: Manifest, place: str, ids: Iterable[int], limit: int | None) -> None:
@@ -145,4 +162,4 @@ def _check_below(manifest: Manifest, place: str, ids: Iterable[int], limit: int 
 
 def _expect(manifest: Manifest, place: str, found: object, holds: bool, expected: str) -> None:
     if not holds:
-        raise AntiphonError(f"The manifest of this {manifest.family:.40} bundle says that {place} is {short(found)}, expected {expected}; build it again.")
+        raise BrokenBundle(f"The manifest of this {manifest.family:.40} bundle says that {place} is {short(found)}, expected {expected}; build it again.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import AntiphonError
+from .errors import Busy, ContextFull, InvalidInput
 from .frontend.tools import parse_tools
 from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
 from .live_turn import LiveTurn
@@ -20,6 +20,7 @@ from .pipeline import Plan, ReplyStream, Speech, SpeechRecord, Workers
 from .places import Place
 from .said import article, short
 from .talker import Talker
+from .talker_contract import TalkerContract
 from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
 from .talker_rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
 from .vocoder import Vocoder
@@ -78,7 +79,7 @@ class Conversation:
             self._enter(call)
             if more or self._live is not None:
                 if messages is not None or image is not None or video is not None:
-                    raise AntiphonError("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
+                    raise InvalidInput("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
                 self._listen(audio, text, sample_rate, more)
                 self._prefill()
             else:
@@ -116,9 +117,9 @@ class Conversation:
         try:
             self._enter(place)
             if self._live is not None:
-                raise AntiphonError("A turn is being spoken; end it with an append without more before asking for a reply.")
+                raise InvalidInput("A turn is being spoken; end it with an append without more before asking for a reply.")
             if self._answered:
-                raise AntiphonError("There is nothing to answer; append a turn before asking for a reply.")
+                raise InvalidInput("There is nothing to answer; append a turn before asking for a reply.")
             return self.start(chosen, began, False, place)
         except BaseException:
             if self._holder is place and place.workers is None:
@@ -151,14 +152,14 @@ class Conversation:
     def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
         """Further sound of the turn that is being spoken, which begins with the first and ends without `more`."""
         if audio is not None and not isinstance(audio, np.ndarray):
-            raise AntiphonError(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
+            raise InvalidInput(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
         if more and (audio is None or text is not None):
-            raise AntiphonError("An append with more takes audio alone; give text with the last of the audio, without more.")
+            raise InvalidInput("An append with more takes audio alone; give text with the last of the audio, without more.")
         live = self._live
         if live is None:
             live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate, self._tools)
         if sample_rate != live.sample_rate:
-            raise AntiphonError(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
+            raise InvalidInput(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
         if not more:  # after the last of the sound it would be too late to refuse the text
             self._omni.thinker.check_room(self._context, self._context.waiting_tokens + len(live.closing(text).token_ids))
         pieces = [live.push(audio)] if audio is not None else []
@@ -225,10 +226,10 @@ class Conversation:
         try:
             self._enter(call)
             if not is_whole(heard_samples) or heard_samples < 0:
-                raise AntiphonError(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
+                raise InvalidInput(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
             context = self._context
             if self._record is None:
-                raise AntiphonError("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
+                raise InvalidInput("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
             if context.answer_start is None:
                 return ""
             samples = int(self._omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
@@ -243,7 +244,9 @@ class Conversation:
 
     def _speech(self, choices: Choices, voice: Voice) -> Speech:
         omni, manifest = self._omni, self._omni.manifest
-        rows = self._interleaved(choices, voice) if voice.codec_id is None else self._dual_track(choices, voice)
+        contract = manifest.talker
+        assert contract is not None
+        rows = self._sequence_rows(choices, voice, contract) if contract.voice == "frames" else self._joined_rows(voice, contract)
         return Speech(
             make_talker=lambda priority: Talker(
                 omni.engines, manifest, omni.turns, rows, choices.policy, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
@@ -259,11 +262,12 @@ class Conversation:
     def _check_talker_room(self, rows: int) -> None:
         limit = int(self._omni.manifest.constants["talker_context"])
         if rows >= limit:
-            raise AntiphonError(
+            raise ContextFull(
                 f"The user's turns, the voice and the style need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."
             )
 
-    def _dual_track(self, choices: Choices, voice: Voice) -> TalkerRows:
+    def _joined_rows(self, voice: Voice, contract: TalkerContract) -> TalkerRows:
+        """Rows after a prompt that a codec id is the voice of."""
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         self._check_talker_room(len(user_rows(self._context.turn_ids(), manifest.ids)) + ASSISTANT_ROWS)
         codec_id, sizes = voice.codec_id, omni.input_sizes("talker")
@@ -272,26 +276,28 @@ class Conversation:
         def make_prompt(first_token: int) -> TalkerPrompt:
             prompt_ids = context.turn_ids(context.answer_row)
             return talker_prompt(
-                prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end, sizes["frame_rows"]
-            )
+                prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end,
+                sizes[contract.frame_input],
+            )  # fmt: skip
 
         return DualTrackRows(make_prompt, manifest.id("tts_pad"))
 
-    def _interleaved(self, choices: Choices, voice: Voice) -> TalkerRows:
+    def _sequence_rows(self, choices: Choices, voice: Voice, contract: TalkerContract) -> TalkerRows:
+        """Rows after a prompt that frames are the voice of."""
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         style = choices.style
         assert voice.codes is not None
         named = manifest.manners.styles.get(style.lower()) if style is not None else None
         in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
         manner = Manner(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
-        limit, hidden_size = int(manifest.constants["hidden_rows"]), omni.input_sizes("talker")["hidden"]
+        limit, hidden_size = contract.hidden_rows, omni.input_sizes("talker")["hidden"]
         self._check_talker_room(prompt_rows(context.turn_ids(), limit, manifest.ids, manner))
 
         def make_prompt() -> TalkerPrompt:
             prompt_ids = context.turn_ids(context.answer_row)
             return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, manner)
 
-        return SharedRows(make_prompt, manifest.id("tts_pad")) if choices.policy.name == "dual_track" else InterleavedRows(make_prompt)
+        return SharedRows(make_prompt, manifest.id("tts_pad")) if contract.layout == "summed" else InterleavedRows(make_prompt)
 
     def _enter(self, place: Place) -> None:
         """Let `place` hold the conversation. A reply that was closed or forgotten is waited for: its workers are about to end."""
@@ -302,7 +308,7 @@ class Conversation:
             workers.join()
         with self._lock:
             if self._holder is not None:
-                raise AntiphonError("A reply of this conversation is in flight; finish or close it first.")
+                raise Busy("A reply of this conversation is in flight; finish or close it first.")
             self._holder = place
 
     def _end(self, place: Place) -> None:
@@ -324,5 +330,5 @@ def _turn(audio: Any, image: Any, video: Any, text: str | None, sample_rate: int
     if text is not None:
         parts.append({"type": "text", "text": text})
     if not parts:
-        raise AntiphonError("append needs messages, or at least one of audio, image, video and text.")
+        raise InvalidInput("append needs messages, or at least one of audio, image, video and text.")
     return [{"role": "user", "content": parts}]

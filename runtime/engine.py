@@ -15,7 +15,7 @@ import numpy as np
 
 from .bundle import StageEntry, StateSpec, TensorSpec
 from .bundle_files import ONNX
-from .errors import AntiphonError
+from .errors import BrokenBundle
 from .forks import never_free_in_forks
 from .onnxruntime_import import onnxruntime
 from .said import short_path
@@ -48,7 +48,7 @@ class OnnxEngine:
     def __init__(self, path: Path, entry: StageEntry, threads: int | None = None) -> None:
         self.entry = entry
         if path.suffix != ONNX:
-            raise AntiphonError(f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
+            raise BrokenBundle(f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
         self._session = make_session(path, threads)
         self._idle: OrderedDict[Any, list[_Binding]] = OrderedDict()
         _check_interface(path, "inputs", self._session.get_inputs(), [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)])
@@ -136,7 +136,7 @@ def _check_interface(path: Path, side: str, nodes: Sequence[Any], specs: Sequenc
     said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
     wrong = sorted(name for name in {*found, *said} if found.get(name) != said.get(name))
     if wrong or len(said) < len(specs):
-        raise AntiphonError(f"{short_path(path)} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; build the bundle again.")
+        raise BrokenBundle(f"{short_path(path)} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; build the bundle again.")
 
 
 def _sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

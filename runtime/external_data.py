@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import AntiphonError
+from .errors import BrokenBundle
 from .said import reason, short_path
 
 FIELDS: dict[str, dict[int, str]] = {
@@ -44,9 +44,9 @@ def external_files(path: Path) -> set[str]:
             inner = [(kinds[field], begin, stop) for field, begin, stop in _fields(content, start, end) if field in kinds]
             waiting += [part for part in inner if content.find(LOCATION, part[1], part[2]) >= 0]  # most have none, and are not worth a look
     except (IndexError, ValueError):
-        raise AntiphonError(f"{short_path(path)} is not an ONNX file; build the bundle again.") from None
+        raise BrokenBundle(f"{short_path(path)} is not an ONNX file; build the bundle again.") from None
     except OSError as error:
-        raise AntiphonError(f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); make it readable or build the bundle again.") from None
+        raise BrokenBundle(f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); make it readable or build the bundle again.") from None
     return locations
 
 

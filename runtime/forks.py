@@ -11,7 +11,7 @@ import os
 import weakref
 from typing import Any
 
-from .errors import AntiphonError
+from .errors import Closed
 
 _native: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -19,7 +19,7 @@ _native: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 def check_process(process: int, what: str) -> None:
     """Raise AntiphonError unless this process is `process`, in which `what` was made."""
     if os.getpid() != process:
-        raise AntiphonError(
+        raise Closed(
             f"{what} belongs to process {process}, and this is a fork of it, which has none of its threads; "
             'load the bundle in this process, or start processes with multiprocessing.get_context("spawn").'
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .bundle import StageEntry, StateSpec, TensorSpec
-from .errors import AntiphonError
+from .errors import BrokenBundle
 
 _TOKENS = "positions float32 3 batch tokens; query_length int64 batch; past_length int64 batch"
 _ROWS = "output_index int64 rows; noise float32 rows; temperature float32 rows; top_k int64 rows; top_p float32 rows; repetition_penalty float32 rows"
@@ -52,7 +52,7 @@ def shared_sizes(stages: Mapping[str, StageEntry]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for name, entry in stages.items():
         if entry.name != name:
-            raise AntiphonError(f"The manifest has the stage {entry.name:.60} where {name:.60} was expected; build the bundle again.")
+            raise BrokenBundle(f"The manifest has the stage {entry.name:.60} where {name:.60} was expected; build the bundle again.")
         if name in TENSORS:
             for specs, text in zip((entry.inputs, entry.outputs), TENSORS[name], strict=True):
                 _compare(name, specs, text, sizes)
@@ -66,7 +66,7 @@ def _compare(stage: str, specs: Sequence[TensorSpec], text: str, sizes: dict[str
     found = {spec.name: spec for spec in specs}
     wrong = [name for name, words in expected.items() if name not in found and not words[0].startswith("?")] + [name for name in found if name not in expected]
     if wrong or len(found) < len(specs):
-        raise AntiphonError(f"Stage {stage} has other tensors than this Antiphon runs it with ({', '.join(wrong)[:100]}); build the bundle again.")
+        raise BrokenBundle(f"Stage {stage} has other tensors than this Antiphon runs it with ({', '.join(wrong)[:100]}); build the bundle again.")
     for name, spec in found.items():
         _, dtype, *axes = expected[name]
         is_fitting = spec.dtype == dtype and len(spec.shape) == len(axes)
@@ -77,7 +77,7 @@ def _compare(stage: str, specs: Sequence[TensorSpec], text: str, sizes: dict[str
                 is_fitting = is_fitting and size == (int(axis) if axis.isdigit() else axis)
         if not is_fitting:
             known = [sizes.get(axis, axis) for axis in axes]
-            raise AntiphonError(
+            raise BrokenBundle(
                 f"Stage {stage} has the tensor {name} of {spec.dtype:.20} {str(list(spec.shape)):.60}, expected {dtype} {known}; build the bundle again."
             )
 
@@ -87,7 +87,7 @@ def _check_state(stage: str, state: StateSpec) -> None:
     symbols = [axis for axis in state.shape if isinstance(axis, str)]
     expected = sorted(["batch", GROWS] if state.kind == "kv" else ["batch"])
     if sorted(symbols) != expected or not 0 <= state.batch_axis < len(state.shape) or state.shape[state.batch_axis] != "batch":
-        raise AntiphonError(
+        raise BrokenBundle(
             f"Stage {stage} has the {state.kind} state {state.name:.60} of {str(list(state.shape)):.60} with the batch on axis {state.batch_axis}, expected "
             f"the axes {' and '.join(expected)} once each; build the bundle again."
         )

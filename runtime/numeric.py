@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import AntiphonError
+from .errors import InvalidInput
 from .said import short
 
 LARGEST_COUNT = 2**31 - 1
@@ -21,7 +21,7 @@ def whole(value: Any, name: str, least: int, most: int | None = LARGEST_COUNT, o
     if not is_whole(value) or int(value) < least or is_too_large:
         is_open = most is None or (most == LARGEST_COUNT and not is_too_large)
         upper = f" of at least {least:,}" if is_open else f" from {least:,} to {most:,}"
-        raise AntiphonError(f"{name} is {short(value)}, expected an integer{upper}{f' {of}' if of else ''}.")
+        raise InvalidInput(f"{name} is {short(value)}, expected an integer{upper}{f' {of}' if of else ''}.")
     return int(value)
 
 
@@ -29,7 +29,7 @@ def number(value: Any, name: str, least: float, most: float, of: str = "", or_ze
     """`value` as a float. Raises AntiphonError unless it is a number (no bool) from `least` to `most`, or 0 where `or_zero`; `of` says of what."""
     found = as_float(value)
     if found is None or not (least <= found <= most or (or_zero and found == 0)):  # nor of NaN
-        raise AntiphonError(f"{name} is {short(value)}, expected {'0 or ' if or_zero else ''}a number from {least:,g} to {most:,g}{f' {of}' if of else ''}.")
+        raise InvalidInput(f"{name} is {short(value)}, expected {'0 or ' if or_zero else ''}a number from {least:,g} to {most:,g}{f' {of}' if of else ''}.")
     return found
 
 

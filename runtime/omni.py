@@ -21,7 +21,7 @@ from .channels import Cancelled
 from .check_manifest import check_front_end, check_manifest
 from .conversation import Conversation
 from .engine import Engine, OnnxEngine
-from .errors import AntiphonError
+from .errors import BrokenBundle, Closed, InvalidInput, UnsupportedTarget, as_broken_bundle
 from .events import AudioDelta, Done, Event, Reply
 from .forks import check_process
 from .frontend.media_policy import LOCAL, MediaPolicy
@@ -61,19 +61,20 @@ def load(
     """
     _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
     if not isinstance(media, MediaPolicy):
-        raise AntiphonError(f"media is {short(media)}, expected a MediaPolicy, for example MediaPolicy.for_server().")
+        raise InvalidInput(f"media is {short(media)}, expected a MediaPolicy, for example MediaPolicy.for_server().")
     folder = Path(bundle_path)
-    manifest = read_manifest(folder, TARGET)
-    if check_hashes:
-        check_all_hashes(folder)
-    table = read_voice_table(folder / "frontend") if manifest.speaks else None
-    check_manifest(manifest, table)
-    front_end = FrontEnd(folder / "frontend", media, int(manifest.constants["thinker_context"]))
-    check_front_end(front_end, manifest)
+    with as_broken_bundle():
+        manifest = read_manifest(folder, TARGET)
+        if check_hashes:
+            check_all_hashes(folder)
+        table = read_voice_table(folder / "frontend") if manifest.talker and manifest.talker.voice == "frames" else None
+        check_manifest(manifest, table)
+        front_end = FrontEnd(folder / "frontend", media, int(manifest.constants["thinker_context"]))
+        check_front_end(front_end, manifest)
     engines: dict[str, Engine] = {}
     for name, entry in manifest.stages.items():
         if entry.engine != "onnxruntime":
-            raise AntiphonError(f"Stage {name} was built for the engine {entry.engine:.60}; this Antiphon runs onnxruntime; build the bundle for it.")
+            raise UnsupportedTarget(f"Stage {name} was built for the engine {entry.engine:.60}; this Antiphon runs onnxruntime; build the bundle for it.")
         if name not in NOT_RUN:
             engines[name] = OnnxEngine(folder / entry.file, entry, threads)
     return Omni(manifest, engines, front_end, max_streams, prefill_chunk, admission_seconds, table, media)
@@ -95,7 +96,7 @@ class Omni:
     ) -> None:
         """`front_end`: a FrontEnd. `voice_table`: see voices.read_voice_table. See `load` for the rest."""
         if "thinker" not in engines:
-            raise AntiphonError("The bundle has no stage thinker; build it again.")
+            raise BrokenBundle("The bundle has no stage thinker; build it again.")
         self.manifest, self.engines, self.front_end = manifest, engines, front_end
         self.turns = Turns()
         self.prefill_chunk = prefill_chunk
@@ -128,8 +129,9 @@ class Omni:
         given = isinstance(wanted, Voice)
         encoder = self.engines.get("codec_encoder")
         voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.turns, sample_rate, self._media)
-        if self.manifest.speaks:
-            check_voice(voice, self.input_sizes("talker").get("frame_codes"), self.manifest.constants.get("codebook_size"))
+        contract = self.manifest.talker
+        if contract is not None:
+            check_voice(voice, contract.voice, self.input_sizes("talker")[contract.frame_input], self.manifest.constants.get("codebook_size"))
         return voice
 
     def input_sizes(self, stage: str) -> dict[str, int]:
@@ -196,7 +198,7 @@ class Omni:
         """Raise AntiphonError after `close`, and in a fork of the process that loaded the bundle."""
         check_process(self._process, "This Omni")
         if self._closed:
-            raise AntiphonError("This Omni is closed; load the bundle again.")
+            raise Closed("This Omni is closed; load the bundle again.")
 
     def register(self, place: Place, workers: Workers) -> None:
         """Let `close` and the withdrawal of `place` stop `workers`. Raises AntiphonError after `close`, Cancelled after the withdrawal."""
@@ -224,13 +226,13 @@ def collect(stream: ReplyStream, sample_rate: int) -> Reply:
             elif isinstance(event, Done):
                 audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
                 return Reply(event.text, event.token_ids, event.codes, audio, sample_rate, event.finish_reason, event.timings)
-    raise AntiphonError("The reply was closed before its end; ask again.")
+    raise Closed("The reply was closed before its end; ask again.")
 
 
 def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_chunk: Any, admission_seconds: Any) -> None:
     """Raise AntiphonError for an argument of `load` that can not be meant."""
     if not isinstance(bundle_path, (str, Path)):
-        raise AntiphonError(f"bundle_path is {short(bundle_path)}, expected the path of a folder made by antiphon build.")
+        raise InvalidInput(f"bundle_path is {short(bundle_path)}, expected the path of a folder made by antiphon build.")
     whole(max_streams, "max_streams", 1)
     whole(prefill_chunk, "prefill_chunk", 1)
     if threads is not None:
@@ -238,7 +240,7 @@ def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_ch
     if admission_seconds is not None:
         seconds = as_float(admission_seconds)
         if seconds is None or not 0 < seconds <= threading.TIMEOUT_MAX:  # also false for NaN
-            raise AntiphonError(f"admission_seconds is {short(admission_seconds)}, expected a positive number of seconds, or None to wait as long as it takes.")
+            raise InvalidInput(f"admission_seconds is {short(admission_seconds)}, expected a positive number of seconds, or None to wait as long as it takes.")
 
 
 _omnis: weakref.WeakValueDictionary[int, Omni] = weakref.WeakValueDictionary()

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from .aria import Policy, parse_policy
+from .aria import Policy, dual_track, parse_policy
 from .bundle import Manifest
-from .errors import AntiphonError
+from .errors import InvalidInput
 from .frontend.media_options import check_frame_rate
 from .numeric import LARGEST_COUNT, number, whole
 from .said import short
 from .sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
+from .talker_contract import Layout
 from .vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
+USABLE: dict[Layout, str] = {"summed": "dual_track", "interleaved": "chunked:TEXT_ROWS,FRAMES or adaptive"}
+"""The interleaves that a Talker of each layout can follow."""
 DEFAULT_MAX_TEXT_TOKENS = 1024
 """Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
 
@@ -66,12 +69,12 @@ class ReplyOptions:
         for name in ("greedy", "use_audio_in_video"):
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
-                raise AntiphonError(f"{name} is {short(value)}, expected True or False.")
+                raise InvalidInput(f"{name} is {short(value)}, expected True or False.")
             object.__setattr__(self, name, bool(value))
         for name, example in (("style", "whisper"), ("language", "german"), ("interleave", "chunked:4,4")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise AntiphonError(f"{name} is {short(value)}, expected text such as {short(example)}, or None for the default.")
+                raise InvalidInput(f"{name} is {short(value)}, expected text such as {short(example)}, or None for the default.")
         object.__setattr__(self, "video_fps", check_frame_rate(self.video_fps, "video_fps"))
 
 
@@ -97,7 +100,7 @@ def read_options(given: Mapping[str, Any]) -> ReplyOptions:
     known = [entry.name for entry in dataclasses.fields(ReplyOptions)]
     for name in given:
         if name not in known:
-            raise AntiphonError(f"There is no option {short(name)}; the options are {', '.join(known)}.")
+            raise InvalidInput(f"There is no option {short(name)}; the options are {', '.join(known)}.")
     return ReplyOptions(**given)
 
 
@@ -121,8 +124,8 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
         predictor = predictor.greedy()
     style = default_style if options.style is None else options.style
     spoken = speaks(options, manifest)
-    if style is not None and spoken and manifest.interleave == "dual_track":
-        raise AntiphonError(f"The bundle's Talker takes no style (found {short(style)}); leave it out.")
+    if style is not None and spoken and not (manifest.talker and manifest.talker.takes_style):
+        raise InvalidInput(f"The bundle's Talker takes no style (found {short(style)}); leave it out.")
     return Choices(
         thinker, talker, predictor, seed, spoken, default_voice if options.voice is None else options.voice, style,
         find_language(manifest, options.language), find_policy(manifest, options.interleave), max_frames, check_schedule(options.packet_schedule),
@@ -136,9 +139,9 @@ def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
     given = options.modalities
     modalities = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
     if "text" not in modalities or not all(isinstance(name, str) and name in MODALITIES for name in modalities):
-        raise AntiphonError(f'modalities is {_listed(given)}, expected ("text",) or ("text", "audio").')
+        raise InvalidInput(f'modalities is {_listed(given)}, expected ("text",) or ("text", "audio").')
     if "audio" in modalities and not manifest.speaks:
-        raise AntiphonError('The bundle holds no speech stages; ask for modalities=("text",) or build it from a checkpoint with a Talker.')
+        raise InvalidInput('The bundle holds no speech stages; ask for modalities=("text",) or build it from a checkpoint with a Talker.')
     return "audio" in modalities
 
 
@@ -147,21 +150,25 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
     if name is None:
         return None
     known = manifest.manners.languages
-    if not known:
-        raise AntiphonError(f"The bundle's Talker takes no language (found {short(name)}); leave it out.")
+    if manifest.talker is None or not manifest.talker.takes_language:
+        raise InvalidInput(f"The bundle's Talker takes no language (found {short(name)}); leave it out.")
     row = known.get(name.lower()) if isinstance(name, str) else None
     if row is None:
-        raise AntiphonError(f"There is no language {short(name)}; the bundle's languages are {', '.join(sorted(known))}.")
+        raise InvalidInput(f"There is no language {short(name)}; the bundle's languages are {', '.join(sorted(known))}.")
     return row
 
 
 def find_policy(manifest: Manifest, name: str | None) -> Policy:
     """The interleave called `name`, or the bundle's own. Raises AntiphonError for one that the bundle's Talker cannot follow."""
     ratio = float(manifest.constants.get("frames_per_text", 1.0))
+    if manifest.talker is None or manifest.interleave is None:
+        if name is not None:
+            raise InvalidInput(f"The bundle holds no speech stages, so that nothing is interleaved (found {short(name)}); leave it out.")
+        return dual_track()
     policy = parse_policy(manifest.interleave if name is None else name, ratio)
-    if (policy.name == "dual_track") != (manifest.interleave == "dual_track"):
-        usable = "dual_track" if manifest.interleave == "dual_track" else "chunked:TEXT_ROWS,FRAMES or adaptive"
-        raise AntiphonError(f"The bundle's Talker cannot follow the interleave {short(name)}; use {usable}.")
+    if policy.layout != manifest.talker.layout:
+        usable = USABLE[manifest.talker.layout]
+        raise InvalidInput(f"The bundle's Talker cannot follow the interleave {short(name)}; use {usable}.")
     return policy
 
 
@@ -195,4 +202,4 @@ def _listed(given: Any) -> str:
 def _check_order(name: str, least: int | None, most: int | None) -> None:
     """Of a least that was asked for: a bundle's own gives way to a smaller limit."""
     if least is not None and most is not None and least > most:
-        raise AntiphonError(f"min_{name} is {least}, expected at most max_{name}, which is {most}.")
+        raise InvalidInput(f"min_{name} is {least}, expected at most max_{name}, which is {most}.")

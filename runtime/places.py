@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .channels import Cancelled
-from .errors import AntiphonError
+from .errors import Busy, Closed
 from .threads import closed_gate, here, open_gate
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ class Places:
             if place not in self._taken and not self._closed and not place.withdrawn:
                 place.gate.acquire(timeout=-1 if self._seconds is None else self._seconds)
             if self._closed:
-                raise AntiphonError("This Omni was closed before the reply began; load the bundle again.")
+                raise Closed("This Omni was closed before the reply began; load the bundle again.")
             if place.withdrawn:
                 raise Cancelled
             if place not in self._taken:
-                raise AntiphonError(f"All {self._count} streams were busy for {self._seconds} s; finish one, or load with a larger max_streams.")
+                raise Busy(f"All {self._count} streams were busy for {self._seconds} s; finish one, or load with a larger max_streams.")
         finally:
             here.inside = before
 

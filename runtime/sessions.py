@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import AntiphonError
+from .errors import BrokenBundle
 from .forks import never_free_in_forks
 from .numeric import whole
 from .onnxruntime_import import onnxruntime
@@ -52,6 +52,6 @@ def make_session(
         session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         place = short_path(weights_folder if isinstance(model, bytes) else model)
-        raise AntiphonError(f"ONNX Runtime {onnxruntime.__version__} cannot load {place}: {reason(error)}; build the bundle again.") from error
+        raise BrokenBundle(f"ONNX Runtime {onnxruntime.__version__} cannot load {place}: {reason(error)}; build the bundle again.") from error
     never_free_in_forks(session)
     return session

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .bundle import StateSpec
-from .errors import AntiphonError
+from .errors import ContextFull
 
 BLOCK = 256
 """Rows by which the capacity of kv states is rounded up."""
@@ -59,7 +59,7 @@ class StateSet:
         """Make room for `rows` more rows. Raises AntiphonError beyond `limit`, before anything changes."""
         needed = self.length + rows
         if needed > self.limit:
-            raise AntiphonError(f"The context holds {self.limit} rows and {needed} are needed; shorten the conversation.")
+            raise ContextFull(f"The context holds {self.limit} rows and {needed} are needed; shorten the conversation.")
         if needed <= self.capacity or not self._kv:
             return
         wanted = max(needed, self.capacity * 9 // 8)

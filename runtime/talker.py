@@ -38,6 +38,8 @@ class Talker:
         least one: an answer with text never has empty speech."""
         self._talker, self._predictor, self._turns = engines["talker"], engines["predictor"], turns
         self._rows, self._priority, self._chunk = rows, priority, chunk
+        assert manifest.talker is not None, "a bundle without speech has no Talker"
+        self._frame_input = manifest.talker.frame_input
         self._end = manifest.id("codec_eos")
         self._limit = int(manifest.constants["talker_context"])
         self._states = StateSet(self._talker.entry.states, limit=self._limit)
@@ -72,7 +74,7 @@ class Talker:
         if self._frames and self._states.length + len(rows.text_ids) > self._limit:
             return None
         outputs: dict[str, np.ndarray] = {}
-        for feeds in in_chunks(rows, self._chunk, self._rows.frames_input):
+        for feeds in in_chunks(rows, self._chunk, self._frame_input):
             outputs = self._run(feeds)
         code0 = int(outputs["token"][0])
         if code0 == self._end:

@@ -44,10 +44,7 @@ class Spoken:
 
 
 class TalkerRows(Protocol):
-    """How text and frames become rows."""
-
-    frames_input: str
-    """Name of the engine's input for frames: `frame_rows` or `frame_codes`."""
+    """How text and frames become rows, in the layout and with the frames of a TalkerContract."""
 
     def first(self, text_ids: Sequence[int]) -> TalkerPrompt:
         """The rows before the first frame."""
@@ -57,9 +54,7 @@ class TalkerRows(Protocol):
 
 
 class DualTrackRows:
-    """Qwen3-Omni: the text row is added to the frame's row; tts_pad where there is none."""
-
-    frames_input = "frame_rows"
+    """Layout `summed` with `frame_rows` (Qwen3-Omni): the text row is added to the frame's row; tts_pad where there is none."""
 
     def __init__(self, make_prompt: Callable[[int], TalkerPrompt], pad: int) -> None:
         """`make_prompt` gets the first text id; `pad` is the text id fed after the end of the text."""
@@ -91,9 +86,10 @@ class DualTrackRows:
 
 
 class InterleavedRows:
-    """Qwen3.5-Omni: one sequence; the frame's row first, then the text rows that the policy pulled. Positions count the rows."""
+    """Layout `interleaved` with `frame_codes` (Qwen3.5-Omni): one sequence; the frame's row first, then the text rows that the policy pulled.
 
-    frames_input = "frame_codes"
+    Positions count the rows.
+    """
 
     def __init__(self, make_prompt: Callable[[], TalkerPrompt]) -> None:
         self._make_prompt = make_prompt
@@ -126,7 +122,7 @@ class InterleavedRows:
 
 
 class SharedRows(InterleavedRows):
-    """The dual track for a Talker that embeds text itself: text row k is added to frame k - 1, as text and frame of one row; padding after the end of text.
+    """Layout `summed` with `frame_codes`: text row k is added to frame k - 1, as text and frame of one row; padding after the end of text.
 
     What a Talker of Qwen3.5-Omni's architecture can be trained on instead of interleaving; none is published.
     """
@@ -149,8 +145,8 @@ def counted(start: float, rows: int) -> np.ndarray:
     return np.broadcast_to(np.arange(rows, dtype=np.float32) + np.float32(start), (3, rows))
 
 
-def in_chunks(rows: TalkerPrompt, chunk: int, frames_input: str) -> Iterator[dict[str, np.ndarray]]:
-    """Engine feeds of `rows`, at most `chunk` rows a run."""
+def in_chunks(rows: TalkerPrompt, chunk: int, frame_input: str) -> Iterator[dict[str, np.ndarray]]:
+    """Engine feeds of `rows`, at most `chunk` rows a run; `frame_input`: see TalkerContract."""
     total = len(rows.text_ids)
     for start in range(0, total, chunk):
         end = min(start + chunk, total)
@@ -159,6 +155,6 @@ def in_chunks(rows: TalkerPrompt, chunk: int, frames_input: str) -> Iterator[dic
         yield {
             "text_ids": rows.text_ids[None, start:end], "codec_ids": rows.codec_ids[None, start:end],
             "hidden": rows.hidden[hidden], "hidden_index": rows.hidden_index[hidden] - start,
-            frames_input: rows.frames[frames], "frame_index": rows.frame_index[frames] - start,
+            frame_input: rows.frames[frames], "frame_index": rows.frame_index[frames] - start,
             "positions": rows.positions[:, None, start:end],
         }  # fmt: skip

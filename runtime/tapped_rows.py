@@ -40,8 +40,8 @@ def content_rows(token_ids: np.ndarray, start: int, end: int, ids: Mapping[str, 
 def tapped_rows(token_ids: np.ndarray, ids: Mapping[str, Any], limit: int | None) -> np.ndarray:
     """Rows int64 whose hidden state the Talker's prompt may need, ascending.
 
-    `limit` None: every multimodal token (Qwen3-Omni). Else the evenly spaced content of each user turn; all of it while the turn is
-    open, because its length decides which.
+    `limit` None: every multimodal token (hidden_taps `media` of TalkerContract). Else the evenly spaced content of each user turn (`content`); all of
+    it while the turn is open, because its length decides which.
     """
     if limit is None:
         return np.flatnonzero(np.isin(token_ids, [ids[name] for name in ("audio", "image", "video") if name in ids]))

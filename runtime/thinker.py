@@ -1,7 +1,7 @@
 """The Thinker of one conversation: features in, chunked prefill, then ids one by one.
 
 Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video, and optionally think_open, think_close. Manifest
-constants: thinker_context (rows), and optionally hidden_rows (the most content rows of a user turn that the Talker reads).
+constants: thinker_context (rows). Which hidden rows are kept for the Talker is in the manifest's TalkerContract.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from .bundle import Manifest
 from .engine import Engine
-from .errors import AntiphonError
+from .errors import ContextFull, InvalidInput
 from .features import Features
 from .sampling import THINKER, Noise, SamplingParameters
 from .states import Snapshot, StateSet
@@ -156,8 +156,8 @@ class Thinker:
         eos = ids.get("eos", ids["im_end"])
         self.eos = frozenset(eos if isinstance(eos, list) else [eos])
         self._think = (ids.get("think_open"), ids.get("think_close"))
-        limit = manifest.constants.get("hidden_rows")
-        self._hidden_limit = None if limit is None else int(limit)
+        contract = manifest.talker
+        self._hidden_limit = contract.hidden_rows if contract is not None and contract.hidden_taps == "content" else None
         shapes = {spec.name: spec.shape for spec in self._engine.entry.inputs}
         self._hidden = int(shapes["features"][1])
         self._deepstack = int(shapes["deepstack"][0]) if "deepstack" in shapes else 0
@@ -172,13 +172,13 @@ class Thinker:
         """Raise AntiphonError when `tokens` more and one token of answer do not fit into the context."""
         rows = context.states.length + tokens
         if rows >= self.context_limit:
-            raise AntiphonError(f"The conversation has {rows} tokens, the model's context holds {self.context_limit} and needs room to answer; shorten it.")
+            raise ContextFull(f"The conversation has {rows} tokens, the model's context holds {self.context_limit} and needs room to answer; shorten it.")
 
     def check_stages(self, calls: Sequence[EncoderCall]) -> None:
         """Raise AntiphonError when an encoder that `calls` need is not in the bundle."""
         for call in calls:
             if call.stage not in self._engines:
-                raise AntiphonError(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
+                raise InvalidInput(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
 
     def prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None) -> int:
         """Feed what waits in `context`; returns the id sampled after the last token with the sampling inputs `draw`.

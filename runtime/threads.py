@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from .errors import AntiphonError
+from .errors import Busy
 
 
 class _Here(threading.local):
@@ -42,4 +42,4 @@ def start_thread(thread: threading.Thread, purpose: str) -> None:
     except RuntimeError as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # threading's own wait turned it into a lock that is not held
             raise error.__context__ from None
-        raise AntiphonError(f"The system starts no further thread, which {purpose} needs ({error}); end other work, or raise the limit of threads.") from error
+        raise Busy(f"The system starts no further thread, which {purpose} needs ({error}); end other work, or raise the limit of threads.") from error

@@ -8,7 +8,7 @@ import typing
 from functools import cache
 from typing import Any, Literal
 
-from .errors import AntiphonError
+from .errors import AntiphonError, BrokenBundle
 from .said import short
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
@@ -36,12 +36,17 @@ def typed(kind: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, str) and value in arguments, where, f"one of {', '.join(arguments)}", value)
         return value
     if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arguments:
+            return None
+        arguments = tuple(option for option in arguments if option is not types.NoneType)
+        if len(arguments) == 1:
+            return typed(arguments[0], value, where)
         for option in arguments:
             try:
                 return typed(option, value, where)
             except AntiphonError:
                 continue
-        raise AntiphonError(f"{where} is {short(value)}, expected {kind}; build the bundle again.")
+        raise BrokenBundle(f"{where} is {short(value)}, expected {kind}; build the bundle again.")
     accepted = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
     _expect(accepted, where, f"a value of type {kind.__name__}", value)
     _expect(not isinstance(value, int) or SMALLEST <= value <= LARGEST, where, "an integer of 64 bits", value)
@@ -57,7 +62,7 @@ def _record(kind: Any, value: Any, where: str) -> Any:
         if entry.name in value:
             given[entry.name] = typed(hints[entry.name], value[entry.name], f"{where}: {entry.name}")
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
-            raise AntiphonError(f"{where} lacks the field {entry.name}; build the bundle again.")
+            raise BrokenBundle(f"{where} lacks the field {entry.name}; build the bundle again.")
     return kind(**given)
 
 
@@ -76,4 +81,4 @@ def _is_unicode(text: str) -> bool:
 
 def _expect(holds: bool, where: str, expected: str, found: object) -> None:
     if not holds:
-        raise AntiphonError(f"{where} is {short(found)}, expected {expected}; build the bundle again.")
+        raise BrokenBundle(f"{where} is {short(found)}, expected {expected}; build the bundle again.")

@@ -8,7 +8,7 @@ import numpy as np
 
 from .aria import Frame
 from .engine import Engine
-from .errors import AntiphonError
+from .errors import InvalidInput
 from .numeric import LARGEST_COUNT, is_whole
 from .said import short
 from .states import StateSet
@@ -22,7 +22,7 @@ def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
     """The schedule as a tuple. Raises AntiphonError when it is empty or holds anything but positive integers."""
     sizes = tuple(schedule) if isinstance(schedule, Sequence) or isinstance(schedule, np.ndarray) and schedule.ndim else ()
     if not sizes or not all(is_whole(size) and 1 <= size <= LARGEST_COUNT for size in sizes):
-        raise AntiphonError(f"packet_schedule is {short(schedule)}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
+        raise InvalidInput(f"packet_schedule is {short(schedule)}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
     return tuple(int(size) for size in sizes)
 
 

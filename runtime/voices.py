@@ -16,7 +16,7 @@ import numpy as np
 
 from .bundle import Manifest
 from .engine import Engine
-from .errors import AntiphonError
+from .errors import BrokenBundle, InvalidInput
 from .frontend.audio import read_audio
 from .frontend.file_objects import is_file_object
 from .frontend.long_audio import header_seconds
@@ -24,10 +24,12 @@ from .frontend.media_policy import LOCAL, MediaPolicy
 from .frontend.media_source import resolve_source
 from .numeric import is_whole
 from .said import reason, short, short_path
+from .talker_contract import VoiceKind
 from .turns import NORMAL, Turns
 
 VOICES_FILE = "voices.npy"
 """In the bundle's front-end folder."""
+NO_TABLE = f"The bundle lacks frontend/{VOICES_FILE}, the frames of the voices that its Talker is prompted with; build the bundle again."
 SHORTEST, LONGEST = 1.0, 30.0
 """Seconds of a recording: less says little of a voice, more fills the Talker's context."""
 SILENCE = 1e-4
@@ -68,9 +70,9 @@ def find_voice(
     if isinstance(name, str) and name.lower() in voices:
         return _named(manifest, voices[name.lower()], table)
     if not _is_recording(name, policy):
-        raise AntiphonError(f"There is no voice {short(name)}; {_known(manifest)}.")
+        raise InvalidInput(f"There is no voice {short(name)}; {_known(manifest)}.")
     if encoder is None:
-        raise AntiphonError(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
+        raise InvalidInput(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
     return voice_from_recording(name, encoder, sample_rate, turns, policy)
 
 
@@ -95,7 +97,7 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     if not SHORTEST <= seconds <= LONGEST:
         raise _wrong_length(seconds)
     if np.abs(samples).max() < SILENCE:
-        raise AntiphonError(f"The recording of the voice is silent: no sample beyond {SILENCE:g}; give one with a voice in it.")
+        raise InvalidInput(f"The recording of the voice is silent: no sample beyond {SILENCE:g}; give one with a voice in it.")
     frames = -(-len(samples) // frame)
     feeds = {"waveform": np.zeros((1, frames * frame), np.float32), "waveform_length": np.array([len(samples)])}
     feeds["waveform"][0, : len(samples)] = samples
@@ -104,25 +106,25 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
 
 
-def _wrong_length(seconds: float) -> AntiphonError:
+def _wrong_length(seconds: float) -> InvalidInput:
     change = "longer" if seconds < SHORTEST else "shorter"
-    return AntiphonError(f"The recording of the voice is {seconds:g} s long, expected {SHORTEST:g} to {LONGEST:g} s; give a {change} one.")
+    return InvalidInput(f"The recording of the voice is {seconds:g} s long, expected {SHORTEST:g} to {LONGEST:g} s; give a {change} one.")
 
 
-def check_voice(voice: Voice, codebooks: int | None, codebook_size: float | None = None) -> Voice:
-    """`voice`, where a Talker can take it whose frames have `codebooks` codes below `codebook_size`; `codebooks` None: its voices are codec ids.
+def check_voice(voice: Voice, kind: VoiceKind, codebooks: int, codebook_size: float | None = None) -> Voice:
+    """`voice`, where a Talker can take it whose voices are of `kind`; frames have `codebooks` codes below `codebook_size`.
 
     Raises AntiphonError for a voice of another bundle, and where the bundle's own table does not fit its Talker.
     """
-    if (voice.codes is None) != (codebooks is None):
-        kind, expected = ("frames", "a codec id") if codebooks is None else ("a codec id", "frames")
-        raise AntiphonError(f"The voice {short(voice.name)} is {kind}, the bundle's Talker expects {expected}; take a voice of this bundle.")
+    if (voice.codes is None) != (kind == "codec_id"):
+        found, expected = ("frames", "a codec id") if kind == "codec_id" else ("a codec id", "frames")
+        raise InvalidInput(f"The voice {short(voice.name)} is {found}, the bundle's Talker expects {expected}; take a voice of this bundle.")
     if voice.codes is not None:
         codes = voice.codes
         is_whole = codes.ndim == 2 and codes.shape[1] == codebooks and len(codes) > 0 and np.issubdtype(codes.dtype, np.integer)
         if not is_whole or codes.min() < 0 or codebook_size is not None and codes.max() >= codebook_size:
             below = "" if codebook_size is None else f" below {codebook_size:g}"
-            raise AntiphonError(
+            raise InvalidInput(
                 f"The voice {short(voice.name)} is {codes.dtype} {list(codes.shape)}, expected int64 [frames, {codebooks}] of codes from 0{below}; "
                 "take a voice of this bundle or a recording, or build the bundle again."
             )
@@ -140,19 +142,19 @@ def read_voice_table(folder: str | Path) -> np.ndarray | None:
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise AntiphonError(f"{short_path(path)} cannot be read as a table of voices ({reason(error)}); build the bundle again.") from None
+        raise BrokenBundle(f"{short_path(path)} cannot be read as a table of voices ({reason(error)}); build the bundle again.") from None
     if not isinstance(table, np.ndarray) or table.ndim != 3 or table.dtype != np.int64 or 0 in table.shape:
         found = f"{table.dtype} {list(table.shape)}" if isinstance(table, np.ndarray) else "an archive"
-        raise AntiphonError(f"{short_path(path)} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
+        raise BrokenBundle(f"{short_path(path)} is {found}, expected int64 [voices, codebooks, frames]; build the bundle again.")
     return table
 
 
 def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
     row = manifest.voices[name]
-    if table is None:
-        if manifest.interleave != "dual_track":  # a Talker that is prompted with frames
-            raise AntiphonError(f"The bundle has no frames of the voice {short(name)}: frontend/{VOICES_FILE} is missing; build the bundle again.")
+    if manifest.talker is None or manifest.talker.voice == "codec_id":
         return Voice(row, None, name=name)
+    if table is None:
+        raise BrokenBundle(NO_TABLE)
     prompts = {known.lower(): tuple(ids) for known, ids in manifest.manners.voice_prompts.items()}
     return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
 
@@ -163,7 +165,7 @@ def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None)
     frames = int((stored >= 0).all(axis=1).sum()) if stored.size else 0
     whole = frames and (stored[:frames] >= 0).all() and (stored[frames:] == -1).all() and (codebook_size is None or stored.max() < codebook_size)
     if not whole:
-        raise AntiphonError(f"The frames of the voice {short(name)} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
+        raise BrokenBundle(f"The frames of the voice {short(name)} (row {row} of {VOICES_FILE}) are missing or broken; build the bundle again.")
     return np.ascontiguousarray(stored[:frames])
 
 
@@ -182,7 +184,7 @@ def _array_rate(source: Any, sample_rate: int | None) -> int:
     if not isinstance(source, np.ndarray):
         return 1
     if not is_whole(sample_rate) or sample_rate is None or sample_rate < 1:
-        raise AntiphonError(f"The recording of the voice is an array with the sample_rate {short(sample_rate)}; give omni.voice its whole samples a second.")
+        raise InvalidInput(f"The recording of the voice is an array with the sample_rate {short(sample_rate)}; give omni.voice its whole samples a second.")
     return int(sample_rate)
 
 

@@ -113,7 +113,8 @@ class Study:
 
     def interleaved(self, subject: Subject, wavs: Path | None = None, chosen: Sequence[str] = ()) -> Iterator[tuple[Policy, Voiced]]:
         """Every policy, or those of the names `chosen` (aria.parse_policy), on a Talker that interleaves. Raises AntiphonError for one that cannot."""
-        if subject.omni.manifest.interleave == "dual_track":
+        contract = subject.omni.manifest.talker
+        if contract is None or contract.layout == "summed":
             raise AntiphonError(f"The Talker of {subject.bundle} cannot interleave text and speech; give a bundle of Qwen3.5-Omni with --bundle.")
         asked = {policy.name: policy for policy in (find_policy(subject.omni.manifest, name) for name in chosen)}
         for name, policy in (asked or policies(float(subject.omni.manifest.constants["frames_per_text"]))).items():
@@ -121,7 +122,8 @@ class Study:
 
     def dual_track(self, subject: Subject, wavs: Path | None = None) -> tuple[Policy, Voiced]:
         """The dual track, on a Talker that was trained for it. Raises AntiphonError for another."""
-        if subject.omni.manifest.interleave != "dual_track":
+        contract = subject.omni.manifest.talker
+        if contract is None or contract.layout != "summed":
             raise AntiphonError(f"The Talker of {subject.bundle} was trained for {subject.omni.manifest.interleave}; give a bundle of a dual-track Talker.")
         return dual_track(), self._speak(subject, "dual track", dual_track(), wavs)
 

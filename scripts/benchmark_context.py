@@ -72,12 +72,13 @@ class TalkerFeeder:
         self._states = StateSet(self.entry.states, self.limit)
         self._random = np.random.default_rng(0)
         sizes = omni.input_sizes("talker")
-        self._frames = "frame_codes" if "frame_codes" in sizes else "frame_rows"
-        kind = np.int64 if self._frames == "frame_codes" else np.float32
+        assert omni.manifest.talker is not None
+        frames = omni.manifest.talker.frame_input
+        kind = np.int64 if frames == "frame_codes" else np.float32
         masks = {name: np.zeros((1, sizes[name]), bool) for name in ("penalised", "suppressed")}
         self._fixed: dict[str, np.ndarray] = {
             "hidden": np.zeros((0, sizes["hidden"]), np.float32), "hidden_index": np.zeros(0, np.int64),
-            self._frames: np.zeros((0, sizes[self._frames]), kind), "frame_index": np.zeros(0, np.int64),
+            frames: np.zeros((0, sizes[frames]), kind), "frame_index": np.zeros(0, np.int64),
             "noise": np.zeros(1, np.float32), **SamplingParameters(0.0).feeds(1), **masks,
         }  # fmt: skip
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..runtime.bundle import read_manifest
 from ..runtime.engine import Engine, OnnxEngine
-from ..runtime.errors import AntiphonError
+from ..runtime.errors import AntiphonError, require_extra
 from ..runtime.events import Done
 from ..runtime.frontend.prompt import FrontEnd
 from ..runtime.omni import Omni
@@ -115,10 +115,9 @@ def measure(bundle: Path, film: Path, frames_per_second: float, threads: int | N
 
 def write_film(path: Path, duration: int, height: int, frames_per_second: int = 1) -> Path:
     """An MP4 of `duration` seconds, 16:9: a white square that moves a little with every frame, and a tone from 200 Hz up an octave."""
-    try:
-        import av
-    except ImportError:
-        raise AntiphonError("Writing a video needs PyAV; install antiphon[media].") from None
+    require_extra("media", "Writing a video", "av")
+    import av
+
     height -= height % 2
     width, side, frames = height * 16 // 9 // 2 * 2, height // 4, duration * frames_per_second
     with av.open(str(path), "w") as output:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.errors import AntiphonError, missing_extra
+from ..runtime.errors import AntiphonError, require_extra
 from . import interrupts
 from .console import count, print_json, print_table, progress_bar, seconds, size
 
@@ -30,11 +30,9 @@ def build(
         return
     if bundle is None:
         raise AntiphonError("antiphon build needs a BUNDLE folder to write; give one, or --plan to only see what the build needs.")
-    try:
-        with interrupts.ending_at_once():
-            from ..export.build import build as compile_bundle
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "build", "antiphon build") from None
+    require_extra("build", "antiphon build")
+    with interrupts.ending_at_once():
+        from ..export.build import build as compile_bundle
     with progress_bar() as report:
         manifest = compile_bundle(
             checkpoint, bundle, target=target, engine=engine, precision=precision, cache=not no_cache,
@@ -54,11 +52,9 @@ def build(
 
 
 def _plan(checkpoint: Path, precision: str, json: bool) -> None:
-    try:
-        with interrupts.ending_at_once():
-            from ..export.plan import plan
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "build", "antiphon build --plan") from None
+    require_extra("build", "antiphon build --plan")
+    with interrupts.ending_at_once():
+        from ..export.plan import plan
     planned = plan(checkpoint, precision)
     if json:
         print_json({**dataclasses.asdict(planned), "total": dataclasses.asdict(planned.total)})

@@ -13,6 +13,7 @@ from .console import count, print_json, print_table, seconds, size
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Manifest, StageEntry, StateSpec
+    from ..runtime.talker_contract import TalkerContract
 
 
 def inspect(
@@ -73,7 +74,7 @@ def _print_facts(manifest: Manifest) -> None:
     facts: list[tuple[str, str]] = [
         ("voices", voices or "none: this bundle does not speak"),
         *((name, ", ".join(values)) for name, values in (("languages", manifest.manners.languages), ("styles", manifest.manners.styles)) if values),
-        ("interleave", manifest.interleave),
+        *([("talker", _contract(manifest.talker)), ("interleave", str(manifest.interleave))] if manifest.talker else []),
         ("states of a stream", _kinds(manifest)),
         ("ids", _pairs(manifest.ids)),
         ("constants", _pairs(manifest.constants)),
@@ -84,6 +85,17 @@ def _print_facts(manifest: Manifest) -> None:
     ]
     for name, value in facts:
         print(f"{name}: {value}")
+
+
+def _contract(contract: TalkerContract) -> str:
+    """What the Talker is fed, in one line."""
+    own = "its own" if contract.embeds_text else "the Thinker's"
+    most = f", at most {contract.hidden_rows} a turn" if contract.hidden_rows else ""
+    takes = [name for name, there in (("a style", contract.takes_style), ("a language", contract.takes_language)) if there]
+    return (
+        f"{contract.layout} rows, {own} text embedding, frames as {contract.frame_input}, Thinker rows of {contract.hidden_taps}{most}, "
+        f"voices by {contract.voice}, takes {' and '.join(takes) or 'no style, no language'}"
+    )
 
 
 def _kinds(manifest: Manifest) -> str:

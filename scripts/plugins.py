@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..plugins.registry import FOLDERS
-from ..runtime.errors import AntiphonError, missing_extra
+from ..runtime.errors import AntiphonError, UnsupportedTarget, require_extra
 from ..runtime.kernels.contract import TARGETS, image_key
 from ..runtime.kernels.library import KernelLibrary, default_library
 from . import interrupts
@@ -62,11 +62,9 @@ def compile_plugins(
     json: Json = False,
 ) -> None:
     """Compile the ops' kernels for GPUs, which need not be here: cubin, PTX and launch contract of each."""
-    try:
-        with interrupts.ending_at_once():
-            from ..plugins.compile import compile_library
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "triton", "kernels", "antiphon plugins compile") from None
+    require_extra("kernels", "antiphon plugins compile", "triton")
+    with interrupts.ending_at_once():
+        from ..plugins.compile import compile_library
     folder = library or default_library()
     with progress_bar() as report:
         built = compile_library(folder, _targets(target), _ops(op), again=again, on_progress=report)
@@ -86,11 +84,9 @@ def check_plugins(
     json: Json = False,
 ) -> None:
     """Run every compiled program on the GPU at hand against its reference, and time the ops; exit code 1 when a result is out of tolerance."""
-    try:
-        with interrupts.ending_at_once():
-            from ..plugins.check import run_check
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "ml_dtypes", "kernels", "antiphon plugins check") from None
+    require_extra("kernels", "antiphon plugins check", "ml_dtypes")
+    with interrupts.ending_at_once():
+        from ..plugins.check import run_check
     if output is not None and not output.resolve().parent.is_dir():
         raise AntiphonError(f"{output} cannot be written: there is no folder {output.parent}.")
     if output is not None and output.is_dir():
@@ -182,7 +178,7 @@ def _targets(text: str) -> list[str]:
     chosen = [name.strip() for name in text.split(",") if name.strip()]
     for name in chosen:
         if name not in TARGETS:
-            raise AntiphonError(f"There is no target {name!r}; kernels are compiled for {', '.join(TARGETS)}.")
+            raise UnsupportedTarget(f"There is no target {name!r}; kernels are compiled for {', '.join(TARGETS)}.")
     if not chosen:
-        raise AntiphonError(f"--target names no GPU architecture; give some of {', '.join(TARGETS)}, separated by commas.")
+        raise UnsupportedTarget(f"--target names no GPU architecture; give some of {', '.join(TARGETS)}, separated by commas.")
     return chosen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runtime.errors import missing_extra
+from ..runtime.errors import require_extra
 from . import interrupts
 from .console import print_json, print_table, progress_bar
 
@@ -24,11 +24,9 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Compare every stage's engine with its reference on the same inputs; exit code 1 when an output is out of tolerance."""
-    try:
-        with interrupts.ending_at_once():
-            from ..export.verify import verify as compare
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "build", "antiphon verify") from None
+    require_extra("build", "antiphon verify")
+    with interrupts.ending_at_once():
+        from ..export.verify import verify as compare
     began = time.monotonic()
     with progress_bar() as report:
 

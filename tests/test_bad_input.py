@@ -63,6 +63,7 @@ def silence(place: Place) -> None:
 def text_only(place: Place) -> None:
     for stage in ("talker", "predictor", "code2wav"):
         edit_manifest(place.bundle, f"stages.{stage}", None)
+    edit_manifest(place.bundle, "talker", None)
 
 
 CASES: dict[str, tuple[Prepare, str]] = {

@@ -34,7 +34,7 @@ def all_tensors(config: OmniConfig, faint_tokens: tuple[int, ...] = ()) -> Itera
         yield from draft_head(thinker)
     if config.talker is None or config.code2wav is None:
         return
-    yield from speech(config) if config.talker.text_vocab_size else _speech(config)
+    yield from speech(config) if config.talker.contract.embeds_text else _speech(config)
 
 
 def _speech(config: OmniConfig) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import AntiphonError, missing_extra
+from ...runtime.errors import AntiphonError, require_extra
 from ..config import Code2WavConfig, RopeConfig
 from ..config_bounds import LARGEST_NUMBER, first_excess
 
@@ -156,10 +156,8 @@ class _Fields:
 
 def _load(path: Path) -> Any:
     """The plain values of a YAML file: a tag that asks for an object is read as the mapping, list or text it stands before."""
-    try:
-        import yaml
-    except ImportError:
-        raise missing_extra("yaml", "build", "Reading a codec folder") from None
+    require_extra("build", "Reading a codec folder", "yaml")
+    import yaml
 
     class PlainLoader(yaml.SafeLoader):
         """Constructs mappings, lists and scalars alone. Merge keys are refused: each of them copies what it names, and copies of copies grow without end."""

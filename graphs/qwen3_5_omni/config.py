@@ -15,6 +15,7 @@ from typing import Any
 
 from ...runtime.errors import AntiphonError
 from ...runtime.json_file import read_json_object
+from ...runtime.talker_contract import TalkerContract
 from ..config import (
     AudioConfig,
     Code2WavConfig,
@@ -67,7 +68,7 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
             timestamp_format=stamps.get("timestamp_format", TIMESTAMP_FORMAT),
             audio_timestamp_seconds=float(stamps.get("audio_timestamp_seconds", 0.0)),
             position_id_per_seconds=thinker.get("position_id_per_seconds", POSITIONS_PER_SECOND),
-            mtp_num_hidden_layers=_draft_layers(reader, thinker),
+            mtp_num_hidden_layers=_draft_layers(reader, thinker), textual_time=True, may_think=True, states_video_size=True,
         ),
         "talker": None, "code2wav": None,
     }  # fmt: skip
@@ -172,10 +173,18 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
         text_vocab_size=found("text_vocab_size", thinker_text.get("vocab_size")),
         language_id=languages,
         style_prompt_id=_prompts(reader, "talker_assistant_prompt_id_mapping", found("talker_assistant_prompt_id_mapping", {})),
-        text_rows=count("talker_text_in_chunk_n", 4), frame_rows=count("talker_codec_output_chunk_m", 4),
-        max_hidden_rows=count("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS, least=0),
+        text_rows=count("talker_text_in_chunk_n", 4), frame_rows=count("talker_codec_output_chunk_m", 4), predictor_projection=True,
+        contract=talker_contract(count("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS, least=0), bool(languages)),
     )  # fmt: skip
     return talker
+
+
+def talker_contract(hidden_rows: int, takes_language: bool) -> TalkerContract:
+    """What a Talker of the family is fed that reads so many content rows of a user turn and has codec ids of languages, or none."""
+    return TalkerContract(
+        layout="interleaved", embeds_text=True, frame_input="frame_codes", hidden_taps="content", hidden_rows=hidden_rows, takes_style=True,
+        takes_language=takes_language, voice="frames",
+    )  # fmt: skip
 
 
 def _tap(reader: ConfigReader, stated: Any) -> Any:

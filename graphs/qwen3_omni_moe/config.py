@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from ...runtime.errors import AntiphonError
+from ...runtime.talker_contract import TalkerContract
 from ..config import AudioConfig, Code2WavConfig, DecoderConfig, OmniConfig, TalkerConfig, ThinkerConfig
 from ..config_reader import ConfigReader, defaults, is_count, short
 
 THINKER = ("thinker_config",)
+TALKER = TalkerContract(
+    layout="summed", embeds_text=False, frame_input="frame_rows", hidden_taps="media", hidden_rows=0, takes_style=False, takes_language=False,
+    voice="codec_id",
+)  # fmt: skip
+"""What every Talker of the family is fed (HF Qwen3OmniMoeForConditionalGeneration)."""
 SPLIT_FIELDS = ("codebook_dim", "quantizer_dim", "latent_dim", "pre_conv_kernel", "num_semantic_quantizers", "symmetric_trim", "sample_rate")
 """What says how a SplitRVQ is built: published Qwen3-Omni files carry some of these, and the reference ignores them."""
 
@@ -22,7 +28,7 @@ def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
         ThinkerConfig, THINKER, text=_experts(reader, THINKER, least=0),
         audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=3) if reader.optional("audio", *THINKER, "audio_config") else None,
         vision=reader.vision((*THINKER, "vision_config")) if reader.optional("vision", *THINKER, "vision_config") else None,
-        **defaults(ThinkerConfig, "timestamp_format", "audio_timestamp_seconds", "mtp_num_hidden_layers"),
+        **defaults(ThinkerConfig, "timestamp_format", "audio_timestamp_seconds", "mtp_num_hidden_layers", "textual_time", "may_think", "states_video_size"),
     )  # fmt: skip
     talker = code2wav = None
     if reader.speaks("talker_config", "code2wav_config"):
@@ -34,7 +40,9 @@ def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
             raise AntiphonError(f"{reader.path}: talker_config.speaker_id is {short(voices)}, expected voices with their codec ids; correct the file.")
         reader.check_names("talker_config.speaker_id", voices)
         speaker_id = {name.lower(): row for name, row in voices.items()}
-        talker = reader.build(TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id, **defaults(TalkerConfig))
+        talker = reader.build(
+            TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id, contract=TALKER, **defaults(TalkerConfig)
+        )  # fmt: skip
         code2wav = reader.build(Code2WavConfig, ("code2wav_config",), rope=reader.rope(("code2wav_config",)), **defaults(Code2WavConfig, *SPLIT_FIELDS))
     omni: OmniConfig = reader.build(
         OmniConfig, (), family="qwen3_omni_moe", thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw, codec_encoder=None

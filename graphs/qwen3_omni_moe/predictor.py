@@ -34,7 +34,7 @@ class PredictorStep(nn.Module):
         self.config = config
         # Table 0 is the Talker's own codec embedding, cut to the codebook: a frame never holds a special id.
         self.code_embedding = nn.Parameter(torch.empty(groups * config.vocab_size, talker.text.hidden_size))
-        self.projection = Projection(talker.text.hidden_size, config.hidden_size, bias=True) if talker.text_vocab_size else None
+        self.projection = Projection(talker.text.hidden_size, config.hidden_size, bias=True) if talker.predictor_projection else None
         self.layers = nn.ModuleList(DecoderLayer(config, sparse=False) for _ in range(config.num_hidden_layers))
         self.norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
         self.heads = nn.Parameter(torch.empty(groups - 1, config.hidden_size, config.vocab_size))
@@ -107,7 +107,7 @@ def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:
         "norm.weight": norm(config, f"{prefix}.model.norm.weight"),
         "heads": WeightSource(tuple(f"{prefix}.lm_head.{group}.weight" for group in residuals), lambda *parts: np.stack([part.T for part in parts])),
     }
-    if talker.text_vocab_size:
+    if talker.predictor_projection:
         weights |= _projection(talker, checkpoint, f"{prefix}.model.talker_projection")
     for layer in range(config.num_hidden_layers):
         weights |= layer_weights(checkpoint, config, layer, f"{prefix}.model.layers.{layer}", f"layers.{layer}")

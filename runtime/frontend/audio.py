@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..errors import AntiphonError
+from ..errors import AntiphonError, InvalidInput
 from ..said import short_path
 from .av_container import decoded, open_container
 from .crop import cropped, cropped_array
@@ -63,7 +63,7 @@ def to_mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 def mixed_down(samples: np.ndarray) -> np.ndarray:
     """float32 [samples], the mean over the channels of float32 [samples, channels]. Raises AntiphonError for NaN, infinite and huge samples."""
     if not (np.abs(samples) <= LOUDEST).all():  # not of NaN either
-        raise AntiphonError("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
+        raise InvalidInput("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
     mixed: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     return mixed
 
@@ -83,9 +83,9 @@ def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy, s
     """Raise AntiphonError for a sample rate or a number of channels that no recording has, and for more seconds than `policy` allows of `span`."""
     slowest, fastest = SAMPLE_RATES
     if not slowest <= rate <= fastest:
-        raise AntiphonError(f"The audio has a sample rate of {rate:,} Hz, expected {slowest:,} to {fastest:,}; give it at its true rate.")
+        raise InvalidInput(f"The audio has a sample rate of {rate:,} Hz, expected {slowest:,} to {fastest:,}; give it at its true rate.")
     if not 1 <= channels <= MOST_CHANNELS:
-        raise AntiphonError(f"The audio has {channels} channels, expected 1 to {MOST_CHANNELS}; mix it down.")
+        raise InvalidInput(f"The audio has {channels} channels, expected 1 to {MOST_CHANNELS}; mix it down.")
     policy.check_seconds(seconds, "audio", span)
 
 
@@ -184,14 +184,14 @@ def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
     return (np.concatenate([samples for samples, _ in pieces]), pieces[0][1]) if pieces else (np.zeros((0, 1), np.float32), 0)
 
 
-def no_samples() -> AntiphonError:
+def no_samples() -> InvalidInput:
     """What is wrong with an empty recording."""
-    return AntiphonError("The audio has no samples; give a clip that is longer than 0 seconds.")
+    return InvalidInput("The audio has no samples; give a clip that is longer than 0 seconds.")
 
 
-def too_few_samples(rate: int, target_rate: int) -> AntiphonError:
+def too_few_samples(rate: int, target_rate: int) -> InvalidInput:
     """What is wrong with a recording that resampling leaves nothing of."""
-    return AntiphonError(f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip.")
+    return InvalidInput(f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip.")
 
 
 def describe(source: Path | bytes) -> str:

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 
 Feeds = dict[str, np.ndarray]
 
@@ -82,12 +82,12 @@ def window_frames(n_window: int, n_window_infer: int) -> int:
 
 def _check(clips: Sequence[np.ndarray]) -> None:
     if not clips:
-        raise AntiphonError("The audio encoder got no clip; give at least one, or leave the encoder out.")
+        raise InvalidInput("The audio encoder got no clip; give at least one, or leave the encoder out.")
     for number, clip in enumerate(clips):
         if clip.ndim != 2 or clip.shape[0] != clips[0].shape[0]:
-            raise AntiphonError(f"Audio clip {number} has the shape {clip.shape}, expected [mel, frames] with the first clip's mel size; compute it again.")
+            raise InvalidInput(f"Audio clip {number} has the shape {clip.shape}, expected [mel, frames] with the first clip's mel size; compute it again.")
         if clip.shape[1] == 0:
-            raise AntiphonError(f"Audio clip {number} is empty; expected at least one mel frame (10 ms of sound); leave the clip out.")
+            raise InvalidInput(f"Audio clip {number} is empty; expected at least one mel frame (10 ms of sound); leave the clip out.")
 
 
 def _downsampled(frames: int, convolutions: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from .audio import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, describe, file_blocks, heard_array, no_samples, track_blocks
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
 from .media_file import CannotOpen
@@ -115,9 +115,9 @@ class AudioStream:
         starts = range(0, len(self._source), BLOCK_SAMPLES)
         return ((columns(self._source[start : start + BLOCK_SAMPLES]), self._array_rate) for start in starts)
 
-    def _changed(self) -> AntiphonError:
+    def _changed(self) -> InvalidInput:
         name = "array" if isinstance(self._source, np.ndarray) else describe(self._source)
-        return AntiphonError(f"The audio {name} changed while it was read; leave it as it is and read it again.")
+        return InvalidInput(f"The audio {name} changed while it was read; leave it as it is and read it again.")
 
 
 class _Measured(NamedTuple):

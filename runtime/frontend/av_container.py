@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import AntiphonError, missing_extra
+from ..errors import InvalidInput, require_extra
 from ..said import reason
 from .media_file import open_media
 from .media_formats import WANTED, require_format
@@ -36,10 +36,9 @@ def open_container(source: Path | bytes, kind: str, policy: MediaPolicy, label: 
     Raises AntiphonError where PyAV is missing, for what is no container of that kind, and for what FFmpeg finds broken within the `with` block.
     """
     found = require_format(source, kind, label)
-    try:
-        import av
-    except ImportError:
-        raise missing_extra("av", "media", f"Reading {kind} from {label}") from None
+    require_extra("media", f"Reading {kind} from {label}", "av")
+    import av
+
     if found.demuxer == "mp4":
         check_boxes(source, label)
     options = {
@@ -55,9 +54,9 @@ def open_container(source: Path | bytes, kind: str, policy: MediaPolicy, label: 
         with open_media(source) as stream, av.open(stream, mode="r", format=found.demuxer, options=options, io_open=_refuse) as container:
             yield container
     except _OtherFile:
-        raise AntiphonError(f"{label} refers to media in another file, which is not opened; give a file that holds its media itself.") from None
+        raise InvalidInput(f"{label} refers to media in another file, which is not opened; give a file that holds its media itself.") from None
     except (av.FFmpegError, ValueError) as error:
-        raise AntiphonError(f"{label} cannot be read as {kind} ({reason(error)}); give {WANTED[kind]}.") from None
+        raise InvalidInput(f"{label} cannot be read as {kind} ({reason(error)}); give {WANTED[kind]}.") from None
 
 
 def decoded(container: Any, track: Any, policy: MediaPolicy, label: str) -> Iterator[Any]:
@@ -65,7 +64,7 @@ def decoded(container: Any, track: Any, policy: MediaPolicy, label: str) -> Iter
     context = track.codec_context
     if context is None or context.codec.name not in (*SOUND_CODECS, *FILM_CODECS):
         name = "of an unknown kind" if context is None else str(context.codec.name)
-        raise AntiphonError(f"{label} has a track coded as {name}, which is not read; convert it, for example to H.264 and AAC in MP4.")
+        raise InvalidInput(f"{label} has a track coded as {name}, which is not read; convert it, for example to H.264 and AAC in MP4.")
     context.options = {"max_pixels": str(policy.max_pixels)}
     return _mp3_frames(container, track, label) if container.format.name == "mp3" else iter(container.decode(track))
 
@@ -82,7 +81,7 @@ def _mp3_frames(container: Any, track: Any, label: str) -> Iterator[Any]:
         except av.InvalidDataError:
             damaged += 1
     if damaged * MOST_DAMAGED > packets:
-        raise AntiphonError(f"{label} cannot be read as audio ({damaged:,} of its {packets:,} MP3 frames are damaged); give a whole recording.")
+        raise InvalidInput(f"{label} cannot be read as audio ({damaged:,} of its {packets:,} MP3 frames are damaged); give a whole recording.")
 
 
 class _OtherFile(Exception):

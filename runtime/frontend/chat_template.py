@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from ..errors import AntiphonError
+from ..errors import AntiphonError, InvalidInput
 from ..said import reason
 from .template_counting import count_nodes, meter_tree
 from .template_meter import OverBudget
@@ -67,4 +67,4 @@ class ChatTemplate:
                     problem = f"{self._where} refuses these messages: {reason(error).rstrip('.')}; change the order or the roles of the messages."
                 else:
                     problem = f"{self._where} fails on these messages ({type(error).__name__}: {reason(error).rstrip('.')}); {USE_ANOTHER}."
-        raise AntiphonError(problem)  # out here, so that it does not keep what the template had made
+        raise InvalidInput(problem)  # out here, so that it does not keep what the template had made

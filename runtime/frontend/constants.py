@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import AntiphonError
+from ..errors import BrokenBundle, as_broken_bundle
 from ..json_file import read_json_object
 from ..said import short, short_path
 
@@ -45,10 +45,11 @@ STAMP = re.compile(r"[^{}]{0,100}(\{seconds(:\.\d)?f?\}[^{}]{0,100})?")
 def read_constants(path: Path) -> dict[str, Any]:
     """The content of `frontend.json`. Raises AntiphonError where the file is missing, of another schema, or holds a value that cannot be."""
     if not path.exists():
-        raise AntiphonError(f"No front end at {short_path(path)}; give the frontend folder of a bundle, or build the bundle again.")
-    constants = read_json_object(path, REPAIR)
+        raise BrokenBundle(f"No front end at {short_path(path)}; give the frontend folder of a bundle, or build the bundle again.")
+    with as_broken_bundle():
+        constants = read_json_object(path, REPAIR)
     if constants.get("schema") != SCHEMA:
-        raise AntiphonError(f"{short_path(path)} is not of front-end schema {SCHEMA}; build the bundle again with this version of Antiphon.")
+        raise BrokenBundle(f"{short_path(path)} is not of front-end schema {SCHEMA}; build the bundle again with this version of Antiphon.")
     absent = _absent(constants, path)
     for place, counts in COUNTS.items():
         if place in absent:
@@ -67,6 +68,8 @@ def read_constants(path: Path) -> dict[str, Any]:
         _expect(_is_count(index, NO_ID, 2**31), path, f"ids.{name:.60}", index, "an id")
     for name, token in _section(constants, "special_tokens", path).items():
         _expect(isinstance(token, str), path, f"special_tokens.{name:.60}", token, "text")
+    for name, value in _section(constants, "template_switches", path).items():
+        _expect(isinstance(value, bool), path, f"template_switches.{name:.60}", value, "true or false")
     _section(constants, "generation", path)
     for place in {"image", "video"} - absent:
         _check_colours(constants[place], path, place)
@@ -94,7 +97,7 @@ def _section(constants: dict[str, Any], place: str, path: Path) -> dict[str, Any
     for name in place.split("."):
         node = node.get(name) if isinstance(node, dict) else None
     if not isinstance(node, dict):
-        raise AntiphonError(f"{short_path(path)} lacks or misspells the section {place}; {REPAIR}.")
+        raise BrokenBundle(f"{short_path(path)} lacks or misspells the section {place}; {REPAIR}.")
     return node
 
 
@@ -118,4 +121,4 @@ def _is_number(value: Any) -> bool:
 
 def _expect(holds: bool, path: Path, place: str, found: object, expected: str) -> None:
     if not holds:
-        raise AntiphonError(f"{short_path(path)}: {place} is {short(found)}, expected {expected}; {REPAIR}.")
+        raise BrokenBundle(f"{short_path(path)}: {place} is {short(found)}, expected {expected}; {REPAIR}.")

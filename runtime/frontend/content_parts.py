@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from ..numeric import is_whole
 from ..said import article
 from .file_objects import is_file_object, read_file_object
@@ -88,7 +88,7 @@ def parse_part(part: Any, where: str, policy: MediaPolicy = LOCAL) -> Part:
     if isinstance(part, str):
         return TextPart(check_unicode(part, where))
     if not isinstance(part, Mapping):
-        raise AntiphonError(f'{where} is {article(type(part).__name__)}; expected an object with a "type".')
+        raise InvalidInput(f'{where} is {article(type(part).__name__)}; expected an object with a "type".')
     kind = type_of(part, where)
     if kind in TEXT_TYPES:
         key = TEXT_TYPES[kind]
@@ -111,7 +111,7 @@ def parse_part(part: Any, where: str, policy: MediaPolicy = LOCAL) -> Part:
 
 def _text(text: Any, where: str) -> str:
     if not isinstance(text, str):
-        raise AntiphonError(f"{where} is {article(type(text).__name__)}; expected text.")
+        raise InvalidInput(f"{where} is {article(type(text).__name__)}; expected text.")
     return check_unicode(text, where)
 
 
@@ -119,13 +119,13 @@ def _audio(source: Any, options: Mapping[str, Any], where: str, policy: MediaPol
     span = read_span(options, "audio", where)
     rates = [name for name in ("sample_rate", "sampling_rate") if name in options]
     if len(rates) > 1:
-        raise AntiphonError(f"{where} has both sample_rate and sampling_rate; give it once.")
+        raise InvalidInput(f"{where} has both sample_rate and sampling_rate; give it once.")
     rate = check_sample_rate(options[rates[0]], f"{where}: {rates[0]}") if rates else None
     if isinstance(source, tuple) and len(source) == 2:  # an array and its rate, in either order, as libraries of sound return them
         array, own = source if isinstance(source[0], np.ndarray) else source[::-1]
         if isinstance(array, np.ndarray) and is_whole(own):
             if rate is not None:
-                raise AntiphonError(f"{where} has a sample rate both in its pair and as {rates[0]}; give it once.")
+                raise InvalidInput(f"{where} has a sample rate both in its pair and as {rates[0]}; give it once.")
             source, rate = array, check_sample_rate(own, f"{where}: the rate of the pair")
     coding = raw_format(options.get("format"), where)
     if coding is not None and not isinstance(source, np.ndarray):
@@ -139,20 +139,20 @@ def _audio(source: Any, options: Mapping[str, Any], where: str, policy: MediaPol
 
 def _video(source: Any, options: Mapping[str, Any], where: str) -> VideoPart:
     if isinstance(source, list | tuple) and not source:
-        raise AntiphonError(f"{where} is a video without frames; give one image at least.")
+        raise InvalidInput(f"{where} is a video without frames; give one image at least.")
     is_frames = isinstance(source, np.ndarray | list | tuple)
     rates = [name for name in ("fps", "sample_fps") if name in options]
     if len(rates) > 1:
-        raise AntiphonError(f"{where} has both fps and sample_fps; give fps alone.")
+        raise InvalidInput(f"{where} has both fps and sample_fps; give fps alone.")
     if not is_frames and rates == ["sample_fps"]:
-        raise AntiphonError(f"{where}: sample_fps is the rate of frames given as a list; give fps for a file.")
+        raise InvalidInput(f"{where}: sample_fps is the rate of frames given as a list; give fps for a file.")
     switches = [name for name in ("use_audio", "use_audio_in_video") if name in options]
     if len(switches) > 1:
-        raise AntiphonError(f"{where} has both use_audio and use_audio_in_video; give it once.")
+        raise InvalidInput(f"{where} has both use_audio and use_audio_in_video; give it once.")
     use_audio = read_switch(options[switches[0]], f"{where}: {switches[0]}") if switches else None
     count, span = read_frames(options, where), read_span(options, "video", where)
     if is_frames and (count != BY_RATE or span != WHOLE):
         name = next(name for name in ("nframes", "min_frames", "max_frames", "video_start", "video_end") if options.get(name) is not None)
-        raise AntiphonError(f"{where}: {name} is for video files; of frames given as an array or a list all are used, so give those that are meant.")
+        raise InvalidInput(f"{where}: {name} is for video files; of frames given as an array or a list all are used, so give those that are meant.")
     fps = check_frame_rate(options[rates[0]], f"{where}: {rates[0]}") if rates else None
     return VideoPart(source, use_audio, fps, count, read_pixels(options, where), span)

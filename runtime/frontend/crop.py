@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from .media_options import Span
 
 
@@ -47,6 +47,6 @@ def cropped(blocks: Iterator[tuple[np.ndarray, int]], span: Span, count: Callabl
         raise nothing_left(span, passed / rate)
 
 
-def nothing_left(span: Span, seconds: float) -> AntiphonError:
+def nothing_left(span: Span, seconds: float) -> InvalidInput:
     """What is wrong with a start behind the end of a recording."""
-    return AntiphonError(f"The audio is {seconds:g} s long and has no sample from {span.start:g} s on within its span; give a start before its end.")
+    return InvalidInput(f"The audio is {seconds:g} s long and has no sample from {span.start:g} s on within its span; give a start before its end.")

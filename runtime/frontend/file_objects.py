@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from ..said import article, reason
 from .media_policy import LOCAL, MediaPolicy
 
@@ -29,7 +29,7 @@ def read_file_object(file: Any, kind: str, policy: MediaPolicy = LOCAL) -> bytes
             pieces.append(piece)
             left -= len(piece)
     except (OSError, ValueError, TypeError) as error:
-        raise AntiphonError(f"The {kind} is {article(type(file).__name__)} that cannot be read ({reason(error)}); give an open binary file.") from None
+        raise InvalidInput(f"The {kind} is {article(type(file).__name__)} that cannot be read ({reason(error)}); give an open binary file.") from None
     content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     policy.check_data_bytes(len(content), kind, or_more=True)
     return content
@@ -42,7 +42,7 @@ def _checked(content: Any, file: Any, kind: str) -> bytes:
     if callable(close) and hasattr(content, "send"):
         close()
     found = "text" if isinstance(content, str) else article(type(content).__name__)
-    raise AntiphonError(f"The {kind} is {article(type(file).__name__)} whose read() gives {found}, expected bytes; open the file in binary mode.")
+    raise InvalidInput(f"The {kind} is {article(type(file).__name__)} whose read() gives {found}, expected bytes; open the file in binary mode.")
 
 
 def _can_seek(file: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import AntiphonError, missing_extra
+from ..errors import InvalidInput, require_extra
 from ..said import reason, short_path
 from .image_header import MOST_FRAMES, read_header
 from .media_file import open_media
@@ -83,20 +83,20 @@ def _one_sentence(label: str, policy: MediaPolicy) -> Iterator[None]:
     try:
         yield
     except BROKEN_IMAGE as error:
-        raise AntiphonError(f"{label} cannot be read ({reason(error)}); give a {WANTED['image']} file.") from None
+        raise InvalidInput(f"{label} cannot be read ({reason(error)}); give a {WANTED['image']} file.") from None
     except _pillow().Image.DecompressionBombError:
-        raise AntiphonError(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
+        raise InvalidInput(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
 
 
 def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> tuple[int, int]:
     """(width, height) of an image file. Raises AntiphonError where the header is broken, or claims what `policy` forbids."""
     header = read_header(source, found)
     if header is None:
-        raise AntiphonError(f"{_label(source)} cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
+        raise InvalidInput(f"{_label(source)} cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
     policy.check_pixels(header.width, header.height, "The image")
     policy.check_pixels(*header.tile, "A tile of the image")
     if header.frames > MOST_FRAMES:
-        raise AntiphonError(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it.")
+        raise InvalidInput(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it.")
     return header.width, header.height
 
 
@@ -154,9 +154,8 @@ def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.
 
 
 def _pillow() -> Any:
-    try:
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError:
-        raise missing_extra("PIL", "media", "Reading images and video") from None
+    require_extra("media", "Reading images and video", "PIL")
+    import PIL.Image
+    import PIL.ImageOps
+
     return PIL

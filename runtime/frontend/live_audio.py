@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
 from .mel import MelSettings, normalise
 from .mel_stream import LogPowerStream, MonoStream
@@ -63,7 +63,7 @@ class LiveAudio:
 
     def _check_open(self) -> None:
         if self._is_finished:
-            raise AntiphonError("This live audio was finished; make a new one for further sound.")
+            raise InvalidInput("This live audio was finished; make a new one for further sound.")
 
     def _take(self, power: np.ndarray) -> None:
         self._pending = np.concatenate([self._pending, power], axis=1)

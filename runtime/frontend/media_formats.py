@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from .media_file import open_media
 
 HEAD = 4096
@@ -86,7 +86,7 @@ def require_format(source: Path | bytes, kind: str, label: str) -> Format:
     found = detect(source)
     if found is None or kind not in found.kinds:
         is_what = f"it is {found.name}" if found else _guess(_head(source))
-        raise AntiphonError(f"{label} cannot be read as {kind}: {is_what}; give {WANTED[kind]}.")
+        raise InvalidInput(f"{label} cannot be read as {kind}: {is_what}; give {WANTED[kind]}.")
     return found
 
 

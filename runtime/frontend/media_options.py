@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from ..numeric import number, whole
 from ..said import short
 
@@ -79,7 +79,7 @@ def read_span(options: Mapping[str, Any], kind: str, where: str) -> Span:
     begins = 0.0 if start is None else number(start, f"{where}: {kind}_start", 0, LONGEST, "seconds")
     ends = None if end is None else number(end, f"{where}: {kind}_end", 0, LONGEST, "seconds")
     if ends is not None and ends <= begins:
-        raise AntiphonError(f"{where}: {kind}_end is {short(ends)}, expected a time after {kind}_start, which is {short(begins)}.")
+        raise InvalidInput(f"{where}: {kind}_end is {short(ends)}, expected a time after {kind}_start, which is {short(begins)}.")
     return Span(begins, ends)
 
 
@@ -92,18 +92,18 @@ def read_pixels(options: Mapping[str, Any], where: str) -> PixelOptions:
     }
     if ("resized_height" in found) != ("resized_width" in found):
         given, lacking = ("resized_height", "resized_width") if "resized_height" in found else ("resized_width", "resized_height")
-        raise AntiphonError(f"{where} has {given} without {lacking}; give both or none.")
+        raise InvalidInput(f"{where} has {given} without {lacking}; give both or none.")
     if found.get("min_pixels", 0) > found.get("max_pixels", 2**31):
-        raise AntiphonError(f"{where}: min_pixels is {found['min_pixels']}, expected at most max_pixels, which is {found['max_pixels']}.")
+        raise InvalidInput(f"{where}: min_pixels is {found['min_pixels']}, expected at most max_pixels, which is {found['max_pixels']}.")
     if "resized_height" in found and len(found) > 2:
         other = next(name for name in found if name.endswith("_pixels"))
-        raise AntiphonError(f"{where} has both resized_height and {other}, which has no effect beside it; leave one out.")
+        raise InvalidInput(f"{where} has both resized_height and {other}, which has no effect beside it; leave one out.")
     detail = options.get("detail")
     if detail is not None and not (isinstance(detail, str) and detail in DETAILS):
-        raise AntiphonError(f"{where}: detail is {short(detail)}, expected one of {', '.join(DETAILS)}.")
+        raise InvalidInput(f"{where}: detail is {short(detail)}, expected one of {', '.join(DETAILS)}.")
     if detail == "low":
         if found:
-            raise AntiphonError(f"{where} has both detail and {next(iter(found))}; leave one out.")
+            raise InvalidInput(f"{where} has both detail and {next(iter(found))}; leave one out.")
         found["max_pixels"] = LOW_DETAIL
     return PixelOptions(**found)
 
@@ -118,11 +118,11 @@ def read_frames(options: Mapping[str, Any], where: str) -> FrameOptions:
     if "nframes" in found:
         for other in ("fps", "min_frames", "max_frames"):
             if options.get(other) is not None:
-                raise AntiphonError(f"{where} has both nframes and {other}, which has no effect beside it; leave one out.")
+                raise InvalidInput(f"{where} has both nframes and {other}, which has no effect beside it; leave one out.")
     if found.get("max_frames", 2) < 2:
-        raise AntiphonError(f"{where}: max_frames is 1, expected at least 2: frames go in pairs.")
+        raise InvalidInput(f"{where}: max_frames is 1, expected at least 2: frames go in pairs.")
     if found.get("min_frames", 0) > found.get("max_frames", 2**31):
-        raise AntiphonError(f"{where}: min_frames is {found['min_frames']}, expected at most max_frames, which is {found['max_frames']}.")
+        raise InvalidInput(f"{where}: min_frames is {found['min_frames']}, expected at most max_frames, which is {found['max_frames']}.")
     return FrameOptions(**found)
 
 
@@ -139,5 +139,5 @@ def check_frame_rate(rate: Any, name: str) -> float:
 def read_switch(value: Any, name: str) -> bool | None:
     """`value` as a bool, None where it is not given. Raises AntiphonError for anything else."""
     if value is not None and not isinstance(value, bool | np.bool_):
-        raise AntiphonError(f"{name} is {short(value)}; expected true or false.")
+        raise InvalidInput(f"{name} is {short(value)}; expected true or false.")
     return None if value is None else bool(value)

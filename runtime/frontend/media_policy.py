@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
-from ..errors import AntiphonError
+from ..errors import AntiphonError, InvalidInput
 from ..said import short
 from .media_options import WHOLE, Span
 
@@ -43,7 +43,7 @@ class MediaPolicy:
 
     def __post_init__(self) -> None:
         if not isinstance(self.local_files, bool):
-            raise AntiphonError(f"The media policy's local_files is {short(self.local_files)}, expected True or False.")
+            raise InvalidInput(f"The media policy's local_files is {short(self.local_files)}, expected True or False.")
         for limit in fields(self)[1:]:
             _check_limit(limit.name, getattr(self, limit.name))
 
@@ -52,28 +52,28 @@ class MediaPolicy:
         """Data only, within limits for messages of strangers; `limits` replace some of them. Raises AntiphonError for a name that is no limit."""
         unknown = sorted(set(limits) - {limit.name for limit in fields(cls)})
         if unknown:
-            raise AntiphonError(f"The media policy has no limit {short(unknown[0])}; expected one of {', '.join(limit.name for limit in fields(cls))}.")
+            raise InvalidInput(f"The media policy has no limit {short(unknown[0])}; expected one of {', '.join(limit.name for limit in fields(cls))}.")
         return replace(SERVER, **limits)
 
     def check_data_bytes(self, size: int, kind: str, or_more: bool = False) -> None:
         """Raise AntiphonError for media data of more bytes than allowed; `kind` (audio, image, video) names it. `or_more`: reading stopped at `size`."""
         if size > self.max_data_bytes:
             found = f"{size:,} bytes{' or more' if or_more else ''}"
-            raise AntiphonError(
+            raise InvalidInput(
                 f"The {kind} data has {found}, expected at most {self.max_data_bytes:,}; give less, or the path of a file where that is allowed."
             )
 
     def check_file_bytes(self, size: int, kind: str) -> None:
         """Raise AntiphonError for a file of more bytes than allowed."""
         if size > self.max_file_bytes:
-            raise AntiphonError(f"The {kind} file has {size:,} bytes, expected at most {self.max_file_bytes:,}; give a smaller one.")
+            raise InvalidInput(f"The {kind} file has {size:,} bytes, expected at most {self.max_file_bytes:,}; give a smaller one.")
 
     def check_pixels(self, width: int, height: int, what: str) -> None:
         """Raise AntiphonError for a picture of more pixels than allowed, or of none; `what` begins the sentence, as in 'The image'."""
         if width < 1 or height < 1:
-            raise AntiphonError(f"{what} is {width} x {height} pixels; give one with pixels.")
+            raise InvalidInput(f"{what} is {width} x {height} pixels; give one with pixels.")
         if width * height > self.max_pixels:
-            raise AntiphonError(f"{what} is {width} x {height} pixels, expected at most {self.max_pixels:,} in all; make it smaller.")
+            raise InvalidInput(f"{what} is {width} x {height} pixels, expected at most {self.max_pixels:,} in all; make it smaller.")
 
     def check_seconds(self, seconds: float, kind: str, span: Span = WHOLE) -> None:
         """Raise AntiphonError for a recording or video of more seconds than allowed; what lies behind the end of `span` is not read and not counted."""
@@ -85,18 +85,18 @@ class MediaPolicy:
     def check_frames(self, frames: float, kind: str = "video") -> None:
         """Raise AntiphonError for more frames than allowed."""
         if not frames <= self.max_frames:
-            raise AntiphonError(f"The {kind} has {frames:,.0f} frames or more, expected at most {self.max_frames:,}; cut it, or give it at a lower frame rate.")
+            raise InvalidInput(f"The {kind} has {frames:,.0f} frames or more, expected at most {self.max_frames:,}; cut it, or give it at a lower frame rate.")
 
     def check_parts(self, parts: int) -> None:
         """Raise AntiphonError for more content parts than allowed."""
         if parts > self.max_parts:
-            raise AntiphonError(f"The messages have {parts:,} content parts, expected at most {self.max_parts:,}; leave some out or join texts.")
+            raise InvalidInput(f"The messages have {parts:,} content parts, expected at most {self.max_parts:,}; leave some out or join texts.")
 
 
 def _check_limit(name: str, value: Any) -> None:
     whole = name != "max_seconds"
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not value > 0:  # type: ignore[operator]
-        raise AntiphonError(f"The media policy's {name} is {short(value)}, expected a positive {'whole ' if whole else ''}number.")
+        raise InvalidInput(f"The media policy's {name} is {short(value)}, expected a positive {'whole ' if whole else ''}number.")
 
 
 LOCAL = MediaPolicy()

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from ..said import short
 
 TEXT_TYPES = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -71,10 +71,10 @@ def type_of(part: Mapping[str, Any], where: str) -> str:
         if len(named) == 1:
             return named[0]
     if isinstance(kind, str) and kind in REFUSED_TYPES:
-        raise AntiphonError(f"{where} is of type {kind}, which is not taken: {REFUSED_TYPES[kind]}.")
+        raise InvalidInput(f"{where} is of type {kind}, which is not taken: {REFUSED_TYPES[kind]}.")
     if not isinstance(kind, str) or kind not in TEXT_TYPES and kind not in MEDIA_TYPES:
         known = (*TEXT_TYPES, *MEDIA_TYPES)
-        raise AntiphonError(f"{where} has the type {short(kind)}{_near(kind, known)}; expected one of {', '.join(known)}.")
+        raise InvalidInput(f"{where} has the type {short(kind)}{_near(kind, known)}; expected one of {', '.join(known)}.")
     return kind
 
 
@@ -84,8 +84,8 @@ def check_keys(given: Mapping[str, Any], known: tuple[str, ...], where: str, opt
         if value is None or isinstance(key, str) and (key in known or key in HINTS):
             continue
         if isinstance(key, str) and key in REFUSED_KEYS:
-            raise AntiphonError(f"{where} has the key {key}, which is not taken: {REFUSED_KEYS[key]}.")
-        raise AntiphonError(f"{where} has the key {short(key)}, which is not known there{_near(key, known)}; its options are {', '.join(optional) or 'none'}.")
+            raise InvalidInput(f"{where} has the key {key}, which is not taken: {REFUSED_KEYS[key]}.")
+        raise InvalidInput(f"{where} has the key {short(key)}, which is not known there{_near(key, known)}; its options are {', '.join(optional) or 'none'}.")
 
 
 def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dict[str, Any]]:
@@ -108,19 +108,19 @@ def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dic
         for name, item in inner.items():
             target = found if name in options else sources
             if name in target:
-                raise AntiphonError(f"{where} has {name} twice; give it once.")
+                raise InvalidInput(f"{where} has {name} twice; give it once.")
             target[name] = item
     if "array" in sources:  # a row of a data set names its file as well
         sources.pop("path", None)
     if len(sources) > 1:
-        raise AntiphonError(f"{where} holds its {media} twice, under {' and '.join(list(sources)[:2])}; give it once.")
+        raise InvalidInput(f"{where} holds its {media} twice, under {' and '.join(list(sources)[:2])}; give it once.")
     return next(iter(sources.values()), None), found
 
 
-def lacking(kind: str, where: str) -> AntiphonError:
+def lacking(kind: str, where: str) -> InvalidInput:
     """What is wrong with a part of type `kind` without media."""
     expected = "data" if kind == "input_audio" else "url" if kind.endswith("_url") else kind
-    return AntiphonError(f"{where} of type {kind} holds no media; expected it under {short(expected)} as a local path, base64 data or an array.")
+    return InvalidInput(f"{where} of type {kind} holds no media; expected it under {short(expected)} as a local path, base64 data or an array.")
 
 
 def _near(key: Any, known: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from .media_options import AS_THE_BUNDLE, PixelOptions
 
 WIDEST_RATIO = 200
@@ -74,7 +74,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: float, max_pi
     Raises AntiphonError for images more than 200 times as long as they are wide.
     """
     if max(height, width) > WIDEST_RATIO * min(height, width):
-        raise AntiphonError(f"The image is {width} x {height} pixels; expected sides of a ratio below {WIDEST_RATIO}: crop it.")
+        raise InvalidInput(f"The image is {width} x {height} pixels; expected sides of a ratio below {WIDEST_RATIO}: crop it.")
     new_height, new_width = max(smallest, round(height / factor) * factor), max(smallest, round(width / factor) * factor)
     if new_height * new_width > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
@@ -92,9 +92,9 @@ def _asked(size: tuple[int, int], options: PixelOptions, least: float, most: flo
         least, most = (tokens * factor**2 for tokens in IMAGE_TOKENS)
     largest = IMAGE_TOKENS[1] * factor**2
     if least > largest:
-        raise AntiphonError(f"min_pixels is {least:,g}, expected at most {largest:,}: {IMAGE_TOKENS[1]:,} tokens, the most of a picture.")
+        raise InvalidInput(f"min_pixels is {least:,g}, expected at most {largest:,}: {IMAGE_TOKENS[1]:,} tokens, the most of a picture.")
     if least > most:
-        raise AntiphonError(f"min_pixels is {least:g}, expected at most max_pixels, which is {most:g} here; give both.")
+        raise InvalidInput(f"min_pixels is {least:g}, expected at most max_pixels, which is {most:g} here; give both.")
     first = smart_resize(*size, factor, least, most, smallest=factor)
     return _within(first, [first], settings)
 

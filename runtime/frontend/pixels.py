@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from ..said import reason
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def array_pixels(array: np.ndarray) -> np.ndarray:
     """
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
-            raise AntiphonError("The image array has masked pixels; fill them.")
+            raise InvalidInput("The image array has masked pixels; fill them.")
         array = array.data
     array = np.asarray(array)
     if array.ndim == 2:
@@ -81,7 +81,7 @@ def in_rgb(image: Image, file_format: str | None = None, tags: Mapping[int, Any]
             return image.convert("RGB")
         image = image.convert("RGBA")
     except ValueError as error:
-        raise AntiphonError(f"An image of the mode {image.mode} cannot be turned into RGB ({reason(error)}); convert it first.") from None
+        raise InvalidInput(f"An image of the mode {image.mode} cannot be turned into RGB ({reason(error)}); convert it first.") from None
     composed: Image = alpha_composite(new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
     return composed
 
@@ -98,7 +98,7 @@ def _eight(array: np.ndarray) -> np.ndarray:
         raise _unfit(array)
     least, most = float(array.min()), float(array.max())
     if not (least >= 0 and most <= 1):  # nor of NaN
-        raise AntiphonError(f"The image holds floats from {least:g} to {most:g}; expected 0 .. 1, or uint8 or uint16.")
+        raise InvalidInput(f"The image holds floats from {least:g} to {most:g}; expected 0 .. 1, or uint8 or uint16.")
     return (array.astype(np.float32) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
@@ -114,13 +114,13 @@ def _white(mode: str, file_format: str | None, pixels: np.ndarray, tags: Mapping
         return int(2 ** min(16, max(int(bits[0]), 1)) - 1)
     least, most = int(pixels.min()), int(pixels.max())
     if least < 0 or most > DEEPEST or (most <= 255 and most > 0 and file_format != "PNG"):
-        raise AntiphonError(f"The image holds 32-bit integers from {least} to {most}; expected 16 bits, 0 to {DEEPEST}, as uint16 or as a 16-bit PNG or TIFF.")
+        raise InvalidInput(f"The image holds 32-bit integers from {least} to {most}; expected 16 bits, 0 to {DEEPEST}, as uint16 or as a 16-bit PNG or TIFF.")
     return DEEPEST
 
 
-def _unfit(array: np.ndarray) -> AntiphonError:
+def _unfit(array: np.ndarray) -> InvalidInput:
     name = array.dtype.name if array.dtype.names is None else "records"
-    return AntiphonError(
+    return InvalidInput(
         f"The image array is {name} {list(array.shape)[:8]}; expected uint8 [height, width, 3], grey [height, width] or with alpha [height, width, 4], "
         "or the same in uint16 or floats of 0 .. 1."
     )

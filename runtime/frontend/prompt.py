@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import BrokenBundle, InvalidInput
 from ..said import reason, short_path
 from .audio import check_sound, read_audio
 from .audio_layout import Feeds, audio_tokens
@@ -82,18 +82,15 @@ class FrontEnd:
             self._configure(constants)
             special_tokens = constants["special_tokens"]
         except (KeyError, TypeError, AttributeError) as error:
-            raise AntiphonError(f"{short_path(folder / 'frontend.json')} lacks or misspells {reason(error)}; build the bundle again.") from None
+            raise BrokenBundle(f"{short_path(folder / 'frontend.json')} lacks or misspells {reason(error)}; build the bundle again.") from None
         template = folder / "chat_template.jinja"
         if not template.is_file():
-            raise AntiphonError(f"No chat template at {short_path(template)}; build the bundle again.")
+            raise BrokenBundle(f"No chat template at {short_path(template)}; build the bundle again.")
         try:
             source = template.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            raise AntiphonError(f"{short_path(template)} cannot be read as UTF-8 text; build the bundle again.") from None
-        names = dict(special_tokens)
-        if self._stamps is not None:
-            names["enable_thinking"] = False  # templates of Qwen3.5 else open a thought, which the Talker would speak
-        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, names)
+            raise BrokenBundle(f"{short_path(template)} cannot be read as UTF-8 text; build the bundle again.") from None
+        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, dict(special_tokens) | constants["template_switches"])
         self._limits = PromptLimits(policy, context, self._tokenizer.text_limits(context), self._mel, self._clock)
 
     def _configure(self, constants: dict[str, Any]) -> None:
@@ -256,16 +253,16 @@ class FrontEnd:
         """Where the audio of OPEN_TURN stands in `ids`."""
         places = np.flatnonzero(ids == self.audio)
         if not len(places):
-            raise AntiphonError("The chat template writes no placeholder for audio; use the template of the checkpoint.")
+            raise BrokenBundle("The chat template writes no placeholder for audio; use the template of the checkpoint.")
         return int(places[-1])
 
     def _expect_hearing(self) -> None:
         if not self._hears:
-            raise AntiphonError("This bundle has no audio encoder, so it takes no audio; leave the audio out, or build a checkpoint that hears.")
+            raise InvalidInput("This bundle has no audio encoder, so it takes no audio; leave the audio out, or build a checkpoint that hears.")
 
     def _expect_sight(self) -> None:
         if not self._sees:
-            raise AntiphonError("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
+            raise InvalidInput("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
 
     def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
         """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
@@ -328,7 +325,7 @@ class FrontEnd:
         ids = {"audio": self.audio, "image": self.image, "video": self.video}
         places = np.flatnonzero(np.isin(rendered, list(ids.values())))
         if [ids[item.kind] for item in media] != rendered[places].tolist():
-            raise AntiphonError(
+            raise BrokenBundle(
                 f"The chat template wrote {len(places)} media placeholders for {len(media)} pieces of media, or in another order; "
                 "use the template of the checkpoint."
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import ContextFull
 from .audio_layout import audio_tokens
 from .content_parts import AudioPart, ImagePart, TextPart, VideoPart
 from .image import image_size
@@ -66,7 +66,7 @@ class PromptLimits:
             elif isinstance(part, VideoPart):
                 needed += fewest_tokens(videos)
             if self._context is not None and needed > self._context:
-                raise AntiphonError(f"The media need {needed:,} tokens or more, the model's context holds {self._context}; leave some out or shorten them.")
+                raise ContextFull(f"The media need {needed:,} tokens or more, the model's context holds {self._context}; leave some out or shorten them.")
         return None if self._context is None else self._context - needed
 
     def _sound_tokens(self, part: AudioPart) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from ..said import short
 from .base64_text import decode_base64
 from .media_policy import LOCAL, MediaPolicy
@@ -38,11 +38,11 @@ def raw_format(name: Any, where: str) -> str | None:
     raw = _RAW_NAMES.get(plain)
     if raw is not None:
         if rate is not None and rate != RAW_FORMATS[raw]:
-            raise AntiphonError(f"{where}: format has the rate {short(rate)}, expected {RAW_FORMATS[raw]} for {plain}; give another as sample_rate.")
+            raise InvalidInput(f"{where}: format has the rate {short(rate)}, expected {RAW_FORMATS[raw]} for {plain}; give another as sample_rate.")
         return raw
     if plain.removeprefix("audio/").removeprefix("x-") in FILE_FORMATS:
         return None
-    raise AntiphonError(f"{where}: format is {short(name)}, expected one of {', '.join((*FILE_FORMATS, *_RAW_NAMES))}.")
+    raise InvalidInput(f"{where}: format is {short(name)}, expected one of {', '.join((*FILE_FORMATS, *_RAW_NAMES))}.")
 
 
 def raw_samples(source: Any, coding: str, where: str, policy: MediaPolicy = LOCAL) -> np.ndarray:
@@ -53,17 +53,17 @@ def raw_samples(source: Any, coding: str, where: str, policy: MediaPolicy = LOCA
     if isinstance(source, str):
         data = decode_base64(source.partition(",")[2] if source[:5].lower() == "data:" else source, "audio", policy)
         if data is None:
-            raise AntiphonError(f"{where} is sound of the format {coding}, expected base64; found {short(source)}.")
+            raise InvalidInput(f"{where} is sound of the format {coding}, expected base64; found {short(source)}.")
     elif isinstance(source, bytes | bytearray | memoryview):
         policy.check_data_bytes(memoryview(source).nbytes, "audio")
         data = bytes(source)
     else:
-        raise AntiphonError(f"{where} is sound of the format {coding}, expected base64 or bytes; found {short(source)}.")
+        raise InvalidInput(f"{where} is sound of the format {coding}, expected base64 or bytes; found {short(source)}.")
     if not data:
-        raise AntiphonError(f"{where} is sound of 0 bytes; give data with content.")
+        raise InvalidInput(f"{where} is sound of 0 bytes; give data with content.")
     if coding == "pcm16":
         if len(data) % 2:
-            raise AntiphonError(f"{where} is 16-bit sound of {len(data):,} bytes, expected an even number; send whole samples.")
+            raise InvalidInput(f"{where} is 16-bit sound of {len(data):,} bytes, expected an even number; send whole samples.")
         return np.frombuffer(data, "<i2").astype(np.int16)
     return (_MU_LAW if coding == "pcmu" else _A_LAW)[np.frombuffer(data, np.uint8)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 
 MOST_CHANNELS = 64
 """Neither axis of an array of sound is shorter than this by chance: more are samples, not channels."""
@@ -24,13 +24,13 @@ def whole_array(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 2:
         length, channels = samples.shape
         if length == channels > 1:
-            raise AntiphonError(f"The audio array has the shape {[length, channels]}, of which neither axis is the longer; give [samples, channels].")
+            raise InvalidInput(f"The audio array has the shape {[length, channels]}, of which neither axis is the longer; give [samples, channels].")
         if 0 < length < channels:
             samples, channels = samples.T, length
         if channels > MOST_CHANNELS:
             raise _wrong_shape(samples)
     if samples.dtype.name == "int32" and samples.size and 0 < (peak := _peak(samples)) < _AMBIGUOUS:
-        raise AntiphonError(
+        raise InvalidInput(
             f"The audio array is int32 and goes to {peak:,} only, which is 24-bit sound or almost silence; shift 24-bit sound up by 8 bits, or give floats."
         )
     return samples
@@ -58,14 +58,14 @@ def _checked(samples: np.ndarray) -> np.ndarray:
     """A plain array of a type and with the number of axes that sound has."""
     if isinstance(samples, np.ma.MaskedArray):
         if np.ma.is_masked(samples):
-            raise AntiphonError("The audio array has masked samples; fill them, for instance with silence.")
+            raise InvalidInput("The audio array has masked samples; fill them, for instance with silence.")
         samples = samples.data
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise _wrong_shape(samples)
     if samples.dtype.kind != "f" and samples.dtype.name not in _OFFSETS:
         name = samples.dtype.name if samples.dtype.names is None else "records"
-        raise AntiphonError(f"The audio array holds {name}; expected floats in -1 .. 1, int8, uint8, int16 or int32.")
+        raise InvalidInput(f"The audio array holds {name}; expected floats in -1 .. 1, int8, uint8, int16 or int32.")
     return samples
 
 
@@ -73,7 +73,7 @@ def _peak(samples: np.ndarray) -> int:
     return max(int(samples.max()), -int(samples.min()))
 
 
-def _wrong_shape(samples: np.ndarray) -> AntiphonError:
-    return AntiphonError(
+def _wrong_shape(samples: np.ndarray) -> InvalidInput:
+    return InvalidInput(
         f"The audio array has the shape {list(samples.shape)[:8]}; expected [samples] or [samples, channels] of up to {MOST_CHANNELS} channels."
     )

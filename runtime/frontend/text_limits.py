@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from ..errors import AntiphonError
+from ..errors import ContextFull
 
 PIECE = 16_384
 """Characters tokenised at a time: a tokenizer takes about 200 bytes of memory for each byte of text."""
@@ -45,8 +45,8 @@ class TextLimits:
             if tokens > context + context // MARGIN:
                 raise self._refusal(size)
 
-    def _refusal(self, size: int) -> AntiphonError:
-        return AntiphonError(f"The text has {size:,} bytes and too many tokens, the model's context holds {self._context}; shorten it.")
+    def _refusal(self, size: int) -> ContextFull:
+        return ContextFull(f"The text has {size:,} bytes and too many tokens, the model's context holds {self._context}; shorten it.")
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..errors import AntiphonError
+from ..errors import AntiphonError, BrokenBundle, InvalidInput
 from ..said import short, short_path
 from .chat_template import ChatTemplate
 from .content_parts import AudioPart, ImagePart, TextPart
@@ -41,7 +41,7 @@ class Rendered:
         """The same with each of `texts` in front of one `mark` that the template wrote, in order. Raises AntiphonError when their numbers differ."""
         pieces = self.text.split(mark)
         if len(pieces) != len(texts) + 1:
-            raise AntiphonError(f"The chat template wrote {mark} {len(pieces) - 1} times for {len(texts)} videos; use the template of the checkpoint.")
+            raise BrokenBundle(f"The chat template wrote {mark} {len(pieces) - 1} times for {len(texts)} videos; use the template of the checkpoint.")
         return Rendered(pieces[0] + "".join(text + mark + piece for text, piece in zip(texts, pieces[1:], strict=True)), self.guard)
 
 
@@ -90,7 +90,7 @@ class ChatTokenizer:
                 continue
             if whole.startswith(before):
                 return Rendered(whole[len(before) :], guard)
-        raise refusal or AntiphonError("The chat template rewrites earlier turns when turns are added; send the whole conversation instead.")
+        raise refusal or InvalidInput("The chat template rewrites earlier turns when turns are added; send the whole conversation instead.")
 
     def encode(self, rendered: Rendered) -> np.ndarray:
         """Token ids int64 [tokens], one placeholder token per piece of media."""
@@ -132,7 +132,7 @@ class ChatTokenizer:
         turns = (Message("user", (TextPart(PROBE),), plain=True),)
         before, opened = self.render_chat(turns, False), self.render_chat(turns, True)
         if not opened.text.startswith(before.text) or opened.text == before.text:
-            raise AntiphonError("The chat template opens no answer (add_generation_prompt changes nothing, or what comes before); use another template.")
+            raise BrokenBundle("The chat template opens no answer (add_generation_prompt changes nothing, or what comes before); use another template.")
         return self.encode(Rendered(opened.text[len(before.text) :], opened.guard))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -156,7 +156,7 @@ class ChatTokenizer:
         except AntiphonError:
             return  # it cannot do without
         if bare == rendered.text:
-            raise AntiphonError(f"The chat template of this bundle has no place for {key}; leave them out, or build with a template that writes them.")
+            raise InvalidInput(f"The chat template of this bundle has no place for {key}; leave them out, or build with a template that writes them.")
 
     def _guard(self, messages: Sequence[Message], tools: Tools) -> str:
         """A private-use character found neither in the messages and tools nor in the template."""
@@ -193,11 +193,11 @@ class ChatTokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer that takes special tokens in plain text for text. Raises AntiphonError for a missing, broken or foreign file."""
     if not path.is_file():
-        raise AntiphonError(f"No tokenizer at {short_path(path)}; build the bundle again.")
+        raise BrokenBundle(f"No tokenizer at {short_path(path)}; build the bundle again.")
     tokenizer = read_tokenizer(path)
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
-            raise AntiphonError(
+            raise BrokenBundle(
                 f"{short_path(path)}: the special token {short(token.content)} strips its surroundings; expected special tokens without such flags."
             )
     tokenizer.no_truncation()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 from .audio import describe, read_audio_track, to_mono
 from .av_container import decoded, open_container
 from .content_parts import VideoPart
@@ -71,7 +71,7 @@ def read_video(
     rate = frames_per_second if part.fps is None else part.fps
     if isinstance(part.source, np.ndarray | list | tuple):
         if part.use_audio:
-            raise AntiphonError("A video given as frames has no audio track; give the file, or the audio as its own part.")
+            raise InvalidInput("A video given as frames has no audio track; give the file, or the audio as its own part.")
         frames = FrameStore(_given_frames(part.source, part.pixels, settings, policy, most_tokens))
         return Video(frames, rate, None, np.arange(len(frames)) / rate)
     source = resolve_source(part.source, "video", policy)
@@ -98,7 +98,7 @@ def _given_frames(
 ) -> Iterator[np.ndarray]:
     """Each of the frames [frames, height, width, 3], or of a list of images of one size, resized."""
     if isinstance(frames, np.ndarray) and (frames.ndim != 4 or frames.size == 0):
-        raise AntiphonError(f"The video array is {frames.dtype.name} {list(frames.shape)[:8]}; expected uint8 [frames, height, width, 3].")
+        raise InvalidInput(f"The video array is {frames.dtype.name} {list(frames.shape)[:8]}; expected uint8 [frames, height, width, 3].")
     policy.check_frames(len(frames))
     if isinstance(frames, np.ndarray):
         policy.check_pixels(frames.shape[2], frames.shape[1], "The video")
@@ -110,7 +110,7 @@ def _given_frames(
             sizes = video_sizes((image.height, image.width), len(frames), options, settings)
             _check_room(len(frames), sizes[-1], settings, most_tokens)
         if image.size != shape:
-            raise AntiphonError(
+            raise InvalidInput(
                 f"Frame {number} of the video is {image.width} x {image.height} pixels and the first {shape[0]} x {shape[1]}; give frames of one size."
             )
         yield resized(image, sizes, settings)
@@ -136,14 +136,14 @@ def decode_frames(
     label = describe(source)
     with open_container(source, "video", policy, label) as container:
         if not container.streams.video:
-            raise AntiphonError(f"{label} holds no video track; give a video file.")
+            raise InvalidInput(f"{label} holds no video track; give a video file.")
         import av
 
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:
-            raise AntiphonError(f"{label} has frames of a size that cannot be read, or of more than {policy.max_pixels:,} pixels; give a smaller video.")
+            raise InvalidInput(f"{label} has frames of a size that cannot be read, or of more than {policy.max_pixels:,} pixels; give a smaller video.")
         policy.check_pixels(width, height, "The video")
         film = _Film(_duration(container, stream, av.time_base), float(stream.average_rate or 0), stream.frames or 0)
         policy.check_seconds(film.seconds or 0.0, "video", span)
@@ -153,7 +153,7 @@ def decode_frames(
         shown = frames_shown(_bounded(decoded(container, stream, policy, label), policy), sampling.places(), film.frame_seconds)
         frames = FrameStore(_resized_frames(shown, sampling.frames, pixels, settings, policy, most_tokens))
     if not len(frames):
-        raise AntiphonError(f"The video {label} has no frames; give a video that is longer than 0 seconds.")
+        raise InvalidInput(f"The video {label} has no frames; give a video that is longer than 0 seconds.")
     return frames, sampling.rate, np.fromiter(itertools.islice(sampling.places(), len(frames)), np.float64)
 
 
@@ -194,7 +194,7 @@ def _sampling(film: _Film, rate: float, fewest: int, count: FrameOptions, span: 
         return _Sampling(rate, None, math.ceil((film.seconds or 0) * rate))
     total = film.frames or round((film.seconds or 0) * film.rate)
     if not total or not film.rate:
-        raise AntiphonError(f"{name} does not say how many frames it has; leave out video_start, video_end, nframes, min_frames and max_frames.")
+        raise InvalidInput(f"{name} does not say how many frames it has; leave out video_start, video_end, nframes, min_frames and max_frames.")
     first, last = frame_range(span, total, film.rate)
     seconds = (last - first + 1) / film.rate
     if count == BY_RATE:
@@ -208,7 +208,7 @@ def _check_room(frames: int, size: tuple[int, int], settings: VisionSettings, mo
     """Raise AntiphonError where so many frames brought to `size` make more tokens than the context has left; the last temporal patch is not counted."""
     tokens = frames // settings.temporal_patch_size * merged_tokens(size, settings)
     if most_tokens is not None and tokens > most_tokens:
-        raise AntiphonError(
+        raise InvalidInput(
             f"The video has {tokens:,} tokens or more, the model's context has room for {max(most_tokens, 0):,}; "
             "cut it or lower video_fps, nframes or max_pixels."
         )

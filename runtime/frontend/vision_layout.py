@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import InvalidInput
 
 Feeds = dict[str, np.ndarray]
 
@@ -47,7 +47,7 @@ def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, 
     """
     frames, height, width = _checked_grid(grid_thw, merge_size)
     if patches.ndim != 2 or len(patches) != frames * height * width:
-        raise AntiphonError(f"Patches of the shape {patches.shape} do not fill a grid of {frames} x {height} x {width}; make both from one picture.")
+        raise InvalidInput(f"Patches of the shape {patches.shape} do not fill a grid of {frames} x {height} x {width}; make both from one picture.")
     pixels = np.asarray(patches, np.float32).reshape(frames, height * width, -1)
     return {"pixels": pixels, **vision_layout(grid_thw, merge_size, num_position_embeddings)}
 
@@ -65,7 +65,7 @@ def vision_spans(grid_thw: Sequence[int], max_patches: int = 16384) -> Iterator[
 def _checked_grid(grid_thw: Sequence[int], merge_size: int) -> tuple[int, int, int]:
     frames, height, width = (int(size) for size in grid_thw)
     if min(frames, height, width) < 1 or height % merge_size or width % merge_size:
-        raise AntiphonError(
+        raise InvalidInput(
             f"A grid of {frames} x {height} x {width} patches has no whole blocks of {merge_size} x {merge_size}; resize the picture to whole blocks."
         )
     return frames, height, width

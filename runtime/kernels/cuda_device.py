@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError, missing_extra
+from ..errors import AntiphonError, require_extra
 from .contract import Image
 
 WARP = 32
@@ -22,11 +22,10 @@ class CudaDevice:
 
     def __init__(self, ordinal: int = 0) -> None:
         """Raises AntiphonError where cuda-core, the NVIDIA driver or the GPU is missing."""
-        try:
-            import cuda.core as core
-            from cuda.bindings import driver
-        except ImportError:
-            raise missing_extra("cuda.core", "kernels", "Running kernels on a GPU") from None
+        require_extra("kernels", "Running kernels on a GPU", "cuda.core", "cuda.bindings")
+        import cuda.core as core
+        from cuda.bindings import driver
+
         self._core, self._driver = core, driver
         try:
             self._device = core.Device(ordinal)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..errors import AntiphonError, UnsupportedTarget
 from .contract import ALIGNMENT, DTYPE_BYTES, TARGETS, Image, Launch, Program, TensorSpec, image_key
 from .device_array import DeviceArray, Memory
 from .expression import evaluate
@@ -63,7 +63,9 @@ def target_for(device: Device) -> str:
     fitting = [target for target in TARGETS if fits(target, device.capability)]
     if not fitting:
         major, minor = device.capability
-        raise AntiphonError(f"Kernels are compiled for {', '.join(TARGETS)}; {device.name} has compute capability {major}.{minor}, which none of them fits.")
+        raise UnsupportedTarget(
+            f"Kernels are compiled for {', '.join(TARGETS)}; {device.name} has compute capability {major}.{minor}, which none of them fits."
+        )
     return fitting[-1]
 
 
@@ -83,7 +85,7 @@ class Launcher:
         self.device = open_device(device) if isinstance(device, int) else device
         if not fits(library.target, self.device.capability):
             major, minor = self.device.capability
-            raise AntiphonError(f"Kernels for {library.target} do not run on {self.device.name} (compute capability {major}.{minor}).")
+            raise UnsupportedTarget(f"Kernels for {library.target} do not run on {self.device.name} (compute capability {major}.{minor}).")
         self._keys = {id(step): image_key(program, step) for program in library.programs for step in program.launches}  # hashing takes longer than a launch
         self._kernels: dict[str, Any] = {}
         self._scratch: dict[tuple[int, str, str, str], DeviceArray] = {}

@@ -6,12 +6,10 @@ import importlib
 from typing import Any
 
 from ...runtime import onnxruntime_import  # noqa: F401  # before any package that imports ONNX Runtime by itself: piper, faster_whisper, speechmos
-from ...runtime.errors import missing_extra
+from ...runtime.errors import require_extra
 
 
 def needed(name: str) -> Any:
-    """The module `name`. Raises AntiphonError that says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise missing_extra(error.name or name, "quality", "Measuring speech") from None
+    """The module `name`. Raises MissingExtra that says how to install it."""
+    require_extra("quality", "Measuring speech", name)
+    return importlib.import_module(name)

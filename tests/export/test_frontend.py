@@ -55,7 +55,8 @@ def ids(folder: Path) -> list[int]:
 def test_constants_are_those_of_the_checkpoint(checkpoint: Path, config: OmniConfig) -> None:
     found = constants(checkpoint, config)
     assert found["family"] == "qwen3_omni_moe" and found["generation"]["talker_temperature"] == 0.9
-    assert found["audio"] == {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "feature_size": 128, "n_window": 50, "n_window_infer": 800}
+    sound = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "feature_size": 128, "n_window": 50, "n_window_infer": 800, "convolutions": 3}
+    assert found["audio"] == sound
     assert (found["image"]["min_pixels"], found["image"]["max_pixels"], found["image"]["patch_size"]) == (3136, 12845056, 16)
     assert (found["video"]["min_pixels"], found["video"]["max_pixels"]) == (128 * 32**2, 768 * 32**2)
     assert found["ids"]["audio"] == config.thinker.audio_token_id and found["special_tokens"]["eos_token"] == "<|im_end|>"
@@ -65,14 +66,16 @@ def test_constants_are_those_of_the_checkpoint(checkpoint: Path, config: OmniCon
 def timed(config: OmniConfig) -> OmniConfig:
     """The same checkpoint, read as one of Qwen3.5-Omni."""
     audio = dataclasses.replace(config.thinker.audio, convolutions=4)
-    thinker = dataclasses.replace(config.thinker, audio=audio, timestamp_format="<{seconds:.1f} seconds>", audio_timestamp_seconds=2.5)
-    return dataclasses.replace(config, family="qwen3_5_omni", thinker=thinker)
+    family = {"textual_time": True, "may_think": True, "states_video_size": True}
+    thinker = dataclasses.replace(config.thinker, audio=audio, timestamp_format="<{seconds:.1f} seconds>", audio_timestamp_seconds=2.5, **family)
+    return dataclasses.replace(config, thinker=thinker)
 
 
 def test_textual_time_adds_what_its_prompts_need(checkpoint: Path, config: OmniConfig, timed: OmniConfig) -> None:
     plain, found = constants(checkpoint, config), constants(checkpoint, timed)
     assert found["timestamps"] == {"format": "<{seconds:.1f} seconds>", "audio_seconds": 2.5} and "timestamps" not in plain
     assert found["audio"] == {**plain["audio"], "convolutions": 4}
+    assert (plain["template_switches"], found["template_switches"]) == ({}, {"enable_thinking": False})
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     marks = {"vision_end": "<|vision_end|>", "think_open": "<think>", "think_close": "</think>"}
     assert found["ids"] == {**plain["ids"], **{name: tokenizer.token_to_id(token) for name, token in marks.items()}}

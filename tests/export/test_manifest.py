@@ -18,6 +18,7 @@ from antiphon.runtime.bundle import Manifest, read_manifest, write_manifest  # n
 from antiphon.runtime.bundle_files import FileHash, hash_folder  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
+from antiphon.runtime.talker_contract import TalkerContract  # noqa: E402
 from antiphon.runtime.version import VERSION  # noqa: E402
 
 PREDICTOR = SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)
@@ -44,6 +45,7 @@ def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> N
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= manifest.tool_versions.keys()
     assert config.talker is not None and manifest.voices == config.talker.speaker_id and manifest.default_voice == "ethan"
     assert manifest.constants == {"thinker_context": 65536, "talker_context": 65536, "codebook_size": 256}
+    assert manifest.talker == TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id") and manifest.interleave == "dual_track"
     files = {path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file()}
     assert files == {*manifest.hashes, "manifest.json"}
     for name, stage in manifest.stages.items():
@@ -80,7 +82,7 @@ def test_the_first_voice_speaks_where_there_is_no_ethan(tiny_checkpoint: Path, t
 
 def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(tiny_checkpoint: Path, tmp_path: Path) -> None:
     manifest = compose(tiny_checkpoint, tmp_path, enable_audio_output=False)
-    assert manifest.voices == {} and manifest.default_voice is None and not manifest.speaks
+    assert manifest.voices == {} and manifest.default_voice is None and not manifest.speaks and manifest.talker is None and manifest.interleave is None
     assert not [name for name in manifest.ids if name.startswith("codec_")]
     assert manifest.constants == {"thinker_context": 65536}
 
@@ -125,7 +127,8 @@ def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_
     from antiphon.runtime.bundle import read_manifest
 
     manifest = read_manifest(hybrid_bundle)
-    assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0 and manifest.constants["hidden_rows"] == 16
+    assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0
+    assert manifest.talker == TalkerContract("interleaved", True, "frame_codes", "content", 16, True, True, "frames")
     assert {"english", "german"} <= manifest.manners.languages.keys() and manifest.manners.styles and manifest.manners.voice_prompts
     assert (hybrid_bundle / "frontend" / "voices.npy").is_file()
 
@@ -143,7 +146,14 @@ def composed_with(checkpoint: Path, home: Path, generation: dict[str, Any]) -> M
 
 def test_what_a_checkpoint_knows_of_its_voices_pace_and_interleave_goes_into_the_manifest(hybrid_checkpoint: Path, tmp_path: Path) -> None:
     manifest = composed_with(hybrid_checkpoint, tmp_path, {"frames_per_text": 2.5, "frames_per_token": 3.5, "interleave": "adaptive"})
-    assert manifest.interleave == "adaptive" and (manifest.constants["frames_per_text"], manifest.constants["frames_per_token"]) == (2.5, 3.5)
+    assert manifest.interleave == "adaptive" and manifest.talker is not None and manifest.talker.layout == "interleaved"
+    assert (manifest.constants["frames_per_text"], manifest.constants["frames_per_token"]) == (2.5, 3.5)
+
+
+def test_a_talker_of_the_second_family_can_be_trained_for_the_dual_track(hybrid_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = composed_with(hybrid_checkpoint, tmp_path, {"interleave": "dual_track"})
+    assert manifest.interleave == "dual_track"
+    assert manifest.talker == TalkerContract("summed", True, "frame_codes", "content", 16, True, True, "frames")
 
 
 @pytest.mark.parametrize(

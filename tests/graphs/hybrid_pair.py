@@ -22,6 +22,7 @@ from antiphon.graphs.config import (
     ThinkerConfig,
     VisionConfig,
 )
+from antiphon.graphs.qwen3_5_omni.config import talker_contract
 from antiphon.runtime.errors import AntiphonError
 
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -122,6 +123,7 @@ def omni_config(text: DecoderConfig, talker: DecoderConfig | None = None, accept
         "text": talker, "predictor": predictor, "num_code_groups": GROUPS, "thinker_hidden_size": text.hidden_size, "accept_hidden_layer": accept_hidden_layer,
         "codec_eos_token_id": 30, "codec_nothink_id": 31, "codec_think_bos_id": 32, "codec_think_eos_id": 33, "codec_pad_id": 34, "codec_bos_id": 35,
         "speaker_id": {"a": 0}, "position_id_per_seconds": 13, "spatial_merge_size": 2, "text_vocab_size": TEXT_VOCAB,
+        "predictor_projection": True, "contract": talker_contract(16, False),
     }  # fmt: skip
     return OmniConfig("qwen3_5_omni", thinker, TalkerConfig(**(fields | given)), None, 0, 1, 2, 3, 4, 5, 6, 7, {})
 

@@ -70,7 +70,6 @@ class FakeTorch:
 
 def timer_on(torch: FakeTorch, monkeypatch: pytest.MonkeyPatch, **given: Any) -> CudaTimer:
     monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]
-    monkeypatch.setattr(cuda_timer, "find_spec", lambda name: object())
     return CudaTimer(**given)
 
 

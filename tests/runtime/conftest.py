@@ -19,12 +19,14 @@ from antiphon.runtime.frontend.positions import MediaItem
 from antiphon.runtime.frontend.prompt import EncoderCall, Prompt
 from antiphon.runtime.omni import Omni
 from antiphon.runtime.sampling import SamplingParameters
+from antiphon.runtime.talker_contract import TalkerContract
 
 IDS = {
     "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8, "video": 9,
     "tts_pad": 10, "tts_bos": 11, "tts_eos": 12, "eos": [2], "codec_pad": 33, "codec_bos": 34, "codec_nothink": 35,
     "codec_think_bos": 36, "codec_think_eos": 37, "codec_eos": 40,
 }  # fmt: skip
+CONTRACT = TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id")
 VOCABULARY, CODEC_VOCABULARY, CODEBOOK, GROUPS, HIDDEN = 64, 48, 32, 4, 2
 SAMPLES, LEAD, RATE = 8, 3, 100
 
@@ -231,12 +233,22 @@ def make_fakes() -> Iterator[SimpleNamespace]:
         manifest = Manifest(
             "fake", "0", "cpu", "fake", "fp32", {name: engines[name].entry for name in stages}, IDS, constants,
             {"talker": SamplingParameters(0.9, 50, 1.0, 1.05), "thinker": SamplingParameters(0.0)}, {"Ethan": 38, "aiden": 39}, "Ethan",
+            interleave="dual_track" if "talker" in stages else None, talker=CONTRACT if "talker" in stages else None,
         )  # fmt: skip
         opened.append(Omni(manifest, {name: engines[name] for name in stages}, FakeFrontEnd(), **options))
         return opened[-1]
 
     yield SimpleNamespace(
-        engines=engines, omni=omni, ids=IDS, letters=letters, constants=constants, lead=LEAD, samples=SAMPLES, rate=RATE, front_end=FakeFrontEnd
+        engines=engines,
+        omni=omni,
+        ids=IDS,
+        letters=letters,
+        constants=constants,
+        lead=LEAD,
+        samples=SAMPLES,
+        rate=RATE,
+        front_end=FakeFrontEnd,
+        contract=CONTRACT,
     )
     for one in opened:
         one.close()

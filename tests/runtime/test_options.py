@@ -96,7 +96,7 @@ def test_an_answer_without_speech_does_not_speak(pick):
 
 
 def test_the_conversations_voice_and_style_give_way_to_those_of_a_reply(fakes):
-    manifest = dataclasses.replace(fakes.omni().manifest, interleave="chunked:4,4")
+    manifest = dataclasses.replace(fakes.omni().manifest, talker=dataclasses.replace(fakes.contract, takes_style=True))
     chosen = choose(read_options({}), manifest, "aiden", "softly")
     assert (chosen.voice, chosen.style) == ("aiden", "softly")
     chosen = choose(read_options({"voice": "Ethan", "style": "loud"}), manifest, "aiden", "softly")

@@ -17,7 +17,7 @@ def make(fakes):
     def make_talker(seed=4, chunk=512, priority=lambda: NORMAL):
         ids = [1, 5, 3, 20, 7, 7, 2, 3, 1, 6, 3]
         hidden = {4: np.ones(2, np.float32), 5: np.full(2, 2, np.float32)}
-        manifest = Manifest("fake", "0", "cpu", "fake", "fp32", {}, fakes.ids, fakes.constants, {})
+        manifest = Manifest("fake", "0", "cpu", "fake", "fp32", {}, fakes.ids, fakes.constants, {}, talker=fakes.contract)
         rows = DualTrackRows(lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end(), 1), fakes.ids["tts_pad"])
         return Talker(
             fakes.engines, manifest, Turns(), rows, dual_track(),

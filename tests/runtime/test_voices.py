@@ -17,13 +17,18 @@ import soxr
 from antiphon.runtime.bundle import Manifest, Manners, StageEntry, TensorSpec
 from antiphon.runtime.errors import AntiphonError
 from antiphon.runtime.frontend.media_policy import MediaPolicy
+from antiphon.runtime.talker_contract import TalkerContract
 from antiphon.runtime.turns import Turns
 from antiphon.runtime.voices import VOICES_FILE, Voice, check_voice, find_voice, read_voice_table, voice_from_recording
 
 RATE, FRAME, GROUPS = 24000, 1920, 4
-CODEC_VOICES = Manifest("fake", "0", "cpu", "fake", "fp32", {}, {}, {"codebook_size": 64}, {}, {"Ethan": 38, "aiden": 39}, "aiden")
+CODEC_VOICES = Manifest(
+    "fake", "0", "cpu", "fake", "fp32", {}, {}, {"codebook_size": 64}, {}, {"Ethan": 38, "aiden": 39}, "aiden",
+    talker=TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id"),
+)  # fmt: skip
 PROMPT_VOICES = dataclasses.replace(
-    CODEC_VOICES, voices={"Ethan": 1, "aiden": 0}, default_voice="Ethan", interleave="chunked", manners=Manners(voice_prompts={"ethan": [5, 6]})
+    CODEC_VOICES, voices={"Ethan": 1, "aiden": 0}, default_voice="Ethan", manners=Manners(voice_prompts={"ethan": [5, 6]}),
+    talker=TalkerContract("interleaved", True, "frame_codes", "content", 16, True, True, "frames"),
 )  # fmt: skip
 TABLE = np.full((2, GROUPS, 5), -1)
 TABLE[0, :, :5], TABLE[1, :, :3] = np.arange(20).reshape(GROUPS, 5), np.arange(12).reshape(GROUPS, 3)
@@ -127,13 +132,23 @@ def test_recording_is_an_error_when_the_bundle_has_no_codec_encoder(tmp_path: Pa
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        (None, "missing"), (TABLE[:1], "missing or broken"), (np.full_like(TABLE, -1), "missing or broken"), (np.where(TABLE == 1, 64, TABLE), "broken"),
+        (TABLE[:1], "missing or broken"), (np.full_like(TABLE, -1), "missing or broken"), (np.where(TABLE == 1, 64, TABLE), "broken"),
         (np.where(TABLE == 1, -1, TABLE), "broken"), (np.where(TABLE == -1, -2, TABLE), "broken"),
     ],
 )  # fmt: skip
-def test_voice_is_refused_when_its_row_of_the_table_is_broken(table: np.ndarray | None, words: str) -> None:
+def test_voice_is_refused_when_its_row_of_the_table_is_broken(table: np.ndarray, words: str) -> None:
     with pytest.raises(AntiphonError, match=f"Ethan.*{words}.*build the bundle again"):
         find_voice(PROMPT_VOICES, "ethan", table)
+
+
+def test_without_a_table_the_bundle_is_broken_and_not_the_voice() -> None:
+    with pytest.raises(AntiphonError, match="The bundle lacks frontend/voices.npy.*build the bundle again") as raised:
+        find_voice(PROMPT_VOICES, "ethan", None)
+    assert "Ethan" not in str(raised.value)
+
+
+def test_voices_by_codec_id_need_no_table_and_read_none() -> None:
+    assert find_voice(CODEC_VOICES, "Ethan", TABLE).codec_id == 38
 
 
 def test_voice_table_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -254,13 +269,13 @@ def test_one_sound_gives_one_voice_at_any_rate_and_in_any_file(engine: Any, tmp_
 
 def test_a_voice_that_the_talker_cannot_take_is_refused() -> None:
     frames = Voice(None, np.zeros((3, GROUPS), np.int64), name="mine")
-    assert check_voice(frames, GROUPS, 64) is frames
-    assert check_voice(Voice(7, None), None).codec_id == 7
+    assert check_voice(frames, "frames", GROUPS, 64) is frames
+    assert check_voice(Voice(7, None), "codec_id", GROUPS).codec_id == 7
     with pytest.raises(AntiphonError, match="'mine' is frames, the bundle's Talker expects a codec id; take"):
-        check_voice(frames, None)
+        check_voice(frames, "codec_id", GROUPS)
     with pytest.raises(AntiphonError, match="is a codec id, the bundle's Talker expects frames; take"):
-        check_voice(Voice(7, None), GROUPS)
+        check_voice(Voice(7, None), "frames", GROUPS)
     broken = frames.codes
     for codes in (broken[:, :2], broken[:0], broken - 1, broken + 64, broken.astype(float), broken[0]):
         with pytest.raises(AntiphonError, match=r"expected int64 \[frames, 4\] of codes from 0 below 64; take"):
-            check_voice(dataclasses.replace(frames, codes=codes), GROUPS, 64)
+            check_voice(dataclasses.replace(frames, codes=codes), "frames", GROUPS, 64)

@@ -85,7 +85,9 @@ def test_every_policy_says_every_text_and_the_schedule_decides_what_the_simulati
 def test_a_talker_is_asked_only_for_what_it_was_trained_for(omni: Omni, hybrid_bundle: Path, asked: list[Text]) -> None:
     with pytest.raises(AntiphonError, match="was trained for chunked:4,4; give a bundle of a dual-track Talker"):
         heard(asked).dual_track(Subject(omni, hybrid_bundle))
-    other = Omni(dataclasses.replace(omni.manifest, interleave="dual_track"), omni.engines, omni.front_end)
+    assert omni.manifest.talker is not None
+    summed = dataclasses.replace(omni.manifest.talker, layout="summed")
+    other = Omni(dataclasses.replace(omni.manifest, interleave="dual_track", talker=summed), omni.engines, omni.front_end)
     with pytest.raises(AntiphonError, match="cannot interleave text and speech"):
         next(heard(asked).interleaved(Subject(other, hybrid_bundle)))
     policy, voiced = heard(asked).dual_track(Subject(other, hybrid_bundle))

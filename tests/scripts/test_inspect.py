@@ -50,7 +50,13 @@ def test_the_memory_of_a_stream_is_what_the_runtime_allocates() -> None:
 
 def test_the_second_family_shows_its_manners_and_its_states_by_kind(antiphon, hybrid_bundle: Path) -> None:
     output = antiphon("inspect", hybrid_bundle)[1]
-    for line in ("voices: chelsie (default), ethan, aiden", "languages: english, german, ", "styles: news, whisper", "interleave: chunked:4,4"):
+    for line in (
+        "voices: chelsie (default), ethan, aiden",
+        "languages: english, german, ",
+        "styles: news, whisper",
+        "interleave: chunked:4,4",
+        "talker: interleaved rows, its own text",
+    ):
         assert f"\n{line}" in output
     assert re.search(r"\nstates of a stream: conv [\d.]+ KiB, recurrent [\d.]+ KiB, window [\d.]+ KiB, kv 3.0 KiB per row\n", output)
     assert "codec_encoder" in output and "None" not in output

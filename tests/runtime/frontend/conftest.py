@@ -39,8 +39,11 @@ def timed(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
                 timestamp_format=timestamp_format,
                 audio_timestamp_seconds=audio_timestamp_seconds,
                 audio=dataclasses.replace(config.thinker.audio, convolutions=4),
+                textual_time=True,
+                may_think=True,
+                states_video_size=True,
             )
-            write_frontend(tiny_checkpoint, dataclasses.replace(config, family="qwen3_5_omni", thinker=thinker), folder)
+            write_frontend(tiny_checkpoint, dataclasses.replace(config, thinker=thinker), folder)
             made[settings] = FrontEnd(folder)
         return made[settings]
 

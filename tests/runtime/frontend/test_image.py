@@ -97,6 +97,6 @@ def test_bad_images_raise_one_sentence(tmp_path: Path) -> None:
 def test_a_missing_pillow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(AntiphonError, match=r"needs the package PIL.*antiphon\[media\]"):
         load_image(np.zeros((8, 8, 3), np.uint8))
