@@ -116,9 +116,10 @@ class ChatTokenizer:
         return TextLimits(self._tokenizer, context)
 
     def token(self, index: int) -> str:
-        """The special token with id `index`, as the template writes it."""
-        token = self._tokenizer.id_to_token(index)
-        assert token is not None, f"the build checked that the tokenizer has the id {index}"
+        """The special token with id `index`, as the template writes it. Raises BrokenBundle where the tokenizer has none."""
+        token: str | None = self._tokenizer.id_to_token(index)
+        if token is None:
+            raise BrokenBundle(f"frontend.json states the token id {index}, which the bundle's tokenizer lacks; build the bundle again.")
         return token
 
     def turn_end(self) -> np.ndarray:
