@@ -33,5 +33,5 @@ def test_an_unknown_size_or_family_is_refused_and_leaves_nothing(antiphon, tmp_p
 
 def test_a_seed_that_is_none_is_refused_and_leaves_nothing(antiphon, tmp_path: Path) -> None:
     code, output, error = antiphon("new-checkpoint", tmp_path / "made", "--seed", -1)
-    assert (code, output, error) == (2, "", "antiphon: seed is -1, expected an integer from 0 to 2**64 - 1.\n")
+    assert (code, output, error) == (2, "", "antiphon: seed is -1, expected an integer from 0 to 18,446,744,073,709,551,615.\n")
     assert list(tmp_path.iterdir()) == []
