@@ -116,10 +116,8 @@ def test_interrupts_at_any_moment_lose_no_place_and_no_turn():
                 assert "nothing to answer" in str(error), error
             assert omni.generate(QUESTION, max_frames=2).text == "hello"
         omni.close()
-        deadline = time.monotonic() + 10  # the last one that was interrupted ends by itself, and nobody waits for it
-        while threading.active_count() > 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        print(hits > 20, [thread.name for thread in threading.enumerate()])
+        # Python lists a thread for ever whose start was interrupted before there was one: it is not alive.
+        print(hits > 20, [thread.name for thread in threading.enumerate() if thread.is_alive()])
     """
     # Python itself says where an interrupt came into the callback of a weak reference, and drops it
     assert child(program, ignored=r"(?s)Exception ignored in.*?KeyboardInterrupt: \n") == ["True ['MainThread']"]
