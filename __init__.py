@@ -7,11 +7,20 @@
 Importing this package imports neither an engine library nor torch: every name below is fetched when it is first used.
 """
 
-try:
-    from .scripts import interrupts
+import _signal  # type: ignore[import-not-found]  # built into the interpreter and loaded with it: importing it runs nothing
 
-    interrupts.heed()
-except KeyboardInterrupt:  # it came before anybody heeded it
+# Ctrl-C waits until somebody heeds it: raised in the midst of the import system it can be printed and lost.
+_mask = getattr(_signal, "pthread_sigmask", lambda how, signals: signals)  # Windows has none
+try:
+    _before = _mask(getattr(_signal, "SIG_BLOCK", 0), ())
+    try:
+        _mask(getattr(_signal, "SIG_BLOCK", 0), (_signal.SIGINT,))
+        from .scripts import interrupts
+
+        interrupts.heed()
+    finally:
+        _mask(getattr(_signal, "SIG_SETMASK", 0), _before)
+except KeyboardInterrupt:  # it came before it was made to wait, or the process is not the command
     from .scripts import interrupts
 
     if interrupts.is_the_command():

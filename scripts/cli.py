@@ -69,7 +69,6 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
         except KeyboardInterrupt as interrupt:  # its text, if any, tells what was kept
             interrupt_is_handled()
-            interrupts.is_said()
             _fail(*ending(interrupt))
 
     return checked
@@ -77,6 +76,7 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
 
 def _fail(sentence: str, code: int) -> None:
     print(f"antiphon: {sentence}", file=sys.stderr, flush=True)
+    interrupts.is_said()  # a command says one line, also if Ctrl-C comes after it
     raise typer.Exit(code)
 
 

@@ -61,7 +61,7 @@ def leave() -> None:
 
 
 def is_said() -> None:
-    """The command has said by itself that it was interrupted: another Ctrl-C prints nothing."""
+    """The command has said by itself why it ends: another Ctrl-C prints nothing."""
     global _line
     _line = b""
 

@@ -13,6 +13,9 @@ from antiphon.runtime.errors import AntiphonError
 from antiphon.scripts import compare_answers
 from antiphon.scripts.compare_answers import compare, first_difference, record
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+"""Of the repository: an installed package has none."""
+
 
 @pytest.fixture
 def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,16 +29,16 @@ def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_questions")
 def test_an_equal_answer_is_equal_and_one_bit_is_a_difference(tiny_bundle: Path, hybrid_bundle: Path) -> None:
     bundles = [tiny_bundle, hybrid_bundle]
-    recorded = record(bundles)
+    recorded = record(bundles, EXAMPLES)
     assert [key for key in recorded if key.endswith("/samples")] == ["0/picture, drawn/samples", "1/picture, drawn/samples", "1/style whisper/samples"]
     assert all(value.size for value in recorded.values())
-    assert compare(recorded, bundles) is None
+    assert compare(recorded, bundles, EXAMPLES) is None
     samples = recorded["1/picture, drawn/samples"]
     samples.view(np.uint32)[5] ^= 1
-    difference = compare(recorded, bundles)
+    difference = compare(recorded, bundles, EXAMPLES)
     assert difference is not None and "picture, drawn: samples at [5] were" in difference
     with pytest.raises(AntiphonError, match="holds the answers of 2 bundles, 1 were given"):
-        compare(recorded, bundles[:1])
+        compare(recorded, bundles[:1], EXAMPLES)
 
 
 def test_differences_of_type_shape_and_sign_of_zero_are_told() -> None:
