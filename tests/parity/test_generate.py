@@ -40,7 +40,7 @@ def pair(request: pytest.FixtureRequest, tiny_checkpoint: Path, tiny_bundle: Pat
         folder = tmp_path_factory.mktemp("parity")
         checkpoint, bundle = new_checkpoint(folder / "checkpoint", overrides=overrides), folder / "bundle"
         build(checkpoint, bundle)
-    with load(bundle) as omni:
+    with load(bundle, threads=2) as omni:  # most tests run engines on one thread
         yield omni, load_reference(checkpoint)
 
 
