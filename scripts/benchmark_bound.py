@@ -62,8 +62,9 @@ def memory_bandwidth(threads: int, side: int = 4096, matrices: int = 16) -> floa
     noise = np.random.default_rng(0)
     x = ir.Value(name="x", shape=ir.Shape([1, side]), type=ir.TensorType(ir.DataType.FLOAT))
     nodes, initializers, value = [], [], x
+    matrix = noise.standard_normal((side, side), np.float32) / np.float32(side**0.5)  # the same values every time, in memory of their own
     for number in range(matrices):
-        tensor = ir.tensor((noise.standard_normal((side, side), np.float32) / np.float32(side**0.5)), name=f"w{number}")
+        tensor = ir.tensor(matrix, name=f"w{number}")
         weight = ir.Value(name=f"w{number}", shape=ir.Shape([side, side]), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
         nodes.append(ir.node("MatMul", [value, weight]))
         initializers.append(weight)

@@ -29,8 +29,8 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path, hybrid_checkpoint: Path, hybrid_bundle: Path) -> Path:
-    """A folder like the repository's root after the commands of the README that make checkpoints and bundles."""
+def workplace(tmp_path: Path, tiny_checkpoint: Path, tiny_bundle: Path, hybrid_checkpoint: Path, hybrid_bundle: Path, pretrained_bundle: Path) -> Path:
+    """A folder like the repository's root after the commands of the README that make checkpoints and bundles, with their stages in the cache."""
     for folder in ("docs/examples", "graphs/pretrained"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     made = {"checkpoint": tiny_checkpoint, "bundle": tiny_bundle, "checkpoint-3.5": hybrid_checkpoint, "bundle-3.5": hybrid_bundle}

@@ -20,12 +20,9 @@ SUMS = [prompt for prompt in PROMPTS if prompt["kind"] == "sum"][:10]
 
 
 @pytest.fixture(scope="module")
-def omni(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Omni]:
+def omni(pretrained_bundle: Path) -> Iterator[Omni]:
     """The bundle of the trained checkpoint, loaded."""
-    pytest.importorskip("torch")
-    bundle = tmp_path_factory.mktemp("pretrained") / "bundle"
-    antiphon.build(FOLDER, bundle)
-    with antiphon.load(bundle) as loaded:
+    with antiphon.load(pretrained_bundle) as loaded:
         yield loaded
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -19,7 +18,7 @@ from antiphon.plugins.aria_step.benchmarks import benchmarks, eager  # noqa: E40
 from antiphon.plugins.aria_step.cases import any_streams, expected  # noqa: E402
 from antiphon.plugins.aria_step.programs import programs  # noqa: E402
 from antiphon.plugins.cases import cases, errors, rounded  # noqa: E402
-from antiphon.plugins.compile_worker import Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.compile_worker import Job, compile_kernel  # noqa: E402
 from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
 from antiphon.plugins.registry import ARIA_STEP  # noqa: E402
 from antiphon.runtime.aria import Policy, adaptive, chunked, dual_track  # noqa: E402
@@ -131,11 +130,10 @@ def test_benchmarks_have_the_inputs_of_a_program_and_feed_frame_and_text() -> No
         assert query_length.all() and sample.all() and (present[:, 0] == inputs["counters"][:, 0] + 1).all()
 
 
-def test_the_kernel_keeps_out_of_local_memory_on_every_target() -> None:
+def test_the_kernel_keeps_out_of_local_memory_on_every_target(compiler: ProcessPoolExecutor) -> None:
     steps = [(target, program, program.launches[0]) for target in TARGETS for program in programs(target)]
     jobs = [Job(image_key(program, launch), target, parameters(program, launch), launch) for target, program, launch in steps]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        for made in pool.map(compile_kernel, jobs):
-            assert made.image.spill_bytes == 0 and ".local" not in made.ptx, made.image.target
-            assert made.image.shared_bytes == 0, "a lane holds all rows of its places"
-            assert made.ptx.count("ld.global.v4") == 17, "16 code rows and a text row, 16 bytes a lane"
+    for made in compiler.map(compile_kernel, jobs):
+        assert made.image.spill_bytes == 0 and ".local" not in made.ptx, made.image.target
+        assert made.image.shared_bytes == 0, "a lane holds all rows of its places"
+        assert made.ptx.count("ld.global.v4") == 17, "16 code rows and a text row, 16 bytes a lane"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -19,7 +18,7 @@ from antiphon.plugins.attention.benchmarks import _eager, benchmarks  # noqa: E4
 from antiphon.plugins.attention.cases import case, decoded, encoded, fused_attention, make_inputs  # noqa: E402
 from antiphon.plugins.attention.programs import PAGE, programs  # noqa: E402
 from antiphon.plugins.cases import cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel  # noqa: E402
 from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
 from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters  # noqa: E402
 from antiphon.runtime.kernels.invoke import select  # noqa: E402
@@ -191,7 +190,7 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Iterator[list[tuple[str, str, Compiled]]]:
+def compiled(compiler: ProcessPoolExecutor) -> list[tuple[str, str, Compiled]]:
     """What attends in the Thinker's decode and in Qwen3.5's prefill for every target, and more for one; `antiphon plugins compile` makes the others."""
     wanted = ("bfloat16-128-decode", "bfloat16-256-gated-prefill")
     fullest = ("bfloat16-128-prefill", "bfloat16-256-gated-decode", "bfloat16-128-eight-bit-chunk", "bfloat16-256-eight-bit-paged-gated-prefill")
@@ -204,8 +203,7 @@ def compiled() -> Iterator[list[tuple[str, str, Compiled]]]:
         if target == "sm90" or step.kernel.startswith(("attention.attend", "attention.split"))
     ]
     jobs = {(target, image_key(program, step)): Job(image_key(program, step), target, parameters(program, step), step) for target, program, step in steps}
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        yield [(target, job.launch.kernel, made) for (target, _), job, made in zip(jobs, jobs.values(), pool.map(compile_kernel, jobs.values()), strict=True)]
+    return [(target, job.launch.kernel, made) for (target, _), job, made in zip(jobs, jobs.values(), compiler.map(compile_kernel, jobs.values()), strict=True)]
 
 
 def test_hot_kernels_keep_out_of_local_memory(compiled: list[tuple[str, str, Compiled]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -18,7 +17,7 @@ from antiphon.plugins.causal_conv_state.benchmarks import benchmarks, eager  # n
 from antiphon.plugins.causal_conv_state.cases import make_case  # noqa: E402
 from antiphon.plugins.causal_conv_state.programs import programs  # noqa: E402
 from antiphon.plugins.causal_conv_state.reference import causal_conv_state  # noqa: E402
-from antiphon.plugins.compile_worker import Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.compile_worker import Job, compile_kernel  # noqa: E402
 from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
 from antiphon.runtime.errors import AntiphonError  # noqa: E402
 from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters  # noqa: E402
@@ -99,11 +98,10 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
         assert benchmark.bytes_moved == pytest.approx(moved, rel=1e-3)
 
 
-def test_kernel_keeps_out_of_local_memory_and_moves_16_bytes_at_once_on_every_target() -> None:
+def test_kernel_keeps_out_of_local_memory_and_moves_16_bytes_at_once_on_every_target(compiler: ProcessPoolExecutor) -> None:
     wanted = [(target, program) for target in TARGETS for program in programs(target) if program.name.startswith("bfloat16-float32")]
     jobs = [Job(image_key(program, step), target, parameters(program, step), step) for target, program in wanted for step in program.launches]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        for (target, program), made in zip(wanted, pool.map(compile_kernel, jobs), strict=True):
-            assert made.image.spill_bytes == 0 and ".local" not in made.ptx, (target, program.name)
-            if program.name.endswith("prefill"):
-                assert "ld.global.v4.b32" in made.ptx and "st.global.v4.b32" in made.ptx, target
+    for (target, program), made in zip(wanted, compiler.map(compile_kernel, jobs), strict=True):
+        assert made.image.spill_bytes == 0 and ".local" not in made.ptx, (target, program.name)
+        if program.name.endswith("prefill"):
+            assert "ld.global.v4.b32" in made.ptx and "st.global.v4.b32" in made.ptx, target

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from typing import Any
@@ -17,7 +15,7 @@ pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
 
 from antiphon.plugins.cases import cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel  # noqa: E402
 from antiphon.plugins.gated_delta_rule.benchmarks import benchmarks, eager  # noqa: E402
 from antiphon.plugins.gated_delta_rule.cases import expected, is_fused, make_case, random_inputs  # noqa: E402
 from antiphon.plugins.gated_delta_rule.gated_norm import gated_norm  # noqa: E402
@@ -194,14 +192,13 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Iterator[list[tuple[str, Compiled]]]:
+def compiled(compiler: ProcessPoolExecutor) -> list[tuple[str, Compiled]]:
     """Qwen3.5's size for every target, and the fullest registers, keys of 256 in float16, for one."""
     wanted = [(target, program) for target in TARGETS for program in programs(target) if program.name.startswith("bfloat16-128-")]
     steps = [(target, program, step) for target, program in wanted for step in program.launches]
     steps.append(("sm90", PROGRAMS["float16-256-prefill"], PROGRAMS["float16-256-prefill"].launches[-1]))
     jobs = {(target, image_key(program, step)): Job(image_key(program, step), target, parameters(program, step), step) for target, program, step in steps}
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        yield [(f"{job.launch.kernel} for {job.target}", made) for job, made in zip(jobs.values(), pool.map(compile_kernel, jobs.values()), strict=True)]
+    return [(f"{job.launch.kernel} for {job.target}", made) for job, made in zip(jobs.values(), compiler.map(compile_kernel, jobs.values()), strict=True)]
 
 
 def test_every_hot_kernel_keeps_out_of_local_memory_on_every_target(compiled: list[tuple[str, Compiled]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -17,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from antiphon.plugins.cases import Case, cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel  # noqa: E402
 from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
 from antiphon.plugins.moe.cases import ROUTINGS, case  # noqa: E402
 from antiphon.plugins.programs import programs  # noqa: E402
@@ -120,8 +119,8 @@ def test_rows_and_experts_select_regime_and_routing() -> None:
     assert (selected(1, 127), selected(17, 512), selected(4096, 512)) == tuple(f"float16-{name}-512-experts" for name in ("decode", "batch", "prefill"))
 
 
-def test_hot_kernels_compile_for_every_target_without_spills() -> None:
-    for each in compiled("MoE", lambda target, program: program.name in HOT or target == "sm90" and program.name.startswith("bfloat16")):
+def test_hot_kernels_compile_for_every_target_without_spills(compiler: ProcessPoolExecutor) -> None:
+    for each in compiled(compiler, "MoE", lambda target, program: program.name in HOT or target == "sm90" and program.name.startswith("bfloat16")):
         assert each.image.spill_bytes == 0 and ".local" not in each.ptx, f"{each.key} on {each.image.target}: {each.image.spill_bytes} bytes spilled"
 
 
@@ -129,7 +128,7 @@ HOT = [f"bfloat16-{regime}-128-experts" for regime in ("decode", "prefill")]
 """One program of every kernel, with the largest tiles."""
 
 
-def compiled(op: str, wanted: Callable[[str, Program], bool]) -> list[Compiled]:
+def compiled(compiler: ProcessPoolExecutor, op: str, wanted: Callable[[str, Program], bool]) -> list[Compiled]:
     """The op's own hot kernels in the programs that are wanted for a target, compiled by processes that do not interpret."""
     jobs = {}
     for target in TARGETS:
@@ -137,5 +136,4 @@ def compiled(op: str, wanted: Callable[[str, Program], bool]) -> list[Compiled]:
             for step in program.launches if wanted(target, program) else ():
                 if step.hot and step.kernel.startswith(f"{FOLDERS[op]}."):
                     jobs[target, image_key(program, step)] = Job(image_key(program, step), target, parameters(program, step), step)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        return list(pool.map(compile_kernel, jobs.values(), chunksize=8))
+    return list(compiler.map(compile_kernel, jobs.values(), chunksize=8))

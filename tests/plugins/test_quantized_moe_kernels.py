@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_format_and_scales_select_the_scheme(wanted: Any) -> None:
     assert select(programs("sm90", ["QuantizedMoE"]), "QuantizedMoE", calls, made.attributes) == program
 
 
-def test_hot_kernels_compile_for_every_target_without_spills() -> None:
+def test_hot_kernels_compile_for_every_target_without_spills(compiler: ProcessPoolExecutor) -> None:
     hardest = ["fp8-block-128-bfloat16-prefill-128-experts", "int4-group-32-bfloat16-prefill-128-experts", "int4-group-32-bfloat16-decode-128-experts"]
-    for each in compiled("QuantizedMoE", lambda target, program: program.name in hardest or target == "sm90" and "bfloat16" in program.name):
+    for each in compiled(compiler, "QuantizedMoE", lambda target, program: program.name in hardest or target == "sm90" and "bfloat16" in program.name):
         assert each.image.spill_bytes == 0 and ".local" not in each.ptx, f"{each.key} on {each.image.target}: {each.image.spill_bytes} bytes spilled"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -16,7 +15,7 @@ pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
 
 from antiphon.plugins.cases import cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Job, compile_kernel, prepare  # noqa: E402
+from antiphon.plugins.compile_worker import Job, compile_kernel  # noqa: E402
 from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
 from antiphon.plugins.sample_token.benchmarks import benchmarks, eager  # noqa: E402
 from antiphon.plugins.sample_token.cases import KINDS, MARGIN, RECIPES, clear_inputs, draw, random_row  # noqa: E402
@@ -201,12 +200,11 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
     assert chosen == [f"bfloat16-{form}" for form in ("2048", "2048", "4096", "4096", "large", "large")]
 
 
-def test_kernels_keep_out_of_local_memory() -> None:
+def test_kernels_keep_out_of_local_memory(compiler: ProcessPoolExecutor) -> None:
     """One tile and the large form on every target, the others on one."""
     everywhere = ("bfloat16-2048", "bfloat16-large")
     wanted = [(target, program) for target in TARGETS for program in programs(target) if program.name in everywhere]
     wanted += [("sm90", PROGRAMS[name]) for name in ("float16-4096", "float32-8192")]
     jobs = [Job(image_key(program, step), target, parameters(program, step), step) for target, program in wanted for step in program.launches]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        for job, made in zip(jobs, pool.map(compile_kernel, jobs), strict=True):
-            assert made.image.spill_bytes == 0 and ".local" not in made.ptx, (job.launch.kernel, job.target)
+    for job, made in zip(jobs, compiler.map(compile_kernel, jobs), strict=True):
+        assert made.image.spill_bytes == 0 and ".local" not in made.ptx, (job.launch.kernel, job.target)

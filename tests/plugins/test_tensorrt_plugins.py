@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import random
 import re
 import sys
@@ -77,15 +76,6 @@ def forget(module: ModuleType) -> None:
     tensorrt_plugins._registered.clear()
     if hasattr(module.op, "antiphon"):
         delattr(module.op, "antiphon")
-
-
-@pytest.fixture(scope="module")
-def compiler() -> Iterator[ProcessPoolExecutor]:
-    pytest.importorskip("triton")
-    from antiphon.plugins.compile_worker import prepare
-
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        yield pool
 
 
 SMALL = Program(
