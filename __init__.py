@@ -29,16 +29,16 @@ except KeyboardInterrupt:  # it came before it was made to wait, or the process 
 
 from importlib import import_module  # noqa: E402
 
-from .runtime.version import VERSION as __version__  # noqa: E402
+from .runtime.bundle.version import VERSION as __version__  # noqa: E402
 
 TYPE_CHECKING = False  # as type checkers read it, without the 5 ms of importing typing
 if TYPE_CHECKING:
     from .export.build import build
-    from .export.verify import verify
-    from .graphs.new_checkpoint import new_checkpoint
-    from .runtime.errors import AntiphonError, BrokenBundle, Busy, Closed, ContextFull, InvalidInput, MissingExtra, UnsupportedTarget
+    from .export.verify.verify import verify
+    from .graphs.random import new_checkpoint
+    from .runtime.bundle.errors import AntiphonError, BrokenBundle, Busy, Closed, ContextFull, InvalidInput, MissingExtra, UnsupportedTarget
     from .runtime.events import AudioDelta, Done, Reply, TextDelta
-    from .runtime.frontend.media_policy import MediaPolicy
+    from .runtime.frontend.media.media_policy import MediaPolicy
     from .runtime.omni import Omni, load
 
 __all__ = [
@@ -64,24 +64,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AntiphonError": "runtime.errors",
+    "AntiphonError": "runtime.bundle.errors",
     "AudioDelta": "runtime.events",
-    "BrokenBundle": "runtime.errors",
-    "Busy": "runtime.errors",
-    "Closed": "runtime.errors",
-    "ContextFull": "runtime.errors",
+    "BrokenBundle": "runtime.bundle.errors",
+    "Busy": "runtime.bundle.errors",
+    "Closed": "runtime.bundle.errors",
+    "ContextFull": "runtime.bundle.errors",
     "Done": "runtime.events",
-    "InvalidInput": "runtime.errors",
-    "MediaPolicy": "runtime.frontend.media_policy",
-    "MissingExtra": "runtime.errors",
+    "InvalidInput": "runtime.bundle.errors",
+    "MediaPolicy": "runtime.frontend.media.media_policy",
+    "MissingExtra": "runtime.bundle.errors",
     "Omni": "runtime.omni",
     "Reply": "runtime.events",
     "TextDelta": "runtime.events",
-    "UnsupportedTarget": "runtime.errors",
+    "UnsupportedTarget": "runtime.bundle.errors",
     "build": "export.build",
     "load": "runtime.omni",
-    "new_checkpoint": "graphs.new_checkpoint",
-    "verify": "export.verify",
+    "new_checkpoint": "graphs.random",
+    "verify": "export.verify.verify",
 }
 
 
@@ -89,7 +89,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if _HOMES[name].startswith("export."):
-        from .runtime.errors import require_extra
+        from .runtime.bundle.errors import require_extra
 
         require_extra("build", f"antiphon.{name}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)

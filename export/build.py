@@ -17,21 +17,21 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ..graphs.checkpoint import Checkpoint
+from ..graphs.checkpoints.checkpoint import Checkpoint
 from ..graphs.config import OmniConfig
-from ..graphs.families import stages
+from ..graphs.families.registry import stages
 from ..graphs.stage import Stage, WeightSource
-from ..runtime.beside import OCCUPIED, folder_beside, put_in_place
-from ..runtime.bundle import Manifest, StageEntry, read_entry, read_manifest, write_manifest
-from ..runtime.bundle_files import MANIFEST_FILE, hash_folder
-from ..runtime.errors import AntiphonError, UnsupportedTarget
-from ..runtime.json_file import read_json_object
+from ..runtime.bundle.beside import OCCUPIED, folder_beside, put_in_place
+from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget
+from ..runtime.bundle.files import MANIFEST_FILE, hash_folder
+from ..runtime.bundle.json_file import read_json_object
+from ..runtime.bundle.manifest import Manifest, StageEntry, read_entry, read_manifest, write_manifest
 from .cache import StageCache, default_cache, stage_key
+from .engines.onnxruntime.lower import lower_onnxruntime
 from .frontend import write_frontend
-from .lower_onnxruntime import lower_onnxruntime
 from .manifest import compose_manifest
-from .onnx_export import export_portable
 from .plan import ITEM_BYTES
+from .portable import export_portable
 from .voices import write_voices
 from .weights import write_weights
 
@@ -209,7 +209,7 @@ def _code_hash() -> str:
     """Hash of the source files that decide a stage: graphs, plugins and export."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for part in ("export", "graphs", "plugins", "runtime/bundle.py"):
+    for part in ("export", "graphs", "plugins", "runtime/bundle/manifest.py", "runtime/bundle/talker_contract.py"):
         files = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
         for file in files:
             digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.beside import folder_beside
-from ..runtime.bundle_files import FileHash, hash_file
-from ..runtime.errors import AntiphonError
-from ..runtime.json_file import read_json_object
-from ..runtime.typed_json import typed
+from ..runtime.bundle.beside import folder_beside
+from ..runtime.bundle.errors import AntiphonError
+from ..runtime.bundle.files import FileHash, hash_file
+from ..runtime.bundle.json_file import read_json_object
+from ..runtime.bundle.typed_json import typed
 
 ENTRY = "entry.json"
 FICLONE = 0x40049409  # linux/fs.h: make the destination share the blocks of the source

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import AntiphonError
-from ..runtime.frontend.chat_template import ChatTemplate
+from ..runtime.bundle.errors import AntiphonError
+from ..runtime.frontend.prompt.chat_template import ChatTemplate
 
 USER, ASSISTANT, SYSTEM = ({"role": role, "content": "words"} for role in ("user", "assistant", "system"))
 PLAIN: dict[str, list[dict[str, Any]]] = {

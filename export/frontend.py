@@ -10,10 +10,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from ..graphs.config import NO_ID, AudioConfig, OmniConfig, VisionConfig
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
+from ..runtime.bundle.json_file import read_json_object
 from ..runtime.frontend.constants import SCHEMA
-from ..runtime.frontend.tokenizer_json import check_added, check_vocabulary, one_sentence, read_tokenizer
-from ..runtime.json_file import read_json_object
+from ..runtime.frontend.prompt.tokenizer_json import check_added, check_vocabulary, one_sentence, read_tokenizer
 from .chat_template import read_chat_template
 from .processor_values import check_generation, check_processors, short
 

@@ -11,13 +11,13 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..graphs.config import NO_ID, OmniConfig
-from ..runtime.aria import dual_track, parse_policy
-from ..runtime.bundle import Manifest, Manners, StageEntry
-from ..runtime.bundle_files import FileHash
-from ..runtime.errors import AntiphonError
-from ..runtime.sampling import SamplingParameters
-from ..runtime.talker_contract import TalkerContract
-from ..runtime.version import VERSION
+from ..runtime.bundle.errors import AntiphonError
+from ..runtime.bundle.files import FileHash
+from ..runtime.bundle.manifest import Manifest, Manners, StageEntry
+from ..runtime.bundle.talker_contract import TalkerContract
+from ..runtime.bundle.version import VERSION
+from ..runtime.stages.aria import dual_track, parse_policy
+from ..runtime.stages.sampling import SamplingParameters
 
 
 def compose_manifest(

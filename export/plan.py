@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..graphs.check_weights import check_folder
-from ..graphs.config_bounds import LARGEST_PARAMETERS
-from ..graphs.families import stages
-from ..graphs.read_config import read_config
+from ..graphs.checkpoints.check_weights import check_folder
+from ..graphs.checkpoints.config_bounds import LARGEST_PARAMETERS
+from ..graphs.checkpoints.read_config import read_config
+from ..graphs.families.registry import stages
 from ..graphs.stage import Stage
-from ..runtime.errors import AntiphonError, UnsupportedTarget
+from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget
 from .weights import ALIGNMENT
 
 BASELINE_BYTES = 620 * 2**20

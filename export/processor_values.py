@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 
 COUNTS = {
     "sampling_rate": (1_000, 2**20), "n_fft": (16, 2**16), "hop_length": (1, 2**16), "feature_size": (1, 2**12), "min_pixels": (1, 2**31 - 1),

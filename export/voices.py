@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..graphs.checkpoint import Checkpoint
+from ..graphs.checkpoints.checkpoint import Checkpoint
 from ..graphs.config import TalkerConfig
-from ..runtime.errors import AntiphonError
-from ..runtime.voices import VOICES_FILE
+from ..runtime.bundle.errors import AntiphonError
+from ..runtime.stages.voices import VOICES_FILE
 
 TENSOR = "talker.speaker_codec_embeddings"
 

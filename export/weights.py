@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graphs.stage import WeightSource
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 
 ALIGNMENT = 4096
 """Engines map the file; a page boundary lets them use a tensor where it lies."""

@@ -1,7 +1,7 @@
 """The part of a checkpoint's configuration that decides what an omni model computes.
 
 Field names are those of the published Hugging Face configurations (`Qwen3OmniMoeConfig`, `Qwen3_5MoeTextConfig`, transformers 5.23),
-so that a reader of the one knows the other. `graphs.read_config` fills them from the files; nothing is assumed that changes the result.
+so that a reader of the one knows the other. `graphs.checkpoints.read_config` fills them from the files; nothing is assumed that changes the result.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..runtime.talker_contract import TalkerContract
+from ..runtime.bundle.talker_contract import TalkerContract
 
 FAMILIES = ("qwen3_omni_moe", "qwen3_5_omni")
 NO_ID = -1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.bundle import StateSpec, TensorSpec
+from ..runtime.bundle.manifest import StateSpec, TensorSpec
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 from ..runtime.kernels.contract import Launch, Program, TensorSpec
 from ..runtime.kernels.expression import FUNCTIONS, evaluate, names
 

@@ -17,7 +17,7 @@ from inspect import Parameter, Signature
 from types import GenericAlias
 from typing import Any, Protocol
 
-from ..runtime.errors import AntiphonError, require_extra
+from ..runtime.bundle.errors import AntiphonError, require_extra
 from ..runtime.kernels.contract import Image, Program, image_key
 from ..runtime.kernels.expression import FUNCTIONS, evaluate, names
 from .tensorrt_nodes import Node, fixed_sizes, nodes

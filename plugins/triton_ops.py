@@ -20,12 +20,12 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.library import triton_op, wrap_triton
 
-from ..runtime.errors import AntiphonError, UnsupportedTarget, require_extra
+from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget, require_extra
 from ..runtime.kernels.contract import TARGETS, Launch, Program, TensorSpec
 from ..runtime.kernels.expression import FUNCTIONS
 from ..runtime.kernels.invoke import invoke, select
-from .programs import kernel_function, programs
 from .registry import FOLDERS, OPS
+from .tools.programs import kernel_function, programs
 
 NAMESPACE = "antiphon_triton"
 _SYMBOLIC = {**FUNCTIONS, "min": torch.sym_min, "max": torch.sym_max}

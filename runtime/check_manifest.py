@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .aria import parse_policy
-from .bundle import Manifest
-from .errors import BrokenBundle
+from .bundle.errors import BrokenBundle
+from .bundle.interfaces import shared_sizes
+from .bundle.manifest import Manifest
+from .bundle.said import short
+from .bundle.talker_contract import PROMPTS, TalkerContract
 from .frontend.constants import NO_ID
-from .interfaces import shared_sizes
 from .options import USABLE
-from .said import short
-from .talker_contract import PROMPTS, TalkerContract
-from .voices import NO_TABLE, check_voice, find_voice
+from .stages.aria import parse_policy
+from .stages.voices import NO_TABLE, check_voice, find_voice
 
 SPEECH = ("talker", "predictor", "code2wav")
 TEXT_IDS = ("im_start", "im_end", "system", "user", "assistant", "newline")

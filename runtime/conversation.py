@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import Busy, ContextFull, InvalidInput
-from .frontend.tools import parse_tools
-from .interleaved_prompt import Manner, interleaved_prompt, prompt_rows
-from .live_turn import LiveTurn
-from .numeric import is_whole
+from .bundle.errors import Busy, ContextFull, InvalidInput
+from .bundle.numeric import is_whole
+from .bundle.said import article, short
+from .bundle.talker_contract import TalkerContract
+from .frontend.live_turn import LiveTurn
+from .frontend.prompt.tools import parse_tools
 from .options import Choices, ReplyOptions, choose, read_options
-from .pipeline import Plan, ReplyStream, Speech, SpeechRecord, Workers
-from .places import Place
-from .said import article, short
-from .talker import Talker
-from .talker_contract import TalkerContract
-from .talker_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
-from .talker_rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
-from .vocoder import Vocoder
-from .voices import Voice
+from .reply import Plan, ReplyStream, Speech, SpeechRecord, Workers
+from .scheduling.admission import Place
+from .stages.talker import Talker
+from .stages.talker_rows.joined_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
+from .stages.talker_rows.rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
+from .stages.talker_rows.sequence_prompt import Manner, interleaved_prompt, prompt_rows
+from .stages.vocoder import Vocoder
+from .stages.voices import Voice
 
 if TYPE_CHECKING:
-    from .frontend.prompt import Prompt
+    from .frontend.prompt.front_end import Prompt
     from .omni import Omni
-    from .thinker import Queued
+    from .stages.thinker import Queued
 
 
 class Conversation:

@@ -14,27 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from .async_reader import AsyncReader, end_all
-from .bundle import Manifest, read_manifest
-from .bundle import check_hashes as check_all_hashes
-from .channels import Cancelled
+from .bundle.errors import BrokenBundle, Closed, InvalidInput, UnsupportedTarget, as_broken_bundle
+from .bundle.manifest import Manifest, read_manifest
+from .bundle.manifest import check_hashes as check_all_hashes
+from .bundle.numeric import as_float, whole
+from .bundle.said import short
 from .check_manifest import check_front_end, check_manifest
 from .conversation import Conversation
-from .engine import Engine, OnnxEngine
-from .errors import BrokenBundle, Closed, InvalidInput, UnsupportedTarget, as_broken_bundle
+from .engines.onnxruntime.engine import Engine, OnnxEngine
+from .engines.onnxruntime.sessions import MOST_THREADS
 from .events import AudioDelta, Done, Event, Reply
-from .forks import check_process
-from .frontend.media_policy import LOCAL, MediaPolicy
-from .frontend.prompt import FrontEnd
-from .numeric import as_float, whole
+from .frontend.media.media_policy import LOCAL, MediaPolicy
+from .frontend.prompt.front_end import FrontEnd
 from .options import read_options
-from .pipeline import ReplyStream, Workers
-from .places import Place, Places
-from .said import short
-from .sessions import MOST_THREADS
-from .thinker import Thinker
-from .turns import Turns
-from .voices import Voice, check_voice, find_voice, read_voice_table
+from .reply import ReplyStream, Workers
+from .scheduling.admission import Place, Places
+from .scheduling.async_reader import AsyncReader, end_all
+from .scheduling.channels import Cancelled
+from .scheduling.engine_lock import Turns
+from .scheduling.forks import check_process
+from .stages.thinker import Thinker
+from .stages.voices import Voice, check_voice, find_voice, read_voice_table
 
 TARGET = "cpu"
 DEFAULT_SAMPLE_RATE = 24000

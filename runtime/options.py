@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from .aria import Policy, dual_track, parse_policy
-from .bundle import Manifest
-from .errors import InvalidInput
-from .frontend.media_options import check_frame_rate
-from .numeric import LARGEST_COUNT, number, whole
-from .said import short
-from .sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
-from .talker_contract import Layout
-from .vocoder import DEFAULT_SCHEDULE, check_schedule
+from .bundle.errors import InvalidInput
+from .bundle.manifest import Manifest
+from .bundle.numeric import LARGEST_COUNT, number, whole
+from .bundle.said import short
+from .bundle.talker_contract import Layout
+from .frontend.media.media_options import check_frame_rate
+from .stages.aria import Policy, dual_track, parse_policy
+from .stages.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
+from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
 USABLE: dict[Layout, str] = {"summed": "dual_track", "interleaved": "chunked:TEXT_ROWS,FRAMES or adaptive"}

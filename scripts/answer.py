@@ -10,9 +10,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 from ..runtime.events import AudioDelta, Done, TextDelta
-from ..runtime.pipeline import ReplyStream
+from ..runtime.reply import ReplyStream
 from .console import seconds
 from .wav_file import WavFile
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.errors import AntiphonError, require_extra
+from ..runtime.bundle.errors import AntiphonError, require_extra
 from . import interrupts
 from .console import count, print_json, print_table, progress_bar, seconds, size
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 from ..runtime.omni import Omni
 from .answer import Printer, print_reply
 

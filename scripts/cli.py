@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 from . import bench, build, inspect, interrupts, new_checkpoint, plugins, run, verify
 from .console import interrupt_is_handled
 from .signals import ending, heed_signals

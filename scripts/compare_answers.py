@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.bundle import Manifest
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
+from ..runtime.bundle.manifest import Manifest
+from ..runtime.bundle.said import reason, short_path
 from ..runtime.omni import load
-from ..runtime.said import reason, short_path
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 SOUND, PICTURE = "question.wav", "picture.png"

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 from ..runtime.omni import load
 from .console import print_json, print_table, progress_bar
 from .quality.listening import Listener

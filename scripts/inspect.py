@@ -12,8 +12,8 @@ from . import interrupts
 from .console import count, print_json, print_table, seconds, size
 
 if TYPE_CHECKING:
-    from ..runtime.bundle import Manifest, StageEntry, StateSpec
-    from ..runtime.talker_contract import TalkerContract
+    from ..runtime.bundle.manifest import Manifest, StageEntry, StateSpec
+    from ..runtime.bundle.talker_contract import TalkerContract
 
 
 def inspect(
@@ -23,7 +23,7 @@ def inspect(
 ) -> None:
     """Show a bundle's stages, precisions, sizes, states per stream, voices, ids, versions and build timings."""
     with interrupts.ending_at_once():
-        from ..runtime.bundle import check_hashes, read_manifest
+        from ..runtime.bundle.manifest import check_hashes, read_manifest
     manifest = read_manifest(bundle)
     if hashes:
         check_hashes(bundle)

@@ -20,8 +20,8 @@ def new_checkpoint(
 ) -> None:
     """Write a random checkpoint in the published format: it loads and runs like the real one, and it speaks noise."""
     with interrupts.ending_at_once():
-        from ..graphs.new_checkpoint import new_checkpoint as make
-        from ..runtime.sampling import check_seed
+        from ..graphs.random import new_checkpoint as make
+        from ..runtime.stages.sampling import check_seed
 
     check_seed(seed)
     began = time.monotonic()

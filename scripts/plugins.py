@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..plugins.registry import FOLDERS
-from ..runtime.errors import AntiphonError, UnsupportedTarget, require_extra
+from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget, require_extra
 from ..runtime.kernels.contract import TARGETS, image_key
 from ..runtime.kernels.library import KernelLibrary, default_library
 from . import interrupts
 from .console import print_json, print_table, progress_bar, seconds, size
 
 if TYPE_CHECKING:
-    from ..plugins.check import CheckResult
-    from ..plugins.timing import Timing
+    from ..plugins.tools.check import CheckResult
+    from ..plugins.tools.timing import Timing
 
 Library = Annotated[
     Path | None, typer.Option("--library", metavar="DIR", help="Folder of compiled kernels [default: ANTIPHON_KERNELS, else kernels in the cache].")
@@ -37,7 +37,7 @@ def list_plugins(
 ) -> None:
     """Show the ops, what dtypes and programs they have, and what is compiled in the library for which targets."""
     with interrupts.ending_at_once():
-        from ..plugins.status import op_status
+        from ..plugins.tools.status import op_status
 
     folder = library or default_library()
     statuses = [op_status(folder, name) for name in _ops(op)]
@@ -64,7 +64,7 @@ def compile_plugins(
     """Compile the ops' kernels for GPUs, which need not be here: cubin, PTX and launch contract of each."""
     require_extra("kernels", "antiphon plugins compile", "triton")
     with interrupts.ending_at_once():
-        from ..plugins.compile import compile_library
+        from ..plugins.tools.compile import compile_library
     folder = library or default_library()
     with progress_bar() as report:
         built = compile_library(folder, _targets(target), _ops(op), again=again, on_progress=report)
@@ -86,7 +86,7 @@ def check_plugins(
     """Run every compiled program on the GPU at hand against its reference, and time the ops; exit code 1 when a result is out of tolerance."""
     require_extra("kernels", "antiphon plugins check", "ml_dtypes")
     with interrupts.ending_at_once():
-        from ..plugins.check import run_check
+        from ..plugins.tools.check import run_check
     if output is not None and not output.resolve().parent.is_dir():
         raise AntiphonError(f"{output} cannot be written: there is no folder {output.parent}.")
     if output is not None and output.is_dir():

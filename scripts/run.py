@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.errors import AntiphonError
 from . import interrupts
 
 DEFAULT_OUTPUT = Path("answer.wav")
@@ -54,7 +54,7 @@ def run(
             raise AntiphonError("--output and --text-only contradict each other; leave one of them out.")
 
     with interrupts.ending_at_once():
-        from ..runtime.frontend.messages import parse_messages
+        from ..runtime.frontend.prompt.messages import parse_messages
         from ..runtime.omni import load
         from ..runtime.options import choose, read_options
         from .answer import JsonPrinter, TextPrinter, print_reply

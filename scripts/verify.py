@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runtime.errors import require_extra
+from ..runtime.bundle.errors import require_extra
 from . import interrupts
 from .console import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from ..export.verify import Row
+    from ..export.verify.verify import Row
 
 
 def verify(
@@ -26,7 +26,7 @@ def verify(
     """Compare every stage's engine with its reference on the same inputs; exit code 1 when an output is out of tolerance."""
     require_extra("build", "antiphon verify")
     with interrupts.ending_at_once():
-        from ..export.verify import verify as compare
+        from ..export.verify.verify import verify as compare
     began = time.monotonic()
     with progress_bar() as report:
 

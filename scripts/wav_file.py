@@ -9,8 +9,8 @@ from types import TracebackType
 import numpy as np
 import soundfile
 
-from ..runtime.beside import file_beside
-from ..runtime.errors import AntiphonError
+from ..runtime.bundle.beside import file_beside
+from ..runtime.bundle.errors import AntiphonError
 
 
 def check_wav_path(path: Path) -> None:

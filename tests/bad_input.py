@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from antiphon.runtime.bundle import seal
+from antiphon.runtime.bundle.manifest import seal
 from antiphon.scripts.cli import app
 
 FIRST_SHARD = "model-00001-of-00002.safetensors"

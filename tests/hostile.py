@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 
 LONGEST_SENTENCE = 900
 SLOWEST = 5.0

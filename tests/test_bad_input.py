@@ -12,11 +12,11 @@ import soundfile
 
 pytest.importorskip("torch")
 
-from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.omni import Omni, load  # noqa: E402
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.omni import Omni, load
 
-from .bad_input import (  # noqa: E402
+from .bad_input import (
     FIRST_SHARD,
     QUESTION,
     Place,

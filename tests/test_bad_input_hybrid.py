@@ -21,15 +21,15 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from safetensors.numpy import save_file  # noqa: E402
+from safetensors.numpy import save_file
 
-from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.omni import Omni, load  # noqa: E402
-from antiphon.scripts import build as build_command  # noqa: E402
-from antiphon.scripts.cli import app  # noqa: E402
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.omni import Omni, load
+from antiphon.scripts import build as build_command
+from antiphon.scripts.cli import app
 
-from .bad_input import FIRST_SHARD, QUESTION, Place, Prepare, asking, building, check_case, config, cut, file, make_place, manifest, replace  # noqa: E402
+from .bad_input import FIRST_SHARD, QUESTION, Place, Prepare, asking, building, check_case, config, cut, file, make_place, manifest, replace
 
 
 class Theft:

@@ -16,19 +16,19 @@ from hypothesis import HealthCheck, given, settings
 
 pytest.importorskip("torch")
 
-from antiphon.runtime import omni as loading  # noqa: E402
-from antiphon.runtime.bundle import Manifest, check_hashes, read_manifest, seal, write_manifest  # noqa: E402
-from antiphon.runtime.bundle_files import hash_folder  # noqa: E402
-from antiphon.runtime.check_manifest import check_manifest  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.events import Reply  # noqa: E402
-from antiphon.runtime.frontend.prompt import FrontEnd  # noqa: E402
-from antiphon.runtime.omni import load  # noqa: E402
-from antiphon.runtime.typed_json import typed  # noqa: E402
-from antiphon.runtime.voices import read_voice_table  # noqa: E402
+from antiphon.runtime import omni as loading
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.files import hash_folder
+from antiphon.runtime.bundle.manifest import Manifest, check_hashes, read_manifest, seal, write_manifest
+from antiphon.runtime.bundle.typed_json import typed
+from antiphon.runtime.check_manifest import check_manifest
+from antiphon.runtime.events import Reply
+from antiphon.runtime.frontend.prompt.front_end import FrontEnd
+from antiphon.runtime.omni import load
+from antiphon.runtime.stages.voices import read_voice_table
 
-from .bad_input import QUESTION, edit_manifest, is_clear  # noqa: E402
-from .damage import DAMAGE, changed, one_change, places  # noqa: E402
+from .bad_input import QUESTION, edit_manifest, is_clear
+from .damage import DAMAGE, changed, one_change, places
 
 FAMILIES = ["tiny_bundle", "hybrid_bundle"]
 WEIGHTS = "weights.bin"
@@ -235,7 +235,7 @@ def sealed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def one_session_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions are the slow part of loading, and depend on the file alone."""
-    import antiphon.runtime.engine as engine
+    import antiphon.runtime.engines.onnxruntime.engine as engine
 
     made: dict[tuple[str, int], Any] = {}
     make = engine.make_session

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.runtime.bundle import read_manifest
+from antiphon.runtime.bundle.manifest import read_manifest
 from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta, Timings
 from antiphon.runtime.options import ReplyOptions
 

@@ -65,7 +65,7 @@ from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import OPS
 from antiphon.plugins.snake.reference import snake
 from antiphon.plugins.snake.torch_op import snake as torch_snake
-from antiphon.runtime.onnxruntime_import import onnxruntime
+from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 x, alpha, beta = numpy.random.default_rng(0).uniform(0.5, 2, (2, 3, 5)), numpy.array([0.5, 1, 2.0]), numpy.array([1, 2, 3.0])
 inputs = dict(x=x.astype("f"), alpha=alpha.astype("f"), beta=beta.astype("f"))
 onnx_domain.schema(OPS["Snake"])

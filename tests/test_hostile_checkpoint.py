@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 yaml = pytest.importorskip("yaml")
 
-from antiphon.export.frontend import write_frontend  # noqa: E402
-from antiphon.export.plan import plan  # noqa: E402
-from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
-from antiphon.graphs.qwen3_5_omni.codec_folder import read_code2wav_config  # noqa: E402
-from antiphon.graphs.read_config import read_config  # noqa: E402
-from antiphon.graphs.torch_archive import read_torch_archive  # noqa: E402
+from antiphon.export.frontend import write_frontend
+from antiphon.export.plan import plan
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.graphs.checkpoints.torch_archive import read_torch_archive
+from antiphon.graphs.families.qwen3_5_omni.codec_folder import read_code2wav_config
 
-from .hostile import damaged, spoiled, spoiled_bytes, works_or_one_sentence  # noqa: E402
+from .hostile import damaged, spoiled, spoiled_bytes, works_or_one_sentence
 
 MEMORY = 3 * 2**30
 """Bytes of address space beyond what the tests hold already."""

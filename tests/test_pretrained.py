@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import antiphon
-from antiphon.graphs.checkpoint import Checkpoint
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.runtime.omni import Omni
 
 FOLDER = Path(__file__).resolve().parents[1] / "graphs" / "pretrained" / "tiny"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ONE_PLACE = "runtime/onnxruntime_import.py"
+ONE_PLACE = "runtime/engines/onnxruntime/library.py"
 SUPPRESSED_BY = ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "JENKINS_URL")
 """Variables that keep ONNX Runtime silent by themselves, so that a test would prove nothing with them."""
 ASK = "with antiphon.load({bundle!r}) as omni:\n    omni.generate([{{'role': 'user', 'content': 'hi'}}], max_text_tokens=2, max_frames=2)"
@@ -57,7 +57,7 @@ def test_a_build_leaves_no_file_in_the_home_folder(tiny_checkpoint: Path, tmp_pa
 @pytest.mark.parametrize("said", ["0", "1", ""])
 def test_what_the_user_says_about_telemetry_stays(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, sys, types\nsys.modules['onnxruntime'] = types.SimpleNamespace(disable_telemetry_events=lambda: print('off'))\n"
-    code += "import antiphon.runtime.onnxruntime_import\nprint(repr(os.environ['ORT_DISABLE_TELEMETRY']))"
+    code += "import antiphon.runtime.engines.onnxruntime.library\nprint(repr(os.environ['ORT_DISABLE_TELEMETRY']))"
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", said)
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert printed == (["off"] if said == "1" else []) + [repr(said)]

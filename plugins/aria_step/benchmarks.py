@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..benchmark import Benchmark
+from ..tools.benchmark import Benchmark
 
 if TYPE_CHECKING:
     import torch

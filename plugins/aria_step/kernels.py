@@ -11,7 +11,7 @@ def aria_step(
     row_ptr, query_length_ptr, sample_ptr, may_end_ptr, present_counters_ptr,
     GROUPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The decisions of runtime.aria.speak for one stream, and BLOCK places of the row they make; the first block also writes the decisions.
+    """The decisions of runtime.stages.aria.speak for one stream, and BLOCK places of the row they make; the first block also writes the decisions.
 
     Grid: runs of the hidden axis, streams. `present_counters` must be other memory than `counters`. Loads go out in three rounds: a pending
     frame's rows and the next text id do not wait for the decision, which takes them or not.

@@ -21,7 +21,7 @@ def aria_step(
     summed: bool,
     end_anywhere: bool,
 ) -> Outputs:
-    """One row per stream, as `runtime.aria.speak` orders them; every decision is of integers.
+    """One row per stream, as `runtime.stages.aria.speak` orders them; every decision is of integers.
 
     need int64 [table], at least 1 and never falling: text rows before frame k at place k - 1, its last value beyond. text_ids int64 [batch,
     slots], slots at least 1: the text that arrived so far, text_length int64 [batch] ids of it, all there is where text_complete bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..benchmark import Benchmark
+from ..tools.benchmark import Benchmark
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ..benchmark import Benchmark
+from ..tools.benchmark import Benchmark
 from .programs import CHUNK, DECODE_TOKENS
 from .reference import EPSILON
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..benchmark import Benchmark
 from ..moe.benchmarks import EXPERTS, HIDDEN, INTER, TOP_K, bytes_moved, multiply_gathered, operations, route
+from ..tools.benchmark import Benchmark
 from .programs import SCHEMES, Scheme
 from .reference import FP8, INT4, INT8
 

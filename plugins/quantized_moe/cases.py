@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from ...runtime.kernels.contract import Program
-from ..cases import Case, rounded
 from ..moe.cases import router_logits
+from ..tools.cases import Case, rounded
 from .programs import SCHEMES, Scheme
 from .reference import FP8, INT4, decode, quantized_moe
 

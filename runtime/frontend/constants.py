@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import BrokenBundle, as_broken_bundle
-from ..json_file import read_json_object
-from ..said import short, short_path
+from ..bundle.errors import BrokenBundle, as_broken_bundle
+from ..bundle.json_file import read_json_object
+from ..bundle.said import short, short_path
 
 SCHEMA = 1
 REPAIR = "build the bundle again"

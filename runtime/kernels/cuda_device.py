@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AntiphonError, require_extra
+from ..bundle.errors import AntiphonError, require_extra
 from .contract import Image
 
 WARP = 32

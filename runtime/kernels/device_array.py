@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import AntiphonError
+from ..bundle.errors import AntiphonError
 from .contract import ALIGNMENT, DTYPE_BYTES
 
 _INTERFACE_DTYPES = {"<f4": "float32", "<f2": "float16", "<i8": "int64", "<i4": "int32", "|i1": "int8", "|u1": "uint8", "|b1": "bool"}

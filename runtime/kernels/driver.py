@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import AntiphonError, UnsupportedTarget
+from ..bundle.errors import AntiphonError, UnsupportedTarget
 from .contract import ALIGNMENT, DTYPE_BYTES, TARGETS, Image, Launch, Program, TensorSpec, image_key
 from .device_array import DeviceArray, Memory
 from .expression import evaluate

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ..errors import AntiphonError
+from ..bundle.errors import AntiphonError
 from .contract import Launch, Program, TensorSpec
 from .expression import FUNCTIONS, evaluate
 

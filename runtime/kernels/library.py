@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import AntiphonError
+from ..bundle.errors import AntiphonError
 from .contract import CONTRACT_VERSION, Image, Program, image_from_plain, program_from_plain
 
 CONTRACT_FILE = "contract.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...runtime.aria import Frame
 from ...runtime.omni import Omni
-from ...runtime.turns import NORMAL
-from ...runtime.vocoder import Vocoder
+from ...runtime.scheduling.engine_lock import NORMAL
+from ...runtime.stages.aria import Frame
+from ...runtime.stages.vocoder import Vocoder
 from .recognisers import resampled
 
 PACKET = 64

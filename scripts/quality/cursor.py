@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from ...runtime.aria import Policy, spoken_text
+from ...runtime.stages.aria import Policy, spoken_text
 from .normaliser import normalise, word_errors
 from .recognisers import Word
 from .synthesisers import Alignment

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ...runtime import onnxruntime_import  # noqa: F401  # before any package that imports ONNX Runtime by itself: piper, faster_whisper, speechmos
-from ...runtime.errors import require_extra
+from ...runtime.bundle.errors import require_extra
+from ...runtime.engines.onnxruntime import library as onnxruntime_import  # noqa: F401  # before any package that imports ONNX Runtime by itself: piper, faster_whisper, speechmos
 
 
 def needed(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from ...runtime.events import Reply
 from ...runtime.omni import Omni
 from ...runtime.options import find_policy

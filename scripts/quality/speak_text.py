@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from ...runtime.events import Reply
 from ...runtime.omni import Omni
-from ...runtime.sampling import SamplingParameters
-from ...runtime.thinker import Thinker, ThinkerContext, Token
-from ...runtime.voices import read_voice_table
+from ...runtime.stages.sampling import SamplingParameters
+from ...runtime.stages.thinker import Thinker, ThinkerContext, Token
+from ...runtime.stages.voices import read_voice_table
 
 
 class GivenThinker(Thinker):

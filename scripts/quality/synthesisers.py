@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from . import piper_voice
 from .missing import needed
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 
 SCALE = 32767
 

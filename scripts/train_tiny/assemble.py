@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from ...export.voices import TENSOR as VOICES_TENSOR
-from ...graphs.checkpoint import Checkpoint
+from ...graphs.checkpoints.checkpoint import Checkpoint
+from ...graphs.checkpoints.safetensors_folder import INDEX_NAME, SINGLE_NAME
 from ...graphs.config import TalkerConfig
-from ...graphs.families import stages
-from ...graphs.new_checkpoint.whole import whole_checkpoint
-from ...graphs.safetensors_folder import INDEX_NAME, SINGLE_NAME
+from ...graphs.families.registry import stages
+from ...graphs.random.atomic_folder import whole_checkpoint
 from ...graphs.stage import Stage
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from .command import command
 from .stored import Stored, codebook_tensors, merged, stored_tensors
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...graphs.config import CodecEncoderConfig
-from ...graphs.layers import Projection
-from ...graphs.qwen3_5_omni.codec_encoder import CodecEncoder
+from ...graphs.layers.decoder import Projection
+from ...graphs.stages.codec_encoder.stage import CodecEncoder
 from .command import command
 from .corpus import Corpus
 from .differentiable import differentiable
@@ -240,7 +240,7 @@ def main() -> None:
     """Train from the command line."""
     from tokenizers import Tokenizer
 
-    from ...graphs.read_config import read_config
+    from ...graphs.checkpoints.read_config import read_config
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)

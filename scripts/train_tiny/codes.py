@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ...graphs.config import CodecEncoderConfig
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from ..console import progress_bar
 from .codec_training import FRAME, trainable_encoder
 from .command import command
@@ -95,7 +95,7 @@ def _of_similar_length(frames: np.ndarray) -> list[np.ndarray]:
 
 def main() -> None:
     """Encode from the command line."""
-    from ...graphs.read_config import read_config
+    from ...graphs.checkpoints.read_config import read_config
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from ..console import interrupt_is_handled
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...runtime.errors import AntiphonError
+from ...runtime.bundle.errors import AntiphonError
 from ..quality.synthesisers import RATE, SEEN_VARIANTS, synthesise
 from .command import command
 from .domain import draw

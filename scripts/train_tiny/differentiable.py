@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...graphs import layers
-from ...graphs.qwen3_5_omni import codec_encoder_layers
+from ...graphs.layers import decoder as layers
+from ...graphs.stages.codec_encoder import layers as codec_encoder_layers
 from ...plugins.gated_delta_rule.reference import EPSILON
 
 CHUNK = 32
@@ -40,12 +40,12 @@ def differentiable(router_losses: list[Tensor] | None = None) -> Iterator[None]:
 
 
 def norm(self: layers.RootMeanSquareNorm, x: Tensor) -> Tensor:
-    """graphs.layers.RootMeanSquareNorm in float32, whatever autocast made of x: PyTorch fuses no mixture of dtypes."""
+    """graphs.layers.decoder.RootMeanSquareNorm in float32, whatever autocast made of x: PyTorch fuses no mixture of dtypes."""
     return F.rms_norm(x.float(), (x.shape[-1],), self.weight, self.epsilon)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], heads: int) -> Tensor:
-    """graphs.layers.rotate."""
+    """graphs.layers.decoder.rotate."""
     cosine, sine = (table[:, :, None] for table in rotary)  # [batch, tokens, 1, n / 2]
     half = cosine.shape[-1]
     split = x.reshape(*x.shape[:2], heads, -1)

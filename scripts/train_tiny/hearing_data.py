@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from ...runtime.errors import AntiphonError
-from ...runtime.frontend.mel import MelSettings, log_power, normalise
+from ...runtime.bundle.errors import AntiphonError
+from ...runtime.frontend.audio.mel import MelSettings, log_power, normalise
 from ..console import progress_bar
 from ..quality.synthesisers import HELD_OUT_VOICE, RATE, SEEN_VARIANTS, synthesise
 from .corpus import Corpus, Item, draws

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..aria_simulation import Item, low_ratio
+from ..studies.aria_simulation import Item, low_ratio
 from .codes import load_codes
 from .command import command
 from .corpus import Corpus

@@ -12,14 +12,14 @@ import random
 from pathlib import Path
 from typing import Any
 
-from ...graphs.new_checkpoint import frontend, tokenizer, writer
-from ...graphs.new_checkpoint.hybrid_sizes import CodecEncoder, HybridSize, hybrid_configuration
-from ...graphs.new_checkpoint.layouts import arrange
-from ...graphs.new_checkpoint.sections import Decoder, Encoder, Vocoder
-from ...graphs.new_checkpoint.tensors import all_tensors
-from ...graphs.new_checkpoint.whole import whole_checkpoint
-from ...graphs.read_config import read_config
-from ...runtime.errors import AntiphonError
+from ...graphs.checkpoints.read_config import read_config
+from ...graphs.random import frontend, tokenizer, writer
+from ...graphs.random.atomic_folder import whole_checkpoint
+from ...graphs.random.config_sections import Decoder, Encoder, Vocoder
+from ...graphs.random.qwen3_5_sizes import CodecEncoder, HybridSize, hybrid_configuration
+from ...graphs.random.tensors import all_tensors
+from ...graphs.random.weight_layouts import arrange
+from ...runtime.bundle.errors import AntiphonError
 from .command import command
 from .domain import draw
 

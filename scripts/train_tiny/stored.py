@@ -12,13 +12,13 @@ from functools import partial
 import numpy as np
 from torch import Tensor, nn
 
-from ...graphs.checkpoint import Checkpoint
-from ...graphs.code2wav.module import UpsamplingBlock
-from ...graphs.code2wav.tensors import PREFIX, quantizer_groups
+from ...graphs.checkpoints.checkpoint import Checkpoint
 from ...graphs.config import Code2WavConfig
+from ...graphs.layers.streaming_conv import TransposedConvolution
 from ...graphs.stage import Stage, WeightSource
-from ...graphs.streaming_conv import TransposedConvolution
-from ...runtime.errors import AntiphonError
+from ...graphs.stages.code2wav.module import UpsamplingBlock
+from ...graphs.stages.code2wav.tensors import PREFIX, quantizer_groups
+from ...runtime.bundle.errors import AntiphonError
 
 SCALES = (".gamma", ".scale", ".cluster_usage")
 """Ends of tensors that only multiply or divide another one: they become ones, as training knows their product alone."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...graphs.config import OmniConfig
-from ...runtime.aria import Policy, adaptive, chunked
-from ...runtime.interleaved_prompt import Manner, interleaved_prompt
-from ...runtime.talker_rows import NOTHING
+from ...runtime.stages.aria import Policy, adaptive, chunked
+from ...runtime.stages.talker_rows.rows import NOTHING
+from ...runtime.stages.talker_rows.sequence_prompt import Manner, interleaved_prompt
 from .alignment import Aligner
 from .corpus import Corpus
 from .shape import VOICES
@@ -68,7 +68,7 @@ class Track:
 
 
 def interleaved(text: list[int], frames: int, policy: Policy, end_id: int) -> Track:
-    """The rows that runtime.aria.speak feeds for `frames` frames of `text`."""
+    """The rows that runtime.stages.aria.speak feeds for `frames` frames of `text`."""
     rows = [*text, end_id]
     track = Track([], [], [], [])
     fed = 0

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...graphs.qwen3_5_omni.talker import Talker
-from ...graphs.qwen3_omni_moe.predictor import PredictorStep
+from ...graphs.families.qwen3_5_omni.talker import Talker
+from ...graphs.stages.predictor import PredictorStep
 from ..console import print_table, progress_bar
 from ..quality.prompts import Prompt, read_prompts
 from ..quality.synthesisers import synthesise
@@ -51,7 +51,7 @@ def main() -> None:
     """Measure from the command line."""
     from tokenizers import Tokenizer
 
-    from ...graphs.read_config import read_config
+    from ...graphs.checkpoints.read_config import read_config
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("codec", type=Path, help="folder of codec_training")

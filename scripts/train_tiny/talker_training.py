@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...graphs.config import OmniConfig
-from ...graphs.layers import rotary_tables, run_layers
-from ...graphs.qwen3_5_omni.talker import Talker
-from ...graphs.qwen3_omni_moe.predictor import PredictorStep
-from ...runtime.talker_rows import NOTHING
+from ...graphs.families.qwen3_5_omni.talker import Talker
+from ...graphs.layers.decoder import rotary_tables, run_layers
+from ...graphs.stages.predictor import PredictorStep
+from ...runtime.stages.talker_rows.rows import NOTHING
 from .codes import load_codes
 from .command import command
 from .corpus import Corpus
@@ -198,7 +198,7 @@ def main() -> None:
     """Train from the command line."""
     from tokenizers import Tokenizer
 
-    from ...graphs.read_config import read_config
+    from ...graphs.checkpoints.read_config import read_config
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ...export.frontend import write_frontend
-from ...graphs.audio_encoder import AudioEncoder
 from ...graphs.config import OmniConfig
-from ...graphs.layers import rotary_tables
-from ...graphs.qwen3_omni_moe.thinker import Thinker
-from ...runtime.frontend.audio_layout import audio_layout, audio_tokens
-from ...runtime.frontend.prompt import FrontEnd
+from ...graphs.layers.decoder import rotary_tables
+from ...graphs.stages.audio_encoder import AudioEncoder
+from ...graphs.stages.thinker import Thinker
+from ...runtime.frontend.audio.audio_layout import audio_layout, audio_tokens
+from ...runtime.frontend.prompt.front_end import FrontEnd
 
 SILENT = -100
 """Target of rows without a loss."""

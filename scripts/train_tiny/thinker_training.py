@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...graphs.audio_encoder import AudioEncoder
+from ...graphs.checkpoints.read_config import read_config
 from ...graphs.config import OmniConfig
-from ...graphs.qwen3_omni_moe.thinker import Thinker
-from ...graphs.read_config import read_config
+from ...graphs.stages.audio_encoder import AudioEncoder
+from ...graphs.stages.thinker import Thinker
 from .command import command
 from .differentiable import differentiable
 from .domain import WORDS, Exchange, draw, is_held_out

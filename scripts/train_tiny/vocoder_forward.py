@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...graphs.code2wav.module import Code2Wav, DecoderBlock, ResidualUnit, SnakeBeta
-from ...graphs.code2wav.transformer import rotary_tables, window_bias
-from ...graphs.streaming_conv import CausalConvolution, StateTape, TransposedConvolution
+from ...graphs.layers.streaming_conv import CausalConvolution, StateTape, TransposedConvolution
+from ...graphs.stages.code2wav.module import Code2Wav, DecoderBlock, ResidualUnit, SnakeBeta
+from ...graphs.stages.code2wav.transformer import rotary_tables, window_bias
 
 
 def hidden_frames(module: Code2Wav, embedded: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def _unit(unit: ResidualUnit, x: Tensor) -> Tensor:
 
 
 def _transpose(layer: TransposedConvolution, x: Tensor) -> Tensor:
-    """graphs.streaming_conv.TransposedConvolution without turning the columns to the last axis: [batch, in, columns] -> [batch, out, stride * columns]."""
+    """graphs.layers.streaming_conv.TransposedConvolution, not turning the columns to the last axis: [batch, in, columns] -> [batch, out, stride * columns]."""
     pairs = torch.cat((F.pad(x, (1, 0))[:, :, :-1], x), dim=1)
     y = layer.weight.to(x.dtype).T @ pairs + layer.bias.to(x.dtype)[:, None]  # [batch, stride * out, columns]
     return y.unflatten(1, (layer.stride, -1)).permute(0, 2, 3, 1).flatten(2)

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...graphs.code2wav.module import Code2Wav
 from ...graphs.config import Code2WavConfig, CodecEncoderConfig
+from ...graphs.stages.code2wav.module import Code2Wav
 from .codec_training import FRAME, trainable_encoder
 from .codes import load_codes
 from .command import command
@@ -197,7 +197,7 @@ def write_examples(vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarr
 
 def main() -> None:
     """Train, or resynthesise, from the command line."""
-    from ...graphs.read_config import read_config
+    from ...graphs.checkpoints.read_config import read_config
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)

@@ -9,9 +9,9 @@ import pytest
 @pytest.fixture(scope="session")
 def exported(tiny_checkpoint: Path, tiny_bundle: Path) -> dict[str, Any]:
     """The stages of the tiny bundle by name, where they lie. Read only."""
-    from antiphon.graphs.checkpoint import Checkpoint
-    from antiphon.graphs.families import stages
-    from antiphon.runtime.bundle import read_manifest
+    from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+    from antiphon.graphs.families.registry import stages
+    from antiphon.runtime.bundle.manifest import read_manifest
 
     from .exported import Exported
 

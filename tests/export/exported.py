@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import torch
 
-from antiphon.graphs.checkpoint import Checkpoint
-from antiphon.graphs.decoder_specs import greedy_sampling
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.graphs.layers.decoder_specs import greedy_sampling
 from antiphon.graphs.stage import Stage
-from antiphon.runtime.bundle import StageEntry
-from antiphon.runtime.onnxruntime_import import onnxruntime
-from antiphon.runtime.sessions import make_session
+from antiphon.runtime.bundle.manifest import StageEntry
+from antiphon.runtime.engines.onnxruntime.library import onnxruntime
+from antiphon.runtime.engines.onnxruntime.sessions import make_session
 
 Feeds = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from antiphon.plugins import onnx_domain
-from antiphon.runtime.sessions import make_session
+from antiphon.runtime.engines.onnxruntime.sessions import make_session
 
 
 def parse(text: str, *functions: str) -> ir.Model:

@@ -20,14 +20,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-import antiphon  # noqa: E402
-import antiphon.export.build as building  # noqa: E402
-from antiphon.export.build import Progress, build  # noqa: E402
-from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
-from antiphon.graphs.families import stages  # noqa: E402
-from antiphon.runtime.bundle import Manifest, check_hashes, read_manifest  # noqa: E402
-from antiphon.runtime.bundle_files import hash_file  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
+import antiphon
+import antiphon.export.build as building
+from antiphon.export.build import Progress, build
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.graphs.families.registry import stages
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.files import hash_file
+from antiphon.runtime.bundle.manifest import Manifest, check_hashes, read_manifest
 
 STAGES = ["audio_encoder", "vision_encoder", "thinker", "talker", "predictor", "code2wav"]
 HIT = "nothing that decides it has changed"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import antiphon.export.cache as caching
 from antiphon.export.cache import StageCache, default_cache, stage_key
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 
 from ..damage import one_change
 

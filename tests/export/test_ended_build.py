@@ -16,9 +16,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-import antiphon  # noqa: E402
-from antiphon.export.build import build  # noqa: E402
-from antiphon.runtime.bundle import check_hashes, read_manifest  # noqa: E402
+import antiphon
+from antiphon.export.build import build
+from antiphon.runtime.bundle.manifest import check_hashes, read_manifest
 
 SLOW = """
 import sys, time

@@ -11,10 +11,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from antiphon.export.frontend import write_frontend
+from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.graphs.config import OmniConfig
-from antiphon.graphs.read_config import read_config
-from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend.prompt import FrontEnd
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.frontend.prompt.front_end import FrontEnd
 
 SAMPLE = "Hello, wie geht's? 你好 👋🏽 <think> 1234 é e\u0301\n\n\t x"
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "chat_template.jinja", "config.json", "generation_config.json",

@@ -14,21 +14,21 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("transformers")
 
-import onnx_ir as ir  # noqa: E402
+import onnx_ir as ir
 
-from antiphon.export.lower_onnxruntime import lower_onnxruntime  # noqa: E402
-from antiphon.export.onnx_export import export_portable  # noqa: E402
-from antiphon.export.probes import probes  # noqa: E402
-from antiphon.export.weights import write_weights  # noqa: E402
-from antiphon.graphs.qwen3_5_omni.mtp import mtp_stage  # noqa: E402
-from antiphon.graphs.qwen3_5_omni.talker import talker_stage  # noqa: E402
-from antiphon.graphs.qwen3_omni_moe.predictor import predictor_stage  # noqa: E402
-from antiphon.graphs.qwen3_omni_moe.thinker import thinker_stage  # noqa: E402
-from antiphon.graphs.stage import Stage, WeightSource  # noqa: E402
-from antiphon.plugins.registry import DOMAIN  # noqa: E402
+from antiphon.export.engines.onnxruntime.lower import lower_onnxruntime
+from antiphon.export.portable import export_portable
+from antiphon.export.verify.probes import probes
+from antiphon.export.weights import write_weights
+from antiphon.graphs.families.qwen3_5_omni.talker import talker_stage
+from antiphon.graphs.stage import Stage, WeightSource
+from antiphon.graphs.stages.mtp import mtp_stage
+from antiphon.graphs.stages.predictor import predictor_stage
+from antiphon.graphs.stages.thinker import thinker_stage
+from antiphon.plugins.registry import DOMAIN
 
-from ..graphs.hybrid_pair import CODEBOOK, CODEC_VOCAB, EXPERTS, GROUPS, decoder, omni_config  # noqa: E402
-from .exported import Exported, Feeds, carried, close, run, step_feeds  # noqa: E402
+from ..graphs.hybrid_pair import CODEBOOK, CODEC_VOCAB, EXPERTS, GROUPS, decoder, omni_config
+from .exported import Exported, Feeds, carried, close, run, step_feeds
 
 LINEAR, FULL = "linear_attention", "full_attention"
 THINKER = decoder((LINEAR, LINEAR, FULL), **EXPERTS)

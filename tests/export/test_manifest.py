@@ -11,15 +11,15 @@ import pytest
 
 pytest.importorskip("torch")
 
-from antiphon.export.frontend import write_frontend  # noqa: E402
-from antiphon.export.manifest import compose_manifest, sampling_defaults  # noqa: E402
-from antiphon.graphs.read_config import read_config  # noqa: E402
-from antiphon.runtime.bundle import Manifest, read_manifest, write_manifest  # noqa: E402
-from antiphon.runtime.bundle_files import FileHash, hash_folder  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.sampling import SamplingParameters  # noqa: E402
-from antiphon.runtime.talker_contract import TalkerContract  # noqa: E402
-from antiphon.runtime.version import VERSION  # noqa: E402
+from antiphon.export.frontend import write_frontend
+from antiphon.export.manifest import compose_manifest, sampling_defaults
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.files import FileHash, hash_folder
+from antiphon.runtime.bundle.manifest import Manifest, read_manifest, write_manifest
+from antiphon.runtime.bundle.talker_contract import TalkerContract
+from antiphon.runtime.bundle.version import VERSION
+from antiphon.runtime.stages.sampling import SamplingParameters
 
 PREDICTOR = SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)
 
@@ -118,13 +118,13 @@ def test_the_code_predictors_keys_override_what_the_family_fixes() -> None:
 
 @pytest.mark.parametrize(("fixture", "predictor"), [("tiny_bundle", PREDICTOR), ("hybrid_bundle", SamplingParameters(temperature=0.9, top_k=50, top_p=1.0))])
 def test_the_predictor_samples_as_its_family_fixes(fixture: str, predictor: SamplingParameters, request: pytest.FixtureRequest) -> None:
-    from antiphon.runtime.bundle import read_manifest
+    from antiphon.runtime.bundle.manifest import read_manifest
 
     assert read_manifest(request.getfixturevalue(fixture)).sampling["predictor"] == predictor
 
 
 def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_bundle: Path) -> None:
-    from antiphon.runtime.bundle import read_manifest
+    from antiphon.runtime.bundle.manifest import read_manifest
 
     manifest = read_manifest(hybrid_bundle)
     assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0

@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from antiphon.export.plan import BASELINE_BYTES, plan  # noqa: E402
-from antiphon.runtime.bundle import read_manifest  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.states import StateSet  # noqa: E402
+from antiphon.export.plan import BASELINE_BYTES, plan
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.manifest import read_manifest
+from antiphon.runtime.states.pool import StateSet
 
-from ..peak_memory import peak_memory  # noqa: E402
+from ..peak_memory import peak_memory
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "qwen3_omni_30b_a3b"
 """config.json alone, as published with Qwen3-Omni-30B-A3B-Instruct."""

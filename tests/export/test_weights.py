@@ -13,10 +13,10 @@ import pytest
 
 ir = pytest.importorskip("onnx_ir")
 
-import antiphon.graphs.checkpoint as reading  # noqa: E402
-from antiphon.export.weights import ALIGNMENT, write_weights  # noqa: E402
-from antiphon.graphs.stage import WeightSource, plain, transposed  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
+import antiphon.graphs.checkpoints.checkpoint as reading
+from antiphon.export.weights import ALIGNMENT, write_weights
+from antiphon.graphs.stage import WeightSource, plain, transposed
+from antiphon.runtime.bundle.errors import AntiphonError
 
 
 class FakeCheckpoint:

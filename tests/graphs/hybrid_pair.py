@@ -22,8 +22,8 @@ from antiphon.graphs.config import (
     ThinkerConfig,
     VisionConfig,
 )
-from antiphon.graphs.qwen3_5_omni.config import talker_contract
-from antiphon.runtime.errors import AntiphonError
+from antiphon.graphs.families.qwen3_5_omni.config import talker_contract
+from antiphon.runtime.bundle.errors import AntiphonError
 
 LINEAR, FULL = "linear_attention", "full_attention"
 TEXT_VOCAB, CODEC_VOCAB, CODEBOOK, GROUPS = 70, 40, 24, 4

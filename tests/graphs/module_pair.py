@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from antiphon.graphs.stage import Stage
-from antiphon.runtime.onnxruntime_import import onnxruntime
+from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 
 
 class FakeCheckpoint:

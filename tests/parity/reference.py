@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, Qwen3OmniMoeForConditionalGeneration
 
-from antiphon.runtime.frontend.audio import read_audio
-from antiphon.runtime.frontend.mel import log_mel
-from antiphon.runtime.frontend.prompt import FrontEnd, Prompt
+from antiphon.runtime.frontend.audio.mel import log_mel
+from antiphon.runtime.frontend.audio.recording import read_audio
+from antiphon.runtime.frontend.prompt.front_end import FrontEnd, Prompt
 
 DECISIVE = 1e-3
 """Greedy choices are compared only where the two best logits differ by more than this."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.runtime.engine import Engine
-from antiphon.runtime.frontend.prompt import Prompt
+from antiphon.runtime.engines.onnxruntime.engine import Engine
+from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni
 
 from .reference import DECISIVE

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3_5MoeForCausalLM, Qwen3_5MoeTextConfig, Qwen3_5MoeTextModel
 
+from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.graphs.config import OmniConfig
-from antiphon.graphs.read_config import read_config
 
 from ..graphs.decoder_formula import decoder_layer, zero_centred_norm
 

@@ -14,11 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from antiphon.runtime.conversation import Conversation  # noqa: E402
-from antiphon.runtime.events import Done  # noqa: E402
-from antiphon.runtime.omni import Omni, collect, load  # noqa: E402
+from antiphon.runtime.conversation import Conversation
+from antiphon.runtime.events import Done
+from antiphon.runtime.omni import Omni, collect, load
 
-from .reference import DECISIVE, generate, load_reference, media_inputs  # noqa: E402
+from .reference import DECISIVE, generate, load_reference, media_inputs
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from antiphon.export.build import build  # noqa: E402
-from antiphon.graphs.new_checkpoint import new_checkpoint  # noqa: E402
-from antiphon.runtime.omni import Omni, load  # noqa: E402
+from antiphon.export.build import build
+from antiphon.graphs.random import new_checkpoint
+from antiphon.runtime.omni import Omni, load
 
-from .reference import DECISIVE, generate, load_reference, media_inputs  # noqa: E402
+from .reference import DECISIVE, generate, load_reference, media_inputs
 
 TEXT_TOKENS, FRAMES = 16, 10
 VARIANTS: dict[str, dict[str, Any]] = {

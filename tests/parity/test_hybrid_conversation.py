@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from antiphon.runtime.conversation import Conversation  # noqa: E402
-from antiphon.runtime.events import AudioDelta, Reply  # noqa: E402
-from antiphon.runtime.omni import Omni, collect, load  # noqa: E402
-from antiphon.runtime.options import ReplyOptions  # noqa: E402
+from antiphon.runtime.conversation import Conversation
+from antiphon.runtime.events import AudioDelta, Reply
+from antiphon.runtime.omni import Omni, collect, load
+from antiphon.runtime.options import ReplyOptions
 
-from .slow_answer import assert_spoken, assert_written, features, manner, recorded  # noqa: E402
-from .slow_loop import SlowLoop, chunked  # noqa: E402
+from .slow_answer import assert_spoken, assert_written, features, manner, recorded
+from .slow_loop import SlowLoop, chunked
 
 SAMPLES = 1920
 LONG = "Please tell me in a few words what the weather will be like tomorrow and on the day after it."

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from antiphon.runtime.aria import Frame  # noqa: E402
-from antiphon.runtime.engine import Engine  # noqa: E402
-from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta  # noqa: E402
-from antiphon.runtime.omni import Omni, load  # noqa: E402
-from antiphon.runtime.turns import Turns  # noqa: E402
-from antiphon.runtime.vocoder import Vocoder, packets  # noqa: E402
+from antiphon.runtime.engines.onnxruntime.engine import Engine
+from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta
+from antiphon.runtime.omni import Omni, load
+from antiphon.runtime.scheduling.engine_lock import Turns
+from antiphon.runtime.stages.aria import Frame
+from antiphon.runtime.stages.vocoder import Vocoder, packets
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 

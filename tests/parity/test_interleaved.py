@@ -14,12 +14,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from antiphon.runtime.events import Reply  # noqa: E402
-from antiphon.runtime.frontend.prompt import Prompt  # noqa: E402
-from antiphon.runtime.omni import Omni, load  # noqa: E402
+from antiphon.runtime.events import Reply
+from antiphon.runtime.frontend.prompt.front_end import Prompt
+from antiphon.runtime.omni import Omni, load
 
-from .slow_answer import assert_spoken, assert_written, features, manner, recorded  # noqa: E402
-from .slow_loop import SlowLoop, Speech, adaptive, chunked  # noqa: E402
+from .slow_answer import assert_spoken, assert_written, features, manner, recorded
+from .slow_loop import SlowLoop, Speech, adaptive, chunked
 
 
 @pytest.fixture(scope="module")

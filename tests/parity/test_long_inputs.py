@@ -15,17 +15,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("av")
 
-from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeModel  # noqa: E402
+from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeModel
 
-from antiphon.runtime.engine import Engine  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.frontend.prompt import Prompt  # noqa: E402
-from antiphon.runtime.omni import Omni, load  # noqa: E402
-from antiphon.runtime.states import BLOCK  # noqa: E402
-from antiphon.scripts.benchmark_video import write_film  # noqa: E402
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.engines.onnxruntime.engine import Engine
+from antiphon.runtime.frontend.prompt.front_end import Prompt
+from antiphon.runtime.omni import Omni, load
+from antiphon.runtime.states.pool import BLOCK
+from antiphon.scripts.benchmarks.video import write_film
 
-from .reference import DECISIVE  # noqa: E402
-from .slow_loop import SlowLoop, margin  # noqa: E402
+from .reference import DECISIVE
+from .slow_loop import SlowLoop, margin
 
 TOLERANCE = 1e-4
 TOKENS = 12

@@ -13,12 +13,12 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from antiphon.export.build import build  # noqa: E402
-from antiphon.graphs.new_checkpoint import new_checkpoint  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.omni import load  # noqa: E402
+from antiphon.export.build import build
+from antiphon.graphs.random import new_checkpoint
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.omni import load
 
-from .reference import DECISIVE, generate, load_reference  # noqa: E402
+from .reference import DECISIVE, generate, load_reference
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "qwen3_omni_30b_a3b" / "config.json"
 FRONT_END = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json")

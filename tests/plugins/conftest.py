@@ -14,7 +14,7 @@ import pytest
 def compiler() -> Iterator[ProcessPoolExecutor]:
     """Processes that compile kernels and do not interpret them. Where several workers run tests, each has one."""
     pytest.importorskip("triton")
-    from antiphon.plugins.compile_worker import prepare
+    from antiphon.plugins.tools.compile_worker import prepare
 
     processes = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from antiphon.export.lower_onnxruntime import LOWERINGS
-from antiphon.export.passes.replace_ops import replace_ops
+from antiphon.export.engines.onnxruntime.lower import LOWERINGS
+from antiphon.export.engines.onnxruntime.passes.replace_ops import replace_ops
 from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
 from antiphon.plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
-from antiphon.runtime.onnxruntime_import import onnxruntime
-from antiphon.runtime.sessions import make_session
+from antiphon.runtime.engines.onnxruntime.library import onnxruntime
+from antiphon.runtime.engines.onnxruntime.sessions import make_session
 
 KINDS = {
     "T": onnx.TensorProto.FLOAT, "tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL,

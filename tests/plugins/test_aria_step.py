@@ -1,4 +1,4 @@
-"""AriaStep makes the decisions of runtime.aria.speak, row by row; function and PyTorch op make those of the reference."""
+"""AriaStep makes the decisions of runtime.stages.aria.speak, row by row; function and PyTorch op make those of the reference."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.plugins.aria_step.reference import aria_step
-from antiphon.runtime.aria import Policy, adaptive, chunked, dual_track, need_table, speak
+from antiphon.runtime.stages.aria import Policy, adaptive, chunked, dual_track, need_table, speak
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
-import onnx_ir as ir  # noqa: E402
-from onnx_ir.passes import common  # noqa: E402
+import onnx_ir as ir
+from onnx_ir.passes import common
 
-from antiphon.export.onnx_export import _translations  # noqa: E402
-from antiphon.plugins.aria_step.torch_op import aria_step as torch_aria_step  # noqa: E402
-from antiphon.plugins.registry import ARIA_STEP  # noqa: E402
-from antiphon.runtime.sessions import make_session  # noqa: E402
+from antiphon.export.portable import _translations
+from antiphon.plugins.aria_step.torch_op import aria_step as torch_aria_step
+from antiphon.plugins.registry import ARIA_STEP
+from antiphon.runtime.engines.onnxruntime.sessions import make_session
 
-from .one_op import graph, run_function  # noqa: E402
+from .one_op import graph, run_function
 
 TEXT, END, PAD, GROUPS, CODEBOOK = 210, 210, 211, 2, 64
 # A row tells what it is made of: text id + 1, and the two codes as the digits of a number, or 0 for no frame.

@@ -1,4 +1,4 @@
-"""AriaStep's kernel: the reference's decisions bit for bit, whole answers as runtime.aria.speak orders them, and what the compiler makes of it."""
+"""AriaStep's kernel: the reference's decisions bit for bit, whole answers as runtime.stages.aria.speak orders them, and what the compiler makes of it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ pytest.importorskip("triton")
 pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
-from antiphon.plugins.aria_step.benchmarks import benchmarks, eager  # noqa: E402
-from antiphon.plugins.aria_step.cases import any_streams, expected  # noqa: E402
-from antiphon.plugins.aria_step.programs import programs  # noqa: E402
-from antiphon.plugins.cases import cases, errors, rounded  # noqa: E402
-from antiphon.plugins.compile_worker import Job, compile_kernel  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.plugins.registry import ARIA_STEP  # noqa: E402
-from antiphon.runtime.aria import Policy, adaptive, chunked, dual_track  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.aria_step.benchmarks import benchmarks, eager
+from antiphon.plugins.aria_step.cases import any_streams, expected
+from antiphon.plugins.aria_step.programs import programs
+from antiphon.plugins.registry import ARIA_STEP
+from antiphon.plugins.tools.cases import cases, errors, rounded
+from antiphon.plugins.tools.compile_worker import Job, compile_kernel
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.invoke import select
+from antiphon.runtime.stages.aria import Policy, adaptive, chunked, dual_track
 
-from .test_aria_step import ARRIVALS, POLICIES, spoken, stepped  # noqa: E402
+from .test_aria_step import ARRIVALS, POLICIES, spoken, stepped
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
 INPUTS = [name for name, _ in ARIA_STEP.inputs]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from antiphon.plugins.attention.reference import attention  # noqa: E402
-from antiphon.plugins.attention.torch_op import attention as torch_attention  # noqa: E402
+from antiphon.plugins.attention.reference import attention
+from antiphon.plugins.attention.torch_op import attention as torch_attention
 
-from .one_op import run_function, run_lowered  # noqa: E402
+from .one_op import run_function, run_lowered
 
 Run = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from antiphon.plugins.attention.benchmarks import _eager, benchmarks  # noqa: E402
-from antiphon.plugins.attention.cases import case, decoded, encoded, fused_attention, make_inputs  # noqa: E402
-from antiphon.plugins.attention.programs import PAGE, programs  # noqa: E402
-from antiphon.plugins.cases import cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.attention.benchmarks import _eager, benchmarks
+from antiphon.plugins.attention.cases import case, decoded, encoded, fused_attention, make_inputs
+from antiphon.plugins.attention.programs import PAGE, programs
+from antiphon.plugins.tools.cases import cases, errors
+from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
 FURTHER_SIZES = ("bfloat16-64", "bfloat16-256-gated", "float32", "bfloat16-256-eight-bit-paged-gated")

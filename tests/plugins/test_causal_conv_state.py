@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from antiphon.plugins.causal_conv_state.reference import causal_conv_state  # noqa: E402
-from antiphon.plugins.causal_conv_state.torch_op import causal_conv_state as torch_causal_conv_state  # noqa: E402
+from antiphon.plugins.causal_conv_state.reference import causal_conv_state
+from antiphon.plugins.causal_conv_state.torch_op import causal_conv_state as torch_causal_conv_state
 
-from .one_op import run_function, run_lowered  # noqa: E402
+from .one_op import run_function, run_lowered
 
 Run = Callable[..., tuple[np.ndarray, np.ndarray]]
 

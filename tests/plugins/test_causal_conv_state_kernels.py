@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
 
-from antiphon.plugins.cases import cases, errors, rounded  # noqa: E402
-from antiphon.plugins.causal_conv_state.benchmarks import benchmarks, eager  # noqa: E402
-from antiphon.plugins.causal_conv_state.cases import make_case  # noqa: E402
-from antiphon.plugins.causal_conv_state.programs import programs  # noqa: E402
-from antiphon.plugins.causal_conv_state.reference import causal_conv_state  # noqa: E402
-from antiphon.plugins.compile_worker import Job, compile_kernel  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.causal_conv_state.benchmarks import benchmarks, eager
+from antiphon.plugins.causal_conv_state.cases import make_case
+from antiphon.plugins.causal_conv_state.programs import programs
+from antiphon.plugins.causal_conv_state.reference import causal_conv_state
+from antiphon.plugins.tools.cases import cases, errors, rounded
+from antiphon.plugins.tools.compile_worker import Job, compile_kernel
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-import onnx  # noqa: E402
-import onnx_ir as ir  # noqa: E402
+import onnx
+import onnx_ir as ir
 
-from antiphon.export.passes.replace_ops import replace_ops  # noqa: E402
-from antiphon.plugins.gated_delta_rule.lower_onnxruntime import lower  # noqa: E402
-from antiphon.plugins.gated_delta_rule.reference import gated_delta_rule  # noqa: E402
-from antiphon.plugins.gated_delta_rule.torch_op import gated_delta_rule as torch_gated_delta_rule  # noqa: E402
-from antiphon.runtime.sessions import make_session  # noqa: E402
+from antiphon.export.engines.onnxruntime.passes.replace_ops import replace_ops
+from antiphon.plugins.gated_delta_rule.lower_onnxruntime import lower
+from antiphon.plugins.gated_delta_rule.reference import gated_delta_rule
+from antiphon.plugins.gated_delta_rule.torch_op import gated_delta_rule as torch_gated_delta_rule
+from antiphon.runtime.engines.onnxruntime.sessions import make_session
 
-from .one_op import graph, run_function, run_lowered  # noqa: E402
+from .one_op import graph, run_function, run_lowered
 
 Run = Callable[..., tuple[np.ndarray, np.ndarray]]
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
 
-from antiphon.plugins.cases import cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel  # noqa: E402
-from antiphon.plugins.gated_delta_rule.benchmarks import benchmarks, eager  # noqa: E402
-from antiphon.plugins.gated_delta_rule.cases import expected, is_fused, make_case, random_inputs  # noqa: E402
-from antiphon.plugins.gated_delta_rule.gated_norm import gated_norm  # noqa: E402
-from antiphon.plugins.gated_delta_rule.programs import programs  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.gated_delta_rule.benchmarks import benchmarks, eager
+from antiphon.plugins.gated_delta_rule.cases import expected, is_fused, make_case, random_inputs
+from antiphon.plugins.gated_delta_rule.gated_norm import gated_norm
+from antiphon.plugins.gated_delta_rule.programs import programs
+from antiphon.plugins.tools.cases import cases, errors
+from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters
+from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
 SMALL = [program for program in PROGRAMS.values() if "-64-" in program.name]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from antiphon.plugins.moe.reference import interleave, moe  # noqa: E402
-from antiphon.plugins.moe.torch_op import moe as torch_moe  # noqa: E402
+from antiphon.plugins.moe.reference import interleave, moe
+from antiphon.plugins.moe.torch_op import moe as torch_moe
 
-from .one_op import run_function, run_lowered  # noqa: E402
+from .one_op import run_function, run_lowered
 
 ROUTINGS = ("random", "all to one", "one expert never")
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, bool]

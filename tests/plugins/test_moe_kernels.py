@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from antiphon.plugins.cases import Case, cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Compiled, Job, compile_kernel  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.plugins.moe.cases import ROUTINGS, case  # noqa: E402
-from antiphon.plugins.programs import programs  # noqa: E402
-from antiphon.plugins.registry import FOLDERS  # noqa: E402
-from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.moe.cases import ROUTINGS, case
+from antiphon.plugins.registry import FOLDERS
+from antiphon.plugins.tools.cases import Case, cases, errors
+from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.plugins.tools.programs import programs
+from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters
+from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90", ["MoE"])}
 

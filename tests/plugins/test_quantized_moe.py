@@ -13,13 +13,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
-from antiphon.plugins.quantized_moe.cases import weights  # noqa: E402
-from antiphon.plugins.quantized_moe.programs import SCHEMES, Scheme  # noqa: E402
-from antiphon.plugins.quantized_moe.reference import FP8, INT4, INT8, decode, dequantize, quantized_moe  # noqa: E402
-from antiphon.plugins.quantized_moe.torch_op import quantized_moe as torch_quantized_moe  # noqa: E402
+from antiphon.plugins.quantized_moe.cases import weights
+from antiphon.plugins.quantized_moe.programs import SCHEMES, Scheme
+from antiphon.plugins.quantized_moe.reference import FP8, INT4, INT8, decode, dequantize, quantized_moe
+from antiphon.plugins.quantized_moe.torch_op import quantized_moe as torch_quantized_moe
 
-from .one_op import run_function  # noqa: E402
-from .test_moe import close, formula  # noqa: E402
+from .one_op import run_function
+from .test_moe import close, formula
 
 Case = tuple[list[np.ndarray], int, bool, int]
 """Inputs with float32 activations; top_k, normalize, format."""

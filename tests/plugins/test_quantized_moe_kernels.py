@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from antiphon.plugins.cases import Case, cases, errors  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.plugins.moe.cases import ROUTINGS  # noqa: E402
-from antiphon.plugins.programs import programs  # noqa: E402
-from antiphon.plugins.quantized_moe.cases import case, scheme_of  # noqa: E402
-from antiphon.plugins.quantized_moe.programs import SCHEMES  # noqa: E402
-from antiphon.plugins.quantized_moe.reference import INT4  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.moe.cases import ROUTINGS
+from antiphon.plugins.quantized_moe.cases import case, scheme_of
+from antiphon.plugins.quantized_moe.programs import SCHEMES
+from antiphon.plugins.quantized_moe.reference import INT4
+from antiphon.plugins.tools.cases import Case, cases, errors
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.plugins.tools.programs import programs
+from antiphon.runtime.kernels.invoke import select
 
-from .test_moe_kernels import compiled  # noqa: E402
+from .test_moe_kernels import compiled
 
 # Targets differ in the tiles of prefill; the routing for more experts is MoE's, and tested there.
 PROGRAMS = {f"{program.name}-{target}": program for target in ("sm90", "sm80") for program in programs(target, ["QuantizedMoE"])}

@@ -11,11 +11,11 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
-from antiphon import plugins  # noqa: E402
-from antiphon.plugins import onnx_domain  # noqa: E402
-from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, FOLDERS, OPS  # noqa: E402
+from antiphon import plugins
+from antiphon.plugins import onnx_domain
+from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, FOLDERS, OPS
 
-from .one_op import graph  # noqa: E402
+from .one_op import graph
 
 ATTRIBUTES = {"num_heads": 4, "kv_num_heads": 2, "key_heads": 2, "value_heads": 4}
 """Attributes that must fit together; any other is 1."""

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-import onnx_ir as ir  # noqa: E402
+import onnx_ir as ir
 
-from antiphon.export.passes.replace_ops import replace_ops  # noqa: E402
-from antiphon.plugins.sample_token.lower_onnxruntime import lower  # noqa: E402
-from antiphon.plugins.sample_token.reference import sample_token  # noqa: E402
-from antiphon.plugins.sample_token.torch_op import sample_token as torch_sample_token  # noqa: E402
-from antiphon.runtime.sampling import uniform  # noqa: E402
+from antiphon.export.engines.onnxruntime.passes.replace_ops import replace_ops
+from antiphon.plugins.sample_token.lower_onnxruntime import lower
+from antiphon.plugins.sample_token.reference import sample_token
+from antiphon.plugins.sample_token.torch_op import sample_token as torch_sample_token
+from antiphon.runtime.stages.sampling import uniform
 
-from .one_op import graph, run_function, run_lowered  # noqa: E402
+from .one_op import graph, run_function, run_lowered
 
 LAST_NOISE = np.float32(1 - 2**-24)
 """The largest number that the noise can be."""

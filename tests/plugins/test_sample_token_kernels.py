@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
 
-from antiphon.plugins.cases import cases, errors  # noqa: E402
-from antiphon.plugins.compile_worker import Job, compile_kernel  # noqa: E402
-from antiphon.plugins.interpreter import run_interpreted  # noqa: E402
-from antiphon.plugins.sample_token.benchmarks import benchmarks, eager  # noqa: E402
-from antiphon.plugins.sample_token.cases import KINDS, MARGIN, RECIPES, clear_inputs, draw, random_row  # noqa: E402
-from antiphon.plugins.sample_token.programs import CAPACITY, programs  # noqa: E402
-from antiphon.plugins.sample_token.reference import sample_token  # noqa: E402
-from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters  # noqa: E402
-from antiphon.runtime.kernels.invoke import select  # noqa: E402
+from antiphon.plugins.sample_token.benchmarks import benchmarks, eager
+from antiphon.plugins.sample_token.cases import KINDS, MARGIN, RECIPES, clear_inputs, draw, random_row
+from antiphon.plugins.sample_token.programs import CAPACITY, programs
+from antiphon.plugins.sample_token.reference import sample_token
+from antiphon.plugins.tools.cases import cases, errors
+from antiphon.plugins.tools.compile_worker import Job, compile_kernel
+from antiphon.plugins.tools.interpreter import run_interpreted
+from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters
+from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
 FORMS = ("float32-2048", "float32-large")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.plugins.sample_token.reference import sample_token
-from antiphon.runtime.sampling import SamplingParameters, uniform
+from antiphon.runtime.stages.sampling import SamplingParameters, uniform
 
 VOCABULARY = 12
 

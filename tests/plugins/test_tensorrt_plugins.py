@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.plugins import tensorrt_plugins
-from antiphon.plugins.programs import programs
 from antiphon.plugins.registry import FOLDERS
 from antiphon.plugins.tensorrt_nodes import axes, fixed_sizes, nodes
 from antiphon.plugins.tensorrt_plugins import add_program, register_program
-from antiphon.runtime.errors import AntiphonError
+from antiphon.plugins.tools.programs import programs
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.kernels.contract import TARGETS, Image, Launch, Program, Scalar, TensorSpec, image_key, parameters
 from antiphon.runtime.kernels.expression import evaluate
 from antiphon.runtime.kernels.invoke import invoke
@@ -96,7 +96,7 @@ def richest(op: str) -> Program:
 
 
 def compiled(compiler: ProcessPoolExecutor, program: Program) -> Library:
-    from antiphon.plugins.compile_worker import Job, compile_kernel
+    from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 
     jobs = {image_key(program, step): Job(image_key(program, step), TARGET, parameters(program, step), step) for step in program.launches}
     made = list(compiler.map(compile_kernel, jobs.values()))
@@ -250,8 +250,8 @@ def test_compiled_kernel_of_a_node_takes_what_tensorrt_passes(plugin: ModuleType
 def test_nodes_run_one_by_one_give_the_reference_result(plugin: ModuleType, op: str) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("triton")
-    from antiphon.plugins import interpreter
-    from antiphon.plugins.cases import cases, errors
+    from antiphon.plugins.tools import interpreter
+    from antiphon.plugins.tools.cases import cases, errors
 
     program = richest(op)
     case = next(cases(program))

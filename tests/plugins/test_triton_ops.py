@@ -16,14 +16,15 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-import torch  # noqa: E402
+import torch
 
-from antiphon.plugins import interpreter, triton_ops  # noqa: E402
-from antiphon.plugins.attention.torch_op import attention  # noqa: E402
-from antiphon.plugins.causal_conv_state.torch_op import causal_conv_state  # noqa: E402
-from antiphon.plugins.programs import programs  # noqa: E402
-from antiphon.plugins.registry import FOLDERS, OPS  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
+from antiphon.plugins import triton_ops
+from antiphon.plugins.attention.torch_op import attention
+from antiphon.plugins.causal_conv_state.torch_op import causal_conv_state
+from antiphon.plugins.registry import FOLDERS, OPS
+from antiphon.plugins.tools import interpreter
+from antiphon.plugins.tools.programs import programs
+from antiphon.runtime.bundle.errors import AntiphonError
 
 
 @pytest.fixture(scope="module")

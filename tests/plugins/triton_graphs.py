@@ -27,11 +27,11 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from triton.backends.compiler import GPUTarget
 
-from antiphon.plugins.cases import Case, cases
-from antiphon.plugins.programs import kernel_function
 from antiphon.plugins.registry import FOLDERS
+from antiphon.plugins.tools.cases import Case, cases
+from antiphon.plugins.tools.programs import kernel_function
 from antiphon.plugins.triton_ops import NAMESPACE, TritonOp, register, use_triton_ops
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.kernels.contract import Launch, Program
 from antiphon.runtime.kernels.expression import evaluate
 from antiphon.runtime.kernels.invoke import bind, invoke, select

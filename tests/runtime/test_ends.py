@@ -84,7 +84,7 @@ def test_an_append_in_a_daemon_thread_is_not_inside_an_engine_when_the_interpret
 
 def test_a_question_that_is_being_read_for_asyncio_is_waited_for_but_not_for_long():
     lines = run_child("""
-        from antiphon.runtime import async_reader
+        from antiphon.runtime.scheduling import async_reader
         async_reader.MOST_SECONDS_TO_END = 0.5
         omni = fakes.omni()
         prompt = omni.front_end.prompt

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from antiphon.runtime.channels import Cancelled, Channel, Control
-from antiphon.runtime.pipeline import ReplyStream
-from antiphon.runtime.places import Place, Places
-from antiphon.runtime.turns import NORMAL, Turns
+from antiphon.runtime.reply import ReplyStream
+from antiphon.runtime.scheduling.admission import Place, Places
+from antiphon.runtime.scheduling.channels import Cancelled, Channel, Control
+from antiphon.runtime.scheduling.engine_lock import NORMAL, Turns
 
 from .child import run_child
 

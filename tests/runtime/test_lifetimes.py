@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.runtime import threads
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.events import Done
+from antiphon.runtime.scheduling import threads
 
 from .child import run_child
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import antiphon
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.said import short
 from antiphon.runtime.events import AudioDelta, Done
 from antiphon.runtime.omni import load
-from antiphon.runtime.said import short
 
 QUESTION = [{"role": "user", "content": "hello"}]
 

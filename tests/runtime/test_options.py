@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.options import DEFAULT_MAX_TEXT_TOKENS, choose, read_options
-from antiphon.runtime.sampling import SamplingParameters
+from antiphon.runtime.stages.sampling import SamplingParameters
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.events import AudioDelta
-from antiphon.runtime.pipeline import SpeechRecord
+from antiphon.runtime.reply import SpeechRecord
 
 
 def spoken(conversation, text="abcdefgh", **options):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.scripts import cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"

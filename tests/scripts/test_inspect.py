@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from antiphon.runtime.bundle import StageEntry, StateSpec
-from antiphon.runtime.states import StateSet
+from antiphon.runtime.bundle.manifest import StageEntry, StateSpec
+from antiphon.runtime.states.pool import StateSet
 from antiphon.scripts.inspect import state_bytes
 
 

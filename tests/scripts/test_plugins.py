@@ -17,7 +17,7 @@ OP = "CausalConvState"
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from antiphon.plugins.compile import compile_library
+    from antiphon.plugins.tools.compile import compile_library
 
     folder = tmp_path_factory.mktemp("kernels")
     compile_library(folder, ["sm89"], [OP])
@@ -96,8 +96,8 @@ def test_check_without_a_gpu_says_what_is_missing(antiphon, library: Path, tmp_p
 
 
 def test_short_times_are_microseconds_and_both_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    from antiphon.plugins.check import CheckResult
-    from antiphon.plugins.timing import Ceilings, Spread, Timing
+    from antiphon.plugins.tools.check import CheckResult
+    from antiphon.plugins.tools.timing import Ceilings, Spread, Timing
     from antiphon.scripts.plugins import _print_check
 
     ours, eager = Spread(4.2e-6, 4e-6, 5e-6, True), Spread(2.5e-3, 2e-3, 3e-3, False)

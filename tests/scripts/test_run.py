@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.events import AudioDelta, Done, TextDelta, Timings
 from antiphon.scripts import chat
 from antiphon.scripts.answer import JsonPrinter, TextPrinter, closing_line, print_reply

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from antiphon.export import verify as export_verify  # noqa: E402
-from antiphon.export.verify import Report, Row  # noqa: E402
+from antiphon.export.verify import verify as export_verify
+from antiphon.export.verify.verify import Report, Row
 
 
 def test_a_fresh_bundle_is_within_tolerance(antiphon, tiny_bundle: Path, tiny_checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.scripts.wav_file import WavFile
 
 SAMPLES = np.linspace(-0.5, 0.5, 1000, dtype=np.float32)

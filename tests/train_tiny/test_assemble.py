@@ -11,25 +11,25 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import torch
+from torch import nn
 
-from antiphon.export.module_runner import ModuleRunner  # noqa: E402
-from antiphon.graphs.audio_encoder import AudioEncoder  # noqa: E402
-from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
-from antiphon.graphs.config import OmniConfig  # noqa: E402
-from antiphon.graphs.families import stages  # noqa: E402
-from antiphon.graphs.qwen3_5_omni.talker import Talker  # noqa: E402
-from antiphon.graphs.qwen3_omni_moe.predictor import PredictorStep  # noqa: E402
-from antiphon.graphs.qwen3_omni_moe.thinker import Thinker  # noqa: E402
-from antiphon.graphs.read_config import read_config  # noqa: E402
-from antiphon.graphs.safetensors_folder import SINGLE_NAME  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.scripts.train_tiny import assemble as module  # noqa: E402
-from antiphon.scripts.train_tiny.assemble import VOICES_TENSOR, Runs, assemble, main  # noqa: E402
-from antiphon.scripts.train_tiny.codec_training import trainable_encoder  # noqa: E402
-from antiphon.scripts.train_tiny.run import initialise  # noqa: E402
-from antiphon.scripts.train_tiny.vocoder_training import TrainedVocoder  # noqa: E402
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.graphs.checkpoints.safetensors_folder import SINGLE_NAME
+from antiphon.graphs.config import OmniConfig
+from antiphon.graphs.families.qwen3_5_omni.talker import Talker
+from antiphon.graphs.families.registry import stages
+from antiphon.graphs.module_engine.runner import ModuleRunner
+from antiphon.graphs.stages.audio_encoder import AudioEncoder
+from antiphon.graphs.stages.predictor import PredictorStep
+from antiphon.graphs.stages.thinker import Thinker
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.scripts.train_tiny import assemble as module
+from antiphon.scripts.train_tiny.assemble import VOICES_TENSOR, Runs, assemble, main
+from antiphon.scripts.train_tiny.codec_training import trainable_encoder
+from antiphon.scripts.train_tiny.run import initialise
+from antiphon.scripts.train_tiny.vocoder_training import TrainedVocoder
 
 # Stored as bfloat16: 8 bits, and logarithms of up to 3.
 PRECISION = {"rtol": 2e-2, "atol": 1e-2}

@@ -13,14 +13,14 @@ pytest.importorskip("torch")
 pytest.importorskip("librosa", reason="the losses of the codec need librosa's mel filters")
 pytest.importorskip("soundfile")
 
-import torch  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
+import torch
+from tokenizers import Tokenizer
 
-from antiphon.graphs.read_config import read_config  # noqa: E402
-from antiphon.scripts.train_tiny.codec_training import FRAME, train, trainable_encoder  # noqa: E402
-from antiphon.scripts.train_tiny.corpus import Corpus, Item  # noqa: E402
-from antiphon.scripts.train_tiny.differentiable import differentiable  # noqa: E402
-from antiphon.scripts.train_tiny.run import trained  # noqa: E402
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.scripts.train_tiny.codec_training import FRAME, train, trainable_encoder
+from antiphon.scripts.train_tiny.corpus import Corpus, Item
+from antiphon.scripts.train_tiny.differentiable import differentiable
+from antiphon.scripts.train_tiny.run import trained
 
 STEPS = 3
 TEXTS = ("Say five.", "Twelve plus one is thirteen.", "Hello.", "It is seven oh five.")

@@ -14,10 +14,10 @@ import pytest
 
 pytest.importorskip("soundfile")
 
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.scripts.train_tiny import corpus as module  # noqa: E402
-from antiphon.scripts.train_tiny.corpus import SHARES, Corpus, Item, texts  # noqa: E402
-from antiphon.scripts.train_tiny.domain import KINDS, draw  # noqa: E402
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.scripts.train_tiny import corpus as module
+from antiphon.scripts.train_tiny.corpus import SHARES, Corpus, Item, texts
+from antiphon.scripts.train_tiny.domain import KINDS, draw
 
 HOURS = 0.05
 RATE = 24_000

@@ -10,19 +10,19 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from torch import Tensor, nn
 
-from antiphon.graphs import layers  # noqa: E402
-from antiphon.graphs.config import OmniConfig  # noqa: E402
-from antiphon.graphs.families import stages  # noqa: E402
-from antiphon.graphs.layers import rotary_tables, run_layers  # noqa: E402
-from antiphon.graphs.qwen3_5_omni import codec_encoder_layers  # noqa: E402
-from antiphon.graphs.read_config import read_config  # noqa: E402
-from antiphon.plugins.gated_delta_rule import reference  # noqa: E402
-from antiphon.scripts.train_tiny import differentiable as ours  # noqa: E402
-from antiphon.scripts.train_tiny.differentiable import differentiable  # noqa: E402
-from antiphon.scripts.train_tiny.run import initialise  # noqa: E402
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.graphs.config import OmniConfig
+from antiphon.graphs.families.registry import stages
+from antiphon.graphs.layers import decoder as layers
+from antiphon.graphs.layers.decoder import rotary_tables, run_layers
+from antiphon.graphs.stages.codec_encoder import layers as codec_encoder_layers
+from antiphon.plugins.gated_delta_rule import reference
+from antiphon.scripts.train_tiny import differentiable as ours
+from antiphon.scripts.train_tiny.differentiable import differentiable
+from antiphon.scripts.train_tiny.run import initialise
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import torch
+from torch import nn
 
-from antiphon.graphs.layers import Projection  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.scripts.train_tiny import run as module  # noqa: E402
-from antiphon.scripts.train_tiny.command import command  # noqa: E402
-from antiphon.scripts.train_tiny.run import REPORT_EVERY, Run, initialise, trained  # noqa: E402
+from antiphon.graphs.layers.decoder import Projection
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.scripts.train_tiny import run as module
+from antiphon.scripts.train_tiny.command import command
+from antiphon.scripts.train_tiny.run import REPORT_EVERY, Run, initialise, trained
 
 STEPS = 2 * REPORT_EVERY
 

@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch  # noqa: E402
+import torch
 
-from antiphon.graphs.checkpoint import Checkpoint  # noqa: E402
-from antiphon.graphs.families import stages  # noqa: E402
-from antiphon.graphs.stage import Stage, WeightSource  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.scripts.train_tiny.run import initialise  # noqa: E402
-from antiphon.scripts.train_tiny.stored import Stored, codebook_tensors, merged, stored_tensors, tie_repeated_biases  # noqa: E402
+from antiphon.graphs.checkpoints.checkpoint import Checkpoint
+from antiphon.graphs.families.registry import stages
+from antiphon.graphs.stage import Stage, WeightSource
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.scripts.train_tiny.run import initialise
+from antiphon.scripts.train_tiny.stored import Stored, codebook_tensors, merged, stored_tensors, tie_repeated_biases
 
 STAGES = ("audio_encoder", "vision_encoder", "thinker", "talker", "predictor", "code2wav", "codec_encoder")
 APART = {"code2wav": ("code_embedding",)}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import nn
 
-from antiphon.graphs.read_config import read_config
-from antiphon.runtime.aria import Policy, adaptive, bound_violations, chunked, speak
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.runtime.stages.aria import Policy, adaptive, bound_violations, chunked, speak
 from antiphon.scripts.train_tiny import talker_data, talker_evaluation, talker_training
 from antiphon.scripts.train_tiny.differentiable import differentiable
 from antiphon.scripts.train_tiny.talker_data import MOST_AHEAD, Rows, Speech, draw_policy, dual_track, interleaved, special_ids

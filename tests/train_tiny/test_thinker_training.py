@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.graphs.audio_encoder import audio_encoder_stage
-from antiphon.graphs.decoder_specs import decoder_states, greedy_sampling
-from antiphon.graphs.read_config import read_config
-from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend.mel import normalise
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.graphs.layers.decoder_specs import decoder_states, greedy_sampling
+from antiphon.graphs.stages.audio_encoder import audio_encoder_stage
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.frontend.audio.mel import normalise
 from antiphon.scripts.train_tiny import hearing_data, thinker_training
 from antiphon.scripts.train_tiny.corpus import Corpus, texts
 from antiphon.scripts.train_tiny.domain import draw, is_held_out

@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("librosa", reason="librosa is missing: the losses of the tiny model's training need it (antiphon[quality])")
 
 from antiphon.graphs.config import Code2WavConfig, RopeConfig
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.scripts.train_tiny import vocoder_forward, vocoder_training
 from antiphon.scripts.train_tiny.codec_training import FRAME
 from antiphon.scripts.train_tiny.codes import load_codes, save_codes

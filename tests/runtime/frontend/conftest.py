@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from antiphon.export.frontend import write_frontend
-from antiphon.graphs.read_config import read_config
-from antiphon.runtime.frontend.prompt import FrontEnd
+from antiphon.graphs.checkpoints.read_config import read_config
+from antiphon.runtime.frontend.prompt.front_end import FrontEnd
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend import prompt
-from antiphon.runtime.frontend.image import load_image
-from antiphon.runtime.frontend.media_policy import MediaPolicy
-from antiphon.runtime.frontend.prompt import FrontEnd
-from antiphon.runtime.frontend.raw_audio import realtime_audio
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.frontend.audio.raw_audio import realtime_audio
+from antiphon.runtime.frontend.media.media_policy import MediaPolicy
+from antiphon.runtime.frontend.prompt import front_end as prompt
+from antiphon.runtime.frontend.prompt.front_end import FrontEnd
+from antiphon.runtime.frontend.vision.image import load_image
 
 from . import absurd_media as absurd
 from .media_parts import clip, frames
-from .test_video import grey_film
+from .vision.test_video import grey_film
 
 RATE = 16000
 SECOND = 13

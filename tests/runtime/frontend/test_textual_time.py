@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
-from antiphon.runtime.frontend import prompt as module
-from antiphon.runtime.frontend.chat_template import ChatTemplate
-from antiphon.runtime.frontend.frame_store import FrameStore
-from antiphon.runtime.frontend.picture_size import smart_resize
-from antiphon.runtime.frontend.prompt import FrontEnd, Prompt
-from antiphon.runtime.frontend.video import Video
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.frontend.prompt import front_end as module
+from antiphon.runtime.frontend.prompt.chat_template import ChatTemplate
+from antiphon.runtime.frontend.prompt.front_end import FrontEnd, Prompt
+from antiphon.runtime.frontend.vision.frame_store import FrameStore
+from antiphon.runtime.frontend.vision.picture_size import smart_resize
+from antiphon.runtime.frontend.vision.video import Video
 
 from .media_parts import clip, frames, picture, sound, text
 
@@ -209,7 +209,7 @@ def test_live_audio_gives_the_turn_of_the_whole_recording(timed: Timed) -> None:
 
 
 def test_features_are_made_when_wanted_and_again(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
-    from antiphon.runtime.frontend import encoder_calls
+    from antiphon.runtime.frontend.prompt import encoder_calls
 
     made: list[int] = []
     patches = encoder_calls.frame_patches

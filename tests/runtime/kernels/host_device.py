@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from antiphon.plugins import interpreter
+from antiphon.plugins.tools import interpreter
 from antiphon.runtime.kernels.contract import ALIGNMENT, CONTRACT_VERSION, Image, Launch, Program, image_key, parameters, to_plain
 from antiphon.runtime.kernels.cuda_device import launch_arguments
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.plugins.programs import programs
+from antiphon.plugins.tools.programs import programs
 from antiphon.runtime.kernels.contract import (
     MAX_SHARED_BYTES,
     TARGETS,

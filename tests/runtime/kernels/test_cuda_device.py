@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.kernels.contract import Image
 from antiphon.runtime.kernels.cuda_device import CudaDevice, launch_arguments
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.kernels.device_array import DeviceArray, to_bits  # noqa: E402
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.kernels.device_array import DeviceArray, to_bits
 
-from .host_device import HostDevice  # noqa: E402
+from .host_device import HostDevice
 
 
 @settings(deadline=None, max_examples=200)

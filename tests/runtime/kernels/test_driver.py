@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("triton")
 
 from antiphon.plugins.causal_conv_state.reference import causal_conv_state
-from antiphon.plugins.programs import programs
-from antiphon.runtime.errors import AntiphonError
+from antiphon.plugins.tools.programs import programs
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
 from antiphon.runtime.kernels.device_array import DeviceArray
 from antiphon.runtime.kernels.driver import Launcher, fits, stream_handle, target_for

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
 from antiphon.runtime.kernels.invoke import bind, invoke, select
 

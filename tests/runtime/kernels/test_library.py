@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("triton")
 
-from antiphon.plugins.programs import programs  # noqa: E402
-from antiphon.runtime.errors import AntiphonError  # noqa: E402
-from antiphon.runtime.kernels.library import CONTRACT_FILE, KernelLibrary, default_library  # noqa: E402
+from antiphon.plugins.tools.programs import programs
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.kernels.library import CONTRACT_FILE, KernelLibrary, default_library
 
-from .host_device import write_library  # noqa: E402
+from .host_device import write_library
 
 OP = "CausalConvState"
 

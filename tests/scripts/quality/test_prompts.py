@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.scripts.quality.prompts import read_prompts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.scripts.quality.likeness import _mel, spectral_distance
 from antiphon.scripts.quality.missing import needed
 from antiphon.scripts.quality.sound import pauses

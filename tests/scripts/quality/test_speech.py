@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.omni import load
 from antiphon.scripts.quality import codec
 from antiphon.scripts.quality.speak_text import Speaker

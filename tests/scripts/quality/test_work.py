@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antiphon.runtime.errors import AntiphonError
+from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.scripts.quality.work import Work, digest
 
 

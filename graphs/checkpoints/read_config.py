@@ -1,0 +1,56 @@
+"""Reads a checkpoint's configuration files once and checks them; every error names the file and the field."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ...runtime.bundle.errors import AntiphonError
+from ...runtime.bundle.json_file import read_json_object
+from ..config import OmniConfig
+from ..families.qwen3_5_omni.config import read_qwen3_5_omni
+from ..families.qwen3_omni_moe.config import read_qwen3_omni
+from .check_config import check_config
+from .config_reader import ConfigReader, short
+from .quantized_checkpoint import refuse_quantized_config
+from .stored_parts import stored_parts
+from .thinker_alone import THINKERS, whole_config
+
+READERS = {"qwen3_omni_moe": read_qwen3_omni, "qwen3_5_omni": read_qwen3_5_omni}
+"""How the configuration of each family is read."""
+ALIASES = {"qwen3_omni_next": "qwen3_5_omni"}
+"""Other names that checkpoints give a family."""
+LARGEST_CONFIG = 8 * 2**20
+"""Bytes of config.json; the published ones have up to 40,000, and one that lists every expert that stays unquantised some 3,000,000."""
+
+
+def read_config(checkpoint: str | Path) -> OmniConfig:
+    """Read and check `config.json` of the folder `checkpoint`.
+
+    Raises AntiphonError when the file is missing, is not JSON, names an unknown family or a quantised checkpoint, lacks a field, states a size beyond all
+    bounds or contradicts itself.
+    """
+    path = Path(checkpoint) / "config.json"
+    if not is_file(path):
+        raise AntiphonError(f"No checkpoint at {str(checkpoint):.200}: expected a folder with config.json; give the folder of a Hugging Face checkpoint.")
+    raw = read_json_object(path, largest=LARGEST_CONFIG)
+    refuse_quantized_config(path, raw)
+    raw, rename = whole_config(raw, path)
+    name = raw.get("model_type")
+    family = ALIASES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(family, str) or family not in READERS:
+        known = ", ".join((*READERS, *ALIASES, *THINKERS))
+        raise AntiphonError(f"{path}: unknown model family {short(family)}; expected model_type to be one of {known}.")
+    reader = ConfigReader(raw, path, stored_parts(path.parent, rename))
+    config = READERS[family](reader)
+    config = dataclasses.replace(config, rename=rename, left_out=tuple(reader.left_out))
+    check_config(config, path)
+    return config
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is at `path`; also where the path is longer than any file system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

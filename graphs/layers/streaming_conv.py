@@ -1,0 +1,143 @@
+"""Convolutions over a stream: each call takes the next columns and the last ones before them, and is exact at any packet size.
+
+Every state here is the same thing: the last columns of a sequence that a later call looks back at. A stream starts from zeros. A
+decoder that drops the first block of each transposed convolution (the symmetric trim of Qwen3-Omni) runs late instead, by
+`delay_after` columns; one that keeps it (the right trim) has delay 0 everywhere and needs no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..stage import WeightSource
+
+
+class StateTape:
+    """The past states of one call in the order in which the modules ask for them, and the present states in the same order."""
+
+    def __init__(self, past: Iterable[Tensor]) -> None:
+        self._past = iter(past)
+        self.present: list[Tensor] = []
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Put the next past state before `x` along axis 2 and keep the last columns, as many as that state has, for the next call.
+
+        x [batch, channels, columns, ...], state [batch, channels, context, ...] -> [batch, channels, context + columns, ...].
+        """
+        past = next(self._past)
+        joined = torch.cat((past, x), dim=2)
+        self.present.append(joined[:, :, -past.shape[2] :])
+        return joined
+
+
+class CausalConvolution(nn.Module):
+    """Convolution that sees the present and earlier columns only; its state is the (kernel - 1) * dilation columns before the call.
+
+    forward: x float [batch, in_channels, columns] -> float [batch, out_channels, columns].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.dilation, self.groups = dilation, groups
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+
+    @property
+    def state_shape(self) -> tuple[int, int]:
+        """Channels and columns of the state."""
+        return self.weight.shape[1] * self.groups, (self.weight.shape[2] - 1) * self.dilation
+
+    def forward(self, x: Tensor, tape: StateTape) -> Tensor:
+        return functional.conv1d(tape.extend(x), self.weight, self.bias, dilation=self.dilation, groups=self.groups)
+
+
+class TransposedConvolution(nn.Module):
+    """Transposed convolution with kernel = 2 * stride; its state is the one input column before the call.
+
+    Input column i emits the output block i, `stride` columns that depend on the inputs i and i - 1: one matrix product over both columns
+    side by side, which also spares the addition of overlapping blocks.
+    forward: x float [batch, in_channels, columns] -> float [batch, out_channels, stride * columns].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(2 * in_channels, stride * out_channels))
+        self.bias = nn.Parameter(torch.empty(stride * out_channels))
+
+    @property
+    def state_shape(self) -> tuple[int, int]:
+        """Channels and columns of the state."""
+        return self.weight.shape[0] // 2, 1
+
+    def forward(self, x: Tensor, tape: StateTape) -> Tensor:
+        columns = tape.extend(x).transpose(1, 2)
+        pairs = torch.cat((columns[:, :-1], columns[:, 1:]), dim=2)
+        return upsample(pairs, self.weight, self.bias, self.stride).transpose(1, 2)
+
+
+def upsample(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """Turn every column into `stride` columns by one affine map.
+
+    x float [batch, columns, in], weight [in, stride * out], bias [stride * out] -> [batch, stride * columns, out].
+    """
+    return affine(x, weight, bias).reshape(x.shape[0], stride * x.shape[1], weight.shape[1] // stride)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x @ weight + bias over the last axis, as one Gemm: x [batch, columns, in], weight [in, out] -> [batch, columns, out]."""
+    flat = torch.addmm(bias, x.reshape(-1, weight.shape[0]), weight)
+    return flat.reshape(x.shape[0], x.shape[1], weight.shape[1])
+
+
+def delay_after(strides: Sequence[int]) -> int:
+    """Columns by which a chain of symmetrically trimmed transposed convolutions runs late, at the rate after the last.
+
+    Each stage delays by its own stride: (8, 5, 4, 3) gives 8, 45, 184, 555.
+    """
+    delay = 0
+    for stride in strides:
+        delay = (delay + 1) * stride
+    return delay
+
+
+def started(past_length: Tensor, frames: int, rate: int, delay: int) -> Tensor | None:
+    """Which columns of this call belong to the stream, when its first `delay` columns do not; None when all do.
+
+    Biases make the columns before the stream's start non-zero, where the unstreamed convolution pads with zeros; multiplied by this
+    mask they are zero. past_length int64 [batch] frames before this call, rate columns a frame -> float [batch, 1, rate * frames].
+    """
+    if delay == 0:
+        return None
+    column = torch.arange(rate * frames, device=past_length.device) + rate * past_length[:, None]
+    return (column >= delay).to(torch.float32)[:, None]
+
+
+def transposed_convolution_weight(tensor: str) -> WeightSource:
+    """The weight of TransposedConvolution from a stored ConvTranspose1d weight [in, out, 2 * stride]."""
+
+    def assemble(weight: np.ndarray) -> np.ndarray:
+        stride = weight.shape[2] // 2
+        return np.concatenate((_columns(weight[:, :, stride:]), _columns(weight[:, :, :stride])))  # the earlier column first
+
+    return WeightSource((tensor,), assemble)
+
+
+def upsampling_weight(tensor: str) -> WeightSource:
+    """The weight of `upsample` from a stored ConvTranspose1d weight [in, out, stride] with kernel = stride."""
+    return WeightSource((tensor,), _columns)
+
+
+def repeated_bias(tensor: str, stride: int) -> WeightSource:
+    """The bias [stride * out] of `upsample` and TransposedConvolution from a stored bias [out]."""
+    return WeightSource((tensor,), lambda bias: np.tile(bias, stride))
+
+
+def _columns(weight: np.ndarray) -> np.ndarray:
+    """[in, out, taps] -> [in, taps * out], so that the output reshapes to one column a tap."""
+    return np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(weight.shape[0], -1)

@@ -1,0 +1,157 @@
+"""Engines: a lowered stage behind one small interface.
+
+`run` is the whole of it. ONNX Runtime is driven through IOBinding with arrays that stay where they are: a decode step costs a few
+microseconds beside the kernels, and no cache row is ever copied.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...bundle.errors import BrokenBundle
+from ...bundle.files import ONNX
+from ...bundle.manifest import StageEntry, StateSpec, TensorSpec
+from ...bundle.said import short_path
+from ...scheduling.forks import never_free_in_forks
+from ...states.pool import StateSet
+from .library import onnxruntime
+from .sessions import make_session
+
+_KEPT_SHAPES = 6  # bindings kept per stream and stage: decode and the latest prefills
+_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+"""ONNX Runtime's words for a tensor's type where they are not NumPy's."""
+_KEPT_BYTES = 2**24  # a binding with larger arrays (long audio, big images) is made anew each time
+
+
+class Engine(Protocol):
+    """What the pipeline knows of a stage."""
+
+    entry: StageEntry
+    """The description of inputs, outputs, states and constants."""
+
+    def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run once. `feeds` holds every input of the entry but the states; `outputs` names what is wanted (None: all).
+
+        Reads `states.past(name)`, writes `states.present(name)` and flips; the caller reserves room before and advances the length
+        after. Returned arrays belong to the caller. May be called from several threads with different states.
+        """
+
+
+class OnnxEngine:
+    """A stage in ONNX Runtime. Raises AntiphonError when the file does not load or its tensors are not those of the manifest."""
+
+    def __init__(self, path: Path, entry: StageEntry, threads: int | None = None) -> None:
+        self.entry = entry
+        if path.suffix != ONNX:
+            raise BrokenBundle(f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
+        self._session = make_session(path, threads)
+        self._idle: OrderedDict[Any, list[_Binding]] = OrderedDict()
+        _check_interface(path, "inputs", self._session.get_inputs(), [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)])
+        _check_interface(path, "outputs", self._session.get_outputs(), [*entry.outputs, *(_tensor("present", spec) for spec in entry.states)])
+
+    def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """See Engine.run."""
+        wanted = tuple(spec.name for spec in self.entry.outputs) if outputs is None else tuple(outputs)
+        signature = (wanted, tuple(feeds[spec.name].shape for spec in self.entry.inputs), states.parity if states else 0)
+        cache: Any = self._idle if states is None else states.cache.setdefault(id(self), OrderedDict())
+        try:
+            binding = cache[signature].pop()  # list.pop is atomic: two threads never share a binding
+            cache.move_to_end(signature)
+        except (KeyError, IndexError):
+            binding = _Binding(self._session, self.entry, feeds, states, wanted)
+        result = binding.run(self._session, feeds)
+        if states is not None:
+            states.flip()
+        if binding.bytes <= _KEPT_BYTES:
+            cache.setdefault(signature, []).append(binding)
+        while len(cache) > _KEPT_SHAPES:
+            try:
+                cache.popitem(last=False)
+            except KeyError:  # another thread was faster
+                break
+        return result
+
+
+class _Binding:
+    """One set of bound arrays: inputs written in place, outputs of known shape preallocated, states where they live."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, entry: StageEntry, feeds: Mapping[str, np.ndarray], states: StateSet | None, wanted: Sequence[str]
+    ) -> None:
+        self._io = session.io_binding()
+        never_free_in_forks(self)  # its values lie in the session's arena, whose lock another thread may hold at the fork
+        self._inputs = {spec.name: np.array(feeds[spec.name], np.dtype(spec.dtype), order="C") for spec in entry.inputs}
+        self._outputs: dict[str, np.ndarray | None] = {}
+        self._values: list[onnxruntime.OrtValue] = []  # keeps the arrays behind the binding alive
+        for name, array in self._inputs.items():
+            self._io.bind_ortvalue_input(name, self._value(array))
+        specs = {spec.name: spec for spec in entry.outputs}
+        sizes = _sizes(entry.inputs, self._inputs)
+        for name in wanted:
+            shape = _shape(specs[name], sizes)
+            if shape is None:
+                self._outputs[name] = None
+                self._io.bind_output(name, "cpu")
+            else:
+                self._outputs[name] = array = np.zeros(shape, np.dtype(specs[name].dtype))
+                self._io.bind_ortvalue_output(name, self._value(array))
+        if states is not None:
+            for state in states.specs:
+                past, present = states.past(state.name), states.present(state.name)
+                value = self._value(past)
+                self._io.bind_ortvalue_input(f"past.{state.name}", value)
+                self._io.bind_ortvalue_output(f"present.{state.name}", value if present is past else self._value(present))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the bound inputs and outputs; states belong to the stream."""
+        return sum(array.nbytes for array in (*self._inputs.values(), *self._outputs.values()) if array is not None)
+
+    def run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name, array in self._inputs.items():
+            array[...] = feeds[name]
+        session.run_with_iobinding(self._io)
+        fetched: list[Any] = self._io.get_outputs() if any(array is None for array in self._outputs.values()) else []
+        # outputs come in the order of binding, so those allocated by the library are found by place
+        return {name: (fetched[place].numpy() if array is None else array).copy() for place, (name, array) in enumerate(self._outputs.items())}
+
+    def _value(self, array: np.ndarray) -> onnxruntime.OrtValue:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        self._values.append(value)
+        return value
+
+
+def _tensor(side: str, state: StateSpec) -> TensorSpec:
+    return TensorSpec(f"{side}.{state.name}", state.dtype, state.shape)
+
+
+def _check_interface(path: Path, side: str, nodes: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
+    """Raise AntiphonError unless the graph's own `nodes` are what the manifest describes, in name, dtype and every axis."""
+    found = {node.name: (_DTYPES.get(node.type, node.type[len("tensor(") : -1]), tuple(node.shape)) for node in nodes}
+    said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
+    wrong = sorted(name for name in {*found, *said} if found.get(name) != said.get(name))
+    if wrong or len(said) < len(specs):
+        raise BrokenBundle(f"{short_path(path)} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; build the bundle again.")
+
+
+def _sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The size of every symbol in the input shapes; a symbol with two sizes is a mistake of the caller."""
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        found = arrays[spec.name].shape
+        assert len(found) == len(spec.shape), f"{spec.name} has shape {found}, expected {spec.shape}"
+        for axis, size in zip(spec.shape, found, strict=True):
+            expected = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+            assert expected == size, f"{spec.name} has shape {found}, expected {spec.shape} with {sizes}"
+    return sizes
+
+
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
+    """The shape of an output when the inputs determine it, else None."""
+    shape = [axis if isinstance(axis, int) else sizes.get(axis) for axis in spec.shape]
+    return None if None in shape else tuple(size for size in shape if size is not None)

@@ -1,0 +1,385 @@
+"""From messages to everything the Thinker needs: token ids, positions and encoder calls.
+
+Both families go the same way and differ in what a piece of media becomes: one run of tokens whose positions tell the time (Qwen3-Omni), or, where
+the bundle has a format of textual timestamps, a run per temporal patch with its time written before it (Qwen3.5-Omni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle.errors import BrokenBundle, InvalidInput
+from ...bundle.said import reason, short_path
+from ..audio.audio_layout import Feeds, audio_tokens
+from ..audio.audio_stream import AudioStream
+from ..audio.live_audio import LiveAudio
+from ..audio.long_audio import in_memory, is_long, stream_calls
+from ..audio.mel import MelSettings, log_mel
+from ..audio.recording import check_sound, read_audio
+from ..constants import UNHEARD, UNSEEN, read_constants
+from ..media.media_options import WHOLE, Span, check_frame_rate
+from ..media.media_policy import LOCAL, MediaPolicy, TooLong
+from ..media.media_source import resolve_source
+from ..vision.image import patch_grid, read_image
+from ..vision.picture_size import VisionSettings, fewest_tokens
+from ..vision.video import read_video
+from .content_parts import AudioPart, ImagePart, TextPart
+from .detokenizer import IncrementalDecoder
+from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
+from .messages import Message, parse_messages
+from .positions import MediaItem, PositionRules, interleave, multimodal_positions
+from .prompt_limits import PromptLimits, check_count
+from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
+from .tokenizer import ChatTokenizer, Rendered
+from .tools import parse_tools
+
+OPEN_TURN = Message("user", (AudioPart(b""),), plain=False)
+"""A turn with one clip, rendered only to be cut where the clip stands."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A conversation up to the point where the model goes on, or a piece of one whose positions begin at 0.
+
+    token_ids int64 [tokens]; positions float32 [3, tokens]; next_position: position of the token after them (largest + 1);
+    calls: encoder runs; media: the pieces of media in order of appearance, enough to compute positions again.
+    """
+
+    token_ids: np.ndarray
+    positions: np.ndarray
+    next_position: float
+    calls: tuple[EncoderCall, ...]
+    media: tuple[MediaItem, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A piece of media after reading: frames of an image or video; the sound of a clip, or of a heard audio track, as log-mel features or, where
+    it is long, as a stream."""
+
+    item: MediaItem
+    frames: Frames | None = None
+    sound: np.ndarray | AudioStream | None = None
+
+
+class FrontEnd:
+    """The way into and out of a bundle for people: messages in, text out. Reads the bundle's `frontend/` folder."""
+
+    def __init__(self, folder: str | Path, policy: MediaPolicy = LOCAL, context: int | None = None) -> None:
+        """`policy`: for the media of messages. `context`: tokens that the Thinker holds; what cannot fit is refused before any work (None: nothing is).
+
+        Raises AntiphonError when a file of the folder is missing or broken.
+        """
+        folder = Path(folder)
+        constants = read_constants(folder / "frontend.json")
+        try:
+            self._configure(constants)
+            special_tokens = constants["special_tokens"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BrokenBundle(f"{short_path(folder / 'frontend.json')} lacks or misspells {reason(error)}; build the bundle again.") from None
+        template = folder / "chat_template.jinja"
+        if not template.is_file():
+            raise BrokenBundle(f"No chat template at {short_path(template)}; build the bundle again.")
+        try:
+            source = template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise BrokenBundle(f"{short_path(template)} cannot be read as UTF-8 text; build the bundle again.") from None
+        self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, dict(special_tokens) | constants["template_switches"])
+        self._limits = PromptLimits(policy, context, self._tokenizer.text_limits(context), self._mel, self._clock)
+
+    def _configure(self, constants: dict[str, Any]) -> None:
+        ids, audio, positions, stamps = constants["ids"], constants["audio"], constants["positions"], constants.get("timestamps")
+        self.im_start: int = ids["im_start"]
+        self.im_end: int = ids["im_end"]
+        self.system: int = ids["system"]
+        self.user: int = ids["user"]
+        self.assistant: int = ids["assistant"]
+        self.audio: int = ids["audio"]
+        self.image: int = ids["image"]
+        self.video: int = ids["video"]
+        self.generation: dict[str, Any] = constants["generation"]
+        self._audio_start, self._audio_end, self._tts_pad = ids["audio_start"], ids["audio_end"], ids["tts_pad"]
+        self._hears, self._sees = audio is not None, constants["image"] is not None
+        audio, image, video, vision = audio or UNHEARD, *(constants[name] or UNSEEN[name] for name in ("image", "video", "vision"))
+        self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
+        self._n_window_infer = audio["n_window_infer"]
+        self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
+        self._image_settings, self._video_settings = _vision_settings(image), _vision_settings(video)
+        self._position_embeddings = vision["num_position_embeddings"]
+        self._stamps: Timestamps | None = None
+        rules = {"audio_start": ids["audio_start"], "vision_start": ids["vision_start"]}
+        if stamps is not None:
+            self._stamps = Timestamps(stamps["format"], stamps["audio_seconds"])
+            self._marked = MarkedIds(self.audio, self.video, ids["audio_start"], ids["audio_end"], ids["vision_start"], ids["vision_end"])
+            rules |= {"textual_time": True, "image": self.image, "video": self.video}
+        self._thinker_rules = PositionRules(**rules, **positions["thinker"])
+        self._talker_rules = PositionRules(**rules, **positions["talker"])
+
+    @property
+    def feature_sizes(self) -> dict[str, int]:
+        """Values of one mel frame and of one patch of pixels, by their names in interfaces.TENSORS; of what the bundle does not take there is none."""
+        sizes = {"MELS": self._mel.feature_size} if self._hears else {}
+        if self._sees:
+            settings = self._image_settings
+            sizes["PIXELS"] = 3 * settings.temporal_patch_size * settings.patch_size**2
+        return sizes
+
+    def prompt(
+        self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None
+    ) -> Prompt:
+        """The whole conversation `messages` (OpenAI chat shape), ready for the encoders and the Thinker.
+
+        `use_audio_in_video` hears the audio track of every video that does not say otherwise; `video_fps` is the rate at which videos
+        are sampled; `tools` are the functions that the model may call (OpenAI shape, see `parse_tools`). Raises AntiphonError for anything wrong with
+        the messages, their media or the tools, and for tools or calls that the chat template would ignore.
+        """
+        parsed = self._parse(messages)
+        return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
+
+    def continuation(
+        self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None
+    ) -> Prompt:
+        """Further turns after complete earlier ones (see `turn_end`), without any preamble; positions start at 0, to be shifted by the caller.
+
+        `tools` are those of the prompt that began the conversation. Arguments and errors as for `prompt`.
+        """
+        parsed = self._parse(messages)
+        return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
+
+    def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None) -> Prompt:
+        """The opening of a user turn whose audio is still being recorded, up to where its first token goes; whole `messages` may stand before it.
+
+        `is_first`: nothing came before in this conversation. The turn goes on with `audio_piece` and ends with `close_turn`: their ids, and their
+        positions each shifted by the `next_position` before it, are those of one prompt. Arguments and errors as for `prompt`.
+        """
+        self._expect_hearing()
+        parsed = self._parse(messages) if len(messages) else ()
+        render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
+        return self._build(parsed, render((*parsed, OPEN_TURN), False, parse_tools(tools)), use_audio_in_video, video_fps, is_open=True)
+
+    def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
+        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in.
+
+        Raises AntiphonError for an absurd rate, and where the bundle hears nothing.
+        """
+        self._expect_hearing()
+        if sample_rate is not None:
+            check_sound(sample_rate, 1, 0.0, self._limits.policy)
+        return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
+
+    def audio_piece(self, feeds: Sequence[Feeds], heard: int = 0) -> Prompt:
+        """Further audio of an open turn: the feeds of its encoder calls, as of `live_audio`; `heard` tokens of the turn came before."""
+        counts = [len(call["output_index"]) for call in feeds]
+        token_ids = self._audio_tokens(heard, sum(counts))
+        rows = np.split(np.flatnonzero(token_ids == self.audio), np.cumsum(counts))[:-1]
+        positions, next_position = multimodal_positions(token_ids, (), self._thinker_rules)
+        calls = tuple(EncoderCall(AUDIO, partial(dict, call), places) for call, places in zip(feeds, rows, strict=True))
+        return Prompt(token_ids, positions, next_position, calls, ())
+
+    def close_turn(self, heard: int, text: str | None = None) -> Prompt:
+        """The end of an open turn that heard `heard` tokens, with `text` after the audio. Raises AntiphonError for text that is no Unicode."""
+        parts = self._parse([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
+        turn = Message("user", (*OPEN_TURN.parts, *parts), plain=False)
+        rendered = self._tokenizer.encode(self._tokenizer.render_chat((turn,), False))
+        token_ids = rendered[self._open_place(rendered) + 1 :]
+        positions, next_position = multimodal_positions(token_ids, (), self._thinker_rules)
+        return Prompt(token_ids, positions, next_position, (), (MediaItem("audio", audio_tokens=heard),))
+
+    @cached_property
+    def turn_end(self) -> np.ndarray:
+        """int64 [tokens]: what closes an assistant's turn (im_end and a line break), to be fed between an answer and its continuation."""
+        return self._tokenizer.turn_end()
+
+    @cached_property
+    def answer_opening(self) -> np.ndarray:
+        """int64 [tokens]: what stands before an answer (im_start, assistant, a line break, and what else the template puts there)."""
+        return self._tokenizer.answer_opening()
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too. Raises AntiphonError for more than the context holds."""
+        self._limits.texts.check([text])
+        return self._tokenizer.encode_text(text)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of `ids`, special tokens left out."""
+        return self._tokenizer.decode(ids)
+
+    def decoder(self) -> IncrementalDecoder:
+        """A fresh incremental decoder: `.push(token_id)` and `.flush()` give text that never splits a character."""
+        return self._tokenizer.decoder()
+
+    def talker_positions(self, token_ids_user: np.ndarray, media: Sequence[MediaItem], trailing: int = 9) -> tuple[np.ndarray, float]:
+        """Positions of the Talker's prompt: the user turns' tokens int64 [tokens] and `trailing` rows for the answer.
+
+        `media` are those of the prompt; only those of user turns count. Returns (float32 [3, tokens + trailing], next position).
+        Source: get_rope_index over talker_input_ids (transformers 5.23).
+        """
+        ids = np.concatenate([np.asarray(token_ids_user, np.int64), np.full(trailing, self._tts_pad, np.int64)])
+        return multimodal_positions(ids, [item for item in media if item.role == "user"], self._talker_rules)
+
+    def _parse(self, messages: Any) -> tuple[Message, ...]:
+        """`parse_messages`, and what can be refused by number and length. Raises AntiphonError."""
+        check_count(messages, self._limits.policy)
+        parsed = parse_messages(messages, self._limits.policy)
+        kinds = {type(part) for message in parsed for part in message.parts}
+        if AudioPart in kinds:
+            self._expect_hearing()
+        if kinds - {AudioPart, TextPart}:
+            self._expect_sight()
+        self._limits.check_messages(parsed)
+        return parsed
+
+    def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
+        loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
+        if self._stamps is not None and self._sees:
+            # The first timestamp may be tokenised together with the words before it, as in the reference: it is written before tokenisation.
+            mark = "".join(self._tokenizer.token(index) for index in (self._marked.vision_start, self.video, self._marked.vision_end))
+            rendered = rendered.with_text_before(mark, [self._stamps.text(piece.item.times[0]) for piece in loaded if piece.item.kind == "video"])
+        ids = self._tokenizer.encode(rendered)
+        if is_open:
+            ids = ids[: self._open_place(ids)]
+        media = tuple(piece.item for piece in loaded)
+        token_ids, rows = self._expand(ids, media)
+        positions, next_position = multimodal_positions(token_ids, media, self._thinker_rules)
+        return Prompt(token_ids, positions, next_position, tuple(self._calls(token_ids, loaded, rows)), media)
+
+    def _open_place(self, ids: np.ndarray) -> int:
+        """Where the audio of OPEN_TURN stands in `ids`."""
+        places = np.flatnonzero(ids == self.audio)
+        if not len(places):
+            raise BrokenBundle("The chat template writes no placeholder for audio; use the template of the checkpoint.")
+        return int(places[-1])
+
+    def _expect_hearing(self) -> None:
+        if not self._hears:
+            raise InvalidInput("This bundle has no audio encoder, so it takes no audio; leave the audio out, or build a checkpoint that hears.")
+
+    def _expect_sight(self) -> None:
+        if not self._sees:
+            raise InvalidInput("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
+
+    def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
+        """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
+        loaded: list[_Loaded] = []
+        policy, images, videos = self._limits.policy, self._image_settings, self._video_settings
+        left = self._limits.room_for_videos(messages, images, videos)
+        for role, part in ((message.role, part) for message in messages for part in message.parts):
+            if isinstance(part, TextPart):
+                continue
+            if isinstance(part, AudioPart):
+                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", policy)
+                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate, part.span)))
+            elif isinstance(part, ImagePart):
+                image = read_image(part.source, images, policy, part.pixels)
+                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image]))
+            else:
+                heard, depth = use_audio if part.use_audio is None else part.use_audio, videos.temporal_patch_size
+                if heard:
+                    self._expect_hearing()
+                most = None if left is None else left + fewest_tokens(videos)
+                video = read_video(part, videos, rate, heard, self._mel.sampling_rate, policy, most)
+                frames = video.frames
+                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(video.times, depth)
+                left = None if most is None else most - grid[0] * grid[1] * grid[2] // videos.merge_size**2
+                sound = self._stream(video.audio, span=part.span) if isinstance(video.audio, Path | bytes) else video.audio
+                loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
+        return self._heard(loaded)
+
+    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span) -> np.ndarray | AudioStream:
+        """float32 [samples] of a clip, or a stream of a long one."""
+        policy = self._limits.sound_policy(span)
+        if not is_long(source, sample_rate, policy, span):
+            try:
+                return read_audio(source, sample_rate, self._mel.sampling_rate, in_memory(policy, span), span)
+            except TooLong:  # its header said less, or nothing
+                pass
+        return self._stream(source, sample_rate, span)
+
+    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0, span: Span = WHOLE) -> AudioStream:
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy(span), span)
+
+    def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
+        """The same with the samples of clips turned into features, and the tokens of all sounds counted."""
+        clips = [piece.sound for piece in loaded if isinstance(piece.sound, np.ndarray)]
+        features = iter(log_mel(clips, self._mel) if clips else ())
+        heard = []
+        for piece in loaded:
+            sound, tokens = piece.sound, 0
+            if isinstance(sound, AudioStream):
+                tokens = sound.tokens
+            elif sound is not None:
+                sound = next(features)
+                tokens = audio_tokens(sound.shape[1], self._clock.n_window, self._clock.convolutions)
+            heard.append(_Loaded(replace(piece.item, audio_tokens=tokens), piece.frames, sound))
+        return heard
+
+    def _expand(self, rendered: np.ndarray, media: Sequence[MediaItem]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The ids with each placeholder replaced by as many tokens as there are features, and the positions of each piece's tokens."""
+        ids = {"audio": self.audio, "image": self.image, "video": self.video}
+        places = np.flatnonzero(np.isin(rendered, list(ids.values())))
+        if [ids[item.kind] for item in media] != rendered[places].tolist():
+            raise BrokenBundle(
+                f"The chat template wrote {len(places)} media placeholders for {len(media)} pieces of media, or in another order; "
+                "use the template of the checkpoint."
+            )
+        pieces: list[np.ndarray] = []
+        places_of: list[np.ndarray] = []
+        length = cursor = 0
+        for item, place in zip(media, places.tolist(), strict=True):
+            tokens = self._media_tokens(item, ids[item.kind])
+            # With textual time a video brings its own marks, which take the place of those around the placeholder.
+            marks = int(self._stamps is not None and item.kind == "video")
+            pieces += [rendered[cursor : place - marks], tokens]
+            length += place - marks - cursor
+            places_of.append(np.arange(length, length + len(tokens)))
+            length, cursor = length + len(tokens), place + 1 + marks
+        return np.concatenate([*pieces, rendered[cursor:]]), places_of
+
+    def _media_tokens(self, item: MediaItem, placeholder: int) -> np.ndarray:
+        """int64 [tokens] that stand for one piece of media. Source: Qwen3OmniMoeProcessor (replace_..._token); `timestamps` for textual time."""
+        if item.kind == "audio":
+            return self._audio_tokens(0, item.audio_tokens)
+        merged = (item.grid[1] // self._thinker_rules.spatial_merge_size) * (item.grid[2] // self._thinker_rules.spatial_merge_size)
+        if self._stamps is not None and item.kind == "video":
+            return video_tokens(item, merged, self._marked, self._clock, self._stamps, self._tokenizer.encode_text)
+        if not item.audio_tokens:
+            return np.full(item.grid[0] * merged, placeholder, np.int64)
+        # Each video token stands at its time, counted in audio tokens, before the audio token of the same time.
+        times = np.repeat(np.arange(item.grid[0]) * item.seconds_per_grid * float(self._thinker_rules.position_id_per_seconds), merged)
+        order = interleave(times, np.arange(item.audio_tokens, dtype=np.float64))
+        tokens = np.where(order < len(times), placeholder, self.audio)
+        return np.concatenate([[self._audio_start], tokens, [self._audio_end]]).astype(np.int64)
+
+    def _audio_tokens(self, first: int, tokens: int) -> np.ndarray:
+        """int64 [tokens and timestamps] of a clip from its token `first` on."""
+        if self._stamps is None:
+            return np.full(tokens, self.audio, np.int64)
+        return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)
+
+    def _calls(self, token_ids: np.ndarray, loaded: Sequence[_Loaded], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        sounds = [(piece.sound, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True)]
+        clips = [(sound, rows) for sound, rows in sounds if isinstance(sound, np.ndarray)]
+        if clips:
+            features, rows_of = zip(*clips, strict=True)
+            yield from clip_calls(features, np.concatenate(rows_of), *layout)
+        for sound, rows in sounds:
+            if isinstance(sound, AudioStream):
+                yield from stream_calls(sound, rows, *layout)
+        for piece, span in zip(loaded, places, strict=True):
+            if piece.frames is not None:
+                placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)
+                rows = span[token_ids[span] == placeholder]
+                yield from vision_encoder_calls(piece.frames, piece.item.grid, rows, settings, self._position_embeddings)
+
+
+def _vision_settings(section: dict[str, Any]) -> VisionSettings:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+    return VisionSettings(**fields)

@@ -1,0 +1,57 @@
+"""The resized frames of one image or video: in memory while they are few, beyond that in a temporary file, so that long videos do not fill memory."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+
+from ...bundle.errors import AntiphonError
+from ...bundle.said import reason, short_path
+
+MOST_IN_MEMORY = 64 * 2**20
+"""Bytes of one image's or video's frames that are kept in memory."""
+
+
+class FrameStore:
+    """Frames of one size, each uint8 [height, width, 3], kept as they are decoded and read as often as wanted.
+
+    The file has no name and goes with the object. Raises AntiphonError when the folder for temporary files is full.
+    """
+
+    def __init__(self, frames: Iterable[np.ndarray]) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=MOST_IN_MEMORY)  # noqa: SIM115  closed with the object
+        self._lock = threading.Lock()
+        self._places: list[int] = []
+        self.height = self.width = 0
+        previous, stored = None, 0
+        for frame in frames:
+            if frame is not previous:  # a frame on screen for long is one object, kept once
+                self.height, self.width = frame.shape[:2]
+                self._write(np.ascontiguousarray(frame, np.uint8))
+                previous, stored = frame, stored + 1
+            self._places.append(stored - 1)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        size = self.height * self.width * 3
+        with self._lock:
+            self._file.seek(self._places[index] * size)
+            frame = self._file.read(size)
+        return np.frombuffer(frame, np.uint8).reshape(self.height, self.width, 3)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def _write(self, frame: np.ndarray) -> None:
+        try:
+            self._file.write(frame.data)
+        except OSError as error:
+            raise AntiphonError(
+                f"The frames of the video find no room in the folder for temporary files, {short_path(tempfile.gettempdir())} "
+                f"({error.strerror or reason(error)}); free some or set TMPDIR."
+            ) from None

@@ -1,0 +1,365 @@
+"""One reply in flight: Thinker, Talker with predictor, and Code2Wav as three workers, joined by bounded queues.
+
+A token goes to the caller and to the Talker as soon as it is sampled; a frame goes to Code2Wav as soon as it is complete; a packet
+goes to the caller as soon as it is decoded. A caller who does not read stalls the workers behind the full queues.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .events import AudioDelta, Done, Event, FinishReason, TextDelta, Timings
+from .scheduling.channels import Cancelled, Channel, Control
+from .scheduling.engine_lock import NORMAL, URGENT
+from .scheduling.forks import check_process
+from .scheduling.threads import here, start_thread
+from .stages.aria import Frame, Policy, dual_track, speak, spoken_text
+from .stages.sampling import SamplingParameters
+from .stages.talker import Talker
+from .stages.thinker import Thinker, ThinkerContext
+from .stages.vocoder import Vocoder, packets
+
+SHORT_BUFFER = 0.5
+"""Seconds of undelivered playback below which speech goes before text."""
+MAX_TEXT_AHEAD, MAX_FRAMES_AHEAD, MAX_EVENTS_AHEAD = 1024, 32, 64
+"""Bounds of the queues Thinker -> Talker, Talker -> Code2Wav and workers -> caller."""
+
+
+def default_budget(text_tokens: int) -> int:
+    """Frames allowed for so much text: a guard against speech that never ends (3 to 4 frames a token are usual)."""
+    return min(4096, 40 * text_tokens + 50)
+
+
+class TextDecoder(Protocol):
+    """Ids to text, never splitting a character."""
+
+    def push(self, token_id: int) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How an answer is spoken. The builders are called inside the workers and get the function that gives the priority of a run."""
+
+    make_talker: Callable[[Callable[[], int]], Talker]
+    make_vocoder: Callable[[Callable[[], int]], Vocoder]
+    end_id: int
+    """Text id fed once after the last token (tts_eos)."""
+    schedule: tuple[int, ...]
+    max_frames: int | None = None
+    """Limit of frames; None takes `default_budget`."""
+    policy: Policy = field(default_factory=dual_track)
+    frames_per_token: float | None = None
+    """Estimate by which the text cursor is refined while the answer lasts; None: what the schedule had consumed."""
+    record: SpeechRecord = field(default_factory=lambda: SpeechRecord())
+
+
+@dataclass
+class SpeechRecord:
+    """What was spoken so far, filled while the reply runs."""
+
+    places: list[int] = field(default_factory=list)
+    """Place in the answer of every token that the Talker got."""
+    cursors: list[int] = field(default_factory=list)
+    """Tokens the schedule had consumed at each frame."""
+    ended: bool = False
+    """Whether the Talker came to its own end."""
+
+    def heard_tokens(self, frames: int, frames_per_token: float | None) -> int:
+        """How many tokens of the answer had been spoken after `frames` frames: from its start to the last one that was heard."""
+        frames = min(frames, len(self.cursors))
+        if frames == 0:
+            return 0
+        total_frames, total_text = (len(self.cursors), len(self.places)) if self.ended else (None, None)
+        spoken = spoken_text(frames - 1, self.cursors[frames - 1], total_frames, total_text, frames_per_token)
+        return self.places[spoken - 1] + 1 if spoken else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one reply needs, decided before it starts. `speech` None: text only."""
+
+    thinker: Thinker
+    context: ThinkerContext
+    decoder: TextDecoder
+    sampling: SamplingParameters
+    seed: int
+    speech: Speech | None
+    began: float
+    on_end: Callable[[], None]
+    """Called once, when the last worker has ended."""
+
+
+class Workers:
+    """The running part of a reply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs before `start`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._speech = plan, plan.speech
+        self.control = Control()
+        self.events: Channel[Event] = Channel(self.control, MAX_EVENTS_AHEAD)
+        self._text: Channel[int] = Channel(self.control, MAX_TEXT_AHEAD)
+        self._frames: Channel[Frame] = Channel(self.control, MAX_FRAMES_AHEAD)
+        self._token_ids: list[int] = []
+        self._pieces: list[str] = []
+        self._codes: list[np.ndarray] = []
+        self._text_reason: FinishReason = "stop"
+        self._over_budget = False
+        self._moments: dict[str, float] = {}
+        self._samples, self._sample_rate, self._underruns, self._text_waits = 0, 0, 0, 0
+        self._prefill_tokens = plan.context.waiting_tokens
+        self._step_seconds: list[float] = []
+        self._talker_seconds = self._vocoder_seconds = 0.0
+        self._speaking = self._speech is not None
+        self._frames_at_text_end: int | None = None
+        self.process = os.getpid()
+        self.closed = False
+        """Whether the caller gets no more events."""
+        # the Thinker comes last: as long as a thread may be refused, the conversation is as it was
+        jobs = ([self._voice, self._talk] if self._speech else []) + [self._think]
+        self._left, self._not_begun = len(jobs), list(jobs)
+        self._threads = [threading.Thread(target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True) for job in jobs]
+
+    def start(self) -> None:
+        """Start all workers. Whatever it raises, `abort` must follow. Raises AntiphonError when the system has no thread left."""
+        for thread in self._threads:
+            start_thread(thread, "a reply")
+
+    def abort(self) -> bool:
+        """End what `start` has begun; returns whether the Thinker had begun: if not, the conversation is as it was."""
+        self.control.stop()
+        with self.control.lock:
+            refused, self._not_begun = self._not_begun, []
+        self._end(len(refused))
+        self.close()
+        return self._think not in refused
+
+    def close(self) -> None:
+        """Stop the workers and wait until they have ended, where this thread may wait (see threads)."""
+        self.closed = True
+        self.control.stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the workers have ended. A thread that may not wait, a worker among them, goes on at once."""
+        for thread in self._threads:
+            if not here.inside and thread.is_alive():
+                thread.join()
+
+    def _work(self, job: Callable[[], None]) -> None:
+        here.inside = True
+        with self.control.lock:
+            if job not in self._not_begun:  # aborted meanwhile
+                return
+            self._not_begun.remove(job)
+        try:
+            self.control.check()
+            job()
+        except Cancelled:
+            pass
+        except BaseException as error:
+            self.control.stop(error)
+        self._end(1)
+
+    def _end(self, workers: int) -> None:
+        with self.control.lock:
+            self._left -= workers
+            is_last = self._left == 0 and workers > 0
+        if is_last:
+            self._plan.on_end()
+            try:
+                self.events.put(self.done())
+                self.events.close()
+            except Cancelled:
+                pass
+
+    def done(self) -> Done:
+        """The closing event, made from what there is; `cancelled` where the workers were stopped."""
+        codes = np.stack(self._codes) if self._codes else np.zeros((0, 0), np.int64)
+        reason: FinishReason = "cancelled" if self.control.stopped else "frame_budget" if self._over_budget else self._text_reason
+        return Done(reason, "".join(self._pieces), tuple(self._token_ids), codes, self._timings())
+
+    # Thinker
+
+    def _think(self) -> None:
+        plan = self._plan
+        for token in plan.thinker.answer(plan.context, plan.sampling, plan.seed, self._before_thinking, self._step_seconds.append):
+            self._mark("token")
+            self._token_ids.append(token.id)
+            self._emit_text(plan.decoder.push(token.id), (token.id,))
+            if token.is_last:
+                self._text_reason = "length"
+            if token.spoken and self._speech:
+                self._speech.record.places.append(len(self._token_ids) - 1)
+                self._text.put(token.id)
+        if not self._token_ids or self._speech and not self._speech.record.places:
+            self._text_reason = "empty"
+        rest = plan.decoder.flush()
+        if rest:
+            self._emit_text(rest, ())
+        self._text.close()
+
+    def _emit_text(self, piece: str, token_ids: tuple[int, ...]) -> None:
+        self._pieces.append(piece)
+        self.events.put(TextDelta(piece, token_ids))
+
+    def _before_thinking(self) -> int:
+        """Wait while the first sound is on its way and does not lack text; then say how urgent the next token is."""
+        is_awaited = self.control.when(
+            lambda: not self._speaking or "audio" in self._moments or self._text.starving and self._frames.starving,
+            lambda: self._speaking and "token" in self._moments and self._text.starving,
+        )
+        return self._urgency() if is_awaited else NORMAL
+
+    # Talker and code predictor
+
+    def _talk(self) -> None:
+        assert self._speech is not None
+        speech, talker = self._speech, self._speech.make_talker(self._urgency)
+
+        def budget(text_tokens: int) -> int:
+            if speech.max_frames is not None:
+                return speech.max_frames
+            if self._frames_at_text_end is None:  # the schedule itself bounds what is spoken before the end of the text
+                return len(self._codes) + 1
+            # a slow schedule may have used the budget up by the time the last text is in, which wants to be spoken, too
+            return max(default_budget(text_tokens), self._frames_at_text_end + default_budget(0), talker.min_frames)
+
+        for frame in speak(speech.policy, self, talker, speech.end_id, budget):
+            self._mark("frame")
+            self._codes.append(frame.codes)
+            speech.record.cursors.append(frame.cursor)
+            self._talker_seconds = talker.seconds
+            self._frames.put(frame)
+        self._over_budget = not talker.ended and bool(self._codes)
+        speech.record.ended = talker.ended
+        self._frames.close()
+        self._text.abandon()
+
+    def next(self) -> int | None:
+        """See aria.TextSource."""
+        token, waited = self._text.get()
+        if token is None:
+            self._frames_at_text_end = len(self._codes)
+        self._text_waits += waited and bool(self._codes)
+        return token
+
+    # Code2Wav
+
+    def _voice(self) -> None:
+        assert self._speech is not None
+        vocoder = self._speech.make_vocoder(self._urgency)
+        self._sample_rate = vocoder.sample_rate
+        for packet in packets(lambda: self._frames.get()[0], self._speech.schedule):
+            samples = vocoder.decode(packet)
+            self._vocoder_seconds = vocoder.seconds
+            if not len(samples):
+                continue
+            self._underruns += "audio" in self._moments and self._buffered() < 0
+            cursor = spoken_text(packet[-1].index, packet[-1].cursor, frames_per_token=self._speech.frames_per_token)
+            self.events.put(AudioDelta(samples, packet[0].index, len(packet), cursor))
+            self._samples += len(samples)
+            self._mark("audio")
+        if self._codes and not self._samples:
+            raise AssertionError(f"{len(self._codes)} frames gave no sound: the stage code2wav claims a lead longer than the answer")
+        with self.control.lock:
+            self._speaking = False
+            self.control.changed()
+
+    # Time
+
+    def _mark(self, event: str) -> None:
+        """Note when `event` happened first; a Thinker that waits for the first sound looks at it."""
+        if event not in self._moments:
+            with self.control.lock:
+                self._moments[event] = time.perf_counter()
+                self.control.changed()
+
+    def _buffered(self) -> float:
+        """Seconds of sound that a listener who plays since the first packet has left."""
+        return self._samples / self._sample_rate - (time.perf_counter() - self._moments["audio"])
+
+    def _urgency(self) -> int:
+        """Whether a listener waits for sound. Also the place where speech notices that it was cancelled."""
+        self.control.check()
+        return URGENT if "audio" not in self._moments or self._buffered() < SHORT_BUFFER else NORMAL
+
+    def _timings(self) -> Timings:
+        def since(event: str) -> float | None:
+            return self._moments[event] - self._plan.began if event in self._moments else None
+
+        frames, steps = len(self._codes), self._step_seconds
+        return Timings(
+            time_to_first_token=since("token"),
+            time_to_first_frame=since("frame"),
+            time_to_first_audio=since("audio"),
+            prefill_tokens=self._prefill_tokens,
+            seconds_per_token=sum(steps) / len(steps) if steps else None,
+            seconds_per_frame=self._talker_seconds / (frames - 1) if frames > 1 else None,
+            seconds_per_vocoder_frame=self._vocoder_seconds / frames if frames else None,
+            total=time.perf_counter() - self._plan.began,
+            audio_seconds=self._samples / self._sample_rate if self._sample_rate else 0.0,
+            underruns=self._underruns,
+            text_waits=self._text_waits,
+        )
+
+
+class ReplyStream:
+    """The caller's handle: an iterator of events that ends with Done. Closing or forgetting it stops the workers within one frame.
+
+    `next` waits for the next event and raises what a worker raised. After `cancel`, from any thread, the next event is
+    Done("cancelled"); after `close` there are no more events.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def __iter__(self) -> ReplyStream:
+        return self
+
+    def __next__(self) -> Event:
+        workers = self._workers
+        check_process(workers.process, "This reply")
+        if workers.closed:
+            raise StopIteration
+        try:
+            event = workers.events.get()[0]
+        except Cancelled:
+            if workers.closed:  # by another thread meanwhile
+                raise StopIteration from None
+            workers.close()
+            if workers.control.error is not None:
+                raise workers.control.error from None
+            return workers.done()
+        assert event is not None
+        if isinstance(event, Done):
+            workers.close()
+        return event
+
+    def cancel(self) -> None:
+        """Stop the workers without waiting for them. May be called from a finaliser and from the handler of a signal."""
+        self._workers.control.stop()
+
+    def close(self) -> None:
+        """Stop the workers and wait until they have ended: at most one run of one engine.
+
+        In a finaliser and in the handler of a signal that came in the midst of a call on this Omni it does not wait.
+        """
+        self._workers.close()
+
+    def __enter__(self) -> ReplyStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_workers"):
+            self.cancel()

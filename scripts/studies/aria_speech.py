@@ -1,0 +1,185 @@
+"""The study of interleaves on real speech: a trained Talker says held-out texts under every policy, and recognisers that nobody here trained hear them.
+
+What is said is a function of text and seed alone (docs/aria.md), so every text is spoken once a policy; Thinkers of several speeds then decide only when. The
+text comes as the Thinker's answer would (quality.speak_text). Beside every policy stands the synthesiser's own speech of the same texts, as the recognisers err
+on that, too. Texts whose natural ratio of frames to tokens is below three are told apart: a fixed 1:3 cannot keep the published bound on them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...runtime.bundle.errors import AntiphonError
+from ...runtime.omni import Omni
+from ...runtime.options import find_policy
+from ...runtime.stages.aria import Policy, adaptive, bound_violations, chunked, dual_track
+from ..quality.listening import Listener, Tick
+from ..quality.normaliser import Errors, word_errors
+from ..quality.prompts import Prompt
+from ..quality.sound import pauses
+from ..quality.speak_text import Speaker
+from ..quality.synthesisers import RATE, synthesise
+from ..quality.work import Work
+from .aria_simulation import Item
+
+LEADS = range(1, 9)
+FIXED_RATIO = 3
+"""Frames a text row of the fixed schedule."""
+FRAMES_BEYOND = 3
+"""A text that takes so many times the synthesiser's frames (and 25 more) has no end."""
+SYNTHESISER = "synthesiser"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to be said, and the synthesiser's speech of it, float32 at quality.synthesisers.RATE."""
+
+    prompt: Prompt
+    tokens: int
+    audio: np.ndarray
+    frames: int
+    """That the synthesiser's speech takes."""
+
+    @property
+    def ratio(self) -> float:
+        """Natural frames a token."""
+        return self.frames / self.tokens
+
+
+@dataclass(frozen=True)
+class Voiced:
+    """How all texts sound under one policy; of the synthesiser `policy` is SYNTHESISER.
+
+    Word error rates (0 to 1, or more) by each recogniser, and by the first one of the texts whose ratio is at least FIXED_RATIO, and below. `length`: duration
+    by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, how unevenly fast the texts are spoken beside it. `pause`:
+    median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound with their own totals. `endless`: texts
+    without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
+    """
+
+    policy: str
+    word_errors: float
+    second_errors: float
+    slow_errors: float | None
+    fast_errors: float | None
+    length: float
+    rate_spread: float
+    pause: float | None
+    paused: float
+    over_bound: float
+    endless: int
+    frame_seconds: float | None
+    items: list[Item] = field(repr=False)
+    """Tokens and frames of every text as it was said."""
+
+
+def policies(ratio: float) -> dict[str, Policy]:
+    """What an interleaved Talker is asked for, by name; `ratio` is R of the bundle."""
+    leads = {f"adaptive R={ratio:g}, lead {lead}": adaptive(lead, ratio) for lead in LEADS}
+    return {f"fixed 1:{FIXED_RATIO}": chunked(1, FIXED_RATIO), "chunked 4:4": chunked(4, 4), **leads, "adaptive R=1, lead 4": adaptive(4, 1)}
+
+
+def texts(omni: Omni, prompts: Sequence[Prompt], work: Work, tick: Tick) -> list[Text]:
+    """The right answers of `prompts` by the synthesiser."""
+    made = []
+    for done, prompt in enumerate(prompts):
+        tick("synthesiser: speaking", done, len(prompts))
+        audio = work.audio(f"joe 0 {prompt.answer}", lambda text=prompt.answer: synthesise(text, "joe"))  # type: ignore[misc]
+        made.append(Text(prompt, len(omni.front_end.encode_text(prompt.answer)), audio, -(-round(len(audio) / RATE * omni.sample_rate) // _samples(omni))))
+    return made
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle that was loaded, and where from."""
+
+    omni: Omni
+    bundle: Path
+
+
+class Study:
+    """Speaks and listens. `work` remembers what synthesisers and recognisers did."""
+
+    def __init__(self, asked: Sequence[Text], listener: Listener, tick: Tick, seed: int = 0) -> None:
+        self.asked, self.listener, self.tick, self.seed = asked, listener, tick, seed
+
+    def synthesiser(self) -> Voiced:
+        """The same measures of the synthesiser's speech."""
+        return self._voiced(SYNTHESISER, [one.audio for one in self.asked], RATE, [Item(one.tokens, one.frames) for one in self.asked], 0, 0.0, None)
+
+    def interleaved(self, subject: Subject, wavs: Path | None = None, chosen: Sequence[str] = ()) -> Iterator[tuple[Policy, Voiced]]:
+        """Every policy, or those of the names `chosen` (aria.parse_policy), on a Talker that interleaves. Raises AntiphonError for one that cannot."""
+        contract = subject.omni.manifest.talker
+        if contract is None or contract.layout == "summed":
+            raise AntiphonError(f"The Talker of {subject.bundle} cannot interleave text and speech; give a bundle of Qwen3.5-Omni with --bundle.")
+        asked = {policy.name: policy for policy in (find_policy(subject.omni.manifest, name) for name in chosen)}
+        for name, policy in (asked or policies(float(subject.omni.manifest.constants["frames_per_text"]))).items():
+            yield policy, self._speak(subject, name, policy, wavs)
+
+    def dual_track(self, subject: Subject, wavs: Path | None = None) -> tuple[Policy, Voiced]:
+        """The dual track, on a Talker that was trained for it. Raises AntiphonError for another."""
+        contract = subject.omni.manifest.talker
+        if contract is None or contract.layout != "summed":
+            raise AntiphonError(f"The Talker of {subject.bundle} was trained for {subject.omni.manifest.interleave}; give a bundle of a dual-track Talker.")
+        return dual_track(), self._speak(subject, "dual track", dual_track(), wavs)
+
+    def _speak(self, subject: Subject, name: str, policy: Policy, wavs: Path | None) -> Voiced:
+        speaker, made, items, over, endless, seconds = Speaker(subject.omni, subject.bundle), [], [], 0, 0, []
+        for done, one in enumerate(self.asked):
+            self.tick(f"{name}: speaking", done, len(self.asked))
+            messages = [{"role": "user", "content": one.prompt.typed}]
+            limit = FRAMES_BEYOND * one.frames + 25
+            reply = speaker.say(messages, one.prompt.answer, seed=self.seed + done, interleave=policy.name, max_frames=limit)
+            frames = len(reply.codes)
+            cursors = [min(one.tokens, policy.need(frame)) for frame in range(1, frames + 1)]
+            over += bound_violations(cursors, one.tokens, frames) > 0
+            endless += reply.finish_reason != "stop"
+            times = reply.timings
+            if times.seconds_per_frame is not None and times.seconds_per_vocoder_frame is not None:
+                seconds.append(times.seconds_per_frame + times.seconds_per_vocoder_frame)
+            made.append(reply.audio)
+            items.append(Item(one.tokens, frames))
+        if wavs is not None:
+            _write(wavs, name, made, subject.omni.sample_rate)
+        frame_seconds = statistics.median(seconds) if seconds else None
+        return self._voiced(name, made, subject.omni.sample_rate, items, endless, over / len(items), frame_seconds)
+
+    def _voiced(
+        self, name: str, made: Sequence[np.ndarray], rate: int, items: list[Item], endless: int, over_bound: float, frame_seconds: float | None
+    ) -> Voiced:
+        first, second = self.listener.recognisers
+        errors: dict[bool, Errors] = {True: Errors(), False: Errors()}
+        more = Errors()
+        for done, (one, audio) in enumerate(zip(self.asked, made, strict=True)):
+            self.tick(f"{name}: listening", done, len(made))
+            slow = one.ratio >= FIXED_RATIO
+            errors[slow] += word_errors(one.prompt.answer, self.listener.heard(first, audio, rate))
+            more += word_errors(one.prompt.answer, self.listener.heard(second, audio, rate))
+        lasting = [pauses(audio, rate) for audio in made]
+        ratios = [seconds / pauses(one.audio, RATE)[0] for one, (seconds, _) in zip(self.asked, lasting, strict=True) if seconds]
+        silent = [pause for _, found in lasting for pause in found]
+        whole = sum(seconds for seconds, _ in lasting)
+        return Voiced(
+            name, (errors[True] + errors[False]).rate or 0.0, more.rate or 0.0, errors[True].rate, errors[False].rate,
+            length=statistics.median(ratios) if ratios else 0.0, rate_spread=statistics.pstdev(np.log(ratios).tolist()) if ratios else 0.0,
+            pause=statistics.median(silent) if silent else None, paused=sum(silent) / whole if whole else 0.0, over_bound=over_bound, endless=endless,
+            frame_seconds=frame_seconds, items=items,
+        )  # fmt: skip
+
+
+def _samples(omni: Omni) -> int:
+    return int(omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
+
+
+def _write(folder: Path, policy: str, made: Sequence[np.ndarray], rate: int) -> None:
+    """The first two texts as WAV files, named by the policy."""
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = policy.replace(", ", "_").replace(" ", "_").replace(":", "-").replace("=", "")
+    for number, audio in enumerate(made[:2]):
+        soundfile.write(folder / f"{name}_{number}.wav", audio, rate, "PCM_16")

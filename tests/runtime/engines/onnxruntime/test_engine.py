@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.manifest import StageEntry, StateSpec, TensorSpec
+from antiphon.runtime.engines.onnxruntime.engine import OnnxEngine
+from antiphon.runtime.engines.onnxruntime.library import onnxruntime
+from antiphon.runtime.engines.onnxruntime.sessions import make_session
+from antiphon.runtime.states.pool import StateSet
+
+onnx = pytest.importorskip("onnx")
+
+
+def save(path: Path, nodes: str, inputs: str, outputs: str) -> Path:
+    """Write a graph given as text, in which past_ and present_ stand for past. and present. (the parser knows no dots)."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24]> g ({inputs}) => ({outputs}) {{ {nodes} }}')
+
+    def dotted(name: str) -> str:
+        return name.replace("past_", "past.").replace("present_", "present.")
+
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = dotted(value.name)
+    for node in model.graph.node:
+        node.input[:], node.output[:] = map(dotted, node.input), map(dotted, node.output)
+    onnx.save(model, path)
+    return path
+
+
+def entry(inputs, outputs, states=()) -> StageEntry:
+    return StageEntry("stage", "onnxruntime", "engine.onnx", "fp32", inputs, outputs, states)
+
+
+@pytest.fixture
+def counter(tmp_path):
+    """Adds x to a kv state in place and to a recurrent state; y = sum of x; rows = x where it is positive (a shape the inputs do not tell)."""
+    path = save(
+        tmp_path / "engine.onnx",
+        "present_kv = Add(past_kv, x)  present_sum = Add(past_sum, x)  y = ReduceSum<keepdims=0>(x)  flat = Constant<value_ints=[-1]>() "
+        "z = Constant<value_float=0.0>()  g = Greater(x, z)  line = Reshape(x, flat)  mask = Reshape(g, flat)  rows = Compress(line, mask)",
+        "float[batch, 3] x, float[batch, 3] past_kv, float[batch, 3] past_sum",
+        "float y, float[positive] rows, float[batch, 3] present_kv, float[batch, 3] present_sum",
+    )
+    inputs = (TensorSpec("x", "float32", ("batch", 3)),)
+    outputs = (TensorSpec("y", "float32", ()), TensorSpec("rows", "float32", ("positive",)))
+    states = (StateSpec("kv", "kv", "float32", ("batch", 3)), StateSpec("sum", "recurrent", "float32", ("batch", 3)))
+    return OnnxEngine(path, entry(inputs, outputs, states))
+
+
+X = np.array([[1.0, -2.0, 3.0]], np.float32)
+
+
+def test_states_are_carried_from_run_to_run_kv_in_place(counter):
+    states = StateSet(counter.entry.states)
+    address = states.past("kv").ctypes.data
+    for turn in range(1, 5):
+        outputs = counter.run({"x": X}, states)
+        assert outputs["y"] == 2 and outputs["rows"].tolist() == [1, 3]
+        assert np.array_equal(states.past("kv"), turn * X) and np.array_equal(states.past("sum"), turn * X)
+    assert states.past("kv").ctypes.data == address
+
+
+def test_only_the_wanted_outputs_come_back_and_belong_to_the_caller(counter):
+    states = StateSet(counter.entry.states)
+    first = counter.run({"x": X}, states, ("y",))
+    assert set(first) == {"y"}
+    counter.run({"x": 10 * X}, states, ("y",))
+    assert first["y"] == 2
+
+
+def test_a_repeated_shape_binds_nothing_new(counter, monkeypatch):
+    from antiphon.runtime.engines.onnxruntime import engine
+
+    made = []
+    original = engine._Binding.__init__
+    monkeypatch.setattr(engine._Binding, "__init__", lambda self, *arguments: (made.append(1), original(self, *arguments))[1])
+    states = StateSet(counter.entry.states)
+    for _ in range(6):
+        counter.run({"x": X}, states, ("y",))
+    assert len(made) == 2, "one binding for each of the two arrays of the recurrent state"
+
+
+def test_streams_of_several_threads_do_not_mix(counter):
+    results = {}
+
+    def work(number: int) -> None:
+        states = StateSet(counter.entry.states)
+        for _ in range(50):
+            counter.run({"x": X * number}, states)
+        results[number] = states.past("sum").copy()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.allclose(results[number], 50 * number * X) for number in range(4))
+
+
+def test_a_stateless_engine_serves_several_threads(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    engine = OnnxEngine(path, entry((TensorSpec("x", "float32", ("n",)),), (TensorSpec("y", "float32", ("n",)),)))
+    wrong = []
+
+    def work(number: int) -> None:
+        for size in [1, 2, 3, 4, 5, 6, 7, 8, 9] * 10:
+            x = np.full(size, number, np.float32)
+            if not np.array_equal(engine.run({"x": x})["y"], x * x):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_inputs_of_no_rows_are_taken(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = ReduceSum<keepdims=0>(x)", "float[n, 2] x", "float y")
+    engine = OnnxEngine(path, entry((TensorSpec("x", "float32", ("n", 2)),), (TensorSpec("y", "float32", ()),)))
+    assert engine.run({"x": np.zeros((0, 2), np.float32)})["y"] == 0
+
+
+def test_a_file_that_does_not_load_is_one_sentence_and_nothing_is_printed(tmp_path, capfd):
+    path = tmp_path / "engine.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(AntiphonError, match="cannot load .*engine.onnx"):
+        make_session(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_manifest_that_names_other_inputs_is_refused(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    with pytest.raises(AntiphonError, match="disagree about the inputs x, z"):
+        OnnxEngine(path, entry((TensorSpec("z", "float32", ("n",)),), ()))
+
+
+def test_no_threads_are_refused(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    with pytest.raises(AntiphonError, match="threads is 0, expected an integer from 1 to 1,024"):
+        make_session(path, threads=0)
+
+
+def test_a_host_program_keeps_its_own_plain_sessions(tmp_path):
+    path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
+    make_session(path)
+    assert onnxruntime.InferenceSession(path).run(None, {"x": np.full(2, 3, np.float32)})[0].tolist() == [9, 9]
+
+
+def test_an_engine_beside_others_is_not_slowed_down(tmp_path):
+    path = save(tmp_path / "engine.onnx", "a = MatMul(x, x)  b = MatMul(a, x)  c = MatMul(b, x)  y = ReduceSum<keepdims=0>(c)", "float[n, n] x", "float y")
+    spec = entry((TensorSpec("x", "float32", ("n", "n")),), (TensorSpec("y", "float32", ()),))
+    engines = [OnnxEngine(path, spec, threads=2) for _ in range(4)]  # idle threads are what slows down
+    x = np.full((256, 256), 0.01, np.float32)
+
+    def best(others: list[OnnxEngine]) -> float:
+        times = []
+        for _ in range(60):
+            for other in others:
+                other.run({"x": x})
+            began = time.perf_counter()
+            engines[0].run({"x": x})
+            times.append(time.perf_counter() - began)
+        return sorted(times)[5]
+
+    best([])
+    assert best(engines[1:]) < 1.5 * best([]) + 2e-4
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "states", "named"),
+    [
+        ((TensorSpec("x", "float32", ("batch", "n")),), (), (), "inputs past.s, x"),
+        ((TensorSpec("x", "int64", ("batch", 3)),), (), (), "inputs past.s, x"),
+        ((TensorSpec("x", "float32", ("batch", 3)),), (), (StateSpec("s", "kv", "float32", ("batch", 10**9)),), "inputs past.s;"),
+        ((TensorSpec("x", "float32", ("batch", 3)),), (), (StateSpec("s", "kv", "float32", ("batch", 3)),), "outputs y;"),
+        ((TensorSpec("x", "float32", ("batch", 3)),), (TensorSpec("y", "bool", ("batch", 3)),), (StateSpec("s", "kv", "float32", ("batch", 3)),), "outputs y;"),
+    ],
+)
+def test_a_graph_that_is_not_what_the_manifest_says_is_refused(tmp_path, inputs, outputs, states, named):
+    shapes = "float[batch, 3] x, float[batch, 3] past_s", "float[batch, 3] y, float[batch, 3] present_s"
+    path = save(tmp_path / "engine.onnx", "present_s = Add(past_s, x)  y = Neg(x)", *shapes)
+    with pytest.raises(AntiphonError, match=f"and the manifest disagree about the {named}"):
+        OnnxEngine(path, entry(inputs, outputs, states))
+
+
+def test_an_engine_file_of_another_kind_is_refused_by_its_name(tmp_path):
+    with pytest.raises(AntiphonError, match="engine.plan is no file for ONNX Runtime, whose names end in .onnx"):
+        OnnxEngine(tmp_path / "engine.plan", entry((), ()))
