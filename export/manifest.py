@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from ..graphs.config import NO_ID, OmniConfig
 from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.files import FileHash
-from ..runtime.bundle.manifest import Manifest, Manners, StageEntry
+from ..runtime.bundle.manifest import Manifest, SpeechPrompts, StageEntry
 from ..runtime.bundle.talker_contract import TalkerContract
 from ..runtime.bundle.version import VERSION
 from ..runtime.stages.aria import dual_track, parse_policy
@@ -32,7 +32,7 @@ def compose_manifest(
     return Manifest(
         config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
         sampling_defaults(generation, PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
-        interleave=interleave, manners=_manners(config), talker=contract,
+        interleave=interleave, speech_prompts=_manners(config), talker=contract,
     )  # fmt: skip
 
 
@@ -91,11 +91,11 @@ def _speaking(config: OmniConfig, generation: dict[str, Any]) -> tuple[TalkerCon
     return dataclasses.replace(talker.contract, layout=policy.layout), str(stated)
 
 
-def _manners(config: OmniConfig) -> Manners:
+def _manners(config: OmniConfig) -> SpeechPrompts:
     if config.talker is None:
-        return Manners()
+        return SpeechPrompts()
     prompts = ({name: list(ids) for name, ids in table.items()} for table in (config.talker.style_prompt_id, config.talker.speaker_prompt_id))
-    return Manners(dict(config.talker.language_id), *prompts)
+    return SpeechPrompts(dict(config.talker.language_id), *prompts)
 
 
 def _thinking(ids: dict[str, int]) -> dict[str, int | list[int]]:

@@ -69,11 +69,11 @@ def _check_ids(manifest: Manifest, sizes: dict[str, int]) -> None:
         limit = sizes.get("CODEC") if name.startswith("codec_") else sizes["TEXT"]
         _expect(manifest, f"ids.{name:.60}", value, isinstance(value, int) or name == "eos" and len(value) > 0, "one id")
         _check_below(manifest, f"ids.{name:.60}", [value] if isinstance(value, int) else value, limit)
-    manners = manifest.manners
-    for kind, table in (("styles", manners.styles), ("voice_prompts", manners.voice_prompts)):
+    speech_prompts = manifest.speech_prompts
+    for kind, table in (("styles", speech_prompts.styles), ("voice_prompts", speech_prompts.voice_prompts)):
         for name, ids in table.items():
-            _check_below(manifest, f"manners.{kind}.{name:.60}", ids, sizes["TEXT"])
-    _check_below(manifest, "manners.languages", manners.languages.values(), sizes.get("CODEC"))
+            _check_below(manifest, f"speech_prompts.{kind}.{name:.60}", ids, sizes["TEXT"])
+    _check_below(manifest, "speech_prompts.languages", speech_prompts.languages.values(), sizes.get("CODEC"))
 
 
 def _check_context(manifest: Manifest, stage: str) -> None:
@@ -96,7 +96,7 @@ def _check_sampling(manifest: Manifest) -> None:
 
 
 def _check_contract(manifest: Manifest, contract: TalkerContract) -> None:
-    """What the Talker is fed, against the prompt of its kind of voice, the inputs and constants of its stage, the manners and the interleave."""
+    """What the Talker is fed, against the prompt of its kind of voice, the inputs and constants of its stage, the speech_prompts and the interleave."""
 
     def expect(name: str, holds: bool, expected: str) -> None:
         _expect(manifest, f"talker.{name}", getattr(contract, name), holds, expected)
@@ -108,9 +108,9 @@ def _check_contract(manifest: Manifest, contract: TalkerContract) -> None:
     expect("frame_input", frames == {contract.frame_input}, f"{' or '.join(sorted(frames)) or 'none'}, the stage's input for frames")
     expect("hidden_rows", contract.hidden_rows >= 0, "an integer of at least 0")
     expect("embeds_text", contract.embeds_text == ("text_vocab_size" in stage.constants), "what the constant text_vocab_size of the stage says")
-    for name, table in (("takes_style", manifest.manners.styles), ("takes_language", manifest.manners.languages)):
-        expect(name, getattr(contract, name) or not table, f"true where manners has {name.partition('_')[2]}s")
-    expect("takes_language", not contract.takes_language or bool(manifest.manners.languages), "false where manners has no languages")
+    for name, table in (("takes_style", manifest.speech_prompts.styles), ("takes_language", manifest.speech_prompts.languages)):
+        expect(name, getattr(contract, name) or not table, f"true where speech_prompts has {name.partition('_')[2]}s")
+    expect("takes_language", not contract.takes_language or bool(manifest.speech_prompts.languages), "false where speech_prompts has no languages")
     _expect(manifest, "interleave", manifest.interleave, manifest.interleave is not None, "the name of one")
     policy = parse_policy(manifest.interleave or "", float(manifest.constants.get("frames_per_text", 1.0)))
     _expect(manifest, "interleave", manifest.interleave, policy.layout == contract.layout, f"{USABLE[contract.layout]}, which this Talker can follow")

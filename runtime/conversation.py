@@ -16,13 +16,13 @@ from .bundle.said import article, short
 from .bundle.talker_contract import TalkerContract
 from .frontend.live_turn import LiveTurn
 from .frontend.prompt.tools import parse_tools
-from .options import Choices, ReplyOptions, choose, read_options
-from .reply import Plan, ReplyStream, Speech, SpeechRecord, Workers
+from .options import ReplyOptions, ResolvedOptions, choose, read_options
+from .reply import ReplyRequest, ReplyStream, SpeechRecord, SpeechRequest, Workers
 from .scheduling.admission import Place
 from .stages.talker import Talker
 from .stages.talker_rows.joined_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
-from .stages.talker_rows.rows import DualTrackRows, InterleavedRows, SharedRows, TalkerPrompt, TalkerRows
-from .stages.talker_rows.sequence_prompt import Manner, interleaved_prompt, prompt_rows
+from .stages.talker_rows.rows import InterleavedRows, SummedCodeRows, SummedRows, TalkerPrompt, TalkerRows
+from .stages.talker_rows.sequence_prompt import SpeakingStyle, interleaved_prompt, prompt_rows
 from .stages.vocoder import Vocoder
 from .stages.voices import Voice
 
@@ -71,7 +71,7 @@ class Conversation:
         Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order; `sample_rate` in hertz is
         that of audio given as an array. With `more` the turn is still being spoken: `audio` is an array of what was heard since the last
         call, and the first call without `more`, with the last of the audio and perhaps text, ends the turn; the states are then those of one
-        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. Turns
+        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. EngineLock
         that could not be prefilled are not in the history; sound of a turn that is being spoken is, and is prefilled with what follows.
         """
         call = Place()
@@ -194,7 +194,7 @@ class Conversation:
             self._turn_is_open, self._answered = True, True
             self._record = speech.record if speech else None
             on_end = partial(self._end, place)
-            workers = Workers(Plan(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, on_end))
+            workers = Workers(ReplyRequest(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, on_end))
             stream = ReplyStream(workers)
             omni.register(place, workers)
             workers.start()
@@ -242,16 +242,16 @@ class Conversation:
             if self._holder is call:
                 self._holder = None
 
-    def _speech(self, choices: Choices, voice: Voice) -> Speech:
+    def _speech(self, choices: ResolvedOptions, voice: Voice) -> SpeechRequest:
         omni, manifest = self._omni, self._omni.manifest
         contract = manifest.talker
         assert contract is not None
         rows = self._sequence_rows(choices, voice, contract) if contract.voice == "frames" else self._joined_rows(voice, contract)
-        return Speech(
+        return SpeechRequest(
             make_talker=lambda priority: Talker(
-                omni.engines, manifest, omni.turns, rows, choices.policy, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
+                omni.engines, manifest, omni.engine_lock, rows, choices.policy, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
             ),
-            make_vocoder=lambda priority: Vocoder(omni.engines["code2wav"], omni.turns, priority),
+            make_vocoder=lambda priority: Vocoder(omni.engines["code2wav"], omni.engine_lock, priority),
             end_id=manifest.id("tts_eos"),
             schedule=choices.schedule,
             max_frames=choices.max_frames,
@@ -280,24 +280,24 @@ class Conversation:
                 sizes[contract.frame_input],
             )  # fmt: skip
 
-        return DualTrackRows(make_prompt, manifest.id("tts_pad"))
+        return SummedRows(make_prompt, manifest.id("tts_pad"))
 
-    def _sequence_rows(self, choices: Choices, voice: Voice, contract: TalkerContract) -> TalkerRows:
+    def _sequence_rows(self, choices: ResolvedOptions, voice: Voice, contract: TalkerContract) -> TalkerRows:
         """Rows after a prompt that frames are the voice of."""
         omni, context, manifest = self._omni, self._context, self._omni.manifest
         style = choices.style
         assert voice.codes is not None
-        named = manifest.manners.styles.get(style.lower()) if style is not None else None
+        named = manifest.speech_prompts.styles.get(style.lower()) if style is not None else None
         in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
-        manner = Manner(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
+        speaking = SpeakingStyle(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
         limit, hidden_size = contract.hidden_rows, omni.input_sizes("talker")["hidden"]
-        self._check_talker_room(prompt_rows(context.turn_ids(), limit, manifest.ids, manner))
+        self._check_talker_room(prompt_rows(context.turn_ids(), limit, manifest.ids, speaking))
 
         def make_prompt() -> TalkerPrompt:
             prompt_ids = context.turn_ids(context.answer_row)
-            return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, manner)
+            return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, speaking)
 
-        return SharedRows(make_prompt, manifest.id("tts_pad")) if contract.layout == "summed" else InterleavedRows(make_prompt)
+        return SummedCodeRows(make_prompt, manifest.id("tts_pad")) if contract.layout == "summed" else InterleavedRows(make_prompt)
 
     def _enter(self, place: Place) -> None:
         """Let `place` hold the conversation. A reply that was closed or forgotten is waited for: its workers are about to end."""

@@ -31,7 +31,7 @@ from .reply import ReplyStream, Workers
 from .scheduling.admission import Place, Places
 from .scheduling.async_reader import AsyncReader, end_all
 from .scheduling.channels import Cancelled
-from .scheduling.engine_lock import Turns
+from .scheduling.engine_lock import EngineLock
 from .scheduling.forks import check_process
 from .stages.thinker import Thinker
 from .stages.voices import Voice, check_voice, find_voice, read_voice_table
@@ -98,9 +98,9 @@ class Omni:
         if "thinker" not in engines:
             raise BrokenBundle("The bundle has no stage thinker; build it again.")
         self.manifest, self.engines, self.front_end = manifest, engines, front_end
-        self.turns = Turns()
+        self.engine_lock = EngineLock()
         self.prefill_chunk = prefill_chunk
-        self.thinker = Thinker(engines, manifest, self.turns, prefill_chunk)
+        self.thinker = Thinker(engines, manifest, self.engine_lock, prefill_chunk)
         self.places = Places(max_streams, admission_seconds)
         self._replies: weakref.WeakValueDictionary[int, Workers] = weakref.WeakValueDictionary()
         self._process = os.getpid()
@@ -128,7 +128,7 @@ class Omni:
         self.check_open()
         given = isinstance(wanted, Voice)
         encoder = self.engines.get("codec_encoder")
-        voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.turns, sample_rate, self._media)
+        voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.engine_lock, sample_rate, self._media)
         contract = self.manifest.talker
         if contract is not None:
             check_voice(voice, contract.voice, self.input_sizes("talker")[contract.frame_input], self.manifest.constants.get("codebook_size"))
@@ -186,7 +186,7 @@ class Omni:
     def keep_still(self) -> None:
         """After `close`: let no engine run any more, not even for an append in another thread."""
         if os.getpid() == self._process:
-            self.turns.keep()
+            self.engine_lock.keep()
 
     def __enter__(self) -> Omni:
         return self

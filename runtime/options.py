@@ -79,7 +79,7 @@ class ReplyOptions:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ResolvedOptions:
     """Options and bundle brought together. `speaks` False: an answer without speech; `voice`, `style`: as asked for, None for the default."""
 
     thinker: SamplingParameters
@@ -104,7 +104,7 @@ def read_options(given: Mapping[str, Any]) -> ReplyOptions:
     return ReplyOptions(**given)
 
 
-def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> Choices:
+def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> ResolvedOptions:
     """Check `options` against the bundle. `default_voice` and `default_style` go before the bundle's own. Raises AntiphonError for what does not fit."""
     seed = check_seed(options.seed)
     max_text_tokens = _count("max_text_tokens", options.max_text_tokens)
@@ -126,7 +126,7 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
     spoken = speaks(options, manifest)
     if style is not None and spoken and not (manifest.talker and manifest.talker.takes_style):
         raise InvalidInput(f"The bundle's Talker takes no style (found {short(style)}); leave it out.")
-    return Choices(
+    return ResolvedOptions(
         thinker, talker, predictor, seed, spoken, default_voice if options.voice is None else options.voice, style,
         find_language(manifest, options.language), find_policy(manifest, options.interleave), max_frames, check_schedule(options.packet_schedule),
     )  # fmt: skip
@@ -149,7 +149,7 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
     """The codec id of language `name`; None lets the model decide. Raises AntiphonError that lists the languages."""
     if name is None:
         return None
-    known = manifest.manners.languages
+    known = manifest.speech_prompts.languages
     if manifest.talker is None or not manifest.talker.takes_language:
         raise InvalidInput(f"The bundle's Talker takes no language (found {short(name)}); leave it out.")
     row = known.get(name.lower()) if isinstance(name, str) else None

@@ -46,7 +46,7 @@ class TextDecoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Speech:
+class SpeechRequest:
     """How an answer is spoken. The builders are called inside the workers and get the function that gives the priority of a run."""
 
     make_talker: Callable[[Callable[[], int]], Talker]
@@ -84,7 +84,7 @@ class SpeechRecord:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplyRequest:
     """Everything one reply needs, decided before it starts. `speech` None: text only."""
 
     thinker: Thinker
@@ -92,7 +92,7 @@ class Plan:
     decoder: TextDecoder
     sampling: SamplingParameters
     seed: int
-    speech: Speech | None
+    speech: SpeechRequest | None
     began: float
     on_end: Callable[[], None]
     """Called once, when the last worker has ended."""
@@ -101,7 +101,7 @@ class Plan:
 class Workers:
     """The running part of a reply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs before `start`."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ReplyRequest) -> None:
         self._plan, self._speech = plan, plan.speech
         self.control = Control()
         self.events: Channel[Event] = Channel(self.control, MAX_EVENTS_AHEAD)

@@ -75,8 +75,8 @@ def questions(manifest: Manifest, examples: Path) -> dict[str, Question]:
     asked["text only"] = typed, {"greedy": True, "modalities": ("text",)}
     asked["voice of a recording"] = typed, {"voice": str(examples / SOUND)}
     asked |= {f"voice {name}": (typed, {"voice": name}) for name in sorted(manifest.voices)}
-    asked |= {f"style {name}": (typed, {"style": name}) for name in (*sorted(manifest.manners.styles), "slow and calm")}
-    asked |= {f"language {name}": (typed, {"language": name}) for name in sorted(manifest.manners.languages)[:2]}
+    asked |= {f"style {name}": (typed, {"style": name}) for name in (*sorted(manifest.speech_prompts.styles), "slow and calm")}
+    asked |= {f"language {name}": (typed, {"language": name}) for name in sorted(manifest.speech_prompts.languages)[:2]}
     asked |= {f"interleave {name}": (sound, {"interleave": name}) for name in ("dual_track", "chunked:4,4", "chunked:2,3", "adaptive", "adaptive:2,3")}
     return asked
 

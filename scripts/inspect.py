@@ -73,7 +73,11 @@ def _print_facts(manifest: Manifest) -> None:
     voices = ", ".join(f"{name}{' (default)' if name == manifest.default_voice else ''}" for name in manifest.voices)
     facts: list[tuple[str, str]] = [
         ("voices", voices or "none: this bundle does not speak"),
-        *((name, ", ".join(values)) for name, values in (("languages", manifest.manners.languages), ("styles", manifest.manners.styles)) if values),
+        *(
+            (name, ", ".join(values))
+            for name, values in (("languages", manifest.speech_prompts.languages), ("styles", manifest.speech_prompts.styles))
+            if values
+        ),
         *([("talker", _contract(manifest.talker)), ("interleave", str(manifest.interleave))] if manifest.talker else []),
         ("states of a stream", _kinds(manifest)),
         ("ids", _pairs(manifest.ids)),

@@ -81,7 +81,7 @@ class StageEntry:
 
 
 @dataclass(frozen=True)
-class Manners:
+class SpeechPrompts:
     """How a Talker of Qwen3.5-Omni can be told to speak; all empty for other families."""
 
     languages: dict[str, int] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
     interleave: str | None = None
     """How text and speech take turns unless a reply asks for another way (aria.parse_policy), in the layout of `talker`; None without speech."""
-    manners: Manners = field(default_factory=Manners)
+    speech_prompts: SpeechPrompts = field(default_factory=SpeechPrompts)
     talker: TalkerContract | None = None
     """What the Talker is fed; None in a bundle without speech."""
 

@@ -29,9 +29,9 @@ class TalkerContract:
     hidden_rows: int
     """Most hidden rows of one user turn, evenly spaced over its content; 0: all."""
     takes_style: bool
-    """Whether the prompt has a place for a style, in words or by a name of `manners.styles`."""
+    """Whether the prompt has a place for a style, in words or by a name of `speech_prompts.styles`."""
     takes_language: bool
-    """Whether the prompt has a place for a language of `manners.languages`."""
+    """Whether the prompt has a place for a language of `speech_prompts.languages`."""
     voice: VoiceKind
     """What a voice is. `codec_id`: a codec id in the assistant part, whose other rows join text and codec ids (talker_prompt). `frames`: codec frames in a
     system part of its own, in a prompt whose rows hold one thing each (interleaved_prompt)."""

@@ -28,7 +28,7 @@ class _Asker:
     gate: threading.Lock = field(default_factory=closed_gate)
 
 
-class Turns:
+class EngineLock:
     """A lock with priorities and without starvation, handed from one holder to the next: nobody else wakes up."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """ARIA: when text rows and speech frames take turns.
 
-Text is pulled, never pushed: a policy is one function need(k), the number of text rows that must be in before frame k (counted from
+Text is pulled, never pushed: a policy is one function text_rows_before(k), the number of text rows that must be in before frame k (counted from
 1). The frames are a function of text and seed alone, never of when the text arrived. The op AriaStep takes need as a table of integers and
 makes the same decisions row by row on a device.
 Source: Qwen3.5-Omni report (arXiv:2604.15804), sections 2.4 and 2.5; dual track: Qwen3-Omni report (arXiv:2509.17765).
@@ -36,8 +36,8 @@ class Policy:
 
     name: str
     """As `parse_policy` reads it."""
-    need: Callable[[int], int]
-    """need(k): text rows before frame k, counted from 1; at least 1, and never falling."""
+    text_rows_before: Callable[[int], int]
+    """text_rows_before(k): text rows that must be in before frame k, counted from 1; at least 1, and never falling."""
     layout: Layout = "interleaved"
     """Of the Talkers that can follow it (TalkerContract.layout)."""
     end_anywhere: bool = False
@@ -98,9 +98,12 @@ def parse_policy(text: str, frames_per_row: float | Fraction = 1) -> Policy:
 
 
 def need_table(policy: Policy, frames: int) -> np.ndarray:
-    """need(1) .. need(frames) as int64 [frames], for the op AriaStep. Its last value should be above every text's length, or the end never comes in."""
+    """text_rows_before(1) .. text_rows_before(frames) as int64 [frames], for the op AriaStep.
+
+    Its last value should be above every text's length, or the end never comes in.
+    """
     most = int(np.iinfo(np.int64).max)  # a tiny ratio needs more than any text has
-    return np.array([min(policy.need(frame), most) for frame in range(1, frames + 1)], np.int64)
+    return np.array([min(policy.text_rows_before(frame), most) for frame in range(1, frames + 1)], np.int64)
 
 
 class PenaltyWindow:
@@ -162,7 +165,7 @@ def speak(policy: Policy, text: TextSource, talker: FrameSource, end_id: int, bu
     pending: list[int] = []
     while True:
         # after the end no row is pulled: the Talker feeds padding by itself where its policy wants a row per frame
-        while not ended and cursor < policy.need(frames + 1):
+        while not ended and cursor < policy.text_rows_before(frames + 1):
             token = text.next()
             if token is None:
                 ended = True

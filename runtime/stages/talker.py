@@ -11,7 +11,7 @@ import numpy as np
 
 from ..bundle.manifest import Manifest
 from ..engines.onnxruntime.engine import Engine
-from ..scheduling.engine_lock import Turns
+from ..scheduling.engine_lock import EngineLock
 from ..states.pool import StateSet
 from .aria import PenaltyWindow, Policy
 from .sampling import PREDICTOR, TALKER, Noise, SamplingParameters
@@ -25,7 +25,7 @@ class Talker:
         self,
         engines: Mapping[str, Engine],
         manifest: Manifest,
-        turns: Turns,
+        engine_lock: EngineLock,
         rows: TalkerRows,
         policy: Policy,
         sampling: SamplingParameters,
@@ -36,7 +36,7 @@ class Talker:
     ) -> None:
         """`priority` is asked before every run and may raise to stop. `sampling.min_tokens` frames come before the end is allowed, at
         least one: an answer with text never has empty speech."""
-        self._talker, self._predictor, self._turns = engines["talker"], engines["predictor"], turns
+        self._talker, self._predictor, self._engine_lock = engines["talker"], engines["predictor"], engine_lock
         self._rows, self._priority, self._chunk = rows, priority, chunk
         assert manifest.talker is not None, "a bundle without speech has no Talker"
         self._frame_input = manifest.talker.frame_input
@@ -90,7 +90,7 @@ class Talker:
         priority = self._priority()
         self._states.reserve(tokens)
         lengths = {"query_length": np.array([tokens]), "past_length": np.array([self._states.length]), "output_index": np.array([tokens - 1])}
-        outputs, seconds = self._turns.run(priority, self._talker.run, feeds | lengths | self._draw, self._states, ("token", "output_hidden"))
+        outputs, seconds = self._engine_lock.run(priority, self._talker.run, feeds | lengths | self._draw, self._states, ("token", "output_hidden"))
         self._count(seconds)
         self._states.advance(tokens)
         return outputs
@@ -100,7 +100,7 @@ class Talker:
         self._predictor_feeds["code0"][:] = code0
         feeds = self._predictor_feeds | {"hidden": hidden, "noise": self._residual_noise.at(self._frames)[None]}
         priority = self._priority()
-        outputs, seconds = self._turns.run(priority, self._predictor.run, feeds, None, ("codes", "frame_row"))
+        outputs, seconds = self._engine_lock.run(priority, self._predictor.run, feeds, None, ("codes", "frame_row"))
         self._count(seconds)
         return Spoken(outputs["codes"][0], outputs["frame_row"])
 

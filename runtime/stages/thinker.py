@@ -15,7 +15,7 @@ import numpy as np
 from ..bundle.errors import ContextFull, InvalidInput
 from ..bundle.manifest import Manifest
 from ..engines.onnxruntime.engine import Engine
-from ..scheduling.engine_lock import NORMAL, Turns
+from ..scheduling.engine_lock import NORMAL, EngineLock
 from ..states.pool import Snapshot, StateSet
 from .features import Features
 from .sampling import THINKER, Noise, SamplingParameters
@@ -148,9 +148,9 @@ class Token:
 class Thinker:
     """Runs the Thinker and the encoders for any conversation; holds no state between calls."""
 
-    def __init__(self, engines: Mapping[str, Engine], manifest: Manifest, turns: Turns, chunk: int = 512) -> None:
+    def __init__(self, engines: Mapping[str, Engine], manifest: Manifest, engine_lock: EngineLock, chunk: int = 512) -> None:
         """`chunk`: the most tokens of one prefill run; between chunks other streams get their turn."""
-        self._engines, self._manifest, self._turns, self._chunk = engines, manifest, turns, chunk
+        self._engines, self._manifest, self._engine_lock, self._chunk = engines, manifest, engine_lock, chunk
         self._engine = engines["thinker"]
         ids = manifest.ids
         eos = ids.get("eos", ids["im_end"])
@@ -189,7 +189,7 @@ class Thinker:
         self.check_room(context, context.waiting_tokens)
         before = context.states.snapshot()
         try:
-            token = self._prefill(context, check, draw or self.draw_feeds(SamplingParameters(temperature=0.0)))
+            token = self._prefill(context, check, draw or self.sampling_inputs(SamplingParameters(temperature=0.0)))
         except BaseException:
             context.states.restore(before)
             del context.token_ids[before.length :]
@@ -220,7 +220,7 @@ class Thinker:
             }
             first, last = np.searchsorted(tapped, (first_row + start, first_row + end))
             wanted = ("token", "hidden") if first < last else ("token",)
-            outputs, _ = self._turns.run(NORMAL, self._engine.run, feeds, context.states, wanted)
+            outputs, _ = self._engine_lock.run(NORMAL, self._engine.run, feeds, context.states, wanted)
             for row in tapped[first:last].tolist():
                 context.hidden_rows[row] = outputs["hidden"][0, row - context.states.length].copy()
             context.states.advance(end - start)
@@ -240,7 +240,7 @@ class Thinker:
         run. Wherever the iterator stops, the context is whole and the next turn can follow.
         """
         noise = Noise(seed, THINKER)
-        draw = self.draw_feeds(sampling)
+        draw = self.sampling_inputs(sampling)
         self._forbid_end(draw, sampling.min_tokens > 0)
         draw["noise"][:] = noise.at(0)
         if sampling.repetition_penalty != 1.0:
@@ -276,7 +276,7 @@ class Thinker:
             feeds["positions"][...] = context.next_position
             feeds["past_length"][...] = context.states.length
             context.states.reserve(1)
-            outputs, seconds = self._turns.run(priority, self._engine.run, feeds, context.states, ("token",))
+            outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, context.states, ("token",))
             on_step(seconds)
             context.states.advance(1)
             context.token_ids.append(token)
@@ -284,7 +284,7 @@ class Thinker:
             context.unfed = []
             token = int(outputs["token"][0])
 
-    def draw_feeds(self, sampling: SamplingParameters) -> dict[str, np.ndarray]:
+    def sampling_inputs(self, sampling: SamplingParameters) -> dict[str, np.ndarray]:
         """The sampling inputs of one row, to be changed in place."""
         masks = {name: np.zeros((1, self.vocabulary), bool) for name in ("penalised", "suppressed")}
         return {"noise": np.zeros(1, np.float32), **sampling.feeds(1), **masks}
@@ -314,6 +314,6 @@ class Thinker:
         def encode(call: EncoderCall) -> dict[str, np.ndarray]:
             feeds = call.feeds()
             check()
-            return self._turns.run(NORMAL, self._engines[call.stage].run, feeds)[0]
+            return self._engine_lock.run(NORMAL, self._engines[call.stage].run, feeds)[0]
 
         return Features(self._hidden, self._deepstack, calls, encode)

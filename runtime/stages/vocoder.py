@@ -10,7 +10,7 @@ from ..bundle.errors import InvalidInput
 from ..bundle.numeric import LARGEST_COUNT, is_whole
 from ..bundle.said import short
 from ..engines.onnxruntime.engine import Engine
-from ..scheduling.engine_lock import Turns
+from ..scheduling.engine_lock import EngineLock
 from ..states.pool import StateSet
 from .aria import Frame
 
@@ -43,8 +43,8 @@ def packets(frames: Callable[[], Frame | None], schedule: Sequence[int]) -> Iter
 class Vocoder:
     """The sound of one answer. `priority` is asked before every run and may raise to stop."""
 
-    def __init__(self, engine: Engine, turns: Turns, priority: Callable[[], int]) -> None:
-        self._engine, self._turns, self._priority = engine, turns, priority
+    def __init__(self, engine: Engine, engine_lock: EngineLock, priority: Callable[[], int]) -> None:
+        self._engine, self._engine_lock, self._priority = engine, engine_lock, priority
         self._states = StateSet(engine.entry.states)
         constants = engine.entry.constants
         self._to_drop = int(constants["lead_samples"])  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ class Vocoder:
         self._states.reserve(len(packet))
         priority = self._priority()
         feeds = {"codes": codes, "past_length": np.array([self._frames])}
-        outputs, seconds = self._turns.run(priority, self._engine.run, feeds, self._states, ("audio",))
+        outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, self._states, ("audio",))
         audio = outputs["audio"][0]
         self.seconds += seconds
         self._states.advance(len(packet))

@@ -25,7 +25,7 @@ from ..frontend.audio.recording import read_audio
 from ..frontend.media.file_objects import is_file_object
 from ..frontend.media.media_policy import LOCAL, MediaPolicy
 from ..frontend.media.media_source import resolve_source
-from ..scheduling.engine_lock import NORMAL, Turns
+from ..scheduling.engine_lock import NORMAL, EngineLock
 
 VOICES_FILE = "voices.npy"
 """In the bundle's front-end folder."""
@@ -56,7 +56,7 @@ def find_voice(
     wanted: Any = None,
     table: np.ndarray | None = None,
     encoder: Engine | None = None,
-    turns: Turns | None = None,
+    engine_lock: EngineLock | None = None,
     sample_rate: int | None = None,
     policy: MediaPolicy = LOCAL,
 ) -> Voice:
@@ -73,14 +73,16 @@ def find_voice(
         raise InvalidInput(f"There is no voice {short(name)}; {_known(manifest)}.")
     if encoder is None:
         raise InvalidInput(f"This bundle cannot take a voice from a recording: it has no stage codec_encoder; {_known(manifest)}.")
-    return voice_from_recording(name, encoder, sample_rate, turns, policy)
+    return voice_from_recording(name, encoder, sample_rate, engine_lock, policy)
 
 
-def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None = None, turns: Turns | None = None, policy: MediaPolicy = LOCAL) -> Voice:
+def voice_from_recording(
+    source: Any, encoder: Engine, sample_rate: int | None = None, engine_lock: EngineLock | None = None, policy: MediaPolicy = LOCAL
+) -> Voice:
     """The voice in a recording of 1 to 30 s, of any rate and any number of channels.
 
     `source`: what audio.read_audio takes: a path, bytes, an open file, base64, a data URL, or an array (see samples.whole_array) at `sample_rate` hertz,
-    which only an array needs. `encoder`: the engine of the stage codec_encoder. `turns`: of the Omni whose engines run meanwhile. `policy`: where a
+    which only an array needs. `encoder`: the engine of the stage codec_encoder. `engine_lock`: of the Omni whose engines run meanwhile. `policy`: where a
     recording may come from. Returns a Voice whose codes
     are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
     """
@@ -102,7 +104,7 @@ def voice_from_recording(source: Any, encoder: Engine, sample_rate: int | None =
     feeds = {"waveform": np.zeros((1, frames * frame), np.float32), "waveform_length": np.array([len(samples)])}
     feeds["waveform"][0, : len(samples)] = samples
     run = partial(encoder.run, feeds, outputs=("codes",))
-    codes = (run() if turns is None else turns.run(NORMAL, run)[0])["codes"]
+    codes = (run() if engine_lock is None else engine_lock.run(NORMAL, run)[0])["codes"]
     return Voice(None, np.array(codes[0], np.int64), name=Path(source).stem if isinstance(source, os.PathLike) else "recording")
 
 
@@ -155,7 +157,7 @@ def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
         return Voice(row, None, name=name)
     if table is None:
         raise BrokenBundle(NO_TABLE)
-    prompts = {known.lower(): tuple(ids) for known, ids in manifest.manners.voice_prompts.items()}
+    prompts = {known.lower(): tuple(ids) for known, ids in manifest.speech_prompts.voice_prompts.items()}
     return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
 
 

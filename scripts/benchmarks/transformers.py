@@ -95,7 +95,7 @@ class Ours:
         from ...runtime.stages.aria import Frame
         from ...runtime.stages.vocoder import Vocoder
 
-        vocoder = Vocoder(self.omni.engines["code2wav"], self.omni.turns, lambda: 0)
+        vocoder = Vocoder(self.omni.engines["code2wav"], self.omni.engine_lock, lambda: 0)
         frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
         for start in range(0, len(frames), packet):
             vocoder.decode(frames[start : start + packet])
@@ -107,18 +107,18 @@ class Ours:
         from ...runtime.stages.aria import dual_track, speak
         from ...runtime.stages.talker import Talker
         from ...runtime.stages.talker_rows.joined_prompt import talker_prompt
-        from ...runtime.stages.talker_rows.rows import DualTrackRows
+        from ...runtime.stages.talker_rows.rows import SummedRows
 
         omni, manifest = self.omni, self.omni.manifest
         prompt_ids = [int(token) for token in omni.front_end.prompt(_messages(omni)).token_ids]
         sizes = omni.input_sizes("talker")
         voice, text_tokens = next(iter(manifest.voices.values())), self.text_tokens
-        rows = DualTrackRows(
+        rows = SummedRows(
             lambda first: talker_prompt(prompt_ids, {}, sizes["hidden"], [], manifest.ids, voice, first, omni.front_end, sizes["frame_rows"]),
             manifest.id("tts_pad"),
         )  # fmt: skip
         talker = Talker(
-            omni.engines, manifest, omni.turns, rows, dual_track(),
+            omni.engines, manifest, omni.engine_lock, rows, dual_track(),
             dataclasses.replace(manifest.sampling["talker"].greedy(), min_tokens=frames), manifest.sampling["predictor"].greedy(), 0, lambda: 0,
         )  # fmt: skip
 

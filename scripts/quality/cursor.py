@@ -35,7 +35,7 @@ def cursor_errors(schedule: Schedule, starts: Sequence[float], words_at: Sequenc
     after, live = [], []
     for frame in range(frames):
         begun = sum(start < (frame + 1) * schedule.frame_seconds for start in starts)
-        consumed = min(schedule.policy.need(frame + 1), tokens)
+        consumed = min(schedule.policy.text_rows_before(frame + 1), tokens)
         after.append(abs(words_at[spoken_text(frame, consumed, frames, tokens)] - begun))
         live.append(abs(words_at[min(tokens, spoken_text(frame, consumed, frames_per_token=schedule.frames_per_token))] - begun))
     return after, live

@@ -39,8 +39,8 @@ class Speaker:
         if not omni.manifest.speaks:
             raise AntiphonError(f"The bundle {bundle} holds no speech stages; build it from a checkpoint with a Talker.")
         self._omni = Omni(omni.manifest, omni.engines, omni.front_end, voice_table=read_voice_table(bundle / "frontend"))
-        self._omni.turns = omni.turns
-        self._thinker = GivenThinker(omni.engines, omni.manifest, omni.turns)
+        self._omni.engine_lock = omni.engine_lock
+        self._thinker = GivenThinker(omni.engines, omni.manifest, omni.engine_lock)
         self._omni.thinker = self._thinker
 
     def say(self, messages: Sequence[Any], text: str, **options: Any) -> Reply:

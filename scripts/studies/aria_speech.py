@@ -135,7 +135,7 @@ class Study:
             limit = FRAMES_BEYOND * one.frames + 25
             reply = speaker.say(messages, one.prompt.answer, seed=self.seed + done, interleave=policy.name, max_frames=limit)
             frames = len(reply.codes)
-            cursors = [min(one.tokens, policy.need(frame)) for frame in range(1, frames + 1)]
+            cursors = [min(one.tokens, policy.text_rows_before(frame)) for frame in range(1, frames + 1)]
             over += bound_violations(cursors, one.tokens, frames) > 0
             endless += reply.finish_reason != "stop"
             times = reply.timings

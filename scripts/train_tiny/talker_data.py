@@ -17,7 +17,7 @@ import numpy as np
 from ...graphs.config import OmniConfig
 from ...runtime.stages.aria import Policy, adaptive, chunked
 from ...runtime.stages.talker_rows.rows import NOTHING
-from ...runtime.stages.talker_rows.sequence_prompt import Manner, interleaved_prompt
+from ...runtime.stages.talker_rows.sequence_prompt import SpeakingStyle, interleaved_prompt
 from .alignment import Aligner
 from .corpus import Corpus
 from .shape import VOICES
@@ -77,7 +77,7 @@ def interleaved(text: list[int], frames: int, policy: Policy, end_id: int) -> Tr
             track.frame_rows.append(len(track.text_ids))
             track.text_ids.append(NOTHING)
         # The runtime masks the end until all text is in: where the text is behind when speech ends, it comes then.
-        wanted = len(rows) if frame == frames else min(len(rows), policy.need(frame + 1))
+        wanted = len(rows) if frame == frames else min(len(rows), policy.text_rows_before(frame + 1))
         if wanted > fed:
             track.text_ids.extend(rows[fed:wanted])
             fed = wanted
@@ -117,7 +117,7 @@ def sequence(track: Track, text: Sequence[int], codes: np.ndarray, places: np.nd
     """The rows of one utterance, `codes` [frames, groups] that speak the tokens of `text` at `places` [frames]; its prompt has `content` rows of what the
     user said."""
     user = [ids["im_start"], ids["user"], ids["newline"], *[ids["tts_pad"]] * content, ids["im_end"], ids["newline"]]
-    prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, Manner(voice_codes))
+    prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, SpeakingStyle(voice_codes))
     start = len(prompt.text_ids)
     fed = np.cumsum(np.array(track.text_ids) != NOTHING)[track.asked]
     ended_places = np.append(places, len(text))

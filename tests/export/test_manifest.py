@@ -129,7 +129,7 @@ def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_
     manifest = read_manifest(hybrid_bundle)
     assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0
     assert manifest.talker == TalkerContract("interleaved", True, "frame_codes", "content", 16, True, True, "frames")
-    assert {"english", "german"} <= manifest.manners.languages.keys() and manifest.manners.styles and manifest.manners.voice_prompts
+    assert {"english", "german"} <= manifest.speech_prompts.languages.keys() and manifest.speech_prompts.styles and manifest.speech_prompts.voice_prompts
     assert (hybrid_bundle / "frontend" / "voices.npy").is_file()
 
 

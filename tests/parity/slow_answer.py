@@ -13,7 +13,7 @@ from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni
 
 from .reference import DECISIVE
-from .slow_loop import Manner, SlowLoop, Speech, margin
+from .slow_loop import SlowLoop, SpeakingStyle, Speech, margin
 
 TOLERANCE = 3e-5
 
@@ -45,14 +45,14 @@ def features(omni: Omni, prompt: Prompt, first_row: int = 0) -> dict[int, np.nda
     return rows
 
 
-def manner(omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None) -> Manner:
+def style(omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None) -> SpeakingStyle:
     """Options of a reply as the checkpoint's own numbers. `voice`: a name, or codes [frames, 16]."""
     talker = reference.raw["talker_config"]
     if isinstance(voice, str):
         stored = reference.tensors["talker.speaker_codec_embeddings"][talker["speaker_id"][voice]].numpy().T
-        result = Manner(stored[(stored >= 0).all(axis=1)], talker["speaker_system_prompt_id"][voice])
+        result = SpeakingStyle(stored[(stored >= 0).all(axis=1)], talker["speaker_system_prompt_id"][voice])
     else:
-        result = Manner(voice)
+        result = SpeakingStyle(voice)
     named = talker["talker_assistant_prompt_id_mapping"]
     if style is not None and style.lower() in named:
         result = replace(result, named_style_ids=named[style.lower()])

@@ -50,7 +50,7 @@ def adaptive(items: int, lead: int, ratio: Fraction) -> Parts:
 
 
 @dataclass(frozen=True)
-class Manner:
+class SpeakingStyle:
     """How the answer is spoken: the voice's codes [frames, 16] and text ids, text ids of styles in words and by name, a language."""
 
     voice: np.ndarray
@@ -103,11 +103,11 @@ class SlowLoop:
             out = self.thinker(inputs_embeds=rows[None], output_hidden_states=True, use_cache=False, **options)
         return out.logits[0].numpy(), out.hidden_states[self.ids["accept_hidden_layer"]][0].numpy()
 
-    def prompt(self, token_ids: np.ndarray, hidden: np.ndarray, manner: Manner) -> torch.Tensor:
+    def prompt(self, token_ids: np.ndarray, hidden: np.ndarray, style: SpeakingStyle) -> torch.Tensor:
         """Rows [rows, hidden] before the answer's text: system part, user parts, assistant part."""
         ids = self.ids
-        rows = [*self._text(ids["im_start_token_id"], ids["system_token_id"], self.newline, *manner.style_ids, *manner.voice_ids)]
-        rows += [*self._codec(ids["codec_bos_id"]), *(self._frame(codes) for codes in manner.voice), *self._codec(ids["codec_eos_token_id"])]
+        rows = [*self._text(ids["im_start_token_id"], ids["system_token_id"], self.newline, *style.style_ids, *style.voice_ids)]
+        rows += [*self._codec(ids["codec_bos_id"]), *(self._frame(codes) for codes in style.voice), *self._codec(ids["codec_eos_token_id"])]
         rows += self._text(ids["im_end_token_id"], self.newline)
         for turn in self._user_turns(np.asarray(token_ids).tolist()):
             spoken = {ids["im_start_token_id"], ids["im_end_token_id"], ids["user_token_id"], self.newline}
@@ -121,9 +121,9 @@ class SlowLoop:
                 elif place in content:
                     weight, bias = (self.tensors[f"talker.hidden_projection.{name}"] for name in ("weight", "bias"))
                     rows.append(weight @ torch.from_numpy(hidden[place]) + bias)
-        rows += self._text(ids["im_start_token_id"], ids["assistant_token_id"], self.newline, *manner.named_style_ids)
-        names = ["codec_nothink_id"] if manner.language is None else ["codec_think_id"]
-        language = [] if manner.language is None else [manner.language]
+        rows += self._text(ids["im_start_token_id"], ids["assistant_token_id"], self.newline, *style.named_style_ids)
+        names = ["codec_nothink_id"] if style.language is None else ["codec_think_id"]
+        language = [] if style.language is None else [style.language]
         rows += self._codec(ids[names[0]], ids["codec_think_bos_id"], *language, ids["codec_think_eos_id"])
         rows += [*self._text(ids["tts_bos_token_id"]), *self._codec(ids["codec_bos_id"])]
         return torch.stack(rows)

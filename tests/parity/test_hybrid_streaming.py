@@ -21,7 +21,7 @@ pytest.importorskip("torch")
 from antiphon.runtime.engines.onnxruntime.engine import Engine
 from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta
 from antiphon.runtime.omni import Omni, load
-from antiphon.runtime.scheduling.engine_lock import Turns
+from antiphon.runtime.scheduling.engine_lock import EngineLock
 from antiphon.runtime.stages.aria import Frame
 from antiphon.runtime.stages.vocoder import Vocoder, packets
 
@@ -155,7 +155,7 @@ def test_equal_seeds_give_equal_answers_and_others_others(omni: Omni) -> None:
 def offline(omni: Omni) -> tuple[list[Frame], np.ndarray]:
     codes = np.random.default_rng(0).integers(0, 256, (24, 16))
     frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
-    return frames, Vocoder(omni.engines["code2wav"], Turns(), lambda: 0).decode(frames)
+    return frames, Vocoder(omni.engines["code2wav"], EngineLock(), lambda: 0).decode(frames)
 
 
 @settings(max_examples=15, deadline=None, database=None)
@@ -163,7 +163,7 @@ def offline(omni: Omni) -> tuple[list[Frame], np.ndarray]:
 def test_any_packet_schedule_gives_the_same_sound(omni: Omni, offline: tuple[list[Frame], np.ndarray], schedule: list[int]) -> None:
     frames, expected = offline
     waiting = iter(frames)
-    vocoder = Vocoder(omni.engines["code2wav"], Turns(), lambda: 0)
+    vocoder = Vocoder(omni.engines["code2wav"], EngineLock(), lambda: 0)
     heard = [vocoder.decode(packet) for packet in packets(lambda: next(waiting, None), schedule)]
     sizes = [schedule[min(place, len(schedule) - 1)] * SAMPLES for place in range(len(heard))]
     assert [len(packet) for packet in heard[:-1]] == sizes[:-1] and sum(map(len, heard)) == len(expected) == len(frames) * SAMPLES
@@ -174,7 +174,7 @@ def test_any_packet_schedule_gives_the_same_sound(omni: Omni, offline: tuple[lis
 def test_a_reply_sounds_as_its_codes_decoded_at_once_in_any_packets(omni: Omni, schedule: tuple[int, ...]) -> None:
     reply = omni.generate(QUESTION, seed=3, max_text_tokens=6, max_frames=11, packet_schedule=schedule, **SAMPLED)
     frames = [Frame(index, row, 0) for index, row in enumerate(reply.codes)]
-    np.testing.assert_allclose(reply.audio, Vocoder(omni.engines["code2wav"], Turns(), lambda: 0).decode(frames), atol=1e-5)
+    np.testing.assert_allclose(reply.audio, Vocoder(omni.engines["code2wav"], EngineLock(), lambda: 0).decode(frames), atol=1e-5)
 
 
 # Ends

@@ -22,7 +22,7 @@ pytest.importorskip("torch")
 from antiphon.runtime.engines.onnxruntime.engine import Engine
 from antiphon.runtime.events import AudioDelta, Done, Event, Reply, TextDelta
 from antiphon.runtime.omni import Omni, load
-from antiphon.runtime.scheduling.engine_lock import Turns
+from antiphon.runtime.scheduling.engine_lock import EngineLock
 from antiphon.runtime.stages.aria import Frame
 from antiphon.runtime.stages.vocoder import Vocoder, packets
 
@@ -145,7 +145,7 @@ def test_several_streams_at_once_give_what_each_gives_alone(omni: Omni) -> None:
 def offline(omni: Omni) -> tuple[list[Frame], np.ndarray]:
     codes = np.random.default_rng(0).integers(0, 256, (30, 16))
     frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
-    return frames, Vocoder(omni.engines["code2wav"], Turns(), lambda: 0).decode(frames)
+    return frames, Vocoder(omni.engines["code2wav"], EngineLock(), lambda: 0).decode(frames)
 
 
 @settings(max_examples=25, deadline=None, database=None)
@@ -153,7 +153,7 @@ def offline(omni: Omni) -> tuple[list[Frame], np.ndarray]:
 def test_any_packet_schedule_gives_the_same_sound(omni: Omni, offline: tuple[list[Frame], np.ndarray], schedule: list[int]) -> None:
     frames, expected = offline
     waiting = iter(frames)
-    vocoder = Vocoder(omni.engines["code2wav"], Turns(), lambda: 0)
+    vocoder = Vocoder(omni.engines["code2wav"], EngineLock(), lambda: 0)
     heard = np.concatenate([vocoder.decode(packet) for packet in packets(lambda: next(waiting, None), schedule)])
     assert len(heard) == len(expected) == len(frames) * SAMPLES - LEAD
     np.testing.assert_allclose(heard, expected, atol=1e-5)

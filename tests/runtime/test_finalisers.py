@@ -9,7 +9,7 @@ import pytest
 from antiphon.runtime.reply import ReplyStream
 from antiphon.runtime.scheduling.admission import Place, Places
 from antiphon.runtime.scheduling.channels import Cancelled, Channel, Control
-from antiphon.runtime.scheduling.engine_lock import NORMAL, Turns
+from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 
 from .child import run_child
 
@@ -141,8 +141,8 @@ def test_closing_with_the_turn_in_hand_does_not_wait_for_workers_that_need_it(fa
     fakes.engines["talker"].tail = None
     omni = fakes.omni()
     stream = omni.stream([{"role": "user", "content": "hello"}], max_frames=100_000)
-    turns: Turns = omni.turns
-    within(10, lambda: turns.run(NORMAL, stream.close))
+    engine_lock: EngineLock = omni.engine_lock
+    within(10, lambda: engine_lock.run(NORMAL, stream.close))
     assert list(stream) == []
 
 

@@ -61,5 +61,5 @@ def test_the_second_family_shows_its_manners_and_its_states_by_kind(antiphon, hy
     assert re.search(r"\nstates of a stream: conv [\d.]+ KiB, recurrent [\d.]+ KiB, window [\d.]+ KiB, kv 3.0 KiB per row\n", output)
     assert "codec_encoder" in output and "None" not in output
     described = json.loads(antiphon("inspect", hybrid_bundle, "--json")[1])
-    assert described["interleave"] == "chunked:4,4" and list(described["manners"]["styles"]) == ["news", "whisper"]
+    assert described["interleave"] == "chunked:4,4" and list(described["speech_prompts"]["styles"]) == ["news", "whisper"]
     assert described["stages"]["thinker"]["state_bytes"] > 0 < described["stages"]["thinker"]["state_bytes_per_row"]

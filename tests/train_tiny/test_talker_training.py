@@ -69,9 +69,9 @@ def test_the_interleave_is_what_the_runtime_feeds_where_text_ends_in_time(tokens
 @given(st.integers(1, 40), st.integers(1, 200), st.integers(0, 2**32 - 1))
 def test_a_drawn_adaptive_schedule_keeps_the_published_bound_and_a_lead(tokens: int, frames: int, seed: int) -> None:
     policy = draw_policy(np.random.default_rng(seed), tokens, frames)
-    assert policy.need(1) >= 1
+    assert policy.text_rows_before(1) >= 1
     if policy.name.startswith("adaptive") and frames / tokens > 0.2:
-        cursors = [min(tokens, policy.need(frame)) for frame in range(1, frames + 1)]
+        cursors = [min(tokens, policy.text_rows_before(frame)) for frame in range(1, frames + 1)]
         assert bound_violations(cursors, tokens, frames) == 0
 
 

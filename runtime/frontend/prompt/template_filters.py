@@ -39,7 +39,7 @@ def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, fun
 
     @functools.wraps(function)
     def run(*given: Any, **kwargs: Any) -> Any:
-        passed, args = given[:leading], tuple[Any, ...](meter.counted(value) if isinstance(value, LoopContext) else value for value in given[leading:])
+        passed, args = given[:leading], tuple[Any, ...](meter.position_range(value) if isinstance(value, LoopContext) else value for value in given[leading:])
         meter.spend(4)
         if name in SHALLOW and args and hasattr(args[0], "__len__"):
             size = len(args[0])
@@ -90,7 +90,7 @@ _sum.jinja_pass_arg = jinja2.filters.do_sum.jinja_pass_arg  # type: ignore[attr-
 def _joined(environment: jinja2.Environment, meter: Meter, args: Arguments, kwargs: dict[str, Any]) -> Arguments:
     """The arguments of the filter `join`, its items read and found to fit."""
     value, separator, attribute = _join_arguments(*args, **kwargs)
-    items = list(meter.counted(value))
+    items = list(meter.position_range(value))
     if attribute is not None:
         items = list(map(make_attrgetter(environment, attribute), items))
     meter.need(sum(map(meter.weigh, items)) + len(items) * meter.weigh(separator))

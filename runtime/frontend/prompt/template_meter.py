@@ -79,10 +79,10 @@ class Meter:
             if value.bit_length() > LARGEST_INTEGER:
                 raise OverBudget(f"it computes a number of more than {LARGEST_INTEGER} bits")
         elif isinstance(value, Iterator):
-            return self.counted(value)
+            return self.position_range(value)
         return value
 
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
+    def position_range(self, items: Iterable[Any]) -> Iterator[Any]:
         """`items`, with a step and the memory of a pair taken off for each."""
         for item in items:
             self.spend(1, 2 * SMALL)

@@ -30,7 +30,7 @@ def check_method(meter: Meter, text: str, name: str, args: tuple[Any, ...], kwar
     """Take off what `text.name(*args, **kwargs)` reads and makes; returns the arguments to call it with. Raises OverBudget where that is too much."""
     size, values = len(text), (*args, *kwargs.values())
     if name == "join" and args:
-        items = list(meter.counted(args[0]))
+        items = list(meter.position_range(args[0]))
         meter.need(sum(len(item) for item in items if isinstance(item, str)) + size * len(items))
         return (items, *args[1:])
     needle = sum(meter.weigh(value) for value in values)

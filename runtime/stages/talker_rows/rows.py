@@ -53,7 +53,7 @@ class TalkerRows(Protocol):
         """The rows between frame `last` and the next one."""
 
 
-class DualTrackRows:
+class SummedRows:
     """Layout `summed` with `frame_rows` (Qwen3-Omni): the text row is added to the frame's row; tts_pad where there is none."""
 
     def __init__(self, make_prompt: Callable[[int], TalkerPrompt], pad: int) -> None:
@@ -116,12 +116,12 @@ class InterleavedRows:
     def _rows(self, text_ids: Sequence[int], frames: np.ndarray, position: float) -> TalkerPrompt:
         """Rows of `frames`, then of `text_ids`."""
         text = np.concatenate([np.full(len(frames), NOTHING), np.asarray(text_ids, np.int64)])
-        positions = counted(position, len(text))
+        positions = position_range(position, len(text))
         empty = np.zeros(0, np.int64)
         return TalkerPrompt(text, np.full(len(text), NOTHING), self._hidden, empty, frames, np.arange(len(frames)), positions, position + len(text))
 
 
-class SharedRows(InterleavedRows):
+class SummedCodeRows(InterleavedRows):
     """Layout `summed` with `frame_codes`: text row k is added to frame k - 1, as text and frame of one row; padding after the end of text.
 
     What a Talker of Qwen3.5-Omni's architecture can be trained on instead of interleaving; none is published.
@@ -140,7 +140,7 @@ class SharedRows(InterleavedRows):
         return dataclasses.replace(rows, frames=last.codes[None], frame_index=np.zeros(1, np.int64))
 
 
-def counted(start: float, rows: int) -> np.ndarray:
+def position_range(start: float, rows: int) -> np.ndarray:
     """Positions float32 [3, rows] that count up from `start`, equal on all axes."""
     return np.broadcast_to(np.arange(rows, dtype=np.float32) + np.float32(start), (3, rows))
 

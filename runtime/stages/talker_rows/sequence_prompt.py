@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from .rows import NOTHING, TalkerPrompt, counted
+from .rows import NOTHING, TalkerPrompt, position_range
 from .tapped_rows import content_rows, is_structure, user_turns
 
 
 @dataclass(frozen=True)
-class Manner:
+class SpeakingStyle:
     """How an answer is spoken: frames int64 [frames, groups] and text ids of the voice, text ids of a style in words, text ids of a named style, and
     the codec id of a language (None: the model decides)."""
 
@@ -32,20 +32,20 @@ class Manner:
 
 
 FIXED_ROWS = 15
-"""Rows that every prompt has beside the user turns and the manner."""
+"""Rows that every prompt has beside the user turns and the style."""
 
 
-def prompt_rows(token_ids: np.ndarray, limit: int, ids: Mapping[str, Any], manner: Manner) -> int:
+def prompt_rows(token_ids: np.ndarray, limit: int, ids: Mapping[str, Any], style: SpeakingStyle) -> int:
     """How many rows `interleaved_prompt` will make, known before the Thinker has run."""
     read = sum(
         int(is_structure(token_ids[start:end], ids).sum()) + len(content_rows(token_ids, start, end, ids, limit)) for start, end in user_turns(token_ids, ids)
     )
-    told = len(manner.style_ids) + len(manner.voice_ids) + len(manner.voice_codes) + len(manner.named_style_ids) + int(manner.language is not None)
-    return FIXED_ROWS + read + told
+    speaking = len(style.style_ids) + len(style.voice_ids) + len(style.voice_codes) + len(style.named_style_ids) + int(style.language is not None)
+    return FIXED_ROWS + read + speaking
 
 
 def interleaved_prompt(
-    token_ids: Sequence[int] | np.ndarray, hidden_rows: Mapping[int, np.ndarray], hidden_size: int, limit: int, ids: Mapping[str, Any], manner: Manner
+    token_ids: Sequence[int] | np.ndarray, hidden_rows: Mapping[int, np.ndarray], hidden_size: int, limit: int, ids: Mapping[str, Any], style: SpeakingStyle
 ) -> TalkerPrompt:
     """The prompt for the conversation `token_ids`, the Thinker's prompt of all turns.
 
@@ -60,9 +60,9 @@ def interleaved_prompt(
         text.extend([*text_ids, *[NOTHING] * len(codec_ids)])
         codec.extend([*[NOTHING] * len(text_ids), *codec_ids])
 
-    add(text_ids=[ids["im_start"], ids["system"], ids["newline"], *manner.style_ids, *manner.voice_ids])
+    add(text_ids=[ids["im_start"], ids["system"], ids["newline"], *style.style_ids, *style.voice_ids])
     add(codec_ids=[ids["codec_bos"]])
-    first_frame, frames = len(text), np.asarray(manner.voice_codes, np.int64)
+    first_frame, frames = len(text), np.asarray(style.voice_codes, np.int64)
     add(codec_ids=[NOTHING] * len(frames))
     add(codec_ids=[ids["codec_eos"]])
     add(text_ids=[ids["im_end"], ids["newline"]])
@@ -78,16 +78,16 @@ def interleaved_prompt(
                 hidden_index.append(len(text))
             add(text_ids=[NOTHING if row in is_content else int(history[row])])
 
-    add(text_ids=[ids["im_start"], ids["assistant"], ids["newline"], *manner.named_style_ids])
-    if manner.language is None:
+    add(text_ids=[ids["im_start"], ids["assistant"], ids["newline"], *style.named_style_ids])
+    if style.language is None:
         add(codec_ids=[ids["codec_nothink"], ids["codec_think_bos"], ids["codec_think_eos"]])
     else:
-        add(codec_ids=[ids["codec_think"], ids["codec_think_bos"], manner.language, ids["codec_think_eos"]])
+        add(codec_ids=[ids["codec_think"], ids["codec_think_bos"], style.language, ids["codec_think_eos"]])
     add(text_ids=[ids["tts_bos"]])
     add(codec_ids=[ids["codec_bos"]])
     return TalkerPrompt(
         text_ids=np.array(text, np.int64), codec_ids=np.array(codec, np.int64),
         hidden=np.stack(hidden).astype(np.float32, copy=False) if hidden else np.zeros((0, hidden_size), np.float32),
         hidden_index=np.array(hidden_index, np.int64), frames=frames, frame_index=first_frame + np.arange(len(frames)),
-        positions=counted(0.0, len(text)), next_position=float(len(text)),
+        positions=position_range(0.0, len(text)), next_position=float(len(text)),
     )  # fmt: skip

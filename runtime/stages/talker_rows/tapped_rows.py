@@ -24,7 +24,7 @@ def is_structure(token_ids: np.ndarray, ids: Mapping[str, Any]) -> np.ndarray:
     return np.isin(token_ids, [ids["im_start"], ids["im_end"], ids["user"], ids["newline"]])
 
 
-def evenly(count: int, limit: int) -> np.ndarray:
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
     """Indices int64 of at most `limit` of `count` items, evenly spaced with both ends: floor(i * (count - 1) / (limit - 1)); limit 0 takes all."""
     if limit == 0 or count <= limit:
         return np.arange(count)
@@ -34,7 +34,7 @@ def evenly(count: int, limit: int) -> np.ndarray:
 def content_rows(token_ids: np.ndarray, start: int, end: int, ids: Mapping[str, Any], limit: int) -> np.ndarray:
     """Rows int64 of the content of the user turn start .. end that the Talker reads, at most `limit` of them."""
     content = start + np.flatnonzero(~is_structure(token_ids[start:end], ids))
-    return content[evenly(len(content), limit)]
+    return content[evenly_spaced(len(content), limit)]
 
 
 def tapped_rows(token_ids: np.ndarray, ids: Mapping[str, Any], limit: int | None) -> np.ndarray:

@@ -114,8 +114,8 @@ def test_a_bundle_of_this_schema_without_a_contract_is_refused(hybrid_bundle: Pa
         ("hybrid_bundle", {"frame_input": "frame_rows"}, "talker.frame_input is 'frame_rows', expected frame_codes"),
         ("hybrid_bundle", {"hidden_taps": "media"}, "talker.hidden_taps is 'media', expected content"),
         ("hybrid_bundle", {"hidden_rows": -1}, "talker.hidden_rows is -1, expected an integer of at least 0"),
-        ("hybrid_bundle", {"takes_style": False}, "talker.takes_style is False, expected true where manners has styles"),
-        ("hybrid_bundle", {"takes_language": False}, "talker.takes_language is False, expected true where manners has languages"),
+        ("hybrid_bundle", {"takes_style": False}, "talker.takes_style is False, expected true where speech_prompts has styles"),
+        ("hybrid_bundle", {"takes_language": False}, "talker.takes_language is False, expected true where speech_prompts has languages"),
         ("hybrid_bundle", {"embeds_text": False}, "talker.embeds_text is False"),
     ],
 )

@@ -5,43 +5,43 @@ import time
 
 import pytest
 
-from antiphon.runtime.scheduling.engine_lock import NORMAL, URGENT, Turns
+from antiphon.runtime.scheduling.engine_lock import NORMAL, URGENT, EngineLock
 
 
-def queue_up(turns: Turns, wishes: list[tuple[str, int]]) -> list[str]:
+def queue_up(engine_lock: EngineLock, wishes: list[tuple[str, int]]) -> list[str]:
     """Everyone in `wishes` asks in this order while someone holds the pool; returns the order in which they got it."""
     order: list[str] = []
     threads = []
 
     def ask() -> None:
         for name, priority in wishes:
-            waiting = len(turns._waiters)
-            threads.append(threading.Thread(target=turns.run, args=(priority, order.append, name)))
+            waiting = len(engine_lock._waiters)
+            threads.append(threading.Thread(target=engine_lock.run, args=(priority, order.append, name)))
             threads[-1].start()
-            while len(turns._waiters) == waiting:
+            while len(engine_lock._waiters) == waiting:
                 time.sleep(0.001)
 
-    turns.run(NORMAL, ask)
+    engine_lock.run(NORMAL, ask)
     for thread in threads:
         thread.join(5)
     return order
 
 
 def test_equals_take_turns_in_the_order_of_asking():
-    assert queue_up(Turns(), [(name, NORMAL) for name in "abcd"]) == list("abcd")
+    assert queue_up(EngineLock(), [(name, NORMAL) for name in "abcd"]) == list("abcd")
 
 
 def test_urgent_goes_first():
-    assert queue_up(Turns(), [("a", NORMAL), ("b", NORMAL), ("x", URGENT), ("y", URGENT)]) == ["x", "y", "a", "b"]
+    assert queue_up(EngineLock(), [("a", NORMAL), ("b", NORMAL), ("x", URGENT), ("y", URGENT)]) == ["x", "y", "a", "b"]
 
 
 def test_nobody_is_passed_over_for_ever():
-    order = queue_up(Turns(), [("slow", NORMAL)] + [(f"fast{place}", URGENT) for place in range(20)])
+    order = queue_up(EngineLock(), [("slow", NORMAL)] + [(f"fast{place}", URGENT) for place in range(20)])
     assert order.index("slow") == 8
 
 
 def test_only_one_holds_the_pool():
-    turns, inside, most = Turns(), 0, 0
+    engine_lock, inside, most = EngineLock(), 0, 0
 
     def enter() -> None:
         nonlocal inside, most
@@ -51,7 +51,7 @@ def test_only_one_holds_the_pool():
 
     def work() -> None:
         for _ in range(50):
-            turns.run(NORMAL, enter)
+            engine_lock.run(NORMAL, enter)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -62,17 +62,17 @@ def test_only_one_holds_the_pool():
 
 
 def test_an_error_inside_gives_the_turn_back():
-    turns = Turns()
+    engine_lock = EngineLock()
     with pytest.raises(ZeroDivisionError):
-        turns.run(NORMAL, lambda: 1 // 0)
-    assert turns.run(NORMAL, lambda: 7)[0] == 7
+        engine_lock.run(NORMAL, lambda: 1 // 0)
+    assert engine_lock.run(NORMAL, lambda: 7)[0] == 7
 
 
 def test_a_run_tells_how_long_it_took_without_the_wait_for_its_turn():
-    turns, seconds = Turns(), []
+    engine_lock, seconds = EngineLock(), []
 
     def wait_for_a_turn() -> None:
-        seconds.append(turns.run(NORMAL, time.sleep, 0.01)[1])
+        seconds.append(engine_lock.run(NORMAL, time.sleep, 0.01)[1])
 
     thread = threading.Thread(target=wait_for_a_turn)
 
@@ -80,13 +80,13 @@ def test_a_run_tells_how_long_it_took_without_the_wait_for_its_turn():
         thread.start()
         time.sleep(0.2)
 
-    turns.run(NORMAL, hold)
+    engine_lock.run(NORMAL, hold)
     thread.join(5)
     assert 0.01 <= seconds[0] < 0.1
 
 
 def test_a_turn_that_is_kept_comes_after_the_run_in_flight_and_lets_nobody_in():
-    turns, order = Turns(), []
+    engine_lock, order = EngineLock(), []
     began = threading.Event()
 
     def hold() -> None:
@@ -94,10 +94,10 @@ def test_a_turn_that_is_kept_comes_after_the_run_in_flight_and_lets_nobody_in():
         time.sleep(0.1)
         order.append("run")
 
-    threading.Thread(target=turns.run, args=(NORMAL, hold), daemon=True).start()
+    threading.Thread(target=engine_lock.run, args=(NORMAL, hold), daemon=True).start()
     began.wait(5)
-    late = threading.Thread(target=turns.run, args=(URGENT, order.append, "late"), daemon=True)
+    late = threading.Thread(target=engine_lock.run, args=(URGENT, order.append, "late"), daemon=True)
     late.start()
-    turns.keep()
+    engine_lock.keep()
     late.join(0.05)
     assert order == ["run"]

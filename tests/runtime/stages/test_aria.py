@@ -58,7 +58,7 @@ def test_no_frame_comes_before_the_text_it_needs(policy, text, tail):
     script = Script(text, tail)
     frames = run(policy, script)
     for frame in frames:
-        assert frame.cursor == min(max(policy.need(count + 1) for count in range(frame.index + 1)), text)
+        assert frame.cursor == min(max(policy.text_rows_before(count + 1) for count in range(frame.index + 1)), text)
 
 
 @given(POLICIES, st.integers(1, 40), st.integers(0, 20))
@@ -112,7 +112,7 @@ def test_the_budget_stops_speech_without_asking_for_another_frame(policy, text, 
 
 @given(POLICIES, st.integers(1, 200))
 def test_need_never_falls(policy, frame):
-    assert 1 <= policy.need(frame) <= policy.need(frame + 1)
+    assert 1 <= policy.text_rows_before(frame) <= policy.text_rows_before(frame + 1)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_the_name_of_a_policy_reads_as_that_policy(policy):
 
 
 def test_a_float_ratio_is_the_decimal_number_that_it_prints_as():
-    assert adaptive(1, 3.3).need(33) == 10
-    assert adaptive(1, np.float64(3.3)).need(33) == 10
-    assert adaptive(1, 1e-12).need(1) == 10**12
+    assert adaptive(1, 3.3).text_rows_before(33) == 10
+    assert adaptive(1, np.float64(3.3)).text_rows_before(33) == 10
+    assert adaptive(1, 1e-12).text_rows_before(1) == 10**12
 
 
 @pytest.mark.parametrize(

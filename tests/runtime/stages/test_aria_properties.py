@@ -167,7 +167,7 @@ def test_the_published_bound_holds_whenever_the_ratio_is_a_lower_bound_of_the_it
 def test_chunks_keep_the_published_bound_of_items_with_enough_speech(policy, length, natural):
     frames, _, _ = run(policy, length, natural)
     # of n rows and m frames: enough is m / n frames a row
-    most = Fraction(max(Fraction(frame, policy.need(frame)) for frame in range(1, 13)))
+    most = Fraction(max(Fraction(frame, policy.text_rows_before(frame)) for frame in range(1, 13)))
     if natural >= most * length:
         assert bound_violations([frame.cursor for frame in frames], length, natural) == 0
 

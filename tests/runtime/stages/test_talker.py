@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.manifest import Manifest
-from antiphon.runtime.scheduling.engine_lock import NORMAL, Turns
+from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 from antiphon.runtime.stages.aria import dual_track
 from antiphon.runtime.stages.sampling import SamplingParameters, uniform
 from antiphon.runtime.stages.talker import Talker
 from antiphon.runtime.stages.talker_rows.joined_prompt import talker_prompt
-from antiphon.runtime.stages.talker_rows.rows import DualTrackRows
+from antiphon.runtime.stages.talker_rows.rows import SummedRows
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def make(fakes):
         ids = [1, 5, 3, 20, 7, 7, 2, 3, 1, 6, 3]
         hidden = {4: np.ones(2, np.float32), 5: np.full(2, 2, np.float32)}
         manifest = Manifest("fake", "0", "cpu", "fake", "fp32", {}, fakes.ids, fakes.constants, {}, talker=fakes.contract)
-        rows = DualTrackRows(lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end(), 1), fakes.ids["tts_pad"])
+        rows = SummedRows(lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end(), 1), fakes.ids["tts_pad"])
         return Talker(
-            fakes.engines, manifest, Turns(), rows, dual_track(),
+            fakes.engines, manifest, EngineLock(), rows, dual_track(),
             SamplingParameters(0.9, 50, 1.0, 1.05), SamplingParameters(1.0, 50, 0.8), seed, priority, chunk,
         )  # fmt: skip
 

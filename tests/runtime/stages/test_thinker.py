@@ -129,7 +129,7 @@ def test_a_full_context_stops_the_answer_by_length(fakes, ask):
 )
 def test_what_the_model_thinks_is_written_and_not_spoken(fakes, opening, written, spoken):
     omni = fakes.omni()
-    thinker = Thinker(fakes.engines, dataclasses.replace(omni.manifest, ids=fakes.ids | {"think_open": 44, "think_close": 45}), omni.turns)
+    thinker = Thinker(fakes.engines, dataclasses.replace(omni.manifest, ids=fakes.ids | {"think_open": 44, "think_close": 45}), omni.engine_lock)
     context = thinker.new_context()
     # the script has a letter for every token after the answer's start, those of the template included
     context.queue_text([1, 5, 3, *fakes.letters("k" * len(opening) + written), 2, 3, 1, 6, 3, *opening])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.scheduling.engine_lock import NORMAL, Turns
+from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 from antiphon.runtime.stages.aria import Frame
 from antiphon.runtime.stages.vocoder import Vocoder, check_schedule, packets
 
@@ -34,7 +34,7 @@ def test_a_schedule_of_anything_but_positive_integers_is_refused(schedule):
 @pytest.mark.parametrize("schedule", [(1,), (2, 3), (20,)])
 def test_the_lead_is_dropped_once_and_the_sound_is_that_of_one_decode(fakes, schedule):
     def sound(schedule):
-        vocoder, source = Vocoder(fakes.engines["code2wav"], Turns(), lambda: NORMAL), iter(frames(20))
+        vocoder, source = Vocoder(fakes.engines["code2wav"], EngineLock(), lambda: NORMAL), iter(frames(20))
         return np.concatenate([vocoder.decode(packet) for packet in packets(lambda: next(source, None), schedule)])
 
     assert len(sound(schedule)) == 20 * fakes.samples - fakes.lead
@@ -42,7 +42,7 @@ def test_the_lead_is_dropped_once_and_the_sound_is_that_of_one_decode(fakes, sch
 
 
 def test_frames_already_decoded_are_counted_for_the_graph(fakes):
-    vocoder = Vocoder(fakes.engines["code2wav"], Turns(), lambda: NORMAL)
+    vocoder = Vocoder(fakes.engines["code2wav"], EngineLock(), lambda: NORMAL)
     vocoder.decode(frames(3))
     vocoder.decode(frames(2))
     assert [int(feeds["past_length"][0]) for feeds in fakes.engines["code2wav"].feeds] == [0, 3]

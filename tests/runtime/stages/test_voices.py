@@ -15,10 +15,10 @@ import soundfile
 import soxr
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.manifest import Manifest, Manners, StageEntry, TensorSpec
+from antiphon.runtime.bundle.manifest import Manifest, SpeechPrompts, StageEntry, TensorSpec
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.frontend.media.media_policy import MediaPolicy
-from antiphon.runtime.scheduling.engine_lock import Turns
+from antiphon.runtime.scheduling.engine_lock import EngineLock
 from antiphon.runtime.stages.voices import VOICES_FILE, Voice, check_voice, find_voice, read_voice_table, voice_from_recording
 
 RATE, FRAME, GROUPS = 24000, 1920, 4
@@ -27,7 +27,7 @@ CODEC_VOICES = Manifest(
     talker=TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id"),
 )  # fmt: skip
 PROMPT_VOICES = dataclasses.replace(
-    CODEC_VOICES, voices={"Ethan": 1, "aiden": 0}, default_voice="Ethan", manners=Manners(voice_prompts={"ethan": [5, 6]}),
+    CODEC_VOICES, voices={"Ethan": 1, "aiden": 0}, default_voice="Ethan", speech_prompts=SpeechPrompts(voice_prompts={"ethan": [5, 6]}),
     talker=TalkerContract("interleaved", True, "frame_codes", "content", 16, True, True, "frames"),
 )  # fmt: skip
 TABLE = np.full((2, GROUPS, 5), -1)
@@ -174,7 +174,7 @@ def test_broken_voice_table_is_one_sentence(broken: Any, tmp_path: Path) -> None
 
 def test_recording_goes_to_the_encoder_in_whole_frames_with_its_length(encoder: CountingEncoder) -> None:
     samples = voice_like(1.5, RATE)[: 18 * FRAME + 7]
-    voice = voice_from_recording(samples, encoder, RATE, Turns())
+    voice = voice_from_recording(samples, encoder, RATE, EngineLock())
     (feeds,) = encoder.feeds
     assert feeds["waveform"].shape == (1, 19 * FRAME) and feeds["waveform_length"].tolist() == [18 * FRAME + 7]
     np.testing.assert_array_equal(feeds["waveform"][0, : len(samples)], samples)

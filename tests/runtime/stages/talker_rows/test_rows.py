@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.runtime.stages.talker_rows.rows import InterleavedRows, SharedRows, Spoken, TalkerPrompt, in_chunks
+from antiphon.runtime.stages.talker_rows.rows import InterleavedRows, Spoken, SummedCodeRows, TalkerPrompt, in_chunks
 
 LAST = Spoken(np.array([5, 6]), np.zeros((1, 3), np.float32))
 
@@ -43,7 +43,7 @@ def test_without_new_text_the_frame_is_alone():
 
 
 def test_on_the_dual_track_text_and_frame_share_a_row_and_padding_follows_the_text():
-    made = SharedRows(prompt, pad=99)
+    made = SummedCodeRows(prompt, pad=99)
     assert made.first([30]).text_ids.tolist() == [1, -1, -1, -1, 2, 30]
     for position, (text, expected) in enumerate([([31], 31), ([], 99), ([], 99)], start=6):
         rows = made.next(text, LAST)
@@ -77,7 +77,7 @@ def test_a_prompt_is_made_once_the_thinkers_rows_are_there():
 
 
 def test_the_dual_track_cannot_begin_with_two_rows():
-    from antiphon.runtime.stages.talker_rows.rows import DualTrackRows
+    from antiphon.runtime.stages.talker_rows.rows import SummedRows
 
     with pytest.raises(AssertionError, match="begins with one text row"):
-        DualTrackRows(lambda _: prompt(), 10).first([1, 2])
+        SummedRows(lambda _: prompt(), 10).first([1, 2])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.runtime.stages.talker_rows.sequence_prompt import Manner, interleaved_prompt, prompt_rows
+from antiphon.runtime.stages.talker_rows.sequence_prompt import SpeakingStyle, interleaved_prompt, prompt_rows
 
 IDS = {
     "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "tts_bos": 11,
@@ -25,8 +25,8 @@ def hidden(ids: list[int]) -> dict[int, np.ndarray]:
     return {row: np.array([row, -row], np.float32) for row in range(len(ids))}
 
 
-def make(ids: list[int], limit: int = 16, **manner):
-    return interleaved_prompt(ids, hidden(ids), 2, limit, IDS, Manner(VOICE, **manner))
+def make(ids: list[int], limit: int = 16, **style):
+    return interleaved_prompt(ids, hidden(ids), 2, limit, IDS, SpeakingStyle(VOICE, **style))
 
 
 def rows(prompt) -> list[tuple[str, int]]:
@@ -90,7 +90,7 @@ def test_positions_count_the_rows():
 
 def test_a_hidden_row_that_the_thinker_did_not_keep_is_a_mistake_and_never_silent():
     with pytest.raises(KeyError):
-        interleaved_prompt(history(("user", [20])), {}, 2, 16, IDS, Manner(VOICE))
+        interleaved_prompt(history(("user", [20])), {}, 2, 16, IDS, SpeakingStyle(VOICE))
 
 
 def test_a_conversation_without_user_turns_has_the_other_two_parts():
@@ -103,5 +103,5 @@ def test_a_conversation_without_user_turns_has_the_other_two_parts():
 )  # fmt: skip
 def test_the_rows_are_counted_before_they_are_made(turns, limit, style, language):
     ids = np.array(history(*turns))
-    manner = Manner(VOICE, voice_ids=[21], style_ids=style, named_style_ids=style, language=language)
-    assert prompt_rows(ids, limit, IDS, manner) == len(interleaved_prompt(ids, hidden(ids), 2, limit, IDS, manner).text_ids)
+    style = SpeakingStyle(VOICE, voice_ids=[21], style_ids=style, named_style_ids=style, language=language)
+    assert prompt_rows(ids, limit, IDS, style) == len(interleaved_prompt(ids, hidden(ids), 2, limit, IDS, style).text_ids)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.runtime.stages.talker_rows.tapped_rows import content_rows, evenly, tapped_rows, user_turns
+from antiphon.runtime.stages.talker_rows.tapped_rows import content_rows, evenly_spaced, tapped_rows, user_turns
 
 IDS = {"im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8}
 
@@ -45,12 +45,12 @@ def test_an_open_turn_keeps_all_content_because_its_length_decides():
 
 @pytest.mark.parametrize(("count", "limit", "expected"), [(5, 0, [0, 1, 2, 3, 4]), (3, 16, [0, 1, 2]), (9, 1, [0]), (100, 2, [0, 99])])
 def test_even_spacing_at_its_edges(count, limit, expected):
-    assert evenly(count, limit).tolist() == expected
+    assert evenly_spaced(count, limit).tolist() == expected
 
 
 @given(st.integers(0, 5000), st.integers(1, 64))
 def test_even_spacing_is_that_of_a_truncated_linspace(count, limit):
-    found = evenly(count, limit)
+    found = evenly_spaced(count, limit)
     assert len(found) == min(count, limit) and (np.diff(found) > 0).all()
     if count > limit > 1:
         # integers, as i * (N - 1) / (M - 1) rounded down: a float linspace may fall just below a whole number
