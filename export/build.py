@@ -25,17 +25,18 @@ from ..runtime.bundle.beside import OCCUPIED, folder_beside, put_in_place
 from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget
 from ..runtime.bundle.files import MANIFEST_FILE, hash_folder
 from ..runtime.bundle.json_file import read_json_object
-from ..runtime.bundle.manifest import Manifest, StageEntry, read_entry, read_manifest, write_manifest
+from ..runtime.bundle.manifest import Manifest, read_entry, read_manifest, write_manifest
+from ..runtime.bundle.names import PRECISIONS, TARGETS
+from ..runtime.bundle.specs import StageEntry, StageInterface
 from .cache import StageCache, default_cache, stage_key
 from .engines.onnxruntime.lower import lower_onnxruntime
 from .frontend import write_frontend
 from .manifest import compose_manifest
-from .plan import ITEM_BYTES
 from .portable import export_portable
 from .voices import write_voices
 from .weights import write_weights
 
-TARGETS, ENGINES, PRECISIONS = ("cpu",), ("onnxruntime",), tuple(ITEM_BYTES)
+ENGINES = ("onnxruntime",)
 DECODER_LAYERS = re.compile(r"(thinker|talker|talker\.code_predictor)\.model\.layers\.")
 RECOMPUTED = "rotary_emb.inv_freq"
 """A buffer that older files hold beside the weights."""
@@ -131,7 +132,7 @@ class _Build:
         hashes = hash_folder(self.folder)
         build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings, "left_out": list(self.config.left_out)}
         manifest = compose_manifest(
-            self.config, self.folder / "frontend", entries, target=self.target, engine=self.engine, precision=self.precision, tool_versions=self.tools,
+            self.config, self.folder / "frontend", entries, target=self.target, precision=self.precision, tool_versions=self.tools,
             build=build_record, hashes=hashes,
         )  # fmt: skip
         write_manifest(self.folder, manifest)
@@ -153,8 +154,10 @@ class _Build:
         lowered, (inputs, outputs, states) = lower_onnxruntime(stage, model)
         ir.save(lowered, home / "engine.onnx")
         entry = StageEntry(
-            stage.name, self.engine, f"stages/{stage.name}/engine.onnx", self.precision, inputs, outputs, states, dict(stage.constants),
-            parameters=_module_bytes(stage) // 4, bytes=sum(file.stat().st_size for file in home.iterdir()), key=stage_key(parts),
+            stage.name, self.engine, self.target, (f"stages/{stage.name}/engine.onnx",),
+            StageInterface(inputs, outputs, states, dict(stage.constants)),
+            precision=PRECISIONS[self.precision], parameters=_module_bytes(stage) // 4,
+            bytes=sum(file.stat().st_size for file in home.iterdir()), key=stage_key(parts),
         )  # fmt: skip
         self.cache.store(stage.name, parts, home, dataclasses.asdict(entry))
         return entry, found.reason, False

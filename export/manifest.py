@@ -13,15 +13,16 @@ from tokenizers import Tokenizer
 from ..graphs.config import NO_ID, OmniConfig
 from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.files import FileHash
-from ..runtime.bundle.manifest import Manifest, SpeechPrompts, StageEntry
+from ..runtime.bundle.manifest import Manifest, ModelConstants, SpeechPrompts
+from ..runtime.bundle.sampling import SamplingParameters
+from ..runtime.bundle.specs import StageEntry
 from ..runtime.bundle.talker_contract import TalkerContract
 from ..runtime.bundle.version import VERSION
 from ..runtime.stages.aria import dual_track, parse_policy
-from ..runtime.stages.sampling import SamplingParameters
 
 
 def compose_manifest(
-    config: OmniConfig, frontend: Path, stages: dict[str, StageEntry], *, target: str, engine: str, precision: str,
+    config: OmniConfig, frontend: Path, stages: dict[str, StageEntry], *, target: str, precision: str,
     tool_versions: dict[str, str], build: dict[str, Any], hashes: dict[str, FileHash],
 ) -> Manifest:  # fmt: skip
     """The manifest; `frontend` is the written front-end folder, which knows the ids that only the tokenizer tells."""
@@ -30,7 +31,7 @@ def compose_manifest(
     voices = dict(config.talker.speaker_id) if config.talker else {}
     contract, interleave = _speaking(config, generation)
     return Manifest(
-        config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
+        config.family, VERSION, target, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
         sampling_defaults(generation, PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
         interleave=interleave, speech_prompts=_manners(config), talker=contract,
     )  # fmt: skip
@@ -40,8 +41,6 @@ PREDICTORS = {
     "qwen3_omni_moe": SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # fixed in HF's prepare_inputs_for_generation
     "qwen3_5_omni": SamplingParameters(temperature=0.9, top_k=50, top_p=1.0),  # TensorRT-Edge-LLM 0.11
 }
-FRAMES_PER_TEXT = 1.0
-"""R of the adaptive interleave where no calibration told better: the bound that the shipped chunks of 4 and 4 keep."""
 
 
 def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters) -> dict[str, SamplingParameters]:
@@ -127,18 +126,18 @@ def _newline(frontend: Path) -> int:
     return ids[0]
 
 
-def _limits(config: OmniConfig, generation: dict[str, Any]) -> dict[str, int | float]:
-    limits: dict[str, int | float] = {"thinker_context": config.thinker.text.max_position_embeddings}
+def _limits(config: OmniConfig, generation: dict[str, Any]) -> ModelConstants:
+    limits: dict[str, Any] = {"thinker_context": config.thinker.text.max_position_embeddings}
     if config.talker is not None and config.code2wav is not None:
         limits |= {"talker_context": config.talker.text.max_position_embeddings, "codebook_size": config.code2wav.codebook_size}
         if config.talker.contract.layout == "interleaved":
-            limits |= {"frames_per_text": FRAMES_PER_TEXT} | _paces(generation)
-    return limits
+            limits |= _paces(generation)
+    return ModelConstants(**limits)
 
 
-def _paces(generation: dict[str, Any]) -> dict[str, int | float]:
+def _paces(generation: dict[str, Any]) -> dict[str, float]:
     """Frames of speech a text token, as generation_config.json knows them of its voices: `frames_per_text` a low quantile, `frames_per_token` the median."""
-    paces: dict[str, int | float] = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
+    paces: dict[str, float] = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
     for name, value in paces.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise AntiphonError(f"generation_config.json: {name} is {value!r:.60}, expected frames of speech a text token, a number above 0.")

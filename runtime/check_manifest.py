@@ -11,6 +11,7 @@ import numpy as np
 from .bundle.errors import BrokenBundle
 from .bundle.interfaces import shared_sizes
 from .bundle.manifest import Manifest
+from .bundle.names import SPEECH
 from .bundle.said import short
 from .bundle.talker_contract import PROMPTS, TalkerContract
 from .frontend.constants import NO_ID
@@ -18,7 +19,6 @@ from .options import USABLE
 from .stages.aria import parse_policy
 from .stages.voices import NO_TABLE, check_voice, find_voice
 
-SPEECH = ("talker", "predictor", "code2wav")
 TEXT_IDS = ("im_start", "im_end", "system", "user", "assistant", "newline")
 SPEECH_IDS = ("tts_pad", "tts_bos", "tts_eos", "codec_eos", "codec_nothink", "codec_think_bos", "codec_think_eos", "codec_pad", "codec_bos")
 FRONT_END_IDS = ("im_start", "im_end", "system", "user", "assistant", "audio", "image", "video")
@@ -77,9 +77,9 @@ def _check_ids(manifest: Manifest, sizes: dict[str, int]) -> None:
 
 
 def _check_context(manifest: Manifest, stage: str) -> None:
-    most = manifest.stages[stage].constants.get("context", LONGEST_CONTEXT)
+    most = manifest.stages[stage].interface.constants.get("context", LONGEST_CONTEXT)
     name, most = f"{stage}_context", most if isinstance(most, int) else LONGEST_CONTEXT
-    value = manifest.constants.get(name)
+    value = getattr(manifest.constants, name)
     _expect(manifest, f"constants.{name}", value, isinstance(value, int) and 1 <= value <= most, f"rows, an integer from 1 to {most}")
 
 
@@ -107,24 +107,25 @@ def _check_contract(manifest: Manifest, contract: TalkerContract) -> None:
     frames = {spec.name for spec in stage.inputs} & {"frame_rows", "frame_codes"}
     expect("frame_input", frames == {contract.frame_input}, f"{' or '.join(sorted(frames)) or 'none'}, the stage's input for frames")
     expect("hidden_rows", contract.hidden_rows >= 0, "an integer of at least 0")
-    expect("embeds_text", contract.embeds_text == ("text_vocab_size" in stage.constants), "what the constant text_vocab_size of the stage says")
+    expect("embeds_text", contract.embeds_text == ("text_vocab_size" in stage.interface.constants), "what the constant text_vocab_size of the stage says")
     for name, table in (("takes_style", manifest.speech_prompts.styles), ("takes_language", manifest.speech_prompts.languages)):
         expect(name, getattr(contract, name) or not table, f"true where speech_prompts has {name.partition('_')[2]}s")
     expect("takes_language", not contract.takes_language or bool(manifest.speech_prompts.languages), "false where speech_prompts has no languages")
     _expect(manifest, "interleave", manifest.interleave, manifest.interleave is not None, "the name of one")
-    policy = parse_policy(manifest.interleave or "", float(manifest.constants.get("frames_per_text", 1.0)))
+    policy = parse_policy(manifest.interleave or "", manifest.constants.frames_per_text)
     _expect(manifest, "interleave", manifest.interleave, policy.layout == contract.layout, f"{USABLE[contract.layout]}, which this Talker can follow")
 
 
 def _check_speech(manifest: Manifest, sizes: dict[str, int]) -> None:
     constants = manifest.constants
-    book = constants.get("codebook_size")
-    vocoder = manifest.stages["code2wav"].constants.get("codebook_size", sizes["CODES"])
-    fits = isinstance(book, int) and book == sizes["CODES"] == vocoder and book <= sizes["CODEC"]
+    book = constants.codebook_size
+    vocoder = manifest.stages["code2wav"].interface.constants.get("codebook_size", sizes["CODES"])
+    fits = book == sizes["CODES"] == vocoder and book <= sizes["CODEC"]
     _expect(manifest, "constants.codebook_size", book, fits, f"{sizes['CODES']}, the size of the codebooks")
     _expect(manifest, "the predictor's codebooks", sizes["RESIDUALS"], sizes["RESIDUALS"] == sizes["GROUPS"] - 1, f"{sizes['GROUPS'] - 1}")
     for name in ("frames_per_text", "frames_per_token"):
-        pace = constants.get(name, 1.0)
+        pace = getattr(constants, name)
+        pace = 1.0 if pace is None else pace
         _expect(manifest, f"constants.{name}", pace, 0 < pace < math.inf, "frames of speech a text token, a number above 0")
 
 
@@ -132,7 +133,7 @@ def _check_sound(manifest: Manifest) -> None:
     for stage in ("code2wav", "codec_encoder"):
         if stage not in manifest.stages:
             continue
-        found = manifest.stages[stage].constants
+        found = manifest.stages[stage].interface.constants
         frame = found.get("samples_per_frame")
         limits = {"sample_rate": SAMPLE_RATES, "samples_per_frame": (1, LARGEST_FRAME)}
         if stage == "code2wav":  # what it gives late it gives within the first frame
@@ -140,7 +141,7 @@ def _check_sound(manifest: Manifest) -> None:
         for name, (least, most) in limits.items():
             value = found.get(name)
             is_fitting = isinstance(value, int) and least <= value <= most
-            _expect(manifest, f"stages.{stage}.constants.{name}", value, is_fitting, f"an integer from {least} to {most}")
+            _expect(manifest, f"stages.{stage}.interface.constants.{name}", value, is_fitting, f"an integer from {least} to {most}")
 
 
 def _check_voices(manifest: Manifest, contract: TalkerContract, sizes: dict[str, int], voice_table: np.ndarray | None) -> None:
@@ -151,7 +152,7 @@ def _check_voices(manifest: Manifest, contract: TalkerContract, sizes: dict[str,
     elif voice_table is None:
         raise BrokenBundle(NO_TABLE)
     for name in manifest.voices:
-        check_voice(find_voice(manifest, name, voice_table), contract.voice, sizes["GROUPS"], manifest.constants["codebook_size"])
+        check_voice(find_voice(manifest, name, voice_table), contract.voice, sizes["GROUPS"], manifest.constants.codebook_size)
 
 
 def _check_below(manifest: Manifest, place: str, ids: Iterable[int], limit: int | None) -> None:

@@ -232,7 +232,7 @@ class Conversation:
                 raise InvalidInput("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
             if context.answer_start is None:
                 return ""
-            samples = int(self._omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
+            samples = self._omni.engines["code2wav"].entry.constant("samples_per_frame")
             kept = self._record.heard_tokens(-(-int(heard_samples) // samples), self._omni.frames_per_token)
             heard: str = self._omni.front_end.decode(context.answer_ids[:kept])
             context.cut_answer(kept)
@@ -260,7 +260,7 @@ class Conversation:
         )
 
     def _check_talker_room(self, rows: int) -> None:
-        limit = int(self._omni.manifest.constants["talker_context"])
+        limit = self._omni.manifest.constants.talker_context
         if rows >= limit:
             raise ContextFull(
                 f"The user's turns, the voice and the style need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."

@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from .bundle.errors import BrokenBundle, Closed, InvalidInput, UnsupportedTarget, as_broken_bundle
+from .bundle.errors import BrokenBundle, Closed, InvalidInput, as_broken_bundle
 from .bundle.manifest import Manifest, read_manifest
 from .bundle.manifest import check_hashes as check_all_hashes
+from .bundle.names import NOT_RUN
 from .bundle.numeric import as_float, whole
 from .bundle.said import short
 from .check_manifest import check_front_end, check_manifest
 from .conversation import Conversation
-from .engines.onnxruntime.engine import Engine, OnnxEngine
+from .engines.base import Engine
 from .engines.onnxruntime.sessions import MOST_THREADS
+from .engines.registry import find_engine
 from .events import AudioDelta, Done, Event, Reply
 from .frontend.media.media_policy import LOCAL, MediaPolicy
 from .frontend.prompt.front_end import FrontEnd
@@ -38,8 +40,6 @@ from .stages.voices import Voice, check_voice, find_voice, read_voice_table
 
 TARGET = "cpu"
 DEFAULT_SAMPLE_RATE = 24000
-NOT_RUN = ("mtp",)
-"""Stages that are built and verified, and that no stream runs: their weights are not loaded."""
 
 
 def load(
@@ -69,14 +69,13 @@ def load(
             check_all_hashes(folder)
         table = read_voice_table(folder / "frontend") if manifest.talker and manifest.talker.voice == "frames" else None
         check_manifest(manifest, table)
-        front_end = FrontEnd(folder / "frontend", media, int(manifest.constants["thinker_context"]))
+        front_end = FrontEnd(folder / "frontend", media, manifest.constants.thinker_context)
         check_front_end(front_end, manifest)
     engines: dict[str, Engine] = {}
     for name, entry in manifest.stages.items():
-        if entry.engine != "onnxruntime":
-            raise UnsupportedTarget(f"Stage {name} was built for the engine {entry.engine:.60}; this Antiphon runs onnxruntime; build the bundle for it.")
+        open_engine = find_engine(entry.kind, name)
         if name not in NOT_RUN:
-            engines[name] = OnnxEngine(folder / entry.file, entry, threads)
+            engines[name] = open_engine(folder, entry, threads)
     return Omni(manifest, engines, front_end, max_streams, prefill_chunk, admission_seconds, table, media)
 
 
@@ -107,10 +106,8 @@ class Omni:
         self._closed = False
         _omnis[id(self)] = self
         self._voice_table, self._media = voice_table, media
-        estimate = manifest.constants.get("frames_per_token")
-        self.frames_per_token = None if estimate is None else float(estimate)
-        constants = engines["code2wav"].entry.constants if "code2wav" in engines else {}
-        self.sample_rate = int(constants.get("sample_rate", DEFAULT_SAMPLE_RATE))  # type: ignore[arg-type]
+        self.frames_per_token = manifest.constants.frames_per_token
+        self.sample_rate = engines["code2wav"].entry.constant("sample_rate") if "code2wav" in engines else DEFAULT_SAMPLE_RATE
 
     def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> Conversation:
         """A conversation that has not begun. `voice` and `style` are its defaults; `tools` are the functions that the model may call in it (OpenAI
@@ -131,7 +128,7 @@ class Omni:
         voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.engine_lock, sample_rate, self._media)
         contract = self.manifest.talker
         if contract is not None:
-            check_voice(voice, contract.voice, self.input_sizes("talker")[contract.frame_input], self.manifest.constants.get("codebook_size"))
+            check_voice(voice, contract.voice, self.input_sizes("talker")[contract.frame_input], self.manifest.constants.codebook_size or None)
         return voice
 
     def input_sizes(self, stage: str) -> dict[str, int]:

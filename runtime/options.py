@@ -13,10 +13,11 @@ from .bundle.errors import InvalidInput
 from .bundle.manifest import Manifest
 from .bundle.numeric import LARGEST_COUNT, number, whole
 from .bundle.said import short
+from .bundle.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
 from .bundle.talker_contract import Layout
 from .frontend.media.media_options import check_frame_rate
 from .stages.aria import Policy, dual_track, parse_policy
-from .stages.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
+from .stages.sampling import check_seed
 from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
@@ -108,9 +109,9 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
     """Check `options` against the bundle. `default_voice` and `default_style` go before the bundle's own. Raises AntiphonError for what does not fit."""
     seed = check_seed(options.seed)
     max_text_tokens = _count("max_text_tokens", options.max_text_tokens)
-    min_text_tokens = _count("min_text_tokens", options.min_text_tokens, manifest.constants.get("thinker_context"), least=0)
+    min_text_tokens = _count("min_text_tokens", options.min_text_tokens, manifest.constants.thinker_context, least=0)
     max_frames = _count("max_frames", options.max_frames)
-    min_frames = _count("min_frames", options.min_frames, manifest.constants.get("talker_context"))
+    min_frames = _count("min_frames", options.min_frames, manifest.constants.talker_context or None)
     thinker = _sampling(manifest, options, "thinker", "", max_tokens=max_text_tokens, min_tokens=min_text_tokens)
     talker = _sampling(manifest, options, "talker", "talker_", min_tokens=min_frames)
     predictor = _sampling(manifest, options, "predictor", "predictor_")
@@ -160,7 +161,7 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
 
 def find_policy(manifest: Manifest, name: str | None) -> Policy:
     """The interleave called `name`, or the bundle's own. Raises AntiphonError for one that the bundle's Talker cannot follow."""
-    ratio = float(manifest.constants.get("frames_per_text", 1.0))
+    ratio = manifest.constants.frames_per_text
     if manifest.talker is None or manifest.interleave is None:
         if name is not None:
             raise InvalidInput(f"The bundle holds no speech stages, so that nothing is interleaved (found {short(name)}); leave it out.")

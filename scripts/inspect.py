@@ -12,7 +12,8 @@ from . import interrupts
 from .console import count, print_json, print_table, seconds, size
 
 if TYPE_CHECKING:
-    from ..runtime.bundle.manifest import Manifest, StageEntry, StateSpec
+    from ..runtime.bundle.manifest import Manifest
+    from ..runtime.bundle.specs import Precision, StageEntry, StateSpec
     from ..runtime.bundle.talker_contract import TalkerContract
 
 
@@ -59,12 +60,12 @@ def _print_stages(manifest: Manifest) -> None:
     for name, stage in manifest.stages.items():
         fixed, growing = state_bytes(stage)
         built = timings.get(name, {}).get("seconds")
-        rows.append([name, stage.engine, stage.precision, count(stage.parameters), size(stage.bytes), size(fixed), size(growing), seconds(built)])
+        rows.append([name, stage.kind, _precision(stage.precision), count(stage.parameters), size(stage.bytes), size(fixed), size(growing), seconds(built)])
     stages = manifest.stages.values()
     parameters, total = sum(stage.parameters for stage in stages), sum(stage.bytes for stage in stages)
     states = [state_bytes(stage) for stage in stages]
     rows.append(["total", "", "", count(parameters), size(total), size(sum(s[0] for s in states)), size(sum(s[1] for s in states)), ""])
-    title = f"{manifest.family} for {manifest.target}: {manifest.engine}, {manifest.precision}"
+    title = f"{manifest.family} for {manifest.target}, {manifest.precision}"
     columns = ("stage", "engine", "precision", "parameters", "files", "state per stream", "state per row", "build")
     print_table(title, columns, rows, last_is_total=True)
 
@@ -81,7 +82,7 @@ def _print_facts(manifest: Manifest) -> None:
         *([("talker", _contract(manifest.talker)), ("interleave", str(manifest.interleave))] if manifest.talker else []),
         ("states of a stream", _kinds(manifest)),
         ("ids", _pairs(manifest.ids)),
-        ("constants", _pairs(manifest.constants)),
+        ("constants", _pairs(dataclasses.asdict(manifest.constants))),
         *((f"sampling of the {name}", _pairs(dataclasses.asdict(values))) for name, values in manifest.sampling.items()),
         ("versions", _pairs({"antiphon": manifest.antiphon_version, **manifest.tool_versions})),
         ("schema", str(manifest.schema_version)),
@@ -108,11 +109,16 @@ def _kinds(manifest: Manifest) -> str:
     growing: dict[str, int] = {}
     for stage in manifest.stages.values():
         for state in stage.states:
-            one = state_bytes(dataclasses.replace(stage, states=(state,)))
+            one = state_bytes(dataclasses.replace(stage, interface=dataclasses.replace(stage.interface, states=(state,))))
             for sums, amount in zip((fixed, growing), one, strict=True):
                 sums[state.kind] = sums.get(state.kind, 0) + amount
     parts = [f"{kind} {size(amount)}" for kind, amount in fixed.items() if amount]
     return ", ".join(parts + [f"{kind} {size(amount)} per row" for kind, amount in growing.items() if amount])
+
+
+def _precision(precision: Precision) -> str:
+    """The formats of weights, activations and cache, once where all are the same."""
+    return "/".join(dict.fromkeys(dataclasses.astuple(precision)))
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ import torch
 
 from ...graphs.stage import Stage
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.bundle.manifest import Manifest, StageEntry, StateSpec, TensorSpec
+from ...runtime.bundle.manifest import Manifest
+from ...runtime.bundle.specs import StageEntry, StateSpec, TensorSpec
 from ..engines.onnxruntime.passes.unroll_frame import frame_interface
 
 ADVICE = "give the checkpoint that the bundle was built from."

@@ -22,8 +22,8 @@ from ..engines.onnxruntime.layer_taps import layer_values, session_with_outputs
 from .check_bundle import check_bundle
 from .probes import Feeds, probes
 
-TOLERANCES = {"fp32": 1e-4}
-"""Largest error of a precision, relative to the largest magnitude of the reference."""
+TOLERANCES = {"float32": 1e-4}
+"""Largest error by the format of activations, relative to the largest magnitude of the reference."""
 WRONG_CODES = 0.01
 """Largest share of a codec encoder's codes that may differ from the module's: a code turns on the last bit where two codewords are nearly equally near.
 Behind it the other codes of its frame quantise another remainder, so a frame counts to its first wrong code. The latents, which are what is quantised,
@@ -94,11 +94,11 @@ def verify(
 
 def _verify_stage(folder: Path, manifest: Manifest, stage: Stage, runner: ModuleRunner, layers: bool, seed: int) -> list[Row]:
     entry = manifest.stages[stage.name]
-    tolerance = TOLERANCES[entry.precision]
+    tolerance = TOLERANCES[entry.precision.activations]
     calls = probes(stage, seed)
     compare = _compare_frames if stage.name == "predictor" else _compare_calls
-    pairs = compare(OnnxEngine(folder / entry.file, entry), runner, calls)
-    diverging = _first_diverging(folder / entry.file, runner, calls, tolerance) if layers else None
+    pairs = compare(OnnxEngine(folder / entry.artifacts[0], entry), runner, calls)
+    diverging = _first_diverging(folder / entry.artifacts[0], runner, calls, tolerance) if layers else None
     return [_row(stage.name, name, [pair for pair in pairs if pair[0] == name], tolerance, diverging) for name in dict.fromkeys(pair[0] for pair in pairs)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...runtime.bundle.manifest import StateSpec, TensorSpec
+from ...runtime.bundle.specs import StateSpec, TensorSpec
 from ..checkpoints.checkpoint import Checkpoint
 from ..config import DecoderConfig
 from ..stage import WeightSource, columns, plain, transposed

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.bundle.manifest import TensorSpec
+from ...runtime.bundle.specs import TensorSpec
 from ...runtime.frontend.audio.audio_layout import audio_layout
 from ..checkpoints.checkpoint import Checkpoint
 from ..config import AudioConfig, OmniConfig

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...runtime.bundle.manifest import TensorSpec
+from ...runtime.bundle.specs import TensorSpec
 from ..config import DecoderConfig, OmniConfig
 from ..layers.decoder import Projection, RootMeanSquareNorm, decoder_layers, rotary_tables, run_layers
 from ..layers.decoder_specs import decoder_states, layer_weights

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...plugins.sample_token.torch_op import sample_token
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.bundle.manifest import TensorSpec
+from ...runtime.bundle.specs import TensorSpec
 from ..config import OmniConfig, TalkerConfig
 from ..layers.decoder import DecoderLayer, Projection, RootMeanSquareNorm, rotary_tables, run_layers
 from ..layers.decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs

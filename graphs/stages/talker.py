@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...plugins.sample_token.torch_op import sample_token
-from ...runtime.bundle.manifest import TensorSpec
+from ...runtime.bundle.specs import TensorSpec
 from ..config import DecoderConfig
 from ..layers.decoder import Projection, RootMeanSquareNorm, rotary_tables, run_layers
 from ..layers.decoder_specs import greedy_sampling, sampling_inputs

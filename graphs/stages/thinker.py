@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...plugins.sample_token.torch_op import sample_token
-from ...runtime.bundle.manifest import TensorSpec
+from ...runtime.bundle.specs import TensorSpec
 from ..config import OmniConfig
 from ..layers.decoder import Projection, RootMeanSquareNorm, decoder_layers, rotary_tables
 from ..layers.decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.bundle.manifest import TensorSpec
+from ...runtime.bundle.specs import TensorSpec
 from ...runtime.frontend.vision.vision_layout import vision_layout
 from ..checkpoints.checkpoint import Checkpoint
 from ..config import OmniConfig, VisionConfig

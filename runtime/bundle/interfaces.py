@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .errors import BrokenBundle
-from .manifest import StageEntry, StateSpec, TensorSpec
+from .specs import StageEntry, StateSpec, TensorSpec
 
 _TOKENS = "positions float32 3 batch tokens; query_length int64 batch; past_length int64 batch"
 _ROWS = "output_index int64 rows; noise float32 rows; temperature float32 rows; top_k int64 rows; top_p float32 rows; repetition_penalty float32 rows"

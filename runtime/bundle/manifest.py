@@ -1,7 +1,4 @@
-"""The bundle's schema: what `manifest.json` says about the engines beside it.
-
-The runtime allocates, binds, snapshots and rewinds by these descriptions alone; it knows no model.
-"""
+"""The bundle's schema: what `manifest.json` says, read and checked against the files beside it."""
 
 from __future__ import annotations
 
@@ -12,14 +9,15 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..stages.sampling import SamplingParameters
 from .beside import set_aside
 from .errors import BrokenBundle, UnsupportedTarget, as_broken_bundle
 from .files import MANIFEST_FILE, FileHash, check_file, check_files
 from .json_file import read_json_object
 from .said import short, short_path
+from .sampling import SamplingParameters
+from .specs import StageEntry
 from .talker_contract import TalkerContract
 from .typed_json import typed
 
@@ -27,57 +25,6 @@ SCHEMA_VERSION = 2
 SEAL = "sha256"
 """The field of manifest.json that holds `seal` of all others."""
 REPAIR = "copy the bundle again, or build it again"
-
-StateKind = Literal["kv", "conv", "recurrent", "window", "overlap", "counter"]
-Axis = int | str
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A graph input or output. `dtype` is a NumPy name; `shape` mixes sizes and symbols (batch, tokens, capacity ...)."""
-
-    name: str
-    dtype: str
-    shape: tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class StateSpec:
-    """A state: the graph reads `past.NAME` and writes `present.NAME`, both of `shape` and `dtype`.
-
-    kind: kv (grows along the axis `capacity`, written in place at past_length), conv (left context of a convolution), window (the
-    last rows of a sliding window), overlap (unfinished output of a transposed convolution), recurrent, counter. All start as zeros.
-    """
-
-    name: str
-    kind: StateKind
-    dtype: str
-    shape: tuple[Axis, ...]
-    batch_axis: int = 0
-
-
-@dataclass(frozen=True)
-class StageEntry:
-    """One stage as it was built."""
-
-    name: str
-    """thinker, mtp, talker, predictor, code2wav, codec_encoder, audio_encoder, vision_encoder."""
-    engine: str
-    """Engine kind: onnxruntime ..."""
-    file: str
-    """The engine file, relative to the bundle."""
-    precision: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    states: tuple[StateSpec, ...] = ()
-    constants: dict[str, int | float | list[int]] = field(default_factory=dict)
-    """Numbers the runtime needs beside the graph: code2wav has samples_per_frame, lead_samples and sample_rate."""
-    parameters: int = 0
-    """Number of weights."""
-    bytes: int = 0
-    """Size of all files of the stage."""
-    key: str = ""
-    """Hash of everything that decided the engine: graph, weights, precision, target, tool versions."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +40,23 @@ class SpeechPrompts:
 
 
 @dataclass(frozen=True)
+class ModelConstants:
+    """Numbers of the whole model; those of speech are 0 or None in a bundle without it."""
+
+    thinker_context: int
+    """Most rows of the Thinker's context."""
+    talker_context: int = 0
+    """Most rows of the Talker's context."""
+    codebook_size: int = 0
+    """Codes of one codebook."""
+    frames_per_text: float = 1.0
+    """The ratio R of the interleave `adaptive`: a lower bound of frames of speech per text token.
+    1.0, which the shipped chunks of 4 and 4 keep, where no calibration tells better."""
+    frames_per_token: float | None = None
+    """Median frames of speech per text token, by which the text cursor is refined; None: not known."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `manifest.json` holds."""
 
@@ -100,14 +64,12 @@ class Manifest:
     antiphon_version: str
     target: str
     """Where the bundle runs: cpu, sm80, sm90 ..."""
-    engine: str
     precision: str
+    """A name of bundle.names.PRECISIONS."""
     stages: dict[str, StageEntry]
     ids: dict[str, int | list[int]]
     """Special ids: see antiphon.runtime.stages.thinker and antiphon.runtime.stages.talker for the keys used."""
-    constants: dict[str, int | float]
-    """thinker_context and talker_context (rows), codebook_size; for Qwen3.5-Omni frames_per_text, the ratio R of the interleave `adaptive`: a lower
-    bound of frames per text token."""
+    constants: ModelConstants
     sampling: dict[str, SamplingParameters]
     """Defaults of thinker, talker and predictor."""
     voices: dict[str, int] = field(default_factory=dict)
@@ -180,7 +142,7 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
         raise UnsupportedTarget(
             f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}."
         )
-    check_files(root, manifest.hashes, [entry.file for entry in manifest.stages.values()])
+    check_files(root, manifest.hashes, [name for entry in manifest.stages.values() for name in entry.artifacts])
     return manifest
 
 

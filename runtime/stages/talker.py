@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..bundle.manifest import Manifest
-from ..engines.onnxruntime.engine import Engine
+from ..bundle.sampling import SamplingParameters
+from ..engines.base import Engine
 from ..scheduling.engine_lock import EngineLock
 from ..states.pool import StateSet
 from .aria import PenaltyWindow, Policy
-from .sampling import PREDICTOR, TALKER, Noise, SamplingParameters
+from .sampling import PREDICTOR, TALKER, Noise
 from .talker_rows.rows import Spoken, TalkerRows, in_chunks
 
 
@@ -41,7 +42,7 @@ class Talker:
         assert manifest.talker is not None, "a bundle without speech has no Talker"
         self._frame_input = manifest.talker.frame_input
         self._end = manifest.id("codec_eos")
-        self._limit = int(manifest.constants["talker_context"])
+        self._limit = manifest.constants.talker_context
         self._states = StateSet(self._talker.entry.states, limit=self._limit)
         vocabulary = int({spec.name: spec.shape for spec in self._talker.entry.inputs}["suppressed"][1])
         groups = {spec.name: spec.shape for spec in self._predictor.entry.inputs}["noise"][1]
@@ -50,7 +51,7 @@ class Talker:
         self._draw = {"noise": np.zeros(1, np.float32), **sampling.feeds(1)}
         self._draw["penalised"] = np.zeros((1, vocabulary), bool)
         self._draw["suppressed"] = np.zeros((1, vocabulary), bool)
-        self._draw["suppressed"][0, int(manifest.constants["codebook_size"]) :] = True
+        self._draw["suppressed"][0, manifest.constants.codebook_size :] = True
         self._window = PenaltyWindow(policy, self._draw["penalised"][0])
         predictor_feeds = predictor_sampling.feeds(1)
         self._predictor_feeds = {"code0": np.zeros(1, np.int64), **{name: predictor_feeds[name] for name in ("temperature", "top_k", "top_p")}}

@@ -14,11 +14,12 @@ import numpy as np
 
 from ..bundle.errors import ContextFull, InvalidInput
 from ..bundle.manifest import Manifest
-from ..engines.onnxruntime.engine import Engine
+from ..bundle.sampling import SamplingParameters
+from ..engines.base import Engine
 from ..scheduling.engine_lock import NORMAL, EngineLock
 from ..states.pool import Snapshot, StateSet
 from .features import Features
-from .sampling import THINKER, Noise, SamplingParameters
+from .sampling import THINKER, Noise
 from .talker_rows.tapped_rows import tapped_rows
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Thinker:
         self._hidden = int(shapes["features"][1])
         self._deepstack = int(shapes["deepstack"][0]) if "deepstack" in shapes else 0
         self.vocabulary = int(shapes["suppressed"][1])
-        self.context_limit = int(manifest.constants["thinker_context"])
+        self.context_limit = manifest.constants.thinker_context
 
     def new_context(self) -> ThinkerContext:
         """The state of a conversation that has not begun."""

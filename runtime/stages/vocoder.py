@@ -9,7 +9,7 @@ import numpy as np
 from ..bundle.errors import InvalidInput
 from ..bundle.numeric import LARGEST_COUNT, is_whole
 from ..bundle.said import short
-from ..engines.onnxruntime.engine import Engine
+from ..engines.base import Engine
 from ..scheduling.engine_lock import EngineLock
 from ..states.pool import StateSet
 from .aria import Frame
@@ -46,9 +46,8 @@ class Vocoder:
     def __init__(self, engine: Engine, engine_lock: EngineLock, priority: Callable[[], int]) -> None:
         self._engine, self._engine_lock, self._priority = engine, engine_lock, priority
         self._states = StateSet(engine.entry.states)
-        constants = engine.entry.constants
-        self._to_drop = int(constants["lead_samples"])  # type: ignore[arg-type]
-        self.sample_rate = int(constants["sample_rate"])  # type: ignore[arg-type]
+        self._to_drop = engine.entry.constant("lead_samples")
+        self.sample_rate = engine.entry.constant("sample_rate")
         self._frames = 0
         self.seconds = 0.0
         """Time spent decoding, turns not counted."""

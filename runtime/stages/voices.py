@@ -19,7 +19,7 @@ from ..bundle.manifest import Manifest
 from ..bundle.numeric import is_whole
 from ..bundle.said import reason, short, short_path
 from ..bundle.talker_contract import VoiceKind
-from ..engines.onnxruntime.engine import Engine
+from ..engines.base import Engine
 from ..frontend.audio.long_audio import header_seconds
 from ..frontend.audio.recording import read_audio
 from ..frontend.media.file_objects import is_file_object
@@ -86,8 +86,7 @@ def voice_from_recording(
     recording may come from. Returns a Voice whose codes
     are int64 [frames, codebooks], one frame for every begun 1 / 12.5 s. Raises AntiphonError for what is no audio, too short, too long or silent.
     """
-    sizes = encoder.entry.constants
-    rate, frame = int(sizes["sample_rate"]), int(sizes["samples_per_frame"])  # type: ignore[arg-type]
+    rate, frame = encoder.entry.constant("sample_rate"), encoder.entry.constant("samples_per_frame")
     array_rate = _array_rate(source, sample_rate)
     recording = source if isinstance(source, np.ndarray) else resolve_source(source, "audio", policy)
     claimed = header_seconds(recording, array_rate, policy)
@@ -158,7 +157,7 @@ def _named(manifest: Manifest, name: str, table: np.ndarray | None) -> Voice:
     if table is None:
         raise BrokenBundle(NO_TABLE)
     prompts = {known.lower(): tuple(ids) for known, ids in manifest.speech_prompts.voice_prompts.items()}
-    return Voice(None, _frames(table, row, name, manifest.constants.get("codebook_size")), prompts.get(name.lower(), ()), name)
+    return Voice(None, _frames(table, row, name, manifest.constants.codebook_size or None), prompts.get(name.lower(), ()), name)
 
 
 def _frames(table: np.ndarray, row: int, name: str, codebook_size: float | None) -> np.ndarray:

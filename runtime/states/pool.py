@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.errors import ContextFull
-from ..bundle.manifest import StateSpec
+from ..bundle.specs import StateSpec
 
 BLOCK = 256
 """Rows by which the capacity of kv states is rounded up."""

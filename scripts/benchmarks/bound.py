@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...runtime.bundle.manifest import Manifest, StageEntry, read_manifest
+from ...runtime.bundle.manifest import Manifest, read_manifest
+from ...runtime.bundle.specs import StageEntry
 from ...runtime.engines.onnxruntime.engine import OnnxEngine
 from ...runtime.engines.onnxruntime.sessions import make_session
 from ...runtime.states.pool import StateSet
@@ -43,7 +44,7 @@ def main() -> None:
     rows, shares = [], []
     for stage, unit in STEPS.items():
         entry = manifest.stages[stage]
-        path = arguments.bundle / entry.file
+        path = arguments.bundle / entry.artifacts[0]
         feeds = step_feeds(entry, manifest)
         seconds = _time(OnnxEngine(path, entry, arguments.threads), feeds, arguments.steps)
         read = bytes_read(path)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ...runtime.bundle.errors import AntiphonError
+from ...runtime.bundle.sampling import SamplingParameters
 from ...runtime.omni import Omni, load
-from ...runtime.stages.sampling import SamplingParameters
 from ...runtime.states.pool import StateSet
 from ..console import print_table, seconds, size
 from ..inspect import state_bytes
@@ -68,7 +68,7 @@ class TalkerFeeder:
     def __init__(self, omni: Omni) -> None:
         self._engine, self._chunk = omni.engines["talker"], omni.prefill_chunk
         self.entry = self._engine.entry
-        self.limit = int(omni.manifest.constants["talker_context"])
+        self.limit = omni.manifest.constants.talker_context
         self._states = StateSet(self.entry.states, self.limit)
         self._random = np.random.default_rng(0)
         sizes = omni.input_sizes("talker")

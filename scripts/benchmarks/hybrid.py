@@ -173,7 +173,7 @@ def over_context(bundle: Path, threads: int, lengths: Sequence[int], steps: int)
     """For each length: seconds of a decode step (without profile), and seconds of kernels by part and by operator (with one)."""
     manifest = read_manifest(bundle)
     entry = manifest.stages["thinker"]
-    path = bundle / entry.file
+    path = bundle / entry.artifacts[0]
     owner = mixer_nodes(ir.load(path))
     states, feeds = {}, {}
     noise = np.random.default_rng(0).standard_normal(2**16, np.float32)

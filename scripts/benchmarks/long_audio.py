@@ -68,7 +68,7 @@ def main() -> None:
 def measure(bundle: Path, recording: Path, threads: int | None = None) -> dict[str, Any]:
     """Both passes over `recording` with the audio encoder of `bundle`: tokens, seconds, and bytes of peak memory above those before."""
     entry = read_manifest(bundle).stages["audio_encoder"]
-    engine = OnnxEngine(bundle / entry.file, entry, threads)
+    engine = OnnxEngine(bundle / entry.artifacts[0], entry, threads)
     audio = json.loads((bundle / "frontend" / "frontend.json").read_text(encoding="utf-8"))["audio"]
     settings = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
     stream = AudioStream(recording, RATE, settings, audio["n_window"], audio["n_window_infer"], audio.get("convolutions", 3))

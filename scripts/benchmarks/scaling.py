@@ -70,13 +70,13 @@ class _Decoder:
         from ...runtime.bundle.manifest import read_manifest
 
         entry = read_manifest(bundle).stages["thinker"]
-        self.engine = OnnxEngine(bundle / entry.file, entry, threads)
+        self.engine = OnnxEngine(bundle / entry.artifacts[0], entry, threads)
         self.states = StateSet(entry.states)
         self.states.reserve(capacity)
         self.states.advance(CONTEXT)
         self.noise = np.random.default_rng(0)
-        vocabulary, hidden = int(entry.constants["vocab_size"]), int(entry.constants["hidden_size"])  # type: ignore[arg-type]
-        layers = int(entry.constants["deepstack_layers"])  # type: ignore[arg-type]
+        vocabulary, hidden = entry.constant("vocab_size"), entry.constant("hidden_size")
+        layers = entry.constant("deepstack_layers")
         deepstack: dict[str, np.ndarray] = {"deepstack": np.zeros((layers, 0, hidden), np.float32), "deepstack_index": np.zeros(0, np.int64)}
         self.vocabulary = vocabulary
         self.feeds: dict[str, np.ndarray] = {

@@ -20,7 +20,8 @@ import numpy as np
 
 from ...runtime.bundle.errors import AntiphonError, require_extra
 from ...runtime.bundle.manifest import read_manifest
-from ...runtime.engines.onnxruntime.engine import Engine, OnnxEngine
+from ...runtime.engines.base import Engine
+from ...runtime.engines.onnxruntime.engine import OnnxEngine
 from ...runtime.events import Done
 from ...runtime.frontend.prompt.front_end import FrontEnd
 from ...runtime.omni import Omni
@@ -90,7 +91,7 @@ def measure(bundle: Path, film: Path, frames_per_second: float, threads: int | N
     missing = [name for name in STAGES if name not in manifest.stages]
     if missing:
         raise AntiphonError(f"{bundle} has no stage {missing[0]}; build it from a checkpoint that sees and hears.")
-    engines = {name: Timed(OnnxEngine(bundle / manifest.stages[name].file, manifest.stages[name], threads)) for name in STAGES}
+    engines = {name: Timed(OnnxEngine(bundle / manifest.stages[name].artifacts[0], manifest.stages[name], threads)) for name in STAGES}
     front_end = FrontEnd(bundle / "frontend")
     question = [{"type": "video_url", "video_url": {"url": str(film)}}, {"type": "text", "text": "What moves, and where to?"}]
     limits = {"min_text_tokens": ANSWER, "max_text_tokens": ANSWER, "use_audio_in_video": True, "video_fps": frames_per_second}

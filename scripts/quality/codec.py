@@ -17,7 +17,7 @@ PACKET = 64
 def encode(omni: Omni, audio: np.ndarray, rate: int) -> np.ndarray:
     """Codes int64 [frames, codebooks] of float32 [samples] at `rate` hertz; the bundle must have the stage codec_encoder."""
     engine = omni.engines["codec_encoder"]
-    to, frame = int(engine.entry.constants["sample_rate"]), int(engine.entry.constants["samples_per_frame"])  # type: ignore[arg-type]
+    to, frame = engine.entry.constant("sample_rate"), engine.entry.constant("samples_per_frame")
     samples = resampled(audio, rate, to)
     feeds = {"waveform": np.zeros((1, -(-len(samples) // frame) * frame), np.float32), "waveform_length": np.array([len(samples)])}
     feeds["waveform"][0, : len(samples)] = samples

@@ -97,7 +97,7 @@ class Evaluation:
             self.tick(f"{RESYNTHESIS}: encoding", done, len(self.right))
             codes.append(codec.encode(self.omni, utterance.audio, RATE))
             made.append(Utterance(utterance.kind, utterance.text, codec.decode(self.omni, codes[-1])))
-        entries = int(self.omni.manifest.constants["codebook_size"])
+        entries = self.omni.manifest.constants.codebook_size
         used = [len(np.unique(book)) / entries for book in np.concatenate(codes).T]
         self.found.add(LEAST_USED, RESYNTHESIS, min(used), "%")
         self.found.add("entries used, mean of the codebooks", RESYNTHESIS, mean(used), "%")
@@ -218,8 +218,8 @@ class Evaluation:
 
     @property
     def _frame_seconds(self) -> float:
-        constants = self.omni.engines["code2wav"].entry.constants
-        return int(constants["samples_per_frame"]) / int(constants["sample_rate"])  # type: ignore[arg-type]
+        entry = self.omni.engines["code2wav"].entry
+        return entry.constant("samples_per_frame") / entry.constant("sample_rate")
 
     def cursor(self) -> None:
         """Words that the cursor takes for begun, beside those that are: of the synthesiser's speech by its own durations, of own answers by Whisper's."""

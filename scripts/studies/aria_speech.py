@@ -117,7 +117,7 @@ class Study:
         if contract is None or contract.layout == "summed":
             raise AntiphonError(f"The Talker of {subject.bundle} cannot interleave text and speech; give a bundle of Qwen3.5-Omni with --bundle.")
         asked = {policy.name: policy for policy in (find_policy(subject.omni.manifest, name) for name in chosen)}
-        for name, policy in (asked or policies(float(subject.omni.manifest.constants["frames_per_text"]))).items():
+        for name, policy in (asked or policies(subject.omni.manifest.constants.frames_per_text)).items():
             yield policy, self._speak(subject, name, policy, wavs)
 
     def dual_track(self, subject: Subject, wavs: Path | None = None) -> tuple[Policy, Voiced]:
@@ -172,7 +172,7 @@ class Study:
 
 
 def _samples(omni: Omni) -> int:
-    return int(omni.engines["code2wav"].entry.constants["samples_per_frame"])  # type: ignore[arg-type]
+    return omni.engines["code2wav"].entry.constant("samples_per_frame")
 
 
 def _write(folder: Path, policy: str, made: Sequence[np.ndarray], rate: int) -> None:

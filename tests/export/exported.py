@@ -15,7 +15,7 @@ import torch
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.layers.decoder_specs import greedy_sampling
 from antiphon.graphs.stage import Stage
-from antiphon.runtime.bundle.manifest import StageEntry
+from antiphon.runtime.bundle.specs import StageEntry
 from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 from antiphon.runtime.engines.onnxruntime.sessions import make_session
 

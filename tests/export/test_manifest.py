@@ -17,9 +17,9 @@ from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FileHash, hash_folder
 from antiphon.runtime.bundle.manifest import Manifest, read_manifest, write_manifest
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.bundle.version import VERSION
-from antiphon.runtime.stages.sampling import SamplingParameters
 
 PREDICTOR = SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)
 
@@ -41,7 +41,7 @@ def compose(checkpoint: Path, home: Path, **changes: Any) -> Manifest:
 def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     manifest, config = read_manifest(tiny_bundle), read_config(tiny_checkpoint)
     assert (manifest.family, manifest.antiphon_version, manifest.target) == ("qwen3_omni_moe", VERSION, "cpu")
-    assert (manifest.engine, manifest.precision, manifest.speaks) == ("onnxruntime", "fp32", True)
+    assert (manifest.precision, manifest.speaks) == ("fp32", True)
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= manifest.tool_versions.keys()
     assert config.talker is not None and manifest.voices == config.talker.speaker_id and manifest.default_voice == "ethan"
     assert manifest.constants == {"thinker_context": 65536, "talker_context": 65536, "codebook_size": 256}
@@ -50,7 +50,7 @@ def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> N
     assert files == {*manifest.hashes, "manifest.json"}
     for name, stage in manifest.stages.items():
         assert stage.name == name and stage.file == f"stages/{name}/engine.onnx" and stage.file in manifest.hashes and stage.key
-    assert {"samples_per_frame", "lead_samples", "sample_rate"} <= manifest.stages["code2wav"].constants.keys()
+    assert {"samples_per_frame", "lead_samples", "sample_rate"} <= manifest.stages["code2wav"].interface.constants.keys()
     assert set(manifest.build["stages"]) == set(manifest.stages)
 
 

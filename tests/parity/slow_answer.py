@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.runtime.engines.onnxruntime.engine import Engine
+from antiphon.runtime.engines.base import Engine
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni
 

@@ -18,7 +18,7 @@ pytest.importorskip("av")
 from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeModel
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.engines.onnxruntime.engine import Engine
+from antiphon.runtime.engines.base import Engine
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni, load
 from antiphon.runtime.states.pool import BLOCK

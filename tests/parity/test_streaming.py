@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from antiphon.runtime.engines.onnxruntime.engine import Engine
+from antiphon.runtime.engines.base import Engine
 from antiphon.runtime.events import AudioDelta, Done, Event, Reply, TextDelta
 from antiphon.runtime.omni import Omni, load
 from antiphon.runtime.scheduling.engine_lock import EngineLock

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from antiphon.runtime.bundle.manifest import Manifest, StageEntry, StateSpec, TensorSpec
+from antiphon.runtime.bundle.manifest import Manifest, ModelConstants
+from antiphon.runtime.bundle.sampling import SamplingParameters
+from antiphon.runtime.bundle.specs import StageEntry, StageInterface, StateSpec, TensorSpec
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.frontend.prompt.front_end import EncoderCall, Prompt
 from antiphon.runtime.frontend.prompt.positions import MediaItem
 from antiphon.runtime.omni import Omni
-from antiphon.runtime.stages.sampling import SamplingParameters
 
 IDS = {
     "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8, "video": 9,
@@ -51,7 +52,7 @@ class FakeEngine:
     running: list[FakeEngine] = []
 
     def __init__(self, name: str, inputs: tuple, states: tuple = (), constants: dict | None = None) -> None:
-        self.entry = StageEntry(name, "fake", "", "fp32", inputs, (), states, constants or {})
+        self.entry = StageEntry(name, "fake", "cpu", (), StageInterface(inputs, (), states, constants or {}))
         self.feeds: list[dict[str, np.ndarray]] = []
         self.pause = lambda: 0.0
         self.fail_at: int | None = None
@@ -231,7 +232,7 @@ def make_fakes() -> Iterator[SimpleNamespace]:
 
     def omni(stages=tuple(engines), **options) -> Omni:
         manifest = Manifest(
-            "fake", "0", "cpu", "fake", "fp32", {name: engines[name].entry for name in stages}, IDS, constants,
+            "fake", "0", "cpu", "fp32", {name: engines[name].entry for name in stages}, IDS, ModelConstants(**constants),
             {"talker": SamplingParameters(0.9, 50, 1.0, 1.05), "thinker": SamplingParameters(0.0)}, {"Ethan": 38, "aiden": 39}, "Ethan",
             interleave="dual_track" if "talker" in stages else None, talker=CONTRACT if "talker" in stages else None,
         )  # fmt: skip

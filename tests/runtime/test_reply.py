@@ -223,6 +223,6 @@ def test_timings_tell_the_order_of_events(fakes):
 
 
 def test_frames_without_sound_are_an_error_never_a_silent_success(fakes):
-    fakes.engines["code2wav"].entry.constants["lead_samples"] = 10**6
+    fakes.engines["code2wav"].entry.interface.constants["lead_samples"] = 10**6
     with pytest.raises(AssertionError, match="gave no sound"):
         fakes.omni().generate(ask("abc"))

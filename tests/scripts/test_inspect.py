@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from antiphon.runtime.bundle.manifest import StageEntry, StateSpec
+from antiphon.runtime.bundle.specs import StageEntry, StageInterface, StateSpec
 from antiphon.runtime.states.pool import StateSet
 from antiphon.scripts.inspect import state_bytes
 
@@ -41,7 +41,7 @@ def test_hashes_are_checked_when_asked_for(antiphon, tiny_bundle: Path, tmp_path
 
 def test_the_memory_of_a_stream_is_what_the_runtime_allocates() -> None:
     specs = (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)), StateSpec("left", "conv", "float32", ("batch", 4, 6)))
-    fixed, growing = state_bytes(StageEntry("thinker", "onnxruntime", "", "fp32", (), (), specs))
+    fixed, growing = state_bytes(StageEntry("thinker", "onnxruntime", "cpu", (), StageInterface((), (), specs)))
     states = StateSet(specs)
     pair = {id(array): array.nbytes for array in (states.past("left"), states.present("left"))}
     assert fixed == sum(pair.values())

@@ -11,7 +11,7 @@ from ....plugins.causal_conv_state.lower_onnxruntime import lower as lower_causa
 from ....plugins.gated_delta_rule.lower_onnxruntime import lower as lower_gated_delta_rule
 from ....plugins.moe.lower_onnxruntime import lower as lower_moe
 from ....plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
-from ....runtime.bundle.manifest import StateSpec, TensorSpec
+from ....runtime.bundle.specs import StateSpec, TensorSpec
 from .passes.flash_attention import flash_attention
 from .passes.fuse_head_norms import fuse_head_norms
 from .passes.fuse_skip_norm import fuse_skip_norm

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....runtime.bundle.manifest import TensorSpec
+from ....runtime.bundle.specs import TensorSpec
 from ...config import OmniConfig, TalkerConfig
 from ...layers.decoder import Projection, decoder_layers
 from ...layers.decoder_specs import decoder_states, layer_weights

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....runtime.bundle.manifest import TensorSpec
+from ....runtime.bundle.specs import TensorSpec
 from ...config import OmniConfig, TalkerConfig
 from ...layers.decoder import DecoderLayer, Projection
 from ...layers.decoder_specs import decoder_states, layer_weights

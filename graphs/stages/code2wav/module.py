@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ....runtime.bundle.manifest import StateSpec
+from ....runtime.bundle.specs import StateSpec
 from ...config import Code2WavConfig
 from ...layers.streaming_conv import CausalConvolution, StateTape, TransposedConvolution, affine, delay_after, started, upsample
 from .tensors import DILATIONS, KERNEL, latent_dim

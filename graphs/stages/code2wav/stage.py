@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ....runtime.bundle.errors import AntiphonError
-from ....runtime.bundle.manifest import TensorSpec
+from ....runtime.bundle.specs import TensorSpec
 from ...config import Code2WavConfig, OmniConfig
 from ...stage import Stage
 from .module import Code2Wav, decoder_delay

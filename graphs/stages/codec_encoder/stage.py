@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ....runtime.bundle.errors import AntiphonError
-from ....runtime.bundle.manifest import TensorSpec
+from ....runtime.bundle.specs import TensorSpec
 from ...config import CodecEncoderConfig, OmniConfig, RopeConfig
 from ...layers.decoder import rotary_tables
 from ...stage import Stage, WeightSource, plain, transposed

@@ -1,6 +1,6 @@
-"""Engines: a lowered stage behind one small interface.
+"""A stage in ONNX Runtime.
 
-`run` is the whole of it. ONNX Runtime is driven through IOBinding with arrays that stay where they are: a decode step costs a few
+ONNX Runtime is driven through IOBinding with arrays that stay where they are: a decode step costs a few
 microseconds beside the kernels, and no cache row is ever copied.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...bundle.errors import BrokenBundle
 from ...bundle.files import ONNX
-from ...bundle.manifest import StageEntry, StateSpec, TensorSpec
 from ...bundle.said import short_path
+from ...bundle.specs import StageEntry, StateSpec, TensorSpec
 from ...scheduling.forks import never_free_in_forks
 from ...states.pool import StateSet
 from .library import onnxruntime
@@ -28,18 +28,9 @@ _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(floa
 _KEPT_BYTES = 2**24  # a binding with larger arrays (long audio, big images) is made anew each time
 
 
-class Engine(Protocol):
-    """What the pipeline knows of a stage."""
-
-    entry: StageEntry
-    """The description of inputs, outputs, states and constants."""
-
-    def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Run once. `feeds` holds every input of the entry but the states; `outputs` names what is wanted (None: all).
-
-        Reads `states.past(name)`, writes `states.present(name)` and flips; the caller reserves room before and advances the length
-        after. Returned arrays belong to the caller. May be called from several threads with different states.
-        """
+def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> OnnxEngine:
+    """See base.OpenEngine."""
+    return OnnxEngine(folder / entry.artifacts[0], entry, threads)
 
 
 class OnnxEngine:

@@ -18,7 +18,8 @@ from antiphon.export.verify.verify import WRONG_CODES, _until_wrong, verify
 from antiphon.graphs.random import new_checkpoint
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import hash_folder
-from antiphon.runtime.bundle.manifest import StageEntry, read_manifest, write_manifest
+from antiphon.runtime.bundle.manifest import read_manifest, write_manifest
+from antiphon.runtime.bundle.specs import StageEntry
 
 
 def spoil(bundle: Path, stage: str, parameter: str) -> None:

@@ -54,9 +54,9 @@ def test_locations_are_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
 
 def test_every_engine_of_a_bundle_takes_its_weights_from_beside_it(tiny_bundle: Path) -> None:
     for entry in read_manifest(tiny_bundle).stages.values():
-        model = onnx.load(tiny_bundle / entry.file, load_external_data=False)
+        model = onnx.load(tiny_bundle / entry.artifacts[0], load_external_data=False)
         expected = {pair.value for tensor in model.graph.initializer for pair in tensor.external_data if pair.key == "location"}
-        assert external_files(tiny_bundle / entry.file) == expected == {"weights.bin"}
+        assert external_files(tiny_bundle / entry.artifacts[0]) == expected == {"weights.bin"}
 
 
 @given(content=st.binary(max_size=200))

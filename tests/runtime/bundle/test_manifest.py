@@ -6,8 +6,9 @@ import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FRONT_END, hash_folder
-from antiphon.runtime.bundle.manifest import Manifest, StageEntry, StateSpec, TensorSpec, check_hashes, read_manifest, seal, write_manifest
-from antiphon.runtime.stages.sampling import SamplingParameters
+from antiphon.runtime.bundle.manifest import Manifest, ModelConstants, check_hashes, read_manifest, seal, write_manifest
+from antiphon.runtime.bundle.sampling import SamplingParameters
+from antiphon.runtime.bundle.specs import Capabilities, Precision, StageEntry, StageInterface, StateSpec, TensorSpec
 
 
 @pytest.fixture
@@ -19,11 +20,13 @@ def bundle(tmp_path):
     (tmp_path / "stages" / "engine.plan").write_bytes(b"a graph")
     (tmp_path / "stages" / "weights.bin").write_bytes(b"weights")
     entry = StageEntry(
-        "thinker", "onnxruntime", "stages/engine.plan", "fp32", (TensorSpec("input_ids", "int64", ("batch", "tokens")),),
-        (TensorSpec("token", "int64", ("rows",)),), (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)),), {"context": 64, "list": [1, 2]},
+        "thinker", "onnxruntime", "cpu", ("stages/engine.plan",), StageInterface(
+            (TensorSpec("input_ids", "int64", ("batch", "tokens")),), (TensorSpec("token", "int64", ("rows",)),),
+            (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)),), {"context": 64},
+        ), Capabilities(max_rows=4, contiguous_slots=True, buckets=(1, 2)), Precision("int8", "float32", "float32"),
     )  # fmt: skip
     manifest = Manifest(
-        "qwen3_omni_moe", "0.1", "cpu", "onnxruntime", "fp32", {"thinker": entry}, {"im_end": 2, "eos": [2, 3]}, {"thinker_context": 64, "x": 0.5},
+        "qwen3_omni_moe", "0.1", "cpu", "fp32", {"thinker": entry}, {"im_end": 2, "eos": [2, 3]}, ModelConstants(64, frames_per_text=0.5),
         {"thinker": SamplingParameters(0.7, 20, 0.8, 1.0, 0, None)}, {"Ethan": 5}, "Ethan", {"onnx": "1"}, {"seconds": {"export": 1.5}}, hash_folder(tmp_path),
     )  # fmt: skip
     write_manifest(tmp_path, manifest)

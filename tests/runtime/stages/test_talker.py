@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from antiphon.runtime.bundle.manifest import Manifest
+from antiphon.runtime.bundle.manifest import Manifest, ModelConstants
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 from antiphon.runtime.stages.aria import dual_track
-from antiphon.runtime.stages.sampling import SamplingParameters, uniform
+from antiphon.runtime.stages.sampling import uniform
 from antiphon.runtime.stages.talker import Talker
 from antiphon.runtime.stages.talker_rows.joined_prompt import talker_prompt
 from antiphon.runtime.stages.talker_rows.rows import SummedRows
@@ -17,7 +18,7 @@ def make(fakes):
     def make_talker(seed=4, chunk=512, priority=lambda: NORMAL):
         ids = [1, 5, 3, 20, 7, 7, 2, 3, 1, 6, 3]
         hidden = {4: np.ones(2, np.float32), 5: np.full(2, 2, np.float32)}
-        manifest = Manifest("fake", "0", "cpu", "fake", "fp32", {}, fakes.ids, fakes.constants, {}, talker=fakes.contract)
+        manifest = Manifest("fake", "0", "cpu", "fp32", {}, fakes.ids, ModelConstants(**fakes.constants), {}, talker=fakes.contract)
         rows = SummedRows(lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end(), 1), fakes.ids["tts_pad"])
         return Talker(
             fakes.engines, manifest, EngineLock(), rows, dual_track(),

@@ -15,7 +15,8 @@ import soundfile
 import soxr
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.manifest import Manifest, SpeechPrompts, StageEntry, TensorSpec
+from antiphon.runtime.bundle.manifest import Manifest, ModelConstants, SpeechPrompts
+from antiphon.runtime.bundle.specs import StageEntry, StageInterface, TensorSpec
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.frontend.media.media_policy import MediaPolicy
 from antiphon.runtime.scheduling.engine_lock import EngineLock
@@ -23,7 +24,7 @@ from antiphon.runtime.stages.voices import VOICES_FILE, Voice, check_voice, find
 
 RATE, FRAME, GROUPS = 24000, 1920, 4
 CODEC_VOICES = Manifest(
-    "fake", "0", "cpu", "fake", "fp32", {}, {}, {"codebook_size": 64}, {}, {"Ethan": 38, "aiden": 39}, "aiden",
+    "fake", "0", "cpu", "fp32", {}, {}, ModelConstants(64, codebook_size=64), {}, {"Ethan": 38, "aiden": 39}, "aiden",
     talker=TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id"),
 )  # fmt: skip
 PROMPT_VOICES = dataclasses.replace(
@@ -40,7 +41,7 @@ class CountingEncoder:
     def __init__(self) -> None:
         inputs = (TensorSpec("waveform", "float32", ("batch", "samples")), TensorSpec("waveform_length", "int64", ("batch",)))
         self.entry = StageEntry(
-            "codec_encoder", "fake", "", "fp32", inputs, (), (), {"sample_rate": RATE, "samples_per_frame": FRAME, "num_quantizers": GROUPS}
+            "codec_encoder", "fake", "cpu", (), StageInterface(inputs, (), (), {"sample_rate": RATE, "samples_per_frame": FRAME, "num_quantizers": GROUPS})
         )
         self.feeds: list[dict[str, np.ndarray]] = []
 
@@ -95,7 +96,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     write_weights(model, stage.weights(None), SimpleNamespace(path="random", read=tensors.__getitem__), folder / "weights.bin")
     lowered, (inputs, outputs, states) = lower_onnxruntime(stage, model)
     ir.save(lowered, folder / "engine.onnx")
-    return OnnxEngine(folder / "engine.onnx", StageEntry(stage.name, "onnxruntime", "", "fp32", inputs, outputs, states, stage.constants), threads=1)
+    return OnnxEngine(
+        folder / "engine.onnx", StageEntry(stage.name, "onnxruntime", "cpu", (), StageInterface(inputs, outputs, states, stage.constants)), threads=1
+    )
 
 
 @pytest.mark.parametrize("wanted", ["ethan", "Ethan", "ETHAN"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.manifest import StateSpec
+from antiphon.runtime.bundle.specs import StateSpec
 from antiphon.runtime.states.pool import BLOCK, StateSet
 
 KV = StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 3))

@@ -60,7 +60,7 @@ def test_checkpoint_is_refused_when_its_thinker_has_other_names(hybrid_checkpoin
 
 def test_mixer_nodes_are_those_between_the_projections_when_the_layers_are_hybrid(hybrid_bundle: Path) -> None:
     entry = read_manifest(hybrid_bundle).stages["thinker"]
-    model = ir.load(hybrid_bundle / entry.file)
+    model = ir.load(hybrid_bundle / entry.artifacts[0])
     owner = mixer_nodes(model)
     kinds = {kind: {node.op_type for node in model.graph if owner.get(node.name or "") == kind} for kind in (RECURRENT, FULL, OTHER)}
     assert {"LinearAttention", "LinearAttentionGate", "GatherND", "MatMul"} <= kinds[RECURRENT]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .....runtime.bundle.manifest import TensorSpec
+from .....runtime.bundle.specs import TensorSpec
 from .external_slices import slice_external
 
 Values = dict[ir.Value, ir.Value]

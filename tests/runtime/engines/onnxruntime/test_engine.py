@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.manifest import StageEntry, StateSpec, TensorSpec
+from antiphon.runtime.bundle.specs import StageEntry, StageInterface, StateSpec, TensorSpec
 from antiphon.runtime.engines.onnxruntime.engine import OnnxEngine
 from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 from antiphon.runtime.engines.onnxruntime.sessions import make_session
@@ -33,7 +33,7 @@ def save(path: Path, nodes: str, inputs: str, outputs: str) -> Path:
 
 
 def entry(inputs, outputs, states=()) -> StageEntry:
-    return StageEntry("stage", "onnxruntime", "engine.onnx", "fp32", inputs, outputs, states)
+    return StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states))
 
 
 @pytest.fixture
