@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.bundle.specs import StateSpec, TensorSpec
+from ..runtime.bundle.specs import StageInterface, StateSpec, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,43 @@ def plain(tensor: str) -> WeightSource:
 
 
 @dataclass(frozen=True)
+class StageLoop:
+    """How an engine runs the step of a stage `steps` times in one call: one kind unrolls it, another loops or captures it.
+
+    The module, and the portable graph, are one step. A loop begins with empty states and keeps none. Names on the left
+    are of the whole loop (`inputs`, `outputs`), names on the right of the step.
+    """
+
+    steps: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    """The interface of the whole loop."""
+    counter: str
+    """Step input int64 [1]: the number of the step, counted from 0."""
+    first_rows: str
+    """Input of both: rows [batch, size] that step 0 reads, as [batch, 1, size], before the row of its token; later steps
+    read [batch, 0, size]. So `past_length` is 0 at step 0 and s + 1 at step s."""
+    carried: tuple[str, str, str]
+    """(input of the loop, input of the step, output of the step): step 0 reads the first, later steps what the step
+    before them gave. All int64 [batch]."""
+    columns: tuple[str, ...]
+    """Inputs [batch, steps] of the loop; the step's input of the same name gets one column [batch]."""
+    shared: tuple[str, ...]
+    """Inputs [batch] that all steps read."""
+    fixed: dict[str, float]
+    """Step inputs that no caller sets: every element has this value."""
+    gathered: str
+    """Output int64 [batch, steps + 1]: the first carried value and those that the steps gave."""
+    stacked: dict[str, str]
+    """Outputs [batch, steps, ...]: an output of every step."""
+    summed: tuple[str, str, str]
+    """(output of the loop, output of the step, parameter): the sum of that output over all steps, and of the row of the
+    parameter [(steps + 1) * n, size] that belongs to the last carried value: row steps * n + value."""
+    indexed: tuple[str, ...]
+    """Parameters [steps, ...] of which step s reads index s alone."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of a family, ready to be exported, verified or run as a module."""
 
@@ -63,6 +100,19 @@ class Stage:
 
     constants: dict[str, int] = field(default_factory=dict)
     """Numbers the runtime needs beside the graph (hidden sizes, samples per frame, lost leading samples ...)."""
+
+    configuration: object = None
+    """All of the checkpoint's configuration that decides the graph, as something with a complete `repr`."""
+
+    loop: StageLoop | None = None
+    """Where an engine of the stage runs its step several times a call."""
+
+    @property
+    def interface(self) -> StageInterface:
+        """What an engine of the stage takes and gives: that of the loop, where there is one."""
+        if self.loop is not None:
+            return StageInterface(self.loop.inputs, self.loop.outputs, (), dict(self.constants))
+        return StageInterface(self.inputs, self.outputs, self.states, dict(self.constants))
 
     def size(self, name: str) -> int:
         """The integer constant `name`."""

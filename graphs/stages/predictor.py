@@ -20,7 +20,7 @@ from ..config import OmniConfig, TalkerConfig
 from ..layers.decoder import DecoderLayer, Projection, RootMeanSquareNorm, rotary_tables, run_layers
 from ..layers.decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs
 from ..layers.decoder_weights import norm
-from ..stage import Stage, WeightSource, plain, transposed
+from ..stage import Stage, StageLoop, WeightSource, plain, transposed
 
 NAME = "predictor"
 
@@ -84,6 +84,38 @@ def predictor_stage(config: OmniConfig) -> Stage:
         example=lambda: _example(talker),
         weights=lambda checkpoint: _weights(talker, checkpoint),
         constants={"hidden_size": row_size, "codebook_size": text.vocab_size, "code_groups": talker.num_code_groups},
+        configuration=(row_size, text, talker.num_code_groups, talker.predictor_projection),
+        loop=frame_loop(row_size, text.vocab_size, talker.num_code_groups),
+    )
+
+
+def frame_loop(row_size: int, codebook: int, groups: int) -> StageLoop:
+    """The steps of a frame of `groups` codes: a Talker row [row_size] and code 0 in; all codes and the frame's row out."""
+    return StageLoop(
+        steps=groups - 1,
+        inputs=(
+            TensorSpec("hidden", "float32", ("batch", row_size)),
+            TensorSpec("code0", "int64", ("batch",)),
+            TensorSpec("noise", "float32", ("batch", groups - 1)),
+            TensorSpec("temperature", "float32", ("batch",)),
+            TensorSpec("top_k", "int64", ("batch",)),
+            TensorSpec("top_p", "float32", ("batch",)),
+        ),
+        outputs=(
+            TensorSpec("codes", "int64", ("batch", groups)),
+            TensorSpec("frame_row", "float32", ("batch", row_size)),
+            TensorSpec("logits", "float32", ("batch", groups - 1, codebook)),
+        ),
+        counter="step",
+        first_rows="hidden",
+        carried=("code0", "code", "token"),
+        columns=("noise",),
+        shared=("temperature", "top_k", "top_p"),
+        fixed={"repetition_penalty": 1.0, "penalised": 0.0, "suppressed": 0.0},
+        gathered="codes",
+        stacked={"logits": "logits"},
+        summed=("frame_row", "code_row", "code_embedding"),
+        indexed=("heads",),
     )
 
 
