@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
-import importlib.metadata
 import os
 import re
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 
 from ..graphs.checkpoints.checkpoint import Checkpoint
 from ..graphs.config import OmniConfig
 from ..graphs.families.registry import stages
-from ..graphs.stage import Stage, WeightSource
+from ..graphs.stage import WeightSource
 from ..runtime.bundle.beside import OCCUPIED, folder_beside, put_in_place
-from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget
+from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.files import MANIFEST_FILE, hash_folder
 from ..runtime.bundle.json_file import read_json_object
 from ..runtime.bundle.manifest import Manifest, read_entry, read_manifest, write_manifest
-from ..runtime.bundle.names import PRECISIONS, TARGETS
-from ..runtime.bundle.specs import StageEntry, StageInterface
+from ..runtime.bundle.specs import StageEntry
 from .cache import StageCache, default_cache, stage_key
-from .engines.onnxruntime.lower import lower_onnxruntime
+from .choice import EngineChoice, choose_engines
+from .engines.registry import DEFAULT
 from .frontend import write_frontend
 from .manifest import compose_manifest
-from .portable import export_portable
+from .portable import export_portable, load_portable, save_portable
+from .stage_keys import StageFacts, engine_parts, portable_parts, stage_facts, weights_digest
 from .voices import write_voices
 from .weights import write_weights
 
-ENGINES = ("onnxruntime",)
 DECODER_LAYERS = re.compile(r"(thinker|talker|talker\.code_predictor)\.model\.layers\.")
+PORTABLE = ".portable"
+"""Ends the name under which the cache keeps a stage's portable graph."""
+VERSION_OF = "version of "
 RECOMPUTED = "rotary_emb.inv_freq"
 """A buffer that older files hold beside the weights."""
-TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,20 @@ def build(
     checkpoint: str | Path,
     bundle_path: str | Path,
     target: str = "cpu",
-    engine: str = "onnxruntime",
+    engine: str | Mapping[str, str] = DEFAULT,
     precision: str = "fp32",
     on_progress: OnProgress | None = None,
     cache: bool | str | Path = True,
 ) -> Manifest:
     """Compile the Hugging Face folder `checkpoint` into the bundle folder `bundle_path`; returns its manifest.
 
-    `cache` is a folder for built stages, True for the default one (`ANTIPHON_CACHE` or the user's cache folder), False for none.
+    `engine` is the kind of all engines, or kinds by stage (`*`: all others; onnxruntime where it is not there). `cache` is a folder for built stages,
+    True for the default one (`ANTIPHON_CACHE` or the user's cache folder), False for none.
     The bundle is written beside `bundle_path` and renamed at the end, so that an interruption leaves the old bundle or none; what a killed build left
     there goes first, and an older bundle that it had set aside comes back.
     Raises AntiphonError in one sentence for a checkpoint that cannot be built or a folder that cannot be written.
     """
-    for name, value, known in (("target", target, TARGETS), ("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise UnsupportedTarget(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
+    choice = choose_engines(engine, target, precision)
     source = Checkpoint(checkpoint)
     destination = Path(os.path.realpath(bundle_path))  # the bundle takes the place of what a link points to, not of the link
     folder = None if cache is False else default_cache() if cache is True else Path(cache)
@@ -84,7 +83,7 @@ def build(
         _check_destination(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
         with folder_beside(destination) as beside:
-            manifest = _Build(source, beside, StageCache(folder), target, engine, precision, on_progress).run()
+            manifest = _Build(source, beside, StageCache(folder), choice, on_progress).run()
             _check_destination(destination)  # a build can take hours: what came there meanwhile is not removed
             put_in_place(beside, destination)
     except OSError as error:
@@ -95,16 +94,14 @@ def build(
 class _Build:
     """One build: its folder, its clock and its progress."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, folder: Path, cache: StageCache, target: str, engine: str, precision: str, on_progress: OnProgress | None
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, folder: Path, cache: StageCache, choice: EngineChoice, on_progress: OnProgress | None) -> None:
         self.checkpoint, self.folder, self.cache = checkpoint, folder, cache
         self.config: OmniConfig = checkpoint.config
-        self.target, self.engine, self.precision = target, engine, precision
+        self.choice = choice
         self.on_progress = on_progress
         self.started = time.monotonic()
         self.done = self.total = 0
-        self.tools = {name: importlib.metadata.version(name) for name in TOOLS}
+        self.tools: dict[str, str] = {}
 
     def run(self) -> Manifest:
         made = stages(self.config)
@@ -113,7 +110,9 @@ class _Build:
         for tensor in sorted(used):
             self.checkpoint.shape(tensor)  # a missing one is said now, not after the stages before its own
         _check_layers(self.checkpoint, used)
-        sizes = {stage.name: _module_bytes(stage) for stage in made}
+        facts = [stage_facts(stage) for stage in made]
+        self.choice.check(facts)
+        sizes = {found.stage.name: found.parameters * self.choice.weight_bytes for found in facts}
         self.total = sum(sizes.values())
         entries: dict[str, StageEntry] = {}
         timings: dict[str, Any] = {}
@@ -121,59 +120,66 @@ class _Build:
         write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
         if self.config.talker is not None and self.config.talker.contract.voice == "frames":
             write_voices(self.checkpoint, self.config.talker, self.folder / "frontend")
-        for stage in made:
-            started, before = time.monotonic(), self.done
-            home = self.folder / "stages" / stage.name
+        for found in facts:
+            name, started, before = found.stage.name, time.monotonic(), self.done
+            home = self.folder / "stages" / name
             home.mkdir(parents=True)
-            entries[stage.name], reason, hit = self._stage(stage, sources[stage.name], home)
-            timings[stage.name] = {"seconds": round(time.monotonic() - started, 3), "cached": hit, "reason": reason}
-            self.done = before + sizes[stage.name]
+            entries[name], record = self._stage(found, sources[name], home)
+            timings[name] = {"seconds": round(time.monotonic() - started, 3), **record}
+            self.done = before + sizes[name]
         self._report("bundle", "hashing")
         hashes = hash_folder(self.folder)
         build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings, "left_out": list(self.config.left_out)}
         manifest = compose_manifest(
-            self.config, self.folder / "frontend", entries, target=self.target, precision=self.precision, tool_versions=self.tools,
+            self.config, self.folder / "frontend", entries, target=self.choice.target, precision=self.choice.precision, tool_versions=self.tools,
             build=build_record, hashes=hashes,
         )  # fmt: skip
         write_manifest(self.folder, manifest)
         read_manifest(self.folder)
         return manifest
 
-    def _stage(self, stage: Stage, sources: dict[str, WeightSource], home: Path) -> tuple[StageEntry, str, bool]:
+    def _stage(self, facts: StageFacts, sources: dict[str, WeightSource], home: Path) -> tuple[StageEntry, dict[str, Any]]:
+        """The entry of a built stage, and how it came about: `cached`, `reason`, and of a stage that was built
+        `portable_cached` and what each pass of the lowering changed."""
+        stage, choice = facts.stage, self.choice
+        kind, builder = choice.kind(stage.name), choice.builder(stage.name)
         self._report(stage.name, "reading weights")
-        parts = self._key_parts(stage, sources)
+        graph = portable_parts(facts)
+        weights = weights_digest(self.checkpoint, sources)
+        parts = engine_parts(facts, graph, weights, builder, kind, choice.target, choice.formats)
+        self.tools |= {name.removeprefix(VERSION_OF): version for name, version in parts.items() if name.startswith(VERSION_OF)}
         found = self.cache.fetch(stage.name, parts, home)
         if found.hit:
-            return read_entry(found.entry, f"the cached stage {stage.name}"), found.reason, True
-        self._report(stage.name, "exporting")
-        model = export_portable(stage)
+            return read_entry(found.entry, f"the cached stage {stage.name}"), {"cached": True, "reason": found.reason}
+        model, is_cached = self._portable(facts, graph)
         self._report(stage.name, "writing weights")
         write_weights(model, sources, self.checkpoint, home / "weights.bin", lambda written: self._wrote(stage.name, written))
         ir.save(model, home / "portable.onnx")
         self._report(stage.name, "lowering")
-        lowered, (inputs, outputs, states) = lower_onnxruntime(stage, model)
-        ir.save(lowered, home / "engine.onnx")
+        lowered = builder.lower(stage, model, choice.target)
+        self._report(stage.name, "compiling")
+        built = builder.compile(lowered, home, choice.target)
         entry = StageEntry(
-            stage.name, self.engine, self.target, (f"stages/{stage.name}/engine.onnx",),
-            StageInterface(inputs, outputs, states, dict(stage.constants)),
-            precision=PRECISIONS[self.precision], parameters=_module_bytes(stage) // 4,
-            bytes=sum(file.stat().st_size for file in home.iterdir()), key=stage_key(parts),
+            stage.name, kind, choice.target, tuple(f"stages/{stage.name}/{name}" for name in built.artifacts), built.interface,
+            built.capabilities, choice.formats, facts.parameters, sum(file.stat().st_size for file in home.iterdir()),
+            stage_key(parts),
         )  # fmt: skip
         self.cache.store(stage.name, parts, home, dataclasses.asdict(entry))
-        return entry, found.reason, False
+        passes = {record.name: record.sites for record in lowered.passes}
+        return entry, {"cached": False, "reason": found.reason, "portable_cached": is_cached, "passes": passes}
 
-    def _key_parts(self, stage: Stage, sources: dict[str, WeightSource]) -> dict[str, str]:
-        digest = hashlib.sha256()
-        for name in sorted(sources):
-            for tensor in sources[name].tensors:
-                digest.update(f"{name} {tensor} {self.checkpoint.digest(tensor)}\n".encode())
-        with torch.device("meta"):
-            shapes = [(name, tuple(parameter.shape)) for name, parameter in stage.make_module().named_parameters()]
-        description = repr((shapes, stage.inputs, stage.outputs, stage.states, stage.constants, _configuration(self.config, stage.name)))
-        return {
-            "weights": digest.hexdigest(), "configuration": hashlib.sha256(description.encode()).hexdigest(), "antiphon code": CODE_HASH,
-            "target": self.target, "engine": self.engine, "precision": self.precision, **{f"version of {name}": found for name, found in self.tools.items()},
-        }  # fmt: skip
+    def _portable(self, facts: StageFacts, parts: dict[str, str]) -> tuple[ir.Model, bool]:
+        """The portable graph without weights, and whether it came from the cache."""
+        name = facts.stage.name + PORTABLE
+        with tempfile.TemporaryDirectory(dir=self.folder) as work:
+            file = Path(work) / "portable.onnx"
+            if self.cache.fetch(name, parts, file.parent).hit:
+                return load_portable(file), True
+            self._report(facts.stage.name, "exporting")
+            model = export_portable(facts.stage)
+            save_portable(model, file)
+            self.cache.store(name, parts, file.parent, {})
+            return model, False
 
     def _wrote(self, stage: str, written: int) -> None:
         self.done += written
@@ -194,38 +200,6 @@ def _check_layers(checkpoint: Checkpoint, used: set[str]) -> None:
         stack = DECODER_LAYERS.match(name)
         if stack and stack.group() in stacks and name not in used and not name.endswith(RECOMPUTED):
             raise AntiphonError(f"{checkpoint.path}: tensor {name} found, which config.json does not ask for; use the config.json of these weights.")
-
-
-def _configuration(config: OmniConfig, stage: str) -> object:
-    """The part of the configuration a stage's graph depends on; ids and voices live in the manifest alone."""
-    thinker, talker = config.thinker, config.talker
-    parts: dict[str, object] = {
-        "audio_encoder": thinker.audio, "vision_encoder": thinker.vision, "code2wav": config.code2wav, "codec_encoder": config.codec_encoder,
-        "thinker": (thinker.text, thinker.deepstack_layers, talker.accept_hidden_layer if talker else None), "mtp": thinker.text,
-        "talker": (thinker.text, talker.text, talker.predictor, talker.num_code_groups) if talker else None,
-        "predictor": (talker.text.hidden_size, talker.predictor) if talker else None,
-    }  # fmt: skip
-    return parts[stage]
-
-
-def _code_hash() -> str:
-    """Hash of the source files that decide a stage: graphs, plugins and export."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for part in ("export", "graphs", "plugins", "runtime/bundle/manifest.py", "runtime/bundle/talker_contract.py"):
-        files = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
-        for file in files:
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
-
-
-CODE_HASH = _code_hash()
-"""Taken when the code is loaded: a file that is edited during a build does not change what that build runs."""
-
-
-def _module_bytes(stage: Stage) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() * 4 for parameter in stage.make_module().parameters())
 
 
 def _check_destination(destination: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from ..graphs.checkpoints.config_bounds import LARGEST_PARAMETERS
 from ..graphs.checkpoints.read_config import read_config
 from ..graphs.families.registry import stages
 from ..graphs.stage import Stage
-from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget
+from ..runtime.bundle.errors import AntiphonError
+from .choice import choose_engines
+from .engines.registry import DEFAULT
+from .stage_keys import stage_facts
 from .weights import ALIGNMENT
 
 BASELINE_BYTES = 620 * 2**20
@@ -21,15 +25,14 @@ BASELINE_BYTES = 620 * 2**20
 GRAPH_BYTES = 800
 """Size of a graph file, which holds no weights, per parameter of its stage (measured: 600 to 1,000)."""
 
-ITEM_BYTES = {"fp32": 4}
-"""Bytes of a weight, by precision."""
-
 
 @dataclass(frozen=True)
 class PlanRow:
     """One stage. Sizes in bytes, at the precision of the plan."""
 
     stage: str
+    engine: str
+    """Engine kind."""
     parameters: int
     engine_bytes: int
     """Weights and graphs on disk."""
@@ -62,34 +65,35 @@ class Plan:
             return sum(getattr(row, name) for row in self.rows)
 
         return PlanRow(
-            "total", added("parameters"), added("engine_bytes"), added("state_bytes"), added("state_bytes_per_1000_tokens"),
+            "total", "", added("parameters"), added("engine_bytes"), added("state_bytes"), added("state_bytes_per_1000_tokens"),
             max(row.build_memory_bytes for row in self.rows), added("disk_bytes"),
         )  # fmt: skip
 
 
-def plan(checkpoint: str | Path, precision: str = "fp32") -> Plan:
+def plan(checkpoint: str | Path, precision: str = "fp32", engine: str | Mapping[str, str] = DEFAULT, target: str = "cpu") -> Plan:
     """Plan the build of the folder `checkpoint`, of which `config.json` is enough.
 
     Of a codec in a folder of its own `config.yaml` is read, and of weights that are there the names of the tensors: they tell which parts the model has.
 
     Parameters counted in two stages (the Talker keeps its own copy of the Thinker's embedding) count in both.
-    Raises AntiphonError as `read_config` does, for weights that are quantised or have other layers, for more than LARGEST_PARAMETERS parameters, and for an
-    unknown precision.
+    Raises AntiphonError as `read_config` does, for weights that are quantised or have other layers, for more than LARGEST_PARAMETERS parameters, for an
+    unknown engine, target or precision, and where the builder of an engine refuses its stage.
     """
-    if precision not in ITEM_BYTES:
-        raise UnsupportedTarget(f"Unknown precision {precision!r}; expected one of {', '.join(ITEM_BYTES)}.")
+    choice = choose_engines(engine, target, precision)
     config = read_config(checkpoint)
     check_folder(checkpoint, config)
-    rows = tuple(_row(stage, ITEM_BYTES[precision]) for stage in stages(config))
-    made = Plan(str(checkpoint), config.family, precision, rows, config.left_out)
-    if made.total.parameters > LARGEST_PARAMETERS:
+    made = stages(config)
+    rows = tuple(_row(stage, choice.kind(stage.name), choice.weight_bytes) for stage in made)
+    planned = Plan(str(checkpoint), config.family, precision, rows, config.left_out)
+    if planned.total.parameters > LARGEST_PARAMETERS:
         raise AntiphonError(
-            f"{checkpoint}: config.json describes {made.total.parameters:.1e} parameters, more than any model has; use the config.json of the checkpoint."
+            f"{checkpoint}: config.json describes {planned.total.parameters:.1e} parameters, more than any model has; use the config.json of the checkpoint."
         )
-    return made
+    choice.check(stage_facts(stage) for stage in made)
+    return planned
 
 
-def _row(stage: Stage, item: int) -> PlanRow:
+def _row(stage: Stage, kind: str, item: int) -> PlanRow:
     with torch.device("meta"):
         sizes = {name: parameter.numel() for name, parameter in stage.make_module().named_parameters()}
     parameters, largest = sum(sizes.values()), max(sizes.values())
@@ -100,12 +104,12 @@ def _row(stage: Stage, item: int) -> PlanRow:
             count *= axis if isinstance(axis, int) else 1
         if "capacity" not in state.shape:
             fixed += 2 * count  # read and written in turns
-        elif stage.name == "predictor":
-            continue  # lowered into one run per frame: its cache lives inside the engine
+        elif stage.loop is not None:
+            continue  # one run a frame: the cache of its steps lives inside the engine
         else:
             growing += 1000 * count
     engine = _weights_file(sizes, item) + _graph_files(stage, len(sizes))
-    return PlanRow(stage.name, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, 2 * engine)
+    return PlanRow(stage.name, kind, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, 2 * engine)
 
 
 def _weights_file(sizes: dict[str, int], item: int) -> int:
@@ -117,6 +121,6 @@ def _weights_file(sizes: dict[str, int], item: int) -> int:
 
 
 def _graph_files(stage: Stage, parameters: int) -> int:
-    """Bytes of portable.onnx and engine.onnx; the predictor's engine repeats its graph for every residual code."""
-    copies = stage.size("code_groups") if stage.name == "predictor" else 1
+    """Bytes of portable.onnx and engine.onnx; an engine may repeat the graph of a loop's step for every step."""
+    copies = stage.loop.steps + 1 if stage.loop is not None else 1
     return GRAPH_BYTES * parameters * (1 + copies)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -21,9 +22,9 @@ from ..graphs.stage import Stage
 from ..plugins import onnx_domain
 from ..plugins.registry import DOMAIN, DOMAIN_VERSION, FOLDERS, OPS, Op
 from ..runtime.bundle.version import VERSION
+from .op_forms import example_arguments
 
 OPSET, IR_VERSION = 24, 10
-CAPACITY_EXAMPLE = 7
 
 
 def export_portable(stage: Stage) -> ir.Model:
@@ -63,17 +64,42 @@ def export_portable(stage: Stage) -> ir.Model:
     return model
 
 
+PARAMETERS = "parameters"
+"""Of a stored graph without weights: the inputs that are parameters, one name a line."""
+
+
+def save_portable(model: ir.Model, file: Path) -> None:
+    """Store the graph of export_portable, whose parameters have no data yet: they pose as inputs."""
+    held = [value for value in model.graph.initializers.values() if value.const_value is None]
+    for value in held:
+        model.graph.initializers.pop(str(value.name))
+    model.graph.inputs.extend(held)
+    model.metadata_props[PARAMETERS] = "\n".join(str(value.name) for value in held)
+    try:
+        ir.save(model, file)
+    finally:
+        _restore_parameters(model)
+
+
+def load_portable(file: Path) -> ir.Model:
+    """The graph that save_portable stored in `file`."""
+    model = ir.load(file)
+    _restore_parameters(model)
+    return model
+
+
+def _restore_parameters(model: ir.Model) -> None:
+    """Let the inputs that are parameters be initializers without data again."""
+    names = set(model.metadata_props.pop(PARAMETERS).split("\n"))
+    held = [value for value in model.graph.inputs if value.name in names]
+    del model.graph.inputs[len(model.graph.inputs) - len(held) :]
+    for value in held:
+        model.graph.initializers[str(value.name)] = value
+
+
 def _trace(stage: Stage, module: torch.nn.Module) -> torch.export.ExportedProgram:
-    feeds = stage.example()
-    symbols: dict[str, int] = {"capacity": CAPACITY_EXAMPLE}
-    for spec in stage.inputs:
-        symbols |= {axis: size for axis, size in zip(spec.shape, feeds[spec.name].shape, strict=True) if isinstance(axis, str)}
-    arguments = [torch.from_numpy(feeds[spec.name]).to("meta") for spec in stage.inputs]
-    shapes: list[tuple[Any, ...]] = [spec.shape for spec in stage.inputs]
-    for state in stage.states:
-        size = [symbols[axis] if isinstance(axis, str) else axis for axis in state.shape]
-        arguments.append(torch.zeros(size, dtype=getattr(torch, state.dtype), device="meta"))
-        shapes.append(state.shape)
+    arguments = example_arguments(stage)
+    shapes = [spec.shape for spec in stage.inputs] + [state.shape for state in stage.states]
     dynamic = tuple({number: torch.export.Dim.DYNAMIC for number, axis in enumerate(shape) if isinstance(axis, str)} for shape in shapes)
     with torch.device("meta"), torch.no_grad():
         return torch.export.export(_Flat(module), tuple(arguments), dynamic_shapes=(dynamic,), strict=False)

@@ -98,11 +98,11 @@ class Stage:
     weights: Callable[[Any], dict[str, WeightSource]]
     """From a Checkpoint (it decides the expert layout) to the source of every parameter of the module."""
 
+    configuration: object
+    """All of the checkpoint's configuration that decides the graph, as something with a complete `repr`."""
+
     constants: dict[str, int] = field(default_factory=dict)
     """Numbers the runtime needs beside the graph (hidden sizes, samples per frame, lost leading samples ...)."""
-
-    configuration: object = None
-    """All of the checkpoint's configuration that decides the graph, as something with a complete `repr`."""
 
     loop: StageLoop | None = None
     """Where an engine of the stage runs its step several times a call."""

@@ -115,7 +115,7 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "a checkpoint for a bundle": (lambda place: ["run", str(place.checkpoint), "Hi"], "No bundle at .*checkpoint"),
     "bundle of another version": (asking("Hi", spoil=manifest("schema_version", 99)), "schema version 99, this Antiphon reads version"),
     "bundle of another target": (asking("Hi", spoil=manifest("target", "sm90")), "was built for sm90, not for cpu"),
-    "bundle of another engine": (asking("Hi", spoil=manifest("stages.talker.engine", "tensorrt")), "Stage talker was built for the engine tensorrt"),
+    "bundle of another engine": (asking("Hi", spoil=manifest("stages.talker.kind", "tensorrt")), "Stage talker was built for the engine 'tensorrt'"),
     "manifest that was edited": (
         asking("Hi", spoil=lambda place: edit(place.bundle / "manifest.json", "voices.ethan", 300)),
         "manifest.json was changed after the build, or is damaged",

@@ -111,7 +111,7 @@ def test_an_engine_of_another_stage_is_refused_also_with_its_hashes(tiny_bundle:
     manifest = read_manifest(bundle)
     for one, other in (("talker", "thinker"), ("predictor", "code2wav"), ("audio_encoder", "vision_encoder")):
         stages = dict(manifest.stages)
-        stages[one] = dataclasses.replace(stages[one], file=stages[other].file)
+        stages[one] = dataclasses.replace(stages[one], artifacts=stages[other].artifacts)
         write_manifest(own_folder(bundle), dataclasses.replace(manifest, stages=stages))
         assert "and the manifest disagree about the inputs" in refusal(lambda: load(bundle))
         stages[one] = dataclasses.replace(manifest.stages[other], name=one)
@@ -125,7 +125,7 @@ def own_folder(bundle: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "stages/../../outside", "stages//x", "", ".", "..", "a\\b", "a\0b", "stages/", "./x"])
-@pytest.mark.parametrize("place", ["hashes", "file"])
+@pytest.mark.parametrize("place", ["hashes", "artifacts"])
 def test_a_name_that_leads_out_of_the_bundle_is_refused(tiny_bundle: Path, tmp_path: Path, name: str, place: str) -> None:
     bundle = linked(tiny_bundle, tmp_path / "bundle")
     (tmp_path / "outside").write_bytes((bundle / "stages/talker/engine.onnx").read_bytes())
@@ -133,7 +133,7 @@ def test_a_name_that_leads_out_of_the_bundle_is_refused(tiny_bundle: Path, tmp_p
     if place == "hashes":
         content["hashes"][name] = content["hashes"]["stages/talker/engine.onnx"]
     else:
-        content["stages"]["talker"]["file"] = name
+        content["stages"]["talker"]["artifacts"] = [name]
     rewrite(bundle, content)
     assert "no path inside the bundle" in refusal(lambda: load(bundle))
 
@@ -275,17 +275,17 @@ def test_the_manifest_of_a_bundle_with_any_one_value_changed_never_makes_noise_o
 
 
 CONTRADICTIONS: list[tuple[str, Any, str | None]] = [
-    ("stages.thinker.states.KV.shape.1", 3, "disagree about the inputs past.key."),
-    ("stages.thinker.states.KV.dtype", "float16", "disagree about the inputs past.key."),
-    ("stages.thinker.states.KV.kind", "conv", "has the conv state key."),
-    ("stages.thinker.states.KV.batch_axis", 2, "the batch on axis 2"),
-    ("stages.thinker.states.KV.shape", ["batch", 10**9, "capacity", 10**9], "disagree about the inputs past.key."),
-    ("stages.talker.inputs.1.shape.1", 64, "tensor hidden of float32"),
-    ("stages.talker.inputs.1.dtype", "float64", "tensor hidden of float64"),
-    ("stages.code2wav.inputs.0.shape.2", 8, "tensor codes of int64"),
-    ("stages.code2wav.constants.sample_rate", 0, "sample_rate is 0, expected an integer from 1000 to 768000"),
-    ("stages.code2wav.constants.samples_per_frame", 10**9, "samples_per_frame is 1000000000"),
-    ("stages.code2wav.constants.lead_samples", 1920, "lead_samples is 1920, expected an integer from 0 to 1919"),
+    ("stages.thinker.interface.states.KV.shape.1", 3, "disagree about the inputs past.key."),
+    ("stages.thinker.interface.states.KV.dtype", "float16", "disagree about the inputs past.key."),
+    ("stages.thinker.interface.states.KV.kind", "conv", "has the conv state key."),
+    ("stages.thinker.interface.states.KV.batch_axis", 2, "the batch on axis 2"),
+    ("stages.thinker.interface.states.KV.shape", ["batch", 10**9, "capacity", 10**9], "disagree about the inputs past.key."),
+    ("stages.talker.interface.inputs.1.shape.1", 64, "tensor hidden of float32"),
+    ("stages.talker.interface.inputs.1.dtype", "float64", "tensor hidden of float64"),
+    ("stages.code2wav.interface.inputs.0.shape.2", 8, "tensor codes of int64"),
+    ("stages.code2wav.interface.constants.sample_rate", 0, "sample_rate is 0, expected an integer from 1000 to 768000"),
+    ("stages.code2wav.interface.constants.samples_per_frame", 10**9, "samples_per_frame is 1000000000"),
+    ("stages.code2wav.interface.constants.lead_samples", 1920, "lead_samples is 1920, expected an integer from 0 to 1919"),
     ("stages.code2wav", None, "only talker, predictor of the stages of speech"),
     ("stages.thinker", None, "has no stage thinker"),
     ("ids.im_end", 10**6, "ids.im_end is 1000000, expected an id from 0 to 2047"),
@@ -295,7 +295,7 @@ CONTRADICTIONS: list[tuple[str, Any, str | None]] = [
     ("ids.eos", [], "ids.eos is a list of 0, expected one id"),
     ("constants.codebook_size", 128, "codebook_size is 128, expected 256"),
     ("constants.thinker_context", 2**31, "thinker_context is 2147483648, expected rows"),
-    ("constants.talker_context", 0.5, "talker_context is 0.5, expected rows"),
+    ("constants.talker_context", 0.5, "talker_context is 0.5, expected"),
     ("sampling.talker", None, "no sampling of the stage talker"),
     ("sampling.talker.top_p", 2.0, "top_p is 2.0"),
     ("sampling.thinker.repetition_penalty", 1e-300, "repetition_penalty is 1e-300, expected a number from 0.01 to 100"),
@@ -310,7 +310,7 @@ def test_a_value_that_contradicts_the_engines_or_another_is_found_by_load(
     sealed: tuple[Path, dict[str, Any], Reply], one_session_a_file: None, place: str, value: Any, sentence: str | None
 ) -> None:
     folder, content, _ = sealed
-    growing = next(index for index, state in enumerate(content["stages"]["thinker"]["states"]) if state["kind"] == "kv")
+    growing = next(index for index, state in enumerate(content["stages"]["thinker"]["interface"]["states"]) if state["kind"] == "kv")
     keys = tuple(int(key) if key.isdigit() else key for key in place.replace("KV", str(growing)).split("."))
     if place == "ids.codec_bos" or keys in set(places(content)):
         rewrite(folder, changed(content, keys, value) if value is not None else without(content, keys))

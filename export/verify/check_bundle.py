@@ -11,7 +11,6 @@ from ...graphs.stage import Stage
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.manifest import Manifest
 from ...runtime.bundle.specs import StageEntry, StateSpec, TensorSpec
-from ..engines.onnxruntime.passes.unroll_frame import frame_interface
 
 ADVICE = "give the checkpoint that the bundle was built from."
 Interface = dict[str, Sequence[TensorSpec] | Sequence[StateSpec]]
@@ -46,11 +45,9 @@ def _check_stage(folder: Path, entry: StageEntry, stage: Stage) -> None:
 
 
 def _interface(stage: Stage) -> Interface:
-    """What the engine of `stage` takes and gives; the predictor's is its whole frame."""
-    if stage.name != "predictor":
-        return {"input": stage.inputs, "output": stage.outputs, "state": stage.states}
-    inputs, outputs = frame_interface(stage.size("hidden_size"), stage.size("codebook_size"), stage.size("code_groups"))
-    return {"input": inputs, "output": outputs, "state": ()}
+    """What the engine of `stage` takes and gives."""
+    interface = stage.interface
+    return {"input": interface.inputs, "output": interface.outputs, "state": interface.states}
 
 
 def _shapes(specs: Iterable[TensorSpec | StateSpec]) -> dict[str, str]:

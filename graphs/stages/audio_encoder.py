@@ -113,6 +113,7 @@ def audio_encoder_stage(config: OmniConfig) -> Stage:
         example=lambda: _example(audio),
         weights=lambda checkpoint: _weights(audio, checkpoint),
         constants={name: getattr(audio, name) for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions")},
+        configuration=audio,
     )
 
 

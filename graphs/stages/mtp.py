@@ -75,6 +75,7 @@ def mtp_stage(config: OmniConfig) -> Stage:
         example=lambda: _example(text),
         weights=lambda checkpoint: _weights(text, checkpoint),
         constants={"hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings},
+        configuration=text,
     )
 
 

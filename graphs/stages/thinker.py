@@ -103,6 +103,7 @@ def thinker_stage(config: OmniConfig) -> Stage:
             "context": text.max_position_embeddings,
             "deepstack_layers": layers,
         },
+        configuration=(text, layers, config.talker.accept_hidden_layer if config.talker else None),
     )
 
 

@@ -117,6 +117,7 @@ def vision_encoder_stage(config: OmniConfig) -> Stage:
             "spatial_merge_size": vision.spatial_merge_size,
             "num_position_embeddings": vision.num_position_embeddings,
         },
+        configuration=vision,
     )
 
 

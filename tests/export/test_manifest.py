@@ -49,7 +49,7 @@ def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> N
     files = {path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file()}
     assert files == {*manifest.hashes, "manifest.json"}
     for name, stage in manifest.stages.items():
-        assert stage.name == name and stage.file == f"stages/{name}/engine.onnx" and stage.file in manifest.hashes and stage.key
+        assert stage.name == name and stage.artifacts == (f"stages/{name}/engine.onnx",) and stage.artifacts[0] in manifest.hashes and stage.key
     assert {"samples_per_frame", "lead_samples", "sample_rate"} <= manifest.stages["code2wav"].interface.constants.keys()
     assert set(manifest.build["stages"]) == set(manifest.stages)
 

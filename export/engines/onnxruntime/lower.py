@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ....graphs.stage import Stage
-from ....plugins.attention.lower_onnxruntime import lower as lower_attention
-from ....plugins.causal_conv_state.lower_onnxruntime import lower as lower_causal_conv_state
-from ....plugins.gated_delta_rule.lower_onnxruntime import lower as lower_gated_delta_rule
-from ....plugins.moe.lower_onnxruntime import lower as lower_moe
-from ....plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
-from ....runtime.bundle.specs import StateSpec, TensorSpec
+from ....plugins.registry import DOMAIN, FOLDERS
+from ..base import Lowered, PassRecord
 from .passes.flash_attention import flash_attention
 from .passes.fuse_head_norms import fuse_head_norms
 from .passes.fuse_skip_norm import fuse_skip_norm
-from .passes.replace_ops import replace_ops
+from .passes.replace_ops import Lowering, replace_ops
 from .passes.share_sizes import share_sizes
-from .passes.unroll_frame import frame_interface, unroll_frame
+from .passes.unroll_loop import unroll_loop
 
-LOWERINGS = {
-    "Attention": lower_attention, "CausalConvState": lower_causal_conv_state, "GatedDeltaRule": lower_gated_delta_rule, "MoE": lower_moe,
-}  # fmt: skip
-
-Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[StateSpec, ...]]
+LAST = ("SampleToken",)
+"""Ops that become branches, which no later pass copies: they are lowered after the loop is unrolled."""
 
 
-def lower_onnxruntime(stage: Stage, model: ir.Model) -> tuple[ir.Model, Interface]:
-    """Lower `model`, the portable graph of `stage` with its weights attached, in place; returns the engine graph and its interface."""
-    replace_ops(model, LOWERINGS)
-    fuse_skip_norm(model)
-    fuse_head_norms(model)
-    flash_attention(model)
-    interface: Interface = (stage.inputs, stage.outputs, stage.states)
-    if stage.name == "predictor":
-        sizes = (stage.size("hidden_size"), stage.size("codebook_size"), stage.size("code_groups"))
-        model = unroll_frame(model, *sizes)
-        interface = (*frame_interface(*sizes), ())
-    share_sizes(model)
-    # After the unrolling, which copies nodes but no branches, and knows what a frame never forbids.
-    replace_ops(model, {"SampleToken": lower_sample_token})
+def has_lowering(op: str) -> bool:
+    """Whether the folder of `op` lowers it for ONNX Runtime."""
+    return op in FOLDERS and find_spec(f"antiphon.plugins.{FOLDERS[op]}.lower_onnxruntime") is not None
+
+
+def lowering(op: str) -> Lowering:
+    """How `op` is lowered; see has_lowering."""
+    found: Lowering = import_module(f"antiphon.plugins.{FOLDERS[op]}.lower_onnxruntime").lower
+    return found
+
+
+def lower(stage: Stage, model: ir.Model) -> Lowered:
+    """Lower `model`, the portable graph of `stage` with its weights attached, in place."""
+    used = dict.fromkeys(node.op_type for node in model.graph if node.domain == DOMAIN)
+    early = {op: lowering(op) for op in used if op not in LAST and has_lowering(op)}
+    late = {op: lowering(op) for op in used if op in LAST}
+    records: list[PassRecord] = []
+
+    def run(action: Callable[[ir.Model], int]) -> None:
+        records.append(PassRecord(action.__name__, action(model)))
+
+    records.append(PassRecord("replace_ops", replace_ops(model, early)))
+    run(fuse_skip_norm)
+    run(fuse_head_norms)
+    run(flash_attention)
+    if stage.loop is not None:
+        model = unroll_loop(model, stage.loop)
+        records.append(PassRecord("unroll_loop", stage.loop.steps))
+    run(share_sizes)
+    records.append(PassRecord("replace_ops of sampling", replace_ops(model, late)))
     common.InlinePass()(model)
     common.LiftConstantsToInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
-    return model, interface
+    return Lowered(model, stage.interface, tuple(records))

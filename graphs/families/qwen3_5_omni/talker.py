@@ -72,6 +72,7 @@ def talker_stage(config: OmniConfig) -> Stage:
             "thinker_hidden_size": talker.thinker_hidden_size, "text_vocab_size": talker.text_vocab_size,
             "codebook_size": talker.predictor.vocab_size, "code_groups": talker.num_code_groups,
         },
+        configuration=(config.thinker.text, text, talker.predictor, talker.num_code_groups),
     )  # fmt: skip
 
 

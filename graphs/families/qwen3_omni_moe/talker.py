@@ -71,6 +71,7 @@ def talker_stage(config: OmniConfig) -> Stage:
             "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
             "thinker_hidden_size": thinker_hidden,
         },
+        configuration=(config.thinker.text, text, talker.predictor, talker.num_code_groups),
     )  # fmt: skip
 
 

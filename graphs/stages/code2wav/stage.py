@@ -48,6 +48,7 @@ def code2wav_stage(config: OmniConfig) -> Stage:
             "codebook_size": vocoder.codebook_size,
             "sliding_window": vocoder.sliding_window,
         },
+        configuration=vocoder,
     )
 
 

@@ -56,6 +56,7 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
         example=example,
         weights=lambda checkpoint: _weights(encoder),
         constants={"sample_rate": encoder.sampling_rate, "samples_per_frame": frame, "num_quantizers": encoder.num_quantizers},
+        configuration=encoder,
     )
 
 

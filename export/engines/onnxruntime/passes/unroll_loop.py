@@ -1,7 +1,7 @@
-"""Unroll the code predictor's step into a whole frame: 15 steps and their sampling in one engine run.
+"""Unroll a stage's loop, such as the code predictor's frame: all steps and their sampling in one engine run.
 
 The portable step reads its cache, past length and step number as inputs. Here each step is a copy of the step's nodes with these bound: the
-cache of step s is what step s - 1 returned, the step number is a constant, and the head of a step is a slice of the stored heads, so that
+cache of step s is what step s - 1 returned, the step number is a constant, and an indexed parameter is a slice of the stored one, so that
 no weight is gathered, copied or stored twice.
 """
 
@@ -10,68 +10,54 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .....graphs.stage import StageLoop
 from .....runtime.bundle.specs import TensorSpec
 from .external_slices import slice_external
 
 Values = dict[ir.Value, ir.Value]
 
 
-def frame_interface(hidden_size: int, codebook: int, groups: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of the unrolled predictor, for the manifest."""
-    inputs = (
-        TensorSpec("hidden", "float32", ("batch", hidden_size)),
-        TensorSpec("code0", "int64", ("batch",)),
-        TensorSpec("noise", "float32", ("batch", groups - 1)),
-        TensorSpec("temperature", "float32", ("batch",)),
-        TensorSpec("top_k", "int64", ("batch",)),
-        TensorSpec("top_p", "float32", ("batch",)),
-    )
-    outputs = (
-        TensorSpec("codes", "int64", ("batch", groups)),
-        TensorSpec("frame_row", "float32", ("batch", hidden_size)),
-        TensorSpec("logits", "float32", ("batch", groups - 1, codebook)),
-    )
-    return inputs, outputs
-
-
-def unroll_frame(model: ir.Model, hidden_size: int, codebook: int, groups: int) -> ir.Model:
-    """The frame model [`frame_interface`] of a lowered step model (attention already GroupQueryAttention); shares its initializers."""
-    return _Unroller(model, hidden_size, codebook, groups).build()
+def unroll_loop(model: ir.Model, loop: StageLoop) -> ir.Model:
+    """The model of the whole `loop` from the lowered model of its step (attention already GroupQueryAttention); shares its initializers."""
+    return _Unroller(model, loop).build()
 
 
 class _Unroller:
-    def __init__(self, model: ir.Model, hidden_size: int, codebook: int, groups: int) -> None:
-        self.step_model, self.groups, self.codebook, self.hidden_size = model, groups, codebook, hidden_size
-        inputs, self.output_specs = frame_interface(hidden_size, codebook, groups)
-        self.inputs = {spec.name: _graph_input(spec) for spec in inputs}
+    def __init__(self, model: ir.Model, loop: StageLoop) -> None:
+        self.step_model, self.loop = model, loop
+        self.inputs = {spec.name: _graph_input(spec) for spec in loop.inputs}
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
 
     def build(self) -> ir.Model:
-        hidden = self._emit("Unsqueeze", [self.inputs["hidden"], self._constant("axis_one", np.array([1]))])
-        penalised = self._nothing_forbidden()
-        code = self.inputs["code0"]
+        loop = self.loop
+        first_rows = self._emit("Unsqueeze", [self.inputs[loop.first_rows], self._constant("axis_one", np.array([1]))])
+        fixed = {name: self._fixed(name, value) for name, value in loop.fixed.items()}
+        start, step_input, step_output = loop.carried
+        code = self.inputs[start]
         past: dict[str, ir.Value] = {}
-        codes, rows, logits = [code], [], []
-        for step in range(self.groups - 1):
+        codes, rows = [code], []
+        stacked: dict[str, list[ir.Value]] = {name: [] for name in loop.stacked}
+        for step in range(loop.steps):
             bound = {
-                "code": code, "hidden": hidden, "step": self._constant(f"step_{step}", np.array([step])),
+                step_input: code, loop.first_rows: first_rows, loop.counter: self._constant(f"step_{step}", np.array([step])),
                 "past_length": self._per_row(0 if step == 0 else step + 1, f"past_length_{step}"),
-                "noise": self._column(self.inputs["noise"], step), "penalised": penalised, "suppressed": penalised,
-                "repetition_penalty": self._ones(), **{name: self.inputs[name] for name in ("temperature", "top_k", "top_p")},
+                **{name: self._column(self.inputs[name], step) for name in loop.columns}, **fixed,
+                **{name: self.inputs[name] for name in loop.shared},
             }  # fmt: skip
             outputs = self._copy_step(step, bound, past)
             past = {name.replace("present.", "past.", 1): value for name, value in outputs.items() if name.startswith("present.")}
-            code = outputs["token"]
+            code = outputs[step_output]
             codes.append(code)
-            rows.append(outputs["code_row"])
-            logits.append(outputs["logits"])
+            rows.append(outputs[loop.summed[1]])
+            for name, output in loop.stacked.items():
+                stacked[name].append(outputs[output])
         rows.append(self._last_row(code))
         axis = self._constant("axis_one", np.array([1]))
         columns = [self._emit("Unsqueeze", [value, axis]) for value in codes]
-        steps = [self._emit("Unsqueeze", [value, axis]) for value in logits]
-        results = {"codes": self._emit("Concat", columns, {"axis": 1}), "frame_row": self._emit("Sum", rows)}
-        results["logits"] = self._emit("Concat", steps, {"axis": 1})
+        layers = {name: [self._emit("Unsqueeze", [value, axis]) for value in values] for name, values in stacked.items()}
+        results = {loop.gathered: self._emit("Concat", columns, {"axis": 1}), loop.summed[0]: self._emit("Sum", rows)}
+        results |= {name: self._emit("Concat", values, {"axis": 1}) for name, values in layers.items()}
         return self._model(results)
 
     def _copy_step(self, step: int, bound: dict[str, ir.Value], past: dict[str, ir.Value]) -> dict[str, ir.Value]:
@@ -107,47 +93,53 @@ class _Unroller:
             copy = ir.node(node.op_type, inputs, dict(node.attributes), domain=node.domain, num_outputs=3)
             self.nodes.append(copy)
             return list(copy.outputs)
-        if node.op_type == "Gather" and self._is_heads(node.inputs[0]):
-            return [self._head(step)]
-        if node.op_type == "Concat" and step > 0 and node.inputs[0] is not None and node.inputs[0].name == "hidden":
+        indexed = self._indexed_by_step(node.inputs[0]) if node.op_type == "Gather" else None
+        if indexed is not None:
+            return [self._of_step(indexed, step)]
+        if node.op_type == "Concat" and step > 0 and node.inputs[0] is not None and node.inputs[0].name == self.loop.first_rows:
             assert node.inputs[1] is not None
             return [values[node.inputs[1]]]
         if node.op_type == "Where" and _is_attention(node.inputs[1]):
             assert node.inputs[1] is not None
             return [values[node.inputs[1]]]  # a frame has no padding rows to set to zero
-        is_of_hidden = node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].name == "hidden"
+        is_of_hidden = node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].name == self.loop.first_rows
         if is_of_hidden and "start" in node.attributes and node.attributes["start"].as_int() == 1:
             return [self._constant("one_row" if step == 0 else "no_row", np.array([1 if step == 0 else 0]))]
         return None
 
-    def _is_heads(self, value: ir.Value | None) -> bool:
-        """Whether `value` is the stacked heads, or the one head [1, hidden, codebook] already chosen from them."""
-        heads = self.step_model.graph.initializers["heads"]
+    def _indexed_by_step(self, value: ir.Value | None) -> str | None:
+        """The parameter of which a step reads one index, where `value` is it, or the one index [1, ...] already chosen from it."""
         producer = value.producer() if value is not None else None
-        return value is heads or (producer is not None and producer.op_type == "Gather" and producer.inputs[0] is heads)
+        source = producer.inputs[0] if producer is not None and producer.op_type == "Gather" else value
+        return next((name for name in self.loop.indexed if source is self.step_model.graph.initializers[name]), None)
 
-    def _head(self, step: int) -> ir.Value:
-        name = f"heads.{step}"
+    def _of_step(self, parameter: str, step: int) -> ir.Value:
+        name = f"{parameter}.{step}"
         if name not in self.initializers:
-            heads = self.step_model.graph.initializers["heads"].const_value
-            assert heads is not None
-            self._add_initializer(name, slice_external(heads, step, name))
+            whole = self.step_model.graph.initializers[parameter].const_value
+            assert whole is not None
+            self._add_initializer(name, slice_external(whole, step, name))
         return self.initializers[name]
 
     def _last_row(self, code: ir.Value) -> ir.Value:
-        table = self._initializer(self.step_model.graph.initializers["code_embedding"])
-        index = self._emit("Add", [code, self._constant("last_table", np.array([(self.groups - 1) * self.codebook]))])
+        """The row of the last carried value, which no step reads."""
+        parameter = self.step_model.graph.initializers[self.loop.summed[2]]
+        assert parameter.shape is not None
+        rows, tables = int(parameter.shape[0]), self.loop.steps + 1  # type: ignore[arg-type]
+        table = self._initializer(parameter)
+        index = self._emit("Add", [code, self._constant("last_table", np.array([rows // tables * self.loop.steps]))])
         return self._emit("Gather", [table, index], {"axis": 0})
 
-    def _nothing_forbidden(self) -> ir.Value:
-        row = self._constant("nothing_forbidden", np.zeros((1, self.codebook), bool))
-        return row
-
-    def _ones(self) -> ir.Value:
-        return self._constant("no_penalty", np.ones(1, np.float32))
+    def _fixed(self, name: str, value: float) -> ir.Value:
+        """A step input that no caller sets, one row for all."""
+        found = next(entry for entry in self.step_model.graph.inputs if entry.name == name)
+        assert found.shape is not None and found.dtype is not None
+        shape = [size if isinstance(size, int) else 1 for size in found.shape]
+        kind = "nothing" if not value else "one"
+        return self._constant(f"{kind}_{'x'.join(map(str, shape))}", np.full(shape, value, found.dtype.numpy()))
 
     def _per_row(self, number: int, name: str) -> ir.Value:
-        zeros = self._emit_once("zeros_per_row", "Mul", [self.inputs["code0"], self._constant("zero", np.array(0))])
+        zeros = self._emit_once("zeros_per_row", "Mul", [self.inputs[self.loop.carried[0]], self._constant("zero", np.array(0))])
         return self._emit("Add", [zeros, self._constant(name, np.array([number]))])
 
     def _column(self, matrix: ir.Value, column: int) -> ir.Value:
@@ -185,7 +177,7 @@ class _Unroller:
 
     def _model(self, results: dict[str, ir.Value]) -> ir.Model:
         outputs = []
-        for spec in self.output_specs:
+        for spec in self.loop.outputs:
             value = results[spec.name]
             kind = ir.DataType[spec.dtype.upper().replace("FLOAT32", "FLOAT")]
             value.name, value.shape, value.type = spec.name, ir.Shape(list(spec.shape)), ir.TensorType(kind)

@@ -1,0 +1,73 @@
+"""What builds the engines of a kind: it refuses, lowers and compiles; the build itself knows no kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import onnx_ir as ir
+
+from ...graphs.stage import Stage
+from ...runtime.bundle.specs import Capabilities, Precision, StageInterface
+from ..op_forms import OpForm
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass of a lowering did: its name, and how many places of the graph it changed."""
+
+    name: str
+    sites: int
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A stage's graph as the engine library gets it."""
+
+    graph: ir.Model
+    interface: StageInterface
+    passes: tuple[PassRecord, ...]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A compiled stage: `artifacts` are names of files in the folder it was compiled into, the opened one first."""
+
+    artifacts: tuple[str, ...]
+    interface: StageInterface
+    capabilities: Capabilities
+
+
+class EngineBuilder(Protocol):
+    """One engine kind, for the build."""
+
+    def targets(self) -> tuple[str, ...]:
+        """What engines of this kind can be compiled for; names of bundle.names.TARGETS or the kind's own."""
+
+    def refuses(self, stage: Stage, forms: Sequence[OpForm], target: str, precision: Precision) -> str | None:
+        """Why `stage` cannot be built for `target` in `precision`, as a sentence; None where it can. Reads no weights.
+
+        `forms`: every use of an op of ai.antiphon in the stage.
+        """
+
+    def tools(self) -> dict[str, str]:
+        """Versions of the programs that decide an engine beside the portable graph, by name."""
+
+    def sources(self, forms: Sequence[OpForm]) -> tuple[str, ...]:
+        """Modules and packages of Antiphon (dotted names) that decide how a stage with `forms` is lowered and compiled."""
+
+    def lower(self, stage: Stage, portable: ir.Model, target: str) -> Lowered:
+        """Lower `portable`, the graph of `stage` with its weights attached as external data, in place."""
+
+    def compile(self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None) -> BuiltEngine:
+        """Write the engine into `folder`, where the weights lie; `on_progress` is told each step."""
+
+
+def uncovered(stage: Stage, form: OpForm, kind: str, reason: str) -> str:
+    """The sentence by which a kind refuses one use of an op."""
+    return (
+        f"Stage {stage.name}: {kind} cannot run the op {form.op} of the node {form.node} ({reason}); build the stage with "
+        f"another engine (--engine {stage.name}=KIND), or add the lowering."
+    )
