@@ -22,6 +22,19 @@ def imported_sources(modules: Iterable[str], stop: Iterable[str] = ()) -> tuple[
 
     `modules`, `stop`: dotted names; a package stands for all its files. Nothing of `stop` is entered, but for `modules` themselves.
     """
+    return _walk(tuple(modules), tuple(stop))
+
+
+def sources_digest(files: Iterable[Path]) -> str:
+    """SHA-256 (hex) of the names and contents of `files`."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(ROOT).as_posix()} {_DIGESTS[file]}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _walk(modules: tuple[str, ...], stop: tuple[str, ...]) -> tuple[Path, ...]:
     asked = {file for name in modules for file in _files(name)}
     kept = {file for name in stop for file in _files(name)} - asked
     found: dict[Path, None] = {}
@@ -33,14 +46,6 @@ def imported_sources(modules: Iterable[str], stop: Iterable[str] = ()) -> tuple[
         found[file] = None
         waiting += [other for name in _imports(file) for other in _module_file(name)]
     return tuple(sorted(found))
-
-
-def sources_digest(files: Iterable[Path]) -> str:
-    """SHA-256 (hex) of the names and contents of `files`."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(ROOT).as_posix()} {_DIGESTS[file]}\n".encode())
-    return digest.hexdigest()
 
 
 def _files(name: str) -> tuple[Path, ...]:

@@ -25,6 +25,8 @@ from .sources import imported_sources, sources_digest
 EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir")
 EXPORTER = ("antiphon.export.portable", "antiphon.export.weights")
 OPS_ROOM, RUNTIME, SPECS = "antiphon.plugins", "antiphon.runtime", "antiphon.runtime.bundle.specs"
+NOT_OF_KINDS = ("antiphon.graphs", "antiphon.export.portable", "antiphon.export.op_forms")
+"""What the portable graph's own key covers."""
 STOP = (OPS_ROOM, RUNTIME)
 """Rooms that the walk over imports does not enter: the ops of a stage are added one by one, and of the runtime only the
 descriptions of tensors decide a graph."""
@@ -76,7 +78,7 @@ def engine_parts(
 
     The parts of the portable graph stay beside its key, so that a miss names what changed.
     """
-    files = imported_sources(builder.sources(facts.forms), stop=["antiphon.graphs", "antiphon.export.portable", "antiphon.export.op_forms"])
+    files = imported_sources([*builder.sources(facts.forms), SPECS], stop=[RUNTIME, *NOT_OF_KINDS])
     return {
         **portable,
         "portable graph": stage_key(dict(portable)),
