@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 
 import onnx_ir as ir
 
-from antiphon.export.engines.onnxruntime.lower import lower_onnxruntime
+from antiphon.export.engines.onnxruntime.lower import lower
 from antiphon.export.portable import export_portable
 from antiphon.export.verify.probes import probes
 from antiphon.export.weights import write_weights
@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
         model = export_portable(stage)
         write_weights(model, stage.weights(checkpoint), checkpoint, folder / "weights.bin")
         ir.save(model, folder / "portable.onnx")
-        ir.save(lower_onnxruntime(stage, model)[0], folder / "engine.onnx")
+        ir.save(lower(stage, model).graph, folder / "engine.onnx")
         found[name] = Exported(stage, checkpoint, folder)
     return found
 

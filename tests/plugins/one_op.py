@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from antiphon.export.engines.onnxruntime.lower import LOWERINGS
+from antiphon.export.engines.onnxruntime.lower import lowering
 from antiphon.export.engines.onnxruntime.passes.replace_ops import replace_ops
 from antiphon.plugins import onnx_domain
 from antiphon.plugins.registry import DOMAIN, DOMAIN_VERSION, OPS
-from antiphon.plugins.sample_token.lower_onnxruntime import lower as lower_sample_token
 from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 from antiphon.runtime.engines.onnxruntime.sessions import make_session
 
@@ -42,7 +41,7 @@ def _session(op: str, is_lowered: bool, attributes: tuple[tuple[str, int], ...],
     model = graph(op, shapes, **dict(attributes))
     if is_lowered:
         lowered = ir.serde.deserialize_model(model)
-        assert replace_ops(lowered, {**LOWERINGS, "SampleToken": lower_sample_token}) == 1
+        assert replace_ops(lowered, {op: lowering(op)}) == 1
         model = ir.serde.serialize_model(lowered)
     return make_session(model.SerializeToString())
 

@@ -77,7 +77,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The real stage, small and with random weights, in ONNX Runtime."""
     pytest.importorskip("torch")
     ir = pytest.importorskip("onnx_ir")
-    from antiphon.export.engines.onnxruntime.lower import lower_onnxruntime
+    from antiphon.export.engines.onnxruntime.lower import lower
     from antiphon.export.portable import export_portable
     from antiphon.export.weights import write_weights
     from antiphon.graphs.config import CodecEncoderConfig, OmniConfig
@@ -94,11 +94,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     tensors = {tensor.name: values(tensor, 0) for tensor in codec_encoder(config)}
     model, folder = export_portable(stage), tmp_path_factory.mktemp("codec_encoder")
     write_weights(model, stage.weights(None), SimpleNamespace(path="random", read=tensors.__getitem__), folder / "weights.bin")
-    lowered, (inputs, outputs, states) = lower_onnxruntime(stage, model)
-    ir.save(lowered, folder / "engine.onnx")
-    return OnnxEngine(
-        folder / "engine.onnx", StageEntry(stage.name, "onnxruntime", "cpu", (), StageInterface(inputs, outputs, states, stage.constants)), threads=1
-    )
+    ir.save(lower(stage, model).graph, folder / "engine.onnx")
+    return OnnxEngine(folder / "engine.onnx", StageEntry(stage.name, "onnxruntime", "cpu", (), stage.interface), threads=1)
 
 
 @pytest.mark.parametrize("wanted", ["ethan", "Ethan", "ETHAN"])

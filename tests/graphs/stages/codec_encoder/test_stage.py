@@ -208,7 +208,7 @@ def test_example_shows_every_axis_with_a_size_of_its_own() -> None:
 
 def test_portable_and_lowered_graph_give_the_modules_codes(pair: Pair, tmp_path: Path) -> None:
     ir = pytest.importorskip("onnx_ir")
-    from antiphon.export.engines.onnxruntime.lower import lower_onnxruntime
+    from antiphon.export.engines.onnxruntime.lower import lower
     from antiphon.export.portable import export_portable
     from antiphon.export.weights import write_weights
     from antiphon.runtime.engines.onnxruntime.sessions import make_session
@@ -216,7 +216,7 @@ def test_portable_and_lowered_graph_give_the_modules_codes(pair: Pair, tmp_path:
     model = export_portable(pair.stage)
     write_weights(model, pair.stage.weights(pair.checkpoint), pair.checkpoint, tmp_path / "weights.bin")
     ir.save(model, tmp_path / "portable.onnx")
-    lowered, _ = lower_onnxruntime(pair.stage, model)
+    lowered = lower(pair.stage, model).graph
     ir.save(lowered, tmp_path / "engine.onnx")
     for name in ("portable.onnx", "engine.onnx"):
         session = make_session(tmp_path / name, threads=1)
