@@ -15,8 +15,7 @@ from .bundle.names import SPEECH
 from .bundle.said import short
 from .bundle.talker_contract import PROMPTS, TalkerContract
 from .frontend.constants import NO_ID
-from .options import USABLE
-from .stages.aria import parse_policy
+from .stages.aria import parse_policy, usable_policies
 from .stages.voices import NO_TABLE, check_voice, find_voice
 
 TEXT_IDS = ("im_start", "im_end", "system", "user", "assistant", "newline")
@@ -113,7 +112,7 @@ def _check_contract(manifest: Manifest, contract: TalkerContract) -> None:
     expect("takes_language", not contract.takes_language or bool(manifest.speech_prompts.languages), "false where speech_prompts has no languages")
     _expect(manifest, "interleave", manifest.interleave, manifest.interleave is not None, "the name of one")
     policy = parse_policy(manifest.interleave or "", manifest.constants.frames_per_text)
-    _expect(manifest, "interleave", manifest.interleave, policy.layout == contract.layout, f"{USABLE[contract.layout]}, which this Talker can follow")
+    _expect(manifest, "interleave", manifest.interleave, policy.layout == contract.layout, f"{usable_policies(contract.layout)}, which this Talker can follow")
 
 
 def _check_speech(manifest: Manifest, sizes: dict[str, int]) -> None:

@@ -14,15 +14,12 @@ from .bundle.manifest import Manifest
 from .bundle.numeric import LARGEST_COUNT, number, whole
 from .bundle.said import short
 from .bundle.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
-from .bundle.talker_contract import Layout
 from .frontend.media.media_options import check_frame_rate
-from .stages.aria import Policy, dual_track, parse_policy
+from .stages.aria import Policy, dual_track, parse_policy, usable_policies
 from .stages.sampling import check_seed
 from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")
-USABLE: dict[Layout, str] = {"summed": "dual_track", "interleaved": "chunked:TEXT_ROWS,FRAMES or adaptive"}
-"""The interleaves that a Talker of each layout can follow."""
 DEFAULT_MAX_TEXT_TOKENS = 1024
 """Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
 
@@ -168,7 +165,7 @@ def find_policy(manifest: Manifest, name: str | None) -> Policy:
         return dual_track()
     policy = parse_policy(manifest.interleave if name is None else name, ratio)
     if policy.layout != manifest.talker.layout:
-        usable = USABLE[manifest.talker.layout]
+        usable = usable_policies(manifest.talker.layout)
         raise InvalidInput(f"The bundle's Talker cannot follow the interleave {short(name)}; use {usable}.")
     return policy
 

@@ -76,25 +76,62 @@ def adaptive(lead: int, frames_per_row: float | Fraction) -> Policy:
     return Policy(f"adaptive:{shown},{lead}", lambda frame: max(lead, -(-frame * below // above)), penalty_window=PENALTY_FRAMES)
 
 
+@dataclass(frozen=True)
+class PolicyKind:
+    """A kind of policy, by which a name such as `chunked:4,4` is read."""
+
+    layout: Layout
+    """Of the Talkers that can follow it."""
+    shown: str
+    """How it is written, for error sentences."""
+    parse: Callable[[list[str] | None, float | Fraction], Policy | None]
+    """From the parts behind the colon (None: no colon) and the bundle's ratio R; None for parts that it cannot read."""
+
+
+def _parse_dual_track(parts: list[str] | None, frames_per_row: float | Fraction) -> Policy | None:
+    return dual_track() if parts is None else None
+
+
+def _parse_chunked(parts: list[str] | None, frames_per_row: float | Fraction) -> Policy | None:
+    if parts is None:
+        return chunked()
+    return chunked(*map(int, parts)) if len(parts) == 2 and all(_COUNT.fullmatch(part) for part in parts) else None
+
+
+def _parse_adaptive(parts: list[str] | None, frames_per_row: float | Fraction) -> Policy | None:
+    if parts is None:
+        return adaptive(LEAD, frames_per_row)
+    ratio, lead = parts[0], parts[1] if len(parts) == 2 else str(LEAD)
+    is_written = len(parts) <= 2 and _NUMBER.fullmatch(ratio) and _COUNT.fullmatch(lead) and not re.search("/0+$", ratio)
+    return adaptive(int(lead), Fraction(ratio)) if is_written else None
+
+
+POLICIES: dict[str, PolicyKind] = {
+    "dual_track": PolicyKind("summed", "dual_track", _parse_dual_track),
+    "chunked": PolicyKind("interleaved", "chunked:TEXT_ROWS,FRAMES", _parse_chunked),
+    "adaptive": PolicyKind("interleaved", "adaptive", _parse_adaptive),
+}
+"""Every kind of policy by the name that begins it."""
+
+
+def usable_policies(layout: Layout) -> str:
+    """The policies that a Talker of `layout` can follow, for error sentences."""
+    return " or ".join(kind.shown for kind in POLICIES.values() if kind.layout == layout)
+
+
 def parse_policy(text: str, frames_per_row: float | Fraction = 1) -> Policy:
     """The policy that `text` names: `dual_track`, `chunked`, `chunked:4,4`, `adaptive`, `adaptive:R` or `adaptive:R,lead`.
 
     `frames_per_row` is R where the text gives none (a bundle may know it; 1 is safe for all speech with at least one frame a token). R is
     written 3, 2.5 or 5/2. Raises AntiphonError.
     """
-    kind, colon, rest = text.strip().partition(":")
-    parts = [part.strip() for part in rest.split(",")] if colon else []
-    if kind == "dual_track" and not colon:
-        return dual_track()
-    if kind == "chunked" and (not colon or len(parts) == 2 and all(_COUNT.fullmatch(part) for part in parts)):
-        return chunked(*map(int, parts))
-    if kind == "adaptive" and len(parts) <= 2:
-        ratio, lead = (parts + [""] * 2)[:2]
-        if (_NUMBER.fullmatch(ratio) or not colon) and (_COUNT.fullmatch(lead) or len(parts) < 2) and not re.search("/0+$", ratio):
-            return adaptive(int(lead or LEAD), Fraction(ratio) if ratio else frames_per_row)
-    raise InvalidInput(
-        f"The interleave is {short(text)}, expected dual_track, chunked:TEXT_ROWS,FRAMES, adaptive, adaptive:R or adaptive:R,LEAD, as in chunked:4,4."
-    )
+    name, colon, rest = text.strip().partition(":")
+    parts = [part.strip() for part in rest.split(",")] if colon else None
+    found = POLICIES[name].parse(parts, frames_per_row) if name in POLICIES else None
+    if found is None:
+        known = ", ".join(kind.shown for kind in POLICIES.values())
+        raise InvalidInput(f"The interleave is {short(text)}, expected {known}, adaptive:R or adaptive:R,LEAD, as in chunked:4,4.")
+    return found
 
 
 def need_table(policy: Policy, frames: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from ....graphs.stage import Stage
 from ....plugins.registry import FOLDERS
 from ....runtime.bundle.specs import Precision
 from ....runtime.engines.onnxruntime.capabilities import capabilities
+from ....runtime.engines.onnxruntime.library import onnxruntime
 from ...op_forms import OpForm
 from ..base import BuiltEngine, Lowered, uncovered
 from .lower import has_lowering, lower
@@ -20,7 +21,7 @@ from .lower import has_lowering, lower
 KIND = "ONNX Runtime"
 TARGETS = ("cpu",)
 ENGINE_FILE = "engine.onnx"
-TOOLS = ("onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
+TOOLS = ("onnx", "onnxscript", "onnx_ir", "numpy")
 
 
 def builder() -> OnnxRuntimeBuilder:
@@ -49,7 +50,7 @@ class OnnxRuntimeBuilder:
 
     def tools(self) -> dict[str, str]:
         """See base.EngineBuilder."""
-        return {name: importlib.metadata.version(name) for name in TOOLS}
+        return {name: importlib.metadata.version(name) for name in TOOLS} | {onnxruntime.__name__: onnxruntime.__version__}
 
     def sources(self, forms: Sequence[OpForm]) -> tuple[str, ...]:
         """See base.EngineBuilder."""

@@ -15,9 +15,7 @@ OFF = ("1", "true", "yes", "on")
 
 os.environ.setdefault(VARIABLE, "1")  # what the user says with it stays
 
-import onnxruntime  # noqa: E402
+import onnxruntime as onnxruntime  # noqa: E402
 
 if os.environ[VARIABLE].strip().lower() in OFF:
     onnxruntime.disable_telemetry_events()
-
-__all__ = ["onnxruntime"]
