@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..graphs.config import NO_ID, OmniConfig
+from ..graphs.families.registry import family
 from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.files import FileHash
 from ..runtime.bundle.manifest import Manifest, SpeechPrompts, StageEntry
@@ -31,15 +32,11 @@ def compose_manifest(
     contract, interleave = _speaking(config, generation)
     return Manifest(
         config.family, VERSION, target, engine, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
-        sampling_defaults(generation, PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
+        sampling_defaults(generation, family(config.family).predictor), voices, _default_voice(config, voices), tool_versions, build, hashes,
         interleave=interleave, speech_prompts=_manners(config), talker=contract,
     )  # fmt: skip
 
 
-PREDICTORS = {
-    "qwen3_omni_moe": SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # fixed in HF's prepare_inputs_for_generation
-    "qwen3_5_omni": SamplingParameters(temperature=0.9, top_k=50, top_p=1.0),  # TensorRT-Edge-LLM 0.11
-}
 FRAMES_PER_TEXT = 1.0
 """R of the adaptive interleave where no calibration told better: the bound that the shipped chunks of 4 and 4 keep."""
 

@@ -19,8 +19,8 @@ from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.graphs.families.registry import stages
 from antiphon.graphs.layers.decoder_specs import greedy_sampling
 from antiphon.graphs.module_engine.runner import ModuleRunner
-from antiphon.graphs.random import new_checkpoint
-from antiphon.graphs.random.sizes import configuration
+from antiphon.graphs.random.configuration import configuration
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.graphs.random.tensors import all_tensors
 from antiphon.graphs.random.tokenizer import token_ids, train
 from antiphon.graphs.stages.code2wav.tensors import tensor_shapes

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 import onnx_ir as ir
 
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.manifest import read_manifest
 from antiphon.scripts.benchmarks import hybrid as benchmark_hybrid
