@@ -143,6 +143,6 @@ def _paces(generation: dict[str, Any]) -> dict[str, int | float]:
 
 
 def _default_voice(config: OmniConfig, voices: dict[str, int]) -> str | None:
-    """The configuration's; HF's default speaker is Ethan; without him the first voice of the configuration speaks."""
+    """The configuration's; where it names none, the first voice speaks."""
     stated = config.talker.default_speaker if config.talker else None
-    return stated if stated in voices else None if not voices else "ethan" if "ethan" in voices else next(iter(voices))
+    return stated if stated in voices else next(iter(voices), None)

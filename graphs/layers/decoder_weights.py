@@ -1,4 +1,4 @@
-"""Sources of what hybrid decoders store in another form than a graph wants it: zero-centred norms, gated queries, Gated DeltaNet layers.
+"""Sources of what some decoders store in another form than a graph wants it: zero-centred norms, gated queries, Gated DeltaNet layers.
 
 The projection in front of a Gated DeltaNet layer is published in two layouts. Split (Qwen3.5): `in_proj_qkv` [conv, H], `in_proj_z`
 [value_size, H], `in_proj_b` and `in_proj_a` [value_heads, H]. Fused (Qwen3-Next): `in_proj_qkvz` with, for each key head, its query, its key, the

@@ -1,4 +1,4 @@
-"""The audio encoder (AuT) of both families: log-mel chunks of one second to 13 (three convolutions) or 7 (four) features each."""
+"""The audio encoder (AuT): log-mel chunks of one second to 13 (three convolutions) or 7 (four) features each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vision encoder of both families: patches of an image or a video to features of the Thinker; Qwen3-Omni adds deepstack features."""
+"""The vision encoder: patches of an image or a video to features of the Thinker; Qwen3-Omni adds deepstack features."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SPECIAL_CODEC_IDS = 1024
 
+
 @dataclass(frozen=True)
 class Qwen3Size:
     """All stages of one size."""
