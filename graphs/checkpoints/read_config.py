@@ -36,7 +36,7 @@ def read_config(checkpoint: str | Path) -> OmniConfig:
     if family is None:
         names = [*(one.name for one in known), *(alias for one in known for alias in one.aliases), *(kind for one in known for kind in one.thinkers)]
         raise AntiphonError(f"{path}: unknown model family {short(name)}; expected model_type to be one of {', '.join(names)}.")
-    reader = ConfigReader(raw, path, stored_parts(path.parent, rename))
+    reader = ConfigReader(raw, path, stored_parts(path.parent, rename), family.name)
     config = family.read_config(reader)
     config = dataclasses.replace(config, rename=rename, left_out=tuple(reader.left_out))
     check_config(config, path)

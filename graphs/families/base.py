@@ -53,7 +53,7 @@ class RandomCheckpoint:
 
     sizes: tuple[str, ...]
     configuration: Callable[[str, TokenIds, str], dict[str, Any]]
-    """From a size of `sizes`, the tokenizer's ids and the dtype to the `config.json` object."""
+    """From a size of `sizes`, the tokenizer's ids and the dtype to the `config.json` object, whose `model_type` the family answers for."""
     speech: Callable[[OmniConfig], Iterator[Tensor]]
     """Every tensor behind the Thinker, in file order: Talker, code predictor, Code2Wav and what else of speech the configuration states."""
     model_max_length: int
@@ -75,7 +75,7 @@ class Family:
     name: str
     """Its `model_type`, and the name that users and bundles call it by."""
     read_config: Callable[[ConfigReader], OmniConfig]
-    """From a whole config.json to the configuration, whose `family` is `name`. Raises AntiphonError that names the file and the field."""
+    """From a whole config.json to the configuration, whose `family` is that of the reader. Raises AntiphonError that names the file and the field."""
     stages: Callable[[OmniConfig], tuple[Stage, ...]]
     """The stages of a configuration in the order they are built; those of parts that the checkpoint lacks are left out."""
     predictor: SamplingParameters

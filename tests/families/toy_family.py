@@ -51,7 +51,7 @@ def read_toy(reader: ConfigReader) -> OmniConfig:
             predictor=reader.decoder(("talker_config", "code_predictor_config")), default_speaker=list(voices)[-1],
         )  # fmt: skip
         code2wav = reader.build(Code2WavConfig, ("code2wav_config",), rope=reader.rope(("code2wav_config",)))
-    omni: OmniConfig = reader.build(OmniConfig, (), family=NAME, thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw)
+    omni: OmniConfig = reader.build(OmniConfig, (), family=reader.family, thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw)
     return omni
 
 

@@ -125,7 +125,7 @@ def omni_config(text: DecoderConfig, talker: DecoderConfig | None = None, accept
         "speaker_id": {"a": 0}, "position_id_per_seconds": 13, "spatial_merge_size": 2, "text_vocab_size": TEXT_VOCAB,
         "predictor_projection": True, "contract": talker_contract(16, False),
     }  # fmt: skip
-    return OmniConfig("qwen3_5_omni", thinker, TalkerConfig(**(fields | given)), None, 0, 1, 2, 3, 4, 5, 6, 7, {})
+    return OmniConfig("qwen3_5_omni", thinker, TalkerConfig(**(fields | given)), None, 0, 1, 2, 3, 4, {}, 5, 6, 7)
 
 
 def fused_layout(tensors: Mapping[str, np.ndarray], config: DecoderConfig) -> dict[str, np.ndarray]:

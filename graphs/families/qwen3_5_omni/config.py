@@ -21,7 +21,6 @@ from ...checkpoints.config_reader import ConfigReader
 from ...config import AudioConfig, Code2WavConfig, CodecEncoderConfig, DecoderConfig, LinearAttentionConfig, OmniConfig, RopeConfig, TalkerConfig, ThinkerConfig
 from .codec_folder import CONFIG_NAME, FOLDERS, find_codec_folder, read_code2wav_config
 
-NAME = "qwen3_5_omni"
 FULL_ATTENTION_INTERVAL = 4
 PARTIAL_ROTARY = 0.25
 MROPE_SECTION = (11, 11, 10)
@@ -70,7 +69,7 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
     talker = reader.raw.get("talker_config")
     talker = talker if isinstance(talker, dict) else {}
     config |= {name: talker[name] for name in FROM_EITHER if reader.raw.get(name) is None and name in talker}
-    omni: OmniConfig = reader.build(OmniConfig, (), family=NAME, raw=reader.raw, **config)
+    omni: OmniConfig = reader.build(OmniConfig, (), family=reader.family, raw=reader.raw, **config)
     return omni
 
 

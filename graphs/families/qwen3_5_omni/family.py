@@ -9,7 +9,7 @@ from ...config import Code2WavConfig, OmniConfig
 from ...stage import Stage
 from ..base import HEARING_ALONE, SEEING_ALONE, TEXT_ALONE, CodecFiles, Family, RandomCheckpoint
 from .codec_folder import CONFIG_NAME, FOLDERS, WEIGHTS_NAME, codec_yaml, find_codec_folder
-from .config import NAME, read_qwen3_5_omni
+from .config import read_qwen3_5_omni
 
 
 def _stages(config: OmniConfig) -> tuple[Stage, ...]:
@@ -45,7 +45,7 @@ def _random() -> RandomCheckpoint:
 
 
 FAMILY = Family(
-    name=NAME,
+    name="qwen3_5_omni",
     read_config=read_qwen3_5_omni,
     stages=_stages,
     predictor=SamplingParameters(temperature=0.9, top_k=50, top_p=1.0),  # TensorRT-Edge-LLM 0.11

@@ -10,7 +10,6 @@ from typing import Any
 
 from ...random.config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
 from ...random.tokenizer import TokenIds, train
-from .config import NAME
 
 SPECIAL_CODEC_IDS = 3072
 INTERVAL = 4
@@ -78,7 +77,7 @@ def qwen3_5_configuration(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> di
     """The `config.json` object of `sizes`; its `code2wav_config` is what the codec's own folder will hold."""
     return {
         "architectures": ["Qwen3OmniNextForConditionalGeneration"],
-        "model_type": NAME,
+        "model_type": "qwen3_5_omni",
         "dtype": dtype,
         "enable_audio_output": True,
         **root_ids(tokens),

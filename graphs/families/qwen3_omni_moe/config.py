@@ -9,7 +9,6 @@ from ....runtime.bundle.talker_contract import TalkerContract
 from ...checkpoints.config_reader import ConfigReader, defaults, is_count, short
 from ...config import AudioConfig, Code2WavConfig, DecoderConfig, OmniConfig, TalkerConfig, ThinkerConfig
 
-NAME = "qwen3_omni_moe"
 THINKER = ("thinker_config",)
 TALKER = TalkerContract(
     layout="summed", embeds_text=False, frame_input="frame_rows", hidden_taps="media", hidden_rows=0, takes_style=False, takes_language=False,
@@ -49,7 +48,7 @@ def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
         )  # fmt: skip
         code2wav = reader.build(Code2WavConfig, ("code2wav_config",), rope=reader.rope(("code2wav_config",)), **defaults(Code2WavConfig, *SPLIT_FIELDS))
     omni: OmniConfig = reader.build(
-        OmniConfig, (), family=NAME, thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw, codec_encoder=None
+        OmniConfig, (), family=reader.family, thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw, codec_encoder=None
     )  # fmt: skip
     return omni
 

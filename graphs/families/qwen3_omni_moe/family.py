@@ -6,7 +6,7 @@ from ....runtime.stages.sampling import SamplingParameters
 from ...config import OmniConfig
 from ...stage import Stage
 from ..base import HEARING_ALONE, Family, RandomCheckpoint
-from .config import NAME, read_qwen3_omni
+from .config import read_qwen3_omni
 
 
 def _stages(config: OmniConfig) -> tuple[Stage, ...]:
@@ -30,7 +30,7 @@ def _random() -> RandomCheckpoint:
 
 
 FAMILY = Family(
-    name=NAME,
+    name="qwen3_omni_moe",
     read_config=read_qwen3_omni,
     stages=_stages,
     predictor=SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # fixed in HF's prepare_inputs_for_generation

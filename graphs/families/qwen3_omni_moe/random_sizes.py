@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...random.config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
-from .config import NAME
 
 if TYPE_CHECKING:
     from ...random.tokenizer import TokenIds
@@ -25,6 +24,9 @@ class Qwen3Size:
     audio: Encoder
     vision: Encoder
 
+
+NAME = "qwen3_omni_moe"
+"""What every `model_type` of config.json begins with."""
 
 # The predictor is as wide as the Talker: Talker states enter it without a projection, and its embeddings are added to Talker rows.
 SIZES = {

@@ -51,6 +51,12 @@ def test_same_seed_gives_identical_files_and_another_seed_other_weights(tiny: Ch
     assert not {tiny.digest(name) for name in tiny.names()} & {other.digest(name) for name in other.names()}
 
 
+def test_no_file_names_a_processor_as_transformers_has_none(tiny: Checkpoint) -> None:
+    for file in tiny.path.glob("*.json"):
+        assert "processor_class" not in json.loads(file.read_text(encoding="utf-8")), file.name
+    assert json.loads((tiny.path / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"] == 262144
+
+
 @pytest.mark.parametrize("overrides", [{}, DENSE, {"thinker_config.mtp_num_hidden_layers": 0, "thinker_config.tie_word_embeddings": True}])
 def test_every_stage_finds_its_weights_and_no_tensor_is_left(tmp_path: Path, overrides: dict[str, Any]) -> None:
     checkpoint = Checkpoint(made(tmp_path / "new", overrides=overrides))
