@@ -35,7 +35,7 @@ TYPE_CHECKING = False  # as type checkers read it, without the 5 ms of importing
 if TYPE_CHECKING:
     from .export.build import build
     from .export.verify.verify import verify
-    from .graphs.random import new_checkpoint
+    from .graphs.random.new_checkpoint import new_checkpoint
     from .runtime.bundle.errors import AntiphonError, BrokenBundle, Busy, Closed, ContextFull, InvalidInput, MissingExtra, UnsupportedTarget
     from .runtime.events import AudioDelta, Done, Reply, TextDelta
     from .runtime.frontend.media.media_policy import MediaPolicy
@@ -80,7 +80,7 @@ _HOMES = {
     "UnsupportedTarget": "runtime.bundle.errors",
     "build": "export.build",
     "load": "runtime.omni",
-    "new_checkpoint": "graphs.random",
+    "new_checkpoint": "graphs.random.new_checkpoint",
     "verify": "export.verify.verify",
 }
 

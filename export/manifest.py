@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..graphs.config import NO_ID, OmniConfig
+from ..graphs.families.registry import family
 from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.files import FileHash
 from ..runtime.bundle.manifest import Manifest, ModelConstants, SpeechPrompts
@@ -32,15 +33,9 @@ def compose_manifest(
     contract, interleave = _speaking(config, generation)
     return Manifest(
         config.family, VERSION, target, precision, stages, _ids(config, frontend) | _thinking(constants["ids"]), _limits(config, generation),
-        sampling_defaults(generation, PREDICTORS[config.family]), voices, _default_voice(config, voices), tool_versions, build, hashes,
+        sampling_defaults(generation, family(config.family).predictor), voices, _default_voice(config, voices), tool_versions, build, hashes,
         interleave=interleave, speech_prompts=_manners(config), talker=contract,
     )  # fmt: skip
-
-
-PREDICTORS = {
-    "qwen3_omni_moe": SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # fixed in HF's prepare_inputs_for_generation
-    "qwen3_5_omni": SamplingParameters(temperature=0.9, top_k=50, top_p=1.0),  # TensorRT-Edge-LLM 0.11
-}
 
 
 def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters) -> dict[str, SamplingParameters]:
@@ -145,6 +140,6 @@ def _paces(generation: dict[str, Any]) -> dict[str, float]:
 
 
 def _default_voice(config: OmniConfig, voices: dict[str, int]) -> str | None:
-    """The configuration's; HF's default speaker is Ethan; without him the first voice of the configuration speaks."""
+    """The configuration's; where it names none, the first voice speaks."""
     stated = config.talker.default_speaker if config.talker else None
-    return stated if stated in voices else None if not voices else "ethan" if "ethan" in voices else next(iter(voices))
+    return stated if stated in voices else next(iter(voices), None)

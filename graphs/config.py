@@ -11,7 +11,6 @@ from typing import Any
 
 from ..runtime.bundle.talker_contract import TalkerContract
 
-FAMILIES = ("qwen3_omni_moe", "qwen3_5_omni")
 NO_ID = -1
 """The id of a token that the checkpoint does not have; no token has it."""
 _ROLES = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")

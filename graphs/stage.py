@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -12,6 +13,26 @@ from ..runtime.bundle.specs import StageInterface, StateSpec, TensorSpec
 
 if TYPE_CHECKING:
     import torch
+
+
+class TensorSource(Protocol):
+    """Where the tensors of a model are read by name: a Checkpoint, or what a test puts in its place."""
+
+    @property
+    def path(self) -> Path:
+        """The folder that an error sentence names."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor `name`."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of tensor `name`. Raises AntiphonError where it is missing."""
+
+    def expect_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise AntiphonError unless tensor `name` is there and has `shape`."""
+
+    def read(self, name: str) -> np.ndarray:
+        """The values of tensor `name`: float32 for every floating dtype, integers and booleans as stored."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +116,8 @@ class Stage:
     example: Callable[[], dict[str, np.ndarray]]
     """Small valid inputs (without states) that show every dynamic axis with a size of 2 or more; used to trace the export."""
 
-    weights: Callable[[Any], dict[str, WeightSource]]
-    """From a Checkpoint (it decides the expert layout) to the source of every parameter of the module."""
+    weights: Callable[[TensorSource], dict[str, WeightSource]]
+    """From a checkpoint (its names decide the stored layout) to the source of every parameter of the module."""
 
     configuration: object
     """All of the checkpoint's configuration that decides the graph, as something with a complete `repr`."""

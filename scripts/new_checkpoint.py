@@ -8,19 +8,20 @@ from typing import Annotated
 
 import typer
 
+from ..graphs.families.registry import DEFAULT, names
 from . import interrupts
 from .console import progress_bar, size
 
 
 def new_checkpoint(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the checkpoint.")],
-    family: Annotated[str, typer.Option(help="Model family: qwen3_omni_moe or qwen3_5_omni.")] = "qwen3_omni_moe",
+    family: Annotated[str, typer.Option(help=f"Model family: {' or '.join(names())}.")] = DEFAULT,
     size_name: Annotated[str, typer.Option("--size", help="tiny, small or medium.")] = "tiny",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write a random checkpoint in the published format: it loads and runs like the real one, and it speaks noise."""
     with interrupts.ending_at_once():
-        from ..graphs.random import new_checkpoint as make
+        from ..graphs.random.new_checkpoint import new_checkpoint as make
         from ..runtime.stages.sampling import check_seed
 
     check_seed(seed)

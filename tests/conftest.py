@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import antiphon
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 
 from .made_once import made_once, run_folder
 from .peak_memory import peak_memory

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...runtime.bundle.errors import AntiphonError
 from ..config import OmniConfig
-from ..families.qwen3_5_omni.codec_folder import CONFIG_NAME, WEIGHTS_NAME, find_codec_folder
+from ..families.registry import family
 from .check_weights import check_weights
 from .read_config import read_config
 from .safetensors_folder import REPAIR, find_tensors
@@ -40,10 +40,10 @@ class Checkpoint:
         listing = find_tensors(self.path)
         check_weights(listing, self.config)
         self._tensors = {canonical_name(name, self.config.rename): tensor for name, tensor in listing.tensors().items()}
-        codec = _codec_folder(self.path, self.config)
-        if codec is not None:
+        self._codec = family(self.config.family).find_codec(self.path) if self.config.code2wav is not None else None
+        if self._codec is not None:
             kept = {name: tensor for name, tensor in self._tensors.items() if not name.startswith(CODEC_PREFIX)}
-            self._tensors = kept | {CODEC_PREFIX + name: tensor for name, tensor in read_torch_archive(codec / WEIGHTS_NAME).items()}
+            self._tensors = kept | {CODEC_PREFIX + name: tensor for name, tensor in read_torch_archive(self._codec.weights).items()}
 
     def names(self) -> tuple[str, ...]:
         """Names of all tensors, sorted."""
@@ -65,7 +65,7 @@ class Checkpoint:
         """Raise AntiphonError unless tensor `name` exists and has `shape`."""
         found = self._find(name)
         if found.shape != tuple(shape):
-            config = CONFIG_NAME if found.shard.name == WEIGHTS_NAME else "config.json"
+            config = self._codec.config.name if self._codec is not None and found.shard == self._codec.weights else "config.json"
             raise AntiphonError(
                 f"{found.shard}: tensor {name} has shape {list(found.shape)}, expected {list(shape)} by {config}; "
                 f"use the {config} that belongs to these weights."
@@ -118,8 +118,3 @@ def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
                 yield wanted
     except OSError as error:
         raise AntiphonError(f"{tensor.shard} cannot be read ({error.strerror or error}); make it readable or {REPAIR}.") from None
-
-
-def _codec_folder(checkpoint: Path, config: OmniConfig) -> Path | None:
-    """The folder from which the configuration of Code2Wav came, if it was one."""
-    return find_codec_folder(checkpoint) if config.family == "qwen3_5_omni" and config.code2wav is not None else None

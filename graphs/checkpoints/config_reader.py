@@ -28,10 +28,10 @@ PLAIN_TYPES = ("int", "float", "bool", "str", "tuple[int, ...]", "tuple[str, ...
 
 
 class ConfigReader:
-    """Turns the JSON object into dataclasses; a missing field names its full path."""
+    """Turns the JSON object of a checkpoint of `family` into dataclasses; a missing field names its full path."""
 
-    def __init__(self, raw: dict[str, Any], path: Path, stored: StoredParts) -> None:
-        self.raw, self.path, self.stored = raw, path, stored
+    def __init__(self, raw: dict[str, Any], path: Path, stored: StoredParts, family: str) -> None:
+        self.raw, self.path, self.stored, self.family = raw, path, stored, family
         self.left_out: list[str] = []
 
     def optional(self, part: str, *keys: str) -> bool:

@@ -8,18 +8,13 @@ from pathlib import Path
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.json_file import read_json_object
 from ..config import OmniConfig
-from ..families.qwen3_5_omni.config import read_qwen3_5_omni
-from ..families.qwen3_omni_moe.config import read_qwen3_omni
+from ..families.registry import families
 from .check_config import check_config
 from .config_reader import ConfigReader, short
 from .quantized_checkpoint import refuse_quantized_config
 from .stored_parts import stored_parts
-from .thinker_alone import THINKERS, whole_config
+from .thinker_alone import whole_config
 
-READERS = {"qwen3_omni_moe": read_qwen3_omni, "qwen3_5_omni": read_qwen3_5_omni}
-"""How the configuration of each family is read."""
-ALIASES = {"qwen3_omni_next": "qwen3_5_omni"}
-"""Other names that checkpoints give a family."""
 LARGEST_CONFIG = 8 * 2**20
 """Bytes of config.json; the published ones have up to 40,000, and one that lists every expert that stays unquantised some 3,000,000."""
 
@@ -36,13 +31,13 @@ def read_config(checkpoint: str | Path) -> OmniConfig:
     raw = read_json_object(path, largest=LARGEST_CONFIG)
     refuse_quantized_config(path, raw)
     raw, rename = whole_config(raw, path)
-    name = raw.get("model_type")
-    family = ALIASES.get(name, name) if isinstance(name, str) else name
-    if not isinstance(family, str) or family not in READERS:
-        known = ", ".join((*READERS, *ALIASES, *THINKERS))
-        raise AntiphonError(f"{path}: unknown model family {short(family)}; expected model_type to be one of {known}.")
-    reader = ConfigReader(raw, path, stored_parts(path.parent, rename))
-    config = READERS[family](reader)
+    name, known = raw.get("model_type"), families()
+    family = next((one for one in known if name in (one.name, *one.aliases)), None)
+    if family is None:
+        names = [*(one.name for one in known), *(alias for one in known for alias in one.aliases), *(kind for one in known for kind in one.thinkers)]
+        raise AntiphonError(f"{path}: unknown model family {short(name)}; expected model_type to be one of {', '.join(names)}.")
+    reader = ConfigReader(raw, path, stored_parts(path.parent, rename), family.name)
+    config = family.read_config(reader)
     config = dataclasses.replace(config, rename=rename, left_out=tuple(reader.left_out))
     check_config(config, path)
     return config

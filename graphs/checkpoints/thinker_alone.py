@@ -7,12 +7,12 @@ the conversation, which stand at the root of the whole, come from the tokenizer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.json_file import read_json_object
+from ..families.registry import families
 
 ROLES = {"system_token_id": "system", "user_token_id": "user", "assistant_token_id": "assistant"}
 TURN_MARKS = {"im_start_token_id": "<|im_start|>", "im_end_token_id": "<|im_end|>"}
@@ -25,51 +25,28 @@ MEDIA_MARKS = {
 }
 
 
-@dataclass(frozen=True)
-class ThinkerAlone:
-    """How one `model_type` is read: its family, the section that its config.json holds, and the prefix of its tensors in a whole checkpoint."""
-
-    family: str
-    section: tuple[str, ...]
-    rename: dict[str, str]
-    """Prefix in these weights to prefix in the whole. Newer versions of transformers keep `thinker.` when they save, older ones leave it out."""
-
-
-_TEXT = {"model.": "thinker.model.", "lm_head.": "thinker.lm_head."}
-_SEEING = {"model.language_model.": "thinker.model.", "model.visual.": "thinker.visual.", "visual.": "thinker.visual.", **_TEXT}
-THINKERS = {
-    "qwen3_omni_moe_thinker": ThinkerAlone("qwen3_omni_moe", ("thinker_config",), {"audio_tower.": "thinker.audio_tower.", **_SEEING}),
-    "qwen3_omni_next_thinker": ThinkerAlone("qwen3_5_omni", ("thinker_config",), {"audio_tower.": "thinker.audio_tower.", **_SEEING}),
-    "qwen3_5_moe": ThinkerAlone("qwen3_5_omni", ("thinker_config",), _SEEING),
-    "qwen3_5": ThinkerAlone("qwen3_5_omni", ("thinker_config",), _SEEING),
-    "qwen3_5_moe_text": ThinkerAlone("qwen3_5_omni", ("thinker_config", "text_config"), _TEXT),
-    "qwen3_5_text": ThinkerAlone("qwen3_5_omni", ("thinker_config", "text_config"), _TEXT),
-}
-ALONE = {"qwen3_omni_moe_talker": "Talker", "qwen3_omni_moe_talker_code_predictor": "code predictor", "qwen3_omni_moe_code2wav": "Code2Wav"}
-"""Parts that do not answer anything without a Thinker."""
-
-
 def whole_config(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The configuration of the whole checkpoint for the one in `raw`, and how its tensors are renamed; `raw` itself where it is a whole one.
 
     Raises AntiphonError for a part that cannot be used alone, and where the tokenizer beside `path` lacks a token that a conversation needs.
     """
     kind = raw.get("model_type")
-    if kind in ALONE:
+    family = next((known for known in families() if isinstance(kind, str) and kind in (*known.parts_alone, *known.thinkers)), None)
+    if family is None or not isinstance(kind, str):
+        return raw, {}
+    if kind in family.parts_alone:
         raise AntiphonError(
-            f"{path} is of a {ALONE[kind]} alone (model_type {kind}); put its tensors and its section of config.json into the folder of the "
+            f"{path} is of a {family.parts_alone[kind]} alone (model_type {kind}); put its tensors and its section of config.json into the folder of the "
             "whole checkpoint, and give that."
         )
-    alone = THINKERS.get(kind) if isinstance(kind, str) else None
-    if alone is None:
-        return raw, {}
+    alone = family.thinkers[kind]
     section = raw
     if len(alone.section) == 2:
         section = {alone.section[1]: raw}
     found = _Tokens(path.parent)
     media = {name: index for name, mark in MEDIA_MARKS.items() if (index := found.find(mark)) is not None}
     marks = {name: found.require(mark) for name, mark in (*TURN_MARKS.items(), *ROLES.items())}
-    return {"model_type": alone.family, "enable_audio_output": False, **marks, alone.section[0]: {**media, **section}}, alone.rename
+    return {"model_type": family.name, "enable_audio_output": False, **marks, alone.section[0]: {**media, **section}}, alone.rename
 
 
 class _Tokens:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...runtime.bundle.specs import StateSpec, TensorSpec
-from ..checkpoints.checkpoint import Checkpoint
 from ..config import DecoderConfig
-from ..stage import WeightSource, columns, plain, transposed
+from ..stage import TensorSource, WeightSource, columns, plain, transposed
 from .decoder_weights import attention_input, attention_input_bias, gated_delta_weights, norm
 from .weights import experts_down, experts_gate_up, layers_of_one_input
 
@@ -60,7 +59,7 @@ def greedy_sampling(rows: int, vocab: int) -> dict[str, np.ndarray]:
     }
 
 
-def layer_weights(checkpoint: Checkpoint, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
+def layer_weights(checkpoint: TensorSource, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
     """Sources of one `DecoderLayer` whose parameters start with `target`, from checkpoint tensors that start with `source`."""
     experts = f"{source}.mlp"
     weights = {
@@ -84,7 +83,7 @@ def layer_weights(checkpoint: Checkpoint, config: DecoderConfig, layer: int, sou
     return weights
 
 
-def _attention(checkpoint: Checkpoint, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
+def _attention(checkpoint: TensorSource, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
     weights = {
         f"{target}.query_norm.weight": norm(config, f"{source}.q_norm.weight"),
         f"{target}.key_norm.weight": norm(config, f"{source}.k_norm.weight"),
@@ -96,7 +95,7 @@ def _attention(checkpoint: Checkpoint, config: DecoderConfig, source: str, targe
     return weights
 
 
-def _gated(checkpoint: Checkpoint, source: str, target: str) -> dict[str, WeightSource]:
+def _gated(checkpoint: TensorSource, source: str, target: str) -> dict[str, WeightSource]:
     layers = layers_of_one_input(checkpoint, source, ("gate_proj", "up_proj"), "gate_up_proj")
     return {
         f"{target}.gate_up.weight": columns(*(f"{layer}.weight" for layer in layers)),

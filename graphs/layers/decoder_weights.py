@@ -1,4 +1,4 @@
-"""Sources of what hybrid decoders store in another form than a graph wants it: zero-centred norms, gated queries, Gated DeltaNet layers.
+"""Sources of what some decoders store in another form than a graph wants it: zero-centred norms, gated queries, Gated DeltaNet layers.
 
 The projection in front of a Gated DeltaNet layer is published in two layouts. Split (Qwen3.5): `in_proj_qkv` [conv, H], `in_proj_z`
 [value_size, H], `in_proj_b` and `in_proj_a` [value_heads, H]. Fused (Qwen3-Next): `in_proj_qkvz` with, for each key head, its query, its key, the
@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...runtime.bundle.errors import AntiphonError
-from ..checkpoints.checkpoint import Checkpoint
 from ..config import DecoderConfig, LinearAttentionConfig
-from ..stage import WeightSource, columns, plain, transposed
+from ..stage import TensorSource, WeightSource, columns, plain, transposed
 from .weights import QUERY_KEY_VALUE, layers_of_one_input
 
 
@@ -21,7 +20,7 @@ def norm(config: DecoderConfig, tensor: str) -> WeightSource:
     return WeightSource((tensor,), lambda stored: 1 + stored) if config.zero_centred_norms else plain(tensor)
 
 
-def attention_input(checkpoint: Checkpoint, config: DecoderConfig, source: str) -> WeightSource:
+def attention_input(checkpoint: TensorSource, config: DecoderConfig, source: str) -> WeightSource:
     """The matrix [H, columns] in front of full attention: all queries, keys, values and, with `gated_attention`, gates.
 
     A gated q_proj holds, for each head, its query rows and then its gate rows. Raises AntiphonError where it has another shape.
@@ -35,7 +34,7 @@ def attention_input(checkpoint: Checkpoint, config: DecoderConfig, source: str) 
     return WeightSource(tensors, lambda *parts: np.ascontiguousarray(_gates_last(config, np.concatenate(parts)).T))
 
 
-def attention_input_bias(checkpoint: Checkpoint, config: DecoderConfig, source: str) -> WeightSource:
+def attention_input_bias(checkpoint: TensorSource, config: DecoderConfig, source: str) -> WeightSource:
     """The bias of `attention_input`, in the order of its columns."""
     tensors = tuple(f"{layer}.bias" for layer in layers_of_one_input(checkpoint, source, *QUERY_KEY_VALUE))
     return WeightSource(tensors, lambda *parts: _gates_last(config, np.concatenate(parts)) if config.gated_attention else np.concatenate(parts))
@@ -48,7 +47,7 @@ def _gates_last(config: DecoderConfig, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([heads[:, 0].reshape(-1, *rows.shape[1:]), cached, heads[:, 1].reshape(-1, *rows.shape[1:])])
 
 
-def gated_delta_weights(checkpoint: Checkpoint, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
+def gated_delta_weights(checkpoint: TensorSource, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
     """Sources of one `GatedDeltaNet` in either layout. Raises AntiphonError where a fused projection has another shape, or the convolution a bias."""
     assert config.linear is not None, "a configuration with linear layers states their sizes"
     if checkpoint.has(f"{source}.conv1d.bias"):
@@ -63,7 +62,7 @@ def gated_delta_weights(checkpoint: Checkpoint, config: DecoderConfig, source: s
     }
 
 
-def _gated_delta_input(checkpoint: Checkpoint, config: DecoderConfig, linear: LinearAttentionConfig, source: str) -> WeightSource:
+def _gated_delta_input(checkpoint: TensorSource, config: DecoderConfig, linear: LinearAttentionConfig, source: str) -> WeightSource:
     fused = (f"{source}.in_proj_qkvz.weight", f"{source}.in_proj_ba.weight")
     if not checkpoint.has(fused[0]):
         return columns(*(f"{source}.in_proj_{part}.weight" for part in ("qkv", "z", "b", "a")))

@@ -12,14 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from ...runtime.bundle.errors import AntiphonError
-from ..checkpoints.checkpoint import Checkpoint
-from ..stage import WeightSource, plain
+from ..stage import TensorSource, WeightSource, plain
 
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj"), "qkv_proj"
 """Arguments of `layers_of_one_input` for attention."""
 
 
-def experts_gate_up(checkpoint: Checkpoint, prefix: str, count: int) -> WeightSource:
+def experts_gate_up(checkpoint: TensorSource, prefix: str, count: int) -> WeightSource:
     """Gate and up projections of `count` experts as [E, 2I, H], rows interleaved: gate 0, up 0, gate 1, up 1 ...
 
     `prefix` ends in `.experts`. Raises AntiphonError for missing tensors or shapes that do not fit each other.
@@ -49,7 +48,7 @@ def experts_gate_up(checkpoint: Checkpoint, prefix: str, count: int) -> WeightSo
     return WeightSource(names, interleave_experts)
 
 
-def experts_down(checkpoint: Checkpoint, prefix: str, count: int) -> WeightSource:
+def experts_down(checkpoint: TensorSource, prefix: str, count: int) -> WeightSource:
     """Down projections of `count` experts as [E, H, I]; arguments and errors as in `experts_gate_up`."""
     fused = f"{prefix}.down_proj"
     if checkpoint.has(fused):
@@ -60,7 +59,7 @@ def experts_down(checkpoint: Checkpoint, prefix: str, count: int) -> WeightSourc
     return WeightSource(tuple(f"{prefix}.{expert}.down_proj.weight" for expert in range(count)), lambda *stored: np.stack(stored))
 
 
-def head(checkpoint: Checkpoint, head_name: str, embedding_name: str, tied: bool, source: Callable[[str], WeightSource] = plain) -> WeightSource:
+def head(checkpoint: TensorSource, head_name: str, embedding_name: str, tied: bool, source: Callable[[str], WeightSource] = plain) -> WeightSource:
     """The output projection: its own tensor, or the embedding when the two are tied.
 
     `source` says how the parameter is laid out (`plain` or `transposed`). Raises AntiphonError when neither tensor can serve.
@@ -73,13 +72,13 @@ def head(checkpoint: Checkpoint, head_name: str, embedding_name: str, tied: bool
     return source(name)
 
 
-def layers_of_one_input(checkpoint: Checkpoint, prefix: str, parts: tuple[str, ...], fused: str) -> tuple[str, ...]:
+def layers_of_one_input(checkpoint: TensorSource, prefix: str, parts: tuple[str, ...], fused: str) -> tuple[str, ...]:
     """The Linear layers `parts` below `prefix`, or the layer `fused` where the checkpoint stores the rows of all of them as one (TensorRT-Edge-LLM)."""
     whole = f"{prefix}.{fused}"
     return (whole,) if checkpoint.has(f"{whole}.weight") else tuple(f"{prefix}.{part}" for part in parts)
 
 
-def _is_transposed(checkpoint: Checkpoint, prefix: str, count: int) -> bool:
+def _is_transposed(checkpoint: TensorSource, prefix: str, count: int) -> bool:
     """Whether the fused tensors of `prefix` are stored as [E, H, 2I] and [E, I, H]; decided by both shapes together, which never fit both ways."""
     gate_up, down = checkpoint.shape(f"{prefix}.gate_up_proj"), checkpoint.shape(f"{prefix}.down_proj")
     if len(gate_up) == len(down) == 3 and gate_up[0] == down[0] == count:
@@ -93,7 +92,7 @@ def _is_transposed(checkpoint: Checkpoint, prefix: str, count: int) -> bool:
     )
 
 
-def _check_experts(checkpoint: Checkpoint, prefix: str, count: int) -> None:
+def _check_experts(checkpoint: TensorSource, prefix: str, count: int) -> None:
     """Hold every expert's shapes against those of the first, and look for an expert that the configuration does not know."""
     width_hidden = checkpoint.shape(f"{prefix}.0.gate_proj.weight")
     for expert in range(count):

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ...runtime.states.pool import StateSet
-from ..stage import Stage
+from ..stage import Stage, TensorSource
 
 
 class ModuleRunner:
     """The reference of a stage; holds the weights of the whole stage in memory as float32."""
 
-    def __init__(self, stage: Stage, checkpoint: Any) -> None:
+    def __init__(self, stage: Stage, checkpoint: TensorSource) -> None:
         self.stage = stage
         with torch.device("meta"):
             module = stage.make_module().eval().requires_grad_(False)

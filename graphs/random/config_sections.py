@@ -1,18 +1,19 @@
-"""What the configurations of every family's random checkpoints share: the measures of a size, and the sections they become."""
+"""What the configurations of random checkpoints share, whatever their family: the measures of a size, and the sections they become."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .tokenizer import TokenIds
+if TYPE_CHECKING:
+    from .tokenizer import TokenIds
 
 CODE_GROUPS = 16
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder stack; `experts` 0 means dense, `feed_forward` is the dense width (of the first family's Talker: that of its projections).
+    """A decoder stack; `experts` 0 means dense, `feed_forward` is the dense width (of Qwen3-Omni's Talker: that of its projections).
 
     `linear` are the Gated DeltaNet layers' key heads and the size of a head of keys and of values; value heads are twice as many.
     """
@@ -52,18 +53,6 @@ class Vocoder:
     heads: int
     feed_forward: int
     decoder_width: int
-
-
-@dataclass(frozen=True)
-class Size:
-    """All stages of one size."""
-
-    thinker: Decoder
-    talker: Decoder
-    predictor: Decoder
-    vocoder: Vocoder
-    audio: Encoder
-    vision: Encoder
 
 
 def root_ids(tokens: TokenIds) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Tensors of the audio and vision encoders, which are alike in both families."""
+"""Tensors of the audio and vision encoders."""
 
 from __future__ import annotations
 

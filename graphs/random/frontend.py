@@ -10,7 +10,6 @@ from typing import Any
 from .tokenizer import TokenIds
 
 PREPROCESSOR = {
-    "processor_class": "Qwen3OmniMoeProcessor",
     "feature_extractor_type": "WhisperFeatureExtractor",
     "feature_size": 128,
     "sampling_rate": 16000,
@@ -33,7 +32,6 @@ PREPROCESSOR = {
     "merge_size": 2,
 }
 VIDEO_PREPROCESSOR = {
-    "processor_class": "Qwen3OmniMoeProcessor",
     "video_processor_type": "Qwen2VLVideoProcessor",
     "do_convert_rgb": True,
     "do_normalize": True,
@@ -53,8 +51,9 @@ VIDEO_PREPROCESSOR = {
 }
 
 
-def save(folder: Path, config: dict[str, Any], tokens: TokenIds) -> None:
-    """Write config.json, generation_config.json, chat_template.jinja and both preprocessor files into `folder`."""
+def save(folder: Path, config: dict[str, Any], tokens: TokenIds, processor_class: str | None = None) -> None:
+    """Write config.json, generation_config.json, chat_template.jinja and both preprocessor files, which name `processor_class`, into `folder`."""
+    named = {} if processor_class is None else {"processor_class": processor_class}
     generation = {
         "eos_token_id": tokens["<|im_end|>"],
         "pad_token_id": tokens["<|endoftext|>"],
@@ -69,12 +68,9 @@ def save(folder: Path, config: dict[str, Any], tokens: TokenIds) -> None:
     files = {
         "config.json": config,
         "generation_config.json": generation,
-        "preprocessor_config.json": PREPROCESSOR,
-        "video_preprocessor_config.json": VIDEO_PREPROCESSOR,
+        "preprocessor_config.json": named | PREPROCESSOR,
+        "video_preprocessor_config.json": named | VIDEO_PREPROCESSOR,
     }
-    if config["model_type"] != "qwen3_omni_moe":  # transformers has no processor of Qwen3.5-Omni
-        for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-            files[name] = {key: value for key, value in files[name].items() if key != "processor_class"}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     template = resources.files(__package__).joinpath("chat_template.jinja").read_text(encoding="utf-8")

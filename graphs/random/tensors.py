@@ -1,19 +1,15 @@
-"""Every tensor of a checkpoint: published name, shape and how a random one is drawn; here those of Qwen3-Omni.
-
-Names: model card of Qwen3-Omni-30B-A3B and transformers 5.23 (`qwen3_omni_moe`).
-"""
+"""Every tensor of a checkpoint: published name, shape and how a random one is drawn; those of speech are the family's."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from ..config import OmniConfig
-from .code2wav_tensors import averaged_code2wav
+from ..families.registry import family
 from .decoder_tensors import decoder
+from .draft_head_tensors import draft_head
 from .encoder_tensors import audio, vision
-from .hybrid_layers import draft_head, speech
-from .initializers import GATED_POWER, Tensor, embedding, head, linear
+from .initializers import Tensor, embedding, head
 
 
 def all_tensors(config: OmniConfig, faint_tokens: tuple[int, ...] = ()) -> Iterator[Tensor]:
@@ -32,28 +28,5 @@ def all_tensors(config: OmniConfig, faint_tokens: tuple[int, ...] = ()) -> Itera
         yield from vision("thinker.visual", thinker.vision)
     if thinker.mtp_num_hidden_layers:
         yield from draft_head(thinker)
-    if config.talker is None or config.code2wav is None:
-        return
-    yield from speech(config) if config.talker.contract.embeds_text else _speech(config)
-
-
-def _speech(config: OmniConfig) -> Iterator[Tensor]:
-    assert config.talker is not None and config.code2wav is not None
-    talker, codebook = config.talker, config.code2wav.codebook_size
-    hidden = talker.text.hidden_size
-    yield from decoder("talker.model", talker.text)
-    yield embedding("talker.model.codec_embedding.weight", talker.text.vocab_size, hidden, 0.7)
-    special = tuple(row for row in range(codebook, talker.text.vocab_size) if row != talker.codec_eos_token_id)
-    yield head("talker.codec_head.weight", talker.text.vocab_size, hidden, special, talker.codec_eos_token_id)
-    for name in ("text_projection", "hidden_projection"):
-        inner = talker.text.intermediate_size
-        yield from linear(f"talker.{name}.linear_fc1", inner, talker.thinker_hidden_size, bias=True)
-        yield from linear(f"talker.{name}.linear_fc2", hidden, inner, bias=True, gain=1 / math.sqrt(GATED_POWER))
-    predictor = talker.predictor
-    yield from decoder("talker.code_predictor.model", predictor)
-    for group in range(talker.num_code_groups - 1):
-        # Fifteen of these are added into one Talker row: together about as strong as the text.
-        yield embedding(f"talker.code_predictor.model.codec_embedding.{group}.weight", predictor.vocab_size, predictor.hidden_size, 0.35)
-    for group in range(talker.num_code_groups - 1):
-        yield head(f"talker.code_predictor.lm_head.{group}.weight", predictor.vocab_size, predictor.hidden_size)
-    yield from averaged_code2wav(config.code2wav)
+    if config.talker is not None:
+        yield from family(config.family).random().speech(config)

@@ -97,8 +97,8 @@ def token_ids(tokenizer: Tokenizer) -> TokenIds:
     return TokenIds(ids, readable, size, -(-size // PADDED_TO) * PADDED_TO)
 
 
-def save(tokenizer: Tokenizer, folder: Path, family: str = "qwen3_omni_moe") -> None:
-    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json of a checkpoint of `family` into `folder`."""
+def save(tokenizer: Tokenizer, folder: Path, model_max_length: int, processor_class: str | None = None) -> None:
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`; the last states the two values (see RandomCheckpoint)."""
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     try:
         tokenizer.model.save(str(folder))
@@ -112,7 +112,7 @@ def save(tokenizer: Tokenizer, folder: Path, family: str = "qwen3_omni_moe") -> 
     }  # fmt: skip
     config = {
         "tokenizer_class": "Qwen2Tokenizer",
-        **({"processor_class": "Qwen3OmniMoeProcessor"} if family == "qwen3_omni_moe" else {}),  # transformers has no processor of Qwen3.5-Omni
+        **({} if processor_class is None else {"processor_class": processor_class}),
         "add_prefix_space": False,
         "add_bos_token": False,
         "bos_token": None,
@@ -122,7 +122,7 @@ def save(tokenizer: Tokenizer, folder: Path, family: str = "qwen3_omni_moe") -> 
         "errors": "replace",
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": False,
-        "model_max_length": 131072 if family == "qwen3_omni_moe" else 262144,
+        "model_max_length": model_max_length,
         "added_tokens_decoder": added,
         "additional_special_tokens": [token for token in SPECIAL_TOKENS if token not in KEPT_IN_TEXT],
         "extra_special_tokens": NAMED_TOKENS,

@@ -1,4 +1,4 @@
-"""The audio encoder (AuT) of both families: log-mel chunks of one second to 13 (three convolutions) or 7 (four) features each."""
+"""The audio encoder (AuT): log-mel chunks of one second to 13 (three convolutions) or 7 (four) features each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.specs import TensorSpec
 from ...runtime.frontend.audio.audio_layout import audio_layout
-from ..checkpoints.checkpoint import Checkpoint
 from ..config import AudioConfig, OmniConfig
 from ..layers.decoder import Projection
 from ..layers.encoder import EncoderLayer, LayerNorm, activation_function, fused_linear_weights, heads_fit, linear_weights, plain_weights
 from ..layers.weights import QUERY_KEY_VALUE, layers_of_one_input
-from ..stage import Stage, WeightSource
+from ..stage import Stage, TensorSource, WeightSource
 
 PREFIX = "thinker.audio_tower"
 EPSILON = 1e-5
@@ -137,7 +136,7 @@ def _example(audio: AudioConfig) -> dict[str, np.ndarray]:
     return audio_layout(clips, audio.n_window, audio.n_window_infer, convolutions=audio.convolutions)[0]
 
 
-def _weights(audio: AudioConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def _weights(audio: AudioConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     stored = next(number for number in count() if not checkpoint.has(f"{PREFIX}.conv2d{number + 1}.weight"))
     if stored != audio.convolutions:
         raise AntiphonError(

@@ -8,7 +8,6 @@ public class computes it (HF 5.23 skips `mtp.*`); the structure is that of Tenso
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from ..layers.decoder import Projection, RootMeanSquareNorm, decoder_layers, rot
 from ..layers.decoder_specs import decoder_states, layer_weights
 from ..layers.decoder_weights import norm
 from ..layers.weights import head
-from ..stage import Stage, WeightSource, plain, transposed
+from ..stage import Stage, TensorSource, WeightSource, plain, transposed
 
 NAME = "mtp"
 PREFIXES = ("thinker.mtp", "mtp")
@@ -96,7 +95,7 @@ def _example(text: DecoderConfig) -> dict[str, np.ndarray]:
     }
 
 
-def _weights(text: DecoderConfig, checkpoint: Any) -> dict[str, WeightSource]:
+def _weights(text: DecoderConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     prefix = next((prefix for prefix in PREFIXES if checkpoint.has(f"{prefix}.fc.weight")), PREFIXES[0])
     embedding, own_head = "thinker.model.embed_tokens.weight", f"{prefix}.lm_head.weight"
 

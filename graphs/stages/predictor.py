@@ -7,8 +7,6 @@ Qwen3.5-Omni has a projection from the Talker's rows to its own in front, and ga
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from ..config import OmniConfig, TalkerConfig
 from ..layers.decoder import DecoderLayer, Projection, RootMeanSquareNorm, rotary_tables, run_layers
 from ..layers.decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs
 from ..layers.decoder_weights import norm
-from ..stage import Stage, StageLoop, WeightSource, plain, transposed
+from ..stage import Stage, StageLoop, TensorSource, WeightSource, plain, transposed
 
 NAME = "predictor"
 
@@ -130,7 +128,7 @@ def _example(talker: TalkerConfig) -> dict[str, np.ndarray]:
     return feeds | greedy_sampling(batch, talker.predictor.vocab_size)
 
 
-def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:
+def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     config, residuals = talker.predictor, range(talker.num_code_groups - 1)
     prefix = "talker.code_predictor"
     tables = ("talker.model.codec_embedding.weight", *(f"{prefix}.model.codec_embedding.{group}.weight" for group in residuals))
@@ -146,7 +144,7 @@ def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:
     return weights
 
 
-def _projection(talker: TalkerConfig, checkpoint: Any, prefix: str) -> dict[str, WeightSource]:
+def _projection(talker: TalkerConfig, checkpoint: TensorSource, prefix: str) -> dict[str, WeightSource]:
     """From Talker rows to predictor rows; a checkpoint without one has rows of equal size, which stay as they are."""
     rows, size = talker.text.hidden_size, talker.predictor.hidden_size
     if not checkpoint.has(f"{prefix}.weight"):

@@ -1,4 +1,4 @@
-"""What the Talkers of both families share: how the parts of a row join, the decoder behind them, and the tensors of the stage."""
+"""What all Talkers share: how the parts of a row join, the decoder behind them, and the tensors of the stage."""
 
 from __future__ import annotations
 

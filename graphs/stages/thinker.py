@@ -5,8 +5,6 @@ That of Qwen3.5-Omni is the same over other layers, which its configuration stat
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,7 +16,7 @@ from ..layers.decoder import Projection, RootMeanSquareNorm, decoder_layers, rot
 from ..layers.decoder_specs import decoder_states, greedy_sampling, layer_weights, sampling_inputs
 from ..layers.decoder_weights import norm
 from ..layers.weights import head
-from ..stage import Stage, WeightSource, plain, transposed
+from ..stage import Stage, TensorSource, WeightSource, plain, transposed
 
 NAME = "thinker"
 
@@ -126,7 +124,7 @@ def _example(config: OmniConfig) -> dict[str, np.ndarray]:
     return feeds | greedy_sampling(rows, text.vocab_size)
 
 
-def _weights(config: OmniConfig, checkpoint: Any) -> dict[str, WeightSource]:
+def _weights(config: OmniConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     text = config.thinker.text
     embedding = "thinker.model.embed_tokens.weight"
     weights = {

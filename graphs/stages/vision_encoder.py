@@ -1,4 +1,4 @@
-"""The vision encoder of both families: patches of an image or a video to features of the Thinker; Qwen3-Omni adds deepstack features."""
+"""The vision encoder: patches of an image or a video to features of the Thinker; Qwen3-Omni adds deepstack features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.specs import TensorSpec
 from ...runtime.frontend.vision.vision_layout import vision_layout
-from ..checkpoints.checkpoint import Checkpoint
 from ..config import OmniConfig, VisionConfig
 from ..layers.decoder import Projection
 from ..layers.encoder import EncoderLayer, LayerNorm, Rotation, activation_function, heads_fit, linear_weights, plain_weights
-from ..stage import Stage, WeightSource, plain
+from ..stage import Stage, TensorSource, WeightSource, plain
 
 PREFIX = "thinker.visual"
 EPSILON = 1e-6
@@ -142,7 +141,7 @@ def _example(vision: VisionConfig) -> dict[str, np.ndarray]:
     return {"pixels": pixels, **vision_layout(grid, vision.spatial_merge_size, vision.num_position_embeddings)}
 
 
-def _weights(vision: VisionConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def _weights(vision: VisionConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     convolution = f"{PREFIX}.patch_embed.proj"
     weights = {
         # The convolution's stride is its kernel: on flattened patches it is a matrix product.
@@ -164,7 +163,7 @@ def _weights(vision: VisionConfig, checkpoint: Checkpoint) -> dict[str, WeightSo
     return weights
 
 
-def _merger_weights(checkpoint: Checkpoint, parameter: str, tensor: str) -> dict[str, WeightSource]:
+def _merger_weights(checkpoint: TensorSource, parameter: str, tensor: str) -> dict[str, WeightSource]:
     """Under the names of Qwen3.5's vision model where the checkpoint has those, else under Qwen3-Omni's."""
     qwen3_5 = checkpoint.has(f"{tensor}.linear_fc1.weight")
     norm, up, down = ("norm", "linear_fc1", "linear_fc2") if qwen3_5 else ("ln_q", "mlp.0", "mlp.2")

@@ -10,8 +10,8 @@ from ..tools.benchmark import Benchmark
 if TYPE_CHECKING:
     import torch
 
-HEADS = {"thinker": (32, 4, 128), "hybrid": (16, 2, 256)}
-"""Query heads, key heads and head size: Qwen3-Omni-30B's Thinker, and Qwen3.5's gated attention."""
+HEADS = {"thinker": (32, 4, 128), "gated": (16, 2, 256)}
+"""Query heads, key heads and head size: Qwen3-Omni-30B's Thinker, and the gated attention of Qwen3.5."""
 
 
 def benchmarks() -> list[Benchmark]:
@@ -31,10 +31,10 @@ def _benchmark(name: str, model: str, past: int, tokens: int, eight_bit: bool = 
         name=name,
         op="Attention",
         attributes={"num_heads": heads, "kv_num_heads": kv_heads},
-        make=lambda generator: _make(generator, heads, kv_heads, dim, past, tokens, eight_bit, gated=model == "hybrid"),
+        make=lambda generator: _make(generator, heads, kv_heads, dim, past, tokens, eight_bit, gated=model == "gated"),
         eager=_eager,
         # keys and values of the context, the query, y, and the gate where there is one
-        bytes_moved=2 * context * kv_heads * dim * (1 if eight_bit else 2) + (3 if model == "hybrid" else 2) * tokens * heads * dim * 2,
+        bytes_moved=2 * context * kv_heads * dim * (1 if eight_bit else 2) + (3 if model == "gated" else 2) * tokens * heads * dim * 2,
         operations=4 * pairs * heads * dim,
         aim="80 % of the memory bandwidth" if tokens == 1 and context >= 32768 else "",
     )

@@ -50,7 +50,7 @@ def main() -> None:
 def _bundle(folder: Path, size: str, factor: int) -> Path:
     from ...export.build import build
     from ...graphs.checkpoints.read_config import read_config
-    from ...graphs.random import new_checkpoint
+    from ...graphs.random.new_checkpoint import new_checkpoint
 
     checkpoint, bundle = folder / f"checkpoint-{factor}", folder / f"bundle-{factor}"
     if not checkpoint.exists():

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ...graphs.checkpoints.read_config import read_config
+from ...graphs.families.qwen3_5_omni.family import FAMILY
+from ...graphs.families.qwen3_5_omni.random_sizes import CodecEncoder, Qwen35Size, qwen3_5_configuration
 from ...graphs.random import frontend, tokenizer, writer
 from ...graphs.random.atomic_folder import whole_checkpoint
 from ...graphs.random.config_sections import Decoder, Encoder, Vocoder
-from ...graphs.random.qwen3_5_sizes import CodecEncoder, HybridSize, hybrid_configuration
 from ...graphs.random.tensors import all_tensors
 from ...graphs.random.weight_layouts import arrange
 from ...runtime.bundle.errors import AntiphonError
 from .command import command
 from .domain import draw
 
-SIZE = HybridSize(
+SIZE = Qwen35Size(
     thinker=Decoder(4, 192, 3, 1, 64, 384, 8, 2, 128, 64, (1, 64)),
     talker=Decoder(4, 192, 3, 1, 64, 384, 8, 2, 128, 64, (1, 64)),
     predictor=Decoder(3, 128, 2, 2, 64, 192),
@@ -63,7 +64,7 @@ def text_tokenizer() -> Any:
 
 def configuration(tokens: tokenizer.TokenIds) -> dict[str, Any]:
     """The `config.json` object."""
-    config = hybrid_configuration(SIZE, tokens, "bfloat16")
+    config = qwen3_5_configuration(SIZE, tokens, "bfloat16")
     talker = config["talker_config"]
     talker.update(CODEC_IDS)
     talker.update(
@@ -86,7 +87,7 @@ def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
         frontend.save(beside, configuration(tokens), tokens)
         generation = beside / "generation_config.json"
         generation.write_text(json.dumps(json.loads(generation.read_text(encoding="utf-8")) | GENERATION, indent=2) + "\n", encoding="utf-8")
-        tokenizer.save(trained, beside, "qwen3_5_omni")
+        tokenizer.save(trained, beside, FAMILY.random().model_max_length)
         # Code2Wav is kept in float32 in the published family's own folder for it; here it lies beside the rest, in bfloat16.
         tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(beside))]
         entries = arrange(tensors, "bfloat16", "fused", "split")

@@ -20,7 +20,7 @@ from ..peak_memory import peak_memory
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "qwen3_omni_30b_a3b"
 """config.json alone, as published with Qwen3-Omni-30B-A3B-Instruct."""
-HYBRID = Path(__file__).parents[1] / "data" / "qwen3_5_omni_35b_a3b"
+QWEN35 = Path(__file__).parents[1] / "data" / "qwen3_5_omni_35b_a3b"
 """Made up, for nothing of Qwen3.5-Omni is published: a Thinker like Qwen3.5-35B-A3B, and Talker, predictor and codec as TensorRT-Edge-LLM knows them."""
 
 
@@ -73,8 +73,8 @@ def test_the_published_model_is_planned_from_its_configuration_alone() -> None:
     assert rows["code2wav"].state_bytes > 0
 
 
-def test_a_hybrid_model_is_planned_from_its_configuration_alone() -> None:
-    rows = {row.stage: row for row in plan(HYBRID).rows}
+def test_a_qwen3_5_model_is_planned_from_its_configuration_alone() -> None:
+    rows = {row.stage: row for row in plan(QWEN35).rows}
     assert list(rows) == ["audio_encoder", "vision_encoder", "thinker", "mtp", "talker", "predictor", "code2wav", "codec_encoder"]
     assert rows["thinker"].parameters == pytest.approx(35e9, rel=0.02)
     full, linear, conv_size = 10, 30, 8192

@@ -22,7 +22,7 @@ import antiphon
 from antiphon.export.portable import export_portable
 from antiphon.export.weights import write_weights
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.graphs.stages.thinker import thinker_stage
 from antiphon.plugins.registry import DOMAIN
 

@@ -13,7 +13,7 @@ from transformers import Qwen3OmniMoeForConditionalGeneration
 
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.config import OmniConfig
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.graphs.stage import Stage
 
 from .module_pair import load_module

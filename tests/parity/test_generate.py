@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from antiphon.export.build import build
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.runtime.omni import Omni, load
 
 from .reference import DECISIVE, generate, load_reference, media_inputs

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from antiphon.export.build import build
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.omni import load
 

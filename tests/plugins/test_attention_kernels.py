@@ -182,7 +182,7 @@ def test_eager_of_the_benchmarks_equals_the_reference(name: str) -> None:
 
 def test_benchmarks_have_the_inputs_of_a_program() -> None:
     found = {benchmark.name: benchmark for benchmark in benchmarks()}
-    for name in ("thinker-decode-4k", "thinker-eight-bit-decode-4k", "hybrid-decode-4k"):
+    for name in ("thinker-decode-4k", "thinker-eight-bit-decode-4k", "gated-decode-4k"):
         inputs = found[name].make(torch.Generator().manual_seed(0))
         given_kinds = {key: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for key, tensor in inputs.items()}
         assert select(PROGRAMS.values(), "Attention", given_kinds, found[name].attributes).name.endswith("decode")

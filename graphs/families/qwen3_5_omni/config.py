@@ -1,4 +1,4 @@
-"""The configuration of Qwen3.5-Omni: hybrid decoders, a Talker with its own text, and a codec that may lie in a folder of its own.
+"""The configuration of Qwen3.5-Omni: decoders with Gated DeltaNet layers, a Talker with its own text, a codec that may lie in a folder of its own.
 
 No class of transformers reads this family (5.23). Section and field names are those that NVIDIA's TensorRT-Edge-LLM 0.11 reads for
 `qwen3_omni_next` checkpoints; fields of the decoders are those of HF `Qwen3_5MoeTextConfig`, of the codec encoder those of `MimiConfig`. Four
@@ -69,12 +69,15 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
     talker = reader.raw.get("talker_config")
     talker = talker if isinstance(talker, dict) else {}
     config |= {name: talker[name] for name in FROM_EITHER if reader.raw.get(name) is None and name in talker}
-    omni: OmniConfig = reader.build(OmniConfig, (), family="qwen3_5_omni", raw=reader.raw, **config)
+    omni: OmniConfig = reader.build(OmniConfig, (), family=reader.family, raw=reader.raw, **config)
     return omni
 
 
-def _decoder(reader: ConfigReader, keys: tuple[str, ...], hybrid: bool = True) -> DecoderConfig:
-    """A decoder of gated full attention and, if `hybrid`, where `layer_types` or the interval says so, Gated DeltaNet layers."""
+def _decoder(reader: ConfigReader, keys: tuple[str, ...], text: bool = True) -> DecoderConfig:
+    """A decoder of gated full attention and, in a decoder of `text` where `layer_types` or the interval says so, Gated DeltaNet layers.
+
+    Else it is the code predictor, whose layers are all of full attention and dense.
+    """
     section = reader.section(*keys)
     plain = reader.decoder(keys)
     layers = plain.num_hidden_layers
@@ -87,14 +90,14 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], hybrid: bool = True) -
         raise AntiphonError(
             f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, expected {layers} times linear_attention or full_attention; correct the file."
         )
-    _check_experts(reader, keys, plain.num_experts if hybrid else None)
-    if plain.num_experts and hybrid and not plain.shared_expert_intermediate_size:
+    _check_experts(reader, keys, plain.num_experts if text else None)
+    if plain.num_experts and text and not plain.shared_expert_intermediate_size:
         # Every sparse layer of this family has a shared expert; without its width the graph would leave it out.
         raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.shared_expert_intermediate_size is missing; use the complete config.json.")
-    types = types if hybrid else []
+    types = types if text else []
     linear = reader.build(LinearAttentionConfig, keys) if "linear_attention" in types else None
     rope = _rope(reader, keys, plain)
-    if hybrid and not rope.mrope_section:
+    if text and not rope.mrope_section:
         raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.rope_parameters.mrope_section is missing; use the complete config.json.")
     return dataclasses.replace(
         plain, rope=rope, layer_types=tuple(types), linear=linear, gated_attention=bool(section.get("attn_output_gate", True)), zero_centred_norms=True,
@@ -130,7 +133,7 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
     text = _decoder(reader, (*TALKER, "text_config"))
     predictor_keys = (*TALKER, "code_predictor_config")
     predictor = dataclasses.replace(
-        _decoder(reader, predictor_keys, hybrid=False), num_experts=0, tie_word_embeddings=False
+        _decoder(reader, predictor_keys, text=False), num_experts=0, tie_word_embeddings=False
     )  # dense full attention, whatever the defaults of the text decoders say
     root = reader.raw
     thinker_text = reader.section(*THINKER, "text_config")

@@ -6,8 +6,6 @@ Qwen3_5TextModel; the rows follow section 2.3 of the model's specification, whic
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from ...config import OmniConfig, TalkerConfig
 from ...layers.decoder import Projection, decoder_layers
 from ...layers.decoder_specs import decoder_states, layer_weights
 from ...layers.decoder_weights import norm
-from ...stage import Stage, WeightSource, plain, transposed
+from ...stage import Stage, TensorSource, WeightSource, plain, transposed
 from ...stages.talker import TalkerDecoder, talker_example, talker_inputs, talker_outputs
 
 NAME = "talker"
@@ -76,7 +74,7 @@ def talker_stage(config: OmniConfig) -> Stage:
     )  # fmt: skip
 
 
-def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:
+def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     tables = tuple(f"talker.code_predictor.model.codec_embedding.{group}.weight" for group in range(talker.num_code_groups - 1))
     weights = {
         "text_embedding": plain("talker.model.embed_tokens.weight"),

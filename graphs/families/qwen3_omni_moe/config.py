@@ -15,12 +15,14 @@ TALKER = TalkerContract(
     voice="codec_id",
 )  # fmt: skip
 """What every Talker of the family is fed (HF Qwen3OmniMoeForConditionalGeneration)."""
+DEFAULT_SPEAKER = "ethan"
+"""Of HF Qwen3OmniMoeForConditionalGeneration.generate; no file states one."""
 SPLIT_FIELDS = ("codebook_dim", "quantizer_dim", "latent_dim", "pre_conv_kernel", "num_semantic_quantizers", "symmetric_trim", "sample_rate")
 """What says how a SplitRVQ is built: published Qwen3-Omni files carry some of these, and the reference ignores them."""
 
 
 def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
-    """A checkpoint of Qwen3-Omni. What only the other family has is not read, whatever fields of its names a file carries.
+    """A checkpoint of Qwen3-Omni. What only Qwen3.5-Omni has is not read, whatever fields of its names a file carries.
 
     Raises AntiphonError that names the file and the field.
     """
@@ -41,11 +43,12 @@ def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
         reader.check_names("talker_config.speaker_id", voices)
         speaker_id = {name.lower(): row for name, row in voices.items()}
         talker = reader.build(
-            TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id, contract=TALKER, **defaults(TalkerConfig)
+            TalkerConfig, ("talker_config",), text=text, predictor=predictor, speaker_id=speaker_id, contract=TALKER,
+            **defaults(TalkerConfig) | {"default_speaker": DEFAULT_SPEAKER if DEFAULT_SPEAKER in speaker_id else None},
         )  # fmt: skip
         code2wav = reader.build(Code2WavConfig, ("code2wav_config",), rope=reader.rope(("code2wav_config",)), **defaults(Code2WavConfig, *SPLIT_FIELDS))
     omni: OmniConfig = reader.build(
-        OmniConfig, (), family="qwen3_omni_moe", thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw, codec_encoder=None
+        OmniConfig, (), family=reader.family, thinker=thinker, talker=talker, code2wav=code2wav, raw=reader.raw, codec_encoder=None
     )  # fmt: skip
     return omni
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from ....runtime.bundle.specs import TensorSpec
 from ...config import OmniConfig, TalkerConfig
 from ...layers.decoder import DecoderLayer, Projection
 from ...layers.decoder_specs import decoder_states, layer_weights
-from ...stage import Stage, WeightSource, plain, transposed
+from ...stage import Stage, TensorSource, WeightSource, plain, transposed
 from ...stages.talker import TalkerDecoder, talker_example, talker_inputs, talker_outputs
 
 NAME = "talker"
@@ -75,7 +73,7 @@ def talker_stage(config: OmniConfig) -> Stage:
     )  # fmt: skip
 
 
-def _weights(talker: TalkerConfig, checkpoint: Any) -> dict[str, WeightSource]:
+def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     weights = {
         "text_embedding": plain("thinker.model.embed_tokens.weight"),
         "codec_embedding": plain("talker.model.codec_embedding.weight"),

@@ -1,1 +1,1 @@
-"""Codec frames to a waveform: one streaming module for both families, and the names under which its tensors are published."""
+"""Codec frames to a waveform: one streaming module, and the names under which its tensors are published."""

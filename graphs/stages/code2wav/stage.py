@@ -1,4 +1,4 @@
-"""The Code2Wav stage of both families."""
+"""The Code2Wav stage: codec frames to a waveform."""
 
 from __future__ import annotations
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ...config import Code2WavConfig
 from ...layers.streaming_conv import repeated_bias, transposed_convolution_weight, upsampling_weight
-from ...stage import WeightSource, plain, transposed
+from ...stage import TensorSource, WeightSource, plain, transposed
 from .tensors import DILATIONS, FUSED_LAYER, NESTED_DECODER, PLAIN_DECODER, PREFIX, SPLIT_LAYER, latent_dim, quantizer_groups, tensor_shapes
-
-if TYPE_CHECKING:
-    from ...checkpoints.checkpoint import Checkpoint
 
 LEAST_USAGE = np.float32(1e-5)
 """A codebook entry that training hardly used is divided by this instead (MimiEuclideanCodebook and its kin)."""
@@ -20,7 +15,7 @@ PLAIN_CODEBOOKS = ("embed", "embedding")
 """Names of codebooks that are stored as they are used."""
 
 
-def code2wav_weights(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def code2wav_weights(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     """The source of every parameter of Code2Wav. Raises AntiphonError for tensors whose shape does not belong to `config`."""
     sources = {"norm": plain(f"{PREFIX}pre_transformer.norm.weight")}
     if config.codebook_dim:
@@ -33,7 +28,7 @@ def code2wav_weights(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str
     return sources | _transformer(config, checkpoint) | _upsampling(config, checkpoint) | _decoder(config, checkpoint)
 
 
-def _split_front(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     """Codebooks times their group's projection, and the convolution after it times the transformer's input projection, if there is one."""
     layers = [f"{PREFIX}{group}.vq.layers.{index}._codebook" for group, count in quantizer_groups(config) for index in range(count)]
     kind = next((kind for kind in PLAIN_CODEBOOKS if checkpoint.has(f"{layers[0]}.{kind}")), "")
@@ -64,12 +59,12 @@ def _split_front(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, We
     }
 
 
-def _projects(config: Code2WavConfig, checkpoint: Checkpoint, name: str) -> bool:
+def _projects(config: Code2WavConfig, checkpoint: TensorSource, name: str) -> bool:
     """Whether the transformer has the projection `name`: it must where its width is another, and may where it is not."""
     return config.hidden_size != latent_dim(config) or checkpoint.has(f"{PREFIX}pre_transformer.{name}.weight")
 
 
-def _transformer(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def _transformer(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     root = f"{PREFIX}pre_transformer.layers"
     names = FUSED_LAYER if checkpoint.has(f"{root}.0.{FUSED_LAYER.output}.weight") else SPLIT_LAYER
     sources = {}
@@ -88,7 +83,7 @@ def _transformer(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, We
     return sources
 
 
-def _upsampling(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def _upsampling(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     sources = {}
     for index, ratio in enumerate(config.upsampling_ratios):
         name, stored = f"upsampling.{index}", f"{PREFIX}upsample.{index}"
@@ -120,7 +115,7 @@ def _projected_upsampling(ratio: int) -> dict[str, WeightSource]:
     }
 
 
-def _decoder(config: Code2WavConfig, checkpoint: Checkpoint) -> dict[str, WeightSource]:
+def _decoder(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     names = NESTED_DECODER if checkpoint.has(f"{PREFIX}{NESTED_DECODER.root}0.conv.weight") else PLAIN_DECODER
     root, last = PREFIX + names.root, len(config.upsample_rates) + 1
     sources = _convolution("decoder_input", f"{root}0")

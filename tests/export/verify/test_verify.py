@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 import onnx_ir as ir
 
 from antiphon.export.verify.verify import WRONG_CODES, _until_wrong, verify
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import hash_folder
 from antiphon.runtime.bundle.manifest import read_manifest, write_manifest

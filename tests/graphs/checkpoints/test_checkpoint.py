@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.layers.weights import experts_down, experts_gate_up, head
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.graphs.random.random_values import encode
 from antiphon.graphs.stage import WeightSource, transposed
 from antiphon.runtime.bundle.errors import AntiphonError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 modeling = pytest.importorskip("transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe")
-hybrid = pytest.importorskip("transformers.models.qwen3_5_moe.modeling_qwen3_5_moe")
+qwen3_5_moe = pytest.importorskip("transformers.models.qwen3_5_moe.modeling_qwen3_5_moe")
 
 from antiphon.graphs.config import DecoderConfig, LinearAttentionConfig, RopeConfig
 from antiphon.graphs.layers.decoder import CachedAttention, DecoderLayer, GatedDeltaNet, GatedFeedForward, Projection, RootMeanSquareNorm, rotary_tables, rotate
@@ -87,12 +87,12 @@ def test_partial_rotary_turns_the_first_dimensions_as_the_reference_does(dim: in
     config = SimpleNamespace(max_position_embeddings=9, head_dim=dim, rope_parameters=rope)
     generator = torch.Generator().manual_seed(0)
     positions, x = torch.rand(3, 2, 5, generator=generator) * 3000, torch.randn(2, 5, 3 * dim, generator=generator)
-    cosine, sine = hybrid.Qwen3_5MoeTextRotaryEmbedding(config)(torch.zeros(1), positions)
+    cosine, sine = qwen3_5_moe.Qwen3_5MoeTextRotaryEmbedding(config)(torch.zeros(1), positions)
     found = rotary_tables(positions, RopeConfig(1e6, section, partial), dim)
     for ours, theirs in zip(found, (cosine, sine), strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs[..., : int(dim * partial) // 2].numpy())
     heads = x.reshape(2, 5, 3, dim).transpose(1, 2)
-    expected, _ = hybrid.apply_rotary_pos_emb(heads, heads, cosine, sine)
+    expected, _ = qwen3_5_moe.apply_rotary_pos_emb(heads, heads, cosine, sine)
     turned = rotate(x, found, 3)
     assert relative_error(turned, expected.transpose(1, 2).reshape(x.shape)) < 1e-6
     np.testing.assert_array_equal(turned.reshape(2, 5, 3, dim)[..., int(dim * partial) :], x.reshape(2, 5, 3, dim)[..., int(dim * partial) :])

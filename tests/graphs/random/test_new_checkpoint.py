@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 import antiphon
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.checkpoints.read_config import read_config
-from antiphon.graphs.random import new_checkpoint
-from antiphon.graphs.random.sizes import configuration
+from antiphon.graphs.random.configuration import configuration
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.graphs.random.tensors import all_tensors
 from antiphon.graphs.random.tokenizer import NAMED_TOKENS, ROLES, SPECIAL_TOKENS, token_ids, train
 from antiphon.runtime.bundle.errors import AntiphonError
@@ -260,7 +260,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, kilobytes: int) 
     disk = tmp_path / "disk"
     disk.mkdir()
     code = (
-        "import os, subprocess, sys\nfrom antiphon.graphs.random import new_checkpoint\nfrom antiphon.runtime.bundle.errors import AntiphonError\n"
+        "import os, subprocess, sys\nfrom antiphon import AntiphonError, new_checkpoint\n"
         "if subprocess.run(['mount', '-t', 'tmpfs', '-o', sys.argv[2], 'tmpfs', sys.argv[1]]).returncode:\n    sys.exit(77)\n"
         "try:\n    new_checkpoint(sys.argv[1] + '/checkpoint')\nexcept AntiphonError as error:\n    print(error, os.listdir(sys.argv[1]))\n"
     )

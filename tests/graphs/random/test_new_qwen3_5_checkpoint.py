@@ -19,8 +19,8 @@ from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.graphs.families.registry import stages
 from antiphon.graphs.layers.decoder_specs import greedy_sampling
 from antiphon.graphs.module_engine.runner import ModuleRunner
-from antiphon.graphs.random import new_checkpoint
-from antiphon.graphs.random.sizes import configuration
+from antiphon.graphs.random.configuration import configuration
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.graphs.random.tensors import all_tensors
 from antiphon.graphs.random.tokenizer import token_ids, train
 from antiphon.graphs.stages.code2wav.tensors import tensor_shapes
@@ -49,6 +49,12 @@ def test_same_seed_gives_identical_files_and_another_seed_other_weights(tiny: Ch
     other = Checkpoint(made(tmp_path / "other", seed=1))
     assert tiny.names() == other.names()
     assert not {tiny.digest(name) for name in tiny.names()} & {other.digest(name) for name in other.names()}
+
+
+def test_no_file_names_a_processor_as_transformers_has_none(tiny: Checkpoint) -> None:
+    for file in tiny.path.glob("*.json"):
+        assert "processor_class" not in json.loads(file.read_text(encoding="utf-8")), file.name
+    assert json.loads((tiny.path / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"] == 262144
 
 
 @pytest.mark.parametrize("overrides", [{}, DENSE, {"thinker_config.mtp_num_hidden_layers": 0, "thinker_config.tie_word_embeddings": True}])

@@ -18,8 +18,8 @@ from antiphon.graphs.stages.mtp import mtp_stage
 
 from ..decoder_formula import decoder_layer, zero_centred_norm
 from ..decoder_pair import Runner
-from ..hybrid_pair import EXPERTS, Tensors, decoder, make_hybrid_pair, omni_config
 from ..module_pair import check_example_axes, load_module, relative_error
+from ..qwen3_5_pair import EXPERTS, Tensors, decoder, make_qwen3_5_pair, omni_config
 
 TOLERANCE = 1e-5
 THINKERS = {
@@ -32,7 +32,7 @@ Head = tuple[DecoderConfig, dict[str, np.ndarray], Any, Any]
 def load(name: str, own_head: bool = False) -> Head:
     """The draft head's layer has the names of a Thinker layer of full attention, so a model of one such layer gives its tensors."""
     config, random = THINKERS[name], np.random.default_rng(2)
-    stored = make_hybrid_pair(dataclasses.replace(config, num_hidden_layers=1, layer_types=("full_attention",), linear=None)).tensors("thinker.")
+    stored = make_qwen3_5_pair(dataclasses.replace(config, num_hidden_layers=1, layer_types=("full_attention",), linear=None)).tensors("thinker.")
     tensors = {given.replace("thinker.model.layers.", "thinker.mtp.layers."): value for given, value in stored.items()}
     tensors["thinker.mtp.norm.weight"] = tensors.pop("thinker.model.norm.weight")
     shapes = {"pre_fc_norm_embedding.weight": (28,), "pre_fc_norm_hidden.weight": (28,), "fc.weight": (28, 56)}

@@ -11,7 +11,7 @@ import pytest
 
 from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.graphs.config import OmniConfig
-from antiphon.graphs.random.sizes import configuration
+from antiphon.graphs.random.configuration import configuration
 from antiphon.graphs.random.tokenizer import token_ids, train
 from antiphon.runtime.bundle.errors import AntiphonError
 

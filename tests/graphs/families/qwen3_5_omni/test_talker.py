@@ -20,20 +20,20 @@ from antiphon.graphs.layers.decoder_specs import greedy_sampling
 from antiphon.graphs.stage import Stage
 
 from ...decoder_pair import Runner
-from ...hybrid_pair import (
+from ...module_pair import check_example_axes, load_module, relative_error
+from ...qwen3_5_pair import (
     CODEBOOK,
     CODEC_VOCAB,
     GROUPS,
     TEXT_VOCAB,
     VARIANTS,
-    HybridPair,
+    Qwen35Pair,
     Tensors,
     fused_layout,
-    make_hybrid_pair,
+    make_qwen3_5_pair,
     omni_config,
     one_tensor_an_expert,
 )
-from ...module_pair import check_example_axes, load_module, relative_error
 
 TOLERANCE = 1e-5
 THINKER_HIDDEN = 20
@@ -45,7 +45,7 @@ Feeds = dict[str, np.ndarray]
 @dataclass(frozen=True)
 class Talker:
     config: OmniConfig
-    pair: HybridPair
+    pair: Qwen35Pair
     tensors: dict[str, np.ndarray]
     stage: Stage
     module: Any
@@ -53,7 +53,7 @@ class Talker:
 
 def load(name: str) -> Talker:
     decoder = dataclasses.replace(VARIANTS[name], vocab_size=CODEC_VOCAB, tie_word_embeddings=False)
-    pair, random = make_hybrid_pair(decoder, seed=1), np.random.default_rng(1)
+    pair, random = make_qwen3_5_pair(decoder, seed=1), np.random.default_rng(1)
     config = omni_config(dataclasses.replace(VARIANTS[name], hidden_size=THINKER_HIDDEN), decoder)
     tensors, size = pair.tensors("talker."), decoder.hidden_size
     tensors["talker.codec_head.weight"] = tensors.pop("talker.lm_head.weight")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
-from .tokenizer import TokenIds, train
+from ...random.config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
+from ...random.tokenizer import TokenIds, train
 
 SPECIAL_CODEC_IDS = 3072
 INTERVAL = 4
@@ -38,7 +38,7 @@ class CodecEncoder:
 
 
 @dataclass(frozen=True)
-class HybridSize:
+class Qwen35Size:
     """All stages of one size; `code_dim` is the width of one code of Code2Wav, `draft` says whether the Thinker has a draft head."""
 
     thinker: Decoder
@@ -53,18 +53,18 @@ class HybridSize:
 
 
 # The predictor is as wide as the Talker at tiny only, so that both ways into it are covered.
-HYBRID_SIZES = {
-    "tiny": HybridSize(
+SIZES = {
+    "tiny": Qwen35Size(
         Decoder(4, 128, 4, 2, 64, 256, 8, 2, 64, 64, (2, 16)), Decoder(4, 96, 4, 2, 64, 128, 8, 2, 48, 64, (2, 16)), Decoder(2, 96, 4, 2, 64, 128),
         Vocoder(256, 2, 64, 4, 128, 96), 32, CodecEncoder(8, 2, 64, 4, 128, 32), Encoder(2, 64, 4, 256, channels=32), Encoder(2, 64, 4, 128), True,
     ),
-    "small": HybridSize(
+    "small": Qwen35Size(
         Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256, 256, (4, 64)), Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384, (4, 64)),
         Decoder(5, 384, 6, 2, 64, 1024),
         Vocoder(2048, 4, 512, 8, 1024, 512), 128, CodecEncoder(16, 4, 256, 4, 1024, 128),
         Encoder(4, 256, 4, 1024, channels=64), Encoder(4, 256, 4, 1024), True,
     ),
-    "medium": HybridSize(
+    "medium": Qwen35Size(
         Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384, 384, (8, 64)), Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512, (8, 64)),
         Decoder(5, 512, 8, 2, 64, 2048),
         Vocoder(2048, 8, 768, 12, 2048, 1024), 256, CodecEncoder(32, 8, 512, 8, 2048, 256),
@@ -73,7 +73,7 @@ HYBRID_SIZES = {
 }  # fmt: skip
 
 
-def hybrid_configuration(sizes: HybridSize, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+def qwen3_5_configuration(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     """The `config.json` object of `sizes`; its `code2wav_config` is what the codec's own folder will hold."""
     return {
         "architectures": ["Qwen3OmniNextForConditionalGeneration"],
@@ -113,7 +113,7 @@ def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> d
     return section
 
 
-def _thinker(sizes: HybridSize, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+def _thinker(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     return {
         "model_type": "qwen3_omni_next_thinker",
         "dtype": dtype,
@@ -130,7 +130,7 @@ def _thinker(sizes: HybridSize, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     }
 
 
-def _talker(sizes: HybridSize, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+def _talker(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     codebook = sizes.vocoder.codebook
     return {
         "model_type": "qwen3_omni_next_talker",

@@ -18,8 +18,8 @@ from antiphon.runtime.bundle.errors import AntiphonError
 
 from ..decoder_formula import decoder_layer, zero_centred_norm
 from ..decoder_pair import Runner
-from ..hybrid_pair import CODEBOOK, CODEC_VOCAB, GROUPS, VARIANTS, Tensors, decoder, omni_config
 from ..module_pair import check_example_axes, load_module, relative_error
+from ..qwen3_5_pair import CODEBOOK, CODEC_VOCAB, GROUPS, VARIANTS, Tensors, decoder, omni_config
 
 TOLERANCE = 1e-5
 PREFIX = "talker.code_predictor"

@@ -1,4 +1,4 @@
-"""Bad input of Qwen3.5-Omni: its codec folder, voices, hybrid decoders and speech_prompts of speaking. As in test_bad_input.py."""
+"""Bad input of Qwen3.5-Omni: its codec folder, voices, decoders and speech_prompts of speaking. As in test_bad_input.py."""
 
 from __future__ import annotations
 

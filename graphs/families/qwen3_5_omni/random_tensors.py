@@ -1,36 +1,24 @@
-"""Every tensor of a Qwen3.5-Omni checkpoint beside the encoders: published name, shape and how a random one is drawn.
+"""The speech tensors of a Qwen3.5-Omni checkpoint: published name, shape and how a random one is drawn.
 
-Names: model-spec 1.4 and 3.3 after TensorRT-Edge-LLM 0.11 (`qwen3_omni_next`) and transformers 5.23 (`qwen3_5_moe`, `mimi`).
+Names: TensorRT-Edge-LLM 0.11 (`qwen3_omni_next`) and transformers 5.23 (`qwen3_5_moe`, `mimi`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 
-from ..config import OmniConfig, TalkerConfig, ThinkerConfig
-from .code2wav_tensors import split_code2wav
-from .codec_encoder_tensors import codec_encoder
-from .decoder_tensors import decoder, decoder_layer, layer_norm
-from .initializers import BIAS, BRANCH_POWER, CodePrompts, Draw, Tensor, embedding, head, linear
+from ...config import OmniConfig, TalkerConfig
+from ...random.code2wav_tensors import split_code2wav
+from ...random.codec_encoder_tensors import codec_encoder
+from ...random.decoder_tensors import decoder
+from ...random.initializers import BIAS, CodePrompts, Draw, Tensor, embedding, head
 
 SPEAKER_FRAMES = (12, 20, 16)
 """Frames of the codec prompt of one speaker after the other, from the first again where there are more."""
 
 
-def draft_head(thinker: ThinkerConfig) -> Iterator[Tensor]:
-    """The layer that drafts one token more, with a full attention layer whatever the Thinker's first layer is."""
-    text = dataclasses.replace(thinker.text, layer_types=(), linear=None, num_hidden_layers=1)
-    prefix, hidden = "thinker.mtp", text.hidden_size
-    yield from layer_norm(f"{prefix}.pre_fc_norm_embedding", text, hidden)
-    yield from layer_norm(f"{prefix}.pre_fc_norm_hidden", text, hidden)
-    yield from linear(f"{prefix}.fc", hidden, 2 * hidden)
-    yield from decoder_layer(f"{prefix}.layers.0", text, 0, math.sqrt(BRANCH_POWER / 2))
-    yield from layer_norm(f"{prefix}.norm", text, hidden)
-
-
-def speech(config: OmniConfig) -> Iterator[Tensor]:
+def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
     """Talker, predictor, Code2Wav and, where there is one, the codec encoder."""
     talker, wave = config.talker, config.code2wav
     assert talker is not None and wave is not None

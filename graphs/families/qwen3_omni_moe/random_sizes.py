@@ -1,58 +1,55 @@
-"""The binding sizes of random checkpoints and the `config.json` each of them gives; here those of Qwen3-Omni."""
+"""The binding sizes of random Qwen3-Omni checkpoints, and the `config.json` each of them gives (HF `Qwen3OmniMoeConfig`)."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ...runtime.bundle.errors import AntiphonError
-from .config_sections import CODE_GROUPS, Decoder, Encoder, Size, Vocoder, audio, decoder, media_ids, root_ids, vision
-from .qwen3_5_sizes import HYBRID_SIZES, hybrid_configuration
-from .tokenizer import TokenIds
+from ...random.config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
+
+if TYPE_CHECKING:
+    from ...random.tokenizer import TokenIds
 
 SPECIAL_CODEC_IDS = 1024
 
+
+@dataclass(frozen=True)
+class Qwen3Size:
+    """All stages of one size."""
+
+    thinker: Decoder
+    talker: Decoder
+    predictor: Decoder
+    vocoder: Vocoder
+    audio: Encoder
+    vision: Encoder
+
+
+NAME = "qwen3_omni_moe"
+"""What every `model_type` of config.json begins with."""
+
 # The predictor is as wide as the Talker: Talker states enter it without a projection, and its embeddings are added to Talker rows.
 SIZES = {
-    "tiny": Size(
+    "tiny": Qwen3Size(
         Decoder(4, 128, 4, 2, 32, 256, 8, 2, 64), Decoder(3, 96, 4, 2, 32, 128, 8, 2, 48, 64), Decoder(2, 96, 4, 2, 32, 128),
         Vocoder(256, 2, 64, 4, 128, 96), Encoder(2, 64, 4, 256, channels=32), Encoder(2, 64, 4, 128, deepstack=(0,)),
     ),
-    "small": Size(
+    "small": Qwen3Size(
         Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256), Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384), Decoder(5, 512, 8, 4, 64, 1024),
         Vocoder(2048, 4, 512, 8, 1024, 512), Encoder(4, 256, 4, 1024, channels=64), Encoder(4, 256, 4, 1024, deepstack=(1, 2)),
     ),
-    "medium": Size(
+    "medium": Qwen3Size(
         Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384), Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512), Decoder(5, 768, 12, 6, 64, 2048),
         Vocoder(2048, 8, 768, 12, 2048, 1024), Encoder(12, 512, 8, 2048, channels=128), Encoder(12, 512, 8, 2048, deepstack=(2, 5, 8)),
     ),
 }  # fmt: skip
 
 
-def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None, family: str = "qwen3_omni_moe") -> dict[str, Any]:
-    """The `config.json` object of `size` of `family`, with `overrides` (dotted path -> value) put in last.
-
-    Raises AntiphonError for an unknown size or a path that does not exist.
-    """
-    if size not in SIZES:
-        raise AntiphonError(f"Unknown size {size!r}; expected one of {', '.join(SIZES)}.")
-    config = hybrid_configuration(HYBRID_SIZES[size], tokens, dtype) if family == "qwen3_5_omni" else _configuration(SIZES[size], tokens, dtype)
-    config = copy.deepcopy(config)
-    for path, value in (overrides or {}).items():
-        *sections, name = path.split(".")
-        node: Any = config
-        for section in sections:
-            node = node.get(section) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or name not in node:
-            raise AntiphonError(f"Override {path!r} names nothing in the configuration; expected a dotted path of config.json.")
-        node[name] = value
-    return config
-
-
-def _configuration(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+def qwen3_configuration(sizes: Qwen3Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+    """The `config.json` object of `sizes`."""
     return {
         "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
-        "model_type": "qwen3_omni_moe",
+        "model_type": NAME,
         "dtype": dtype,
         "enable_audio_output": True,
         **root_ids(tokens),
@@ -63,7 +60,7 @@ def _configuration(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
 
 
 def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
-    section = decoder(measures, f"qwen3_omni_moe_{kind}", vocabulary, positions) | {"rope_theta": 1000000.0}
+    section = decoder(measures, f"{NAME}_{kind}", vocabulary, positions) | {"rope_theta": 1000000.0}
     if measures.experts:
         frequencies = measures.head_dim // 2
         height = width = frequencies * 5 // 16
@@ -74,22 +71,22 @@ def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> d
     return section
 
 
-def _thinker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+def _thinker(sizes: Qwen3Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     return {
-        "model_type": "qwen3_omni_moe_thinker",
+        "model_type": f"{NAME}_thinker",
         "dtype": dtype,
         **media_ids(tokens),
         "tie_word_embeddings": False,
         "text_config": _decoder(sizes.thinker, "text", tokens.padded_size, 65536),
-        "audio_config": audio("qwen3_omni_moe", sizes.audio, sizes.thinker.hidden),
-        "vision_config": vision("qwen3_omni_moe", sizes.vision, sizes.thinker.hidden),
+        "audio_config": audio(NAME, sizes.audio, sizes.thinker.hidden),
+        "vision_config": vision(NAME, sizes.vision, sizes.thinker.hidden),
     }
 
 
-def _talker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
+def _talker(sizes: Qwen3Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
     codebook = sizes.vocoder.codebook
     return {
-        "model_type": "qwen3_omni_moe_talker",
+        "model_type": f"{NAME}_talker",
         "dtype": dtype,
         **media_ids(tokens),
         "tie_word_embeddings": False,
@@ -116,7 +113,7 @@ def _talker(sizes: Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
 
 def _code2wav(vocoder: Vocoder, dtype: str) -> dict[str, Any]:
     return {
-        "model_type": "qwen3_omni_moe_code2wav",
+        "model_type": f"{NAME}_code2wav",
         "dtype": dtype,
         "codebook_size": vocoder.codebook,
         "num_quantizers": CODE_GROUPS,

@@ -31,7 +31,7 @@ EXPERTS: dict[str, Any] = {"num_experts": 6, "num_experts_per_tok": 2, "moe_inte
 
 
 def decoder(layers: tuple[str, ...], linear: tuple[int, int, int, int, int] = (2, 4, 8, 6, 4), **given: Any) -> DecoderConfig:
-    """A tiny hybrid decoder; `linear`: key heads, value heads, key dim, value dim, kernel."""
+    """A tiny decoder of the family; `linear`: key heads, value heads, key dim, value dim, kernel."""
     sizes: dict[str, Any] = {
         "vocab_size": TEXT_VOCAB, "hidden_size": 28, "intermediate_size": 36, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
         "rms_norm_eps": 1e-6, "rope": RopeConfig(10000.0, (2, 1, 1), 0.25), "max_position_embeddings": 256, "gated_attention": True, "zero_centred_norms": True,
@@ -76,7 +76,7 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class HybridPair:
+class Qwen35Pair:
     """A decoder's configuration and HF's model of it, in float32 with eager attention."""
 
     config: DecoderConfig
@@ -90,7 +90,7 @@ class HybridPair:
         return stored
 
 
-def make_hybrid_pair(config: DecoderConfig, seed: int = 0) -> HybridPair:
+def make_qwen3_5_pair(config: DecoderConfig, seed: int = 0) -> Qwen35Pair:
     rope = {
         "rope_type": "default", "rope_theta": config.rope.theta, "partial_rotary_factor": config.rope.partial_rotary_factor,
         "mrope_section": list(config.rope.mrope_section or (config.rope.dim(config.head_dim) // 2, 0, 0)), "mrope_interleaved": True,
@@ -107,7 +107,7 @@ def make_hybrid_pair(config: DecoderConfig, seed: int = 0) -> HybridPair:
         scale = 0.4 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
         parameter.data = torch.randn(parameter.shape, generator=generator) * scale
     model.model.embed_tokens.weight.data *= config.hidden_size**0.5
-    return HybridPair(config, model.eval().requires_grad_(False))
+    return Qwen35Pair(config, model.eval().requires_grad_(False))
 
 
 def omni_config(text: DecoderConfig, talker: DecoderConfig | None = None, accept_hidden_layer: int = 1, **given: Any) -> OmniConfig:
@@ -125,7 +125,7 @@ def omni_config(text: DecoderConfig, talker: DecoderConfig | None = None, accept
         "speaker_id": {"a": 0}, "position_id_per_seconds": 13, "spatial_merge_size": 2, "text_vocab_size": TEXT_VOCAB,
         "predictor_projection": True, "contract": talker_contract(16, False),
     }  # fmt: skip
-    return OmniConfig("qwen3_5_omni", thinker, TalkerConfig(**(fields | given)), None, 0, 1, 2, 3, 4, 5, 6, 7, {})
+    return OmniConfig("qwen3_5_omni", thinker, TalkerConfig(**(fields | given)), None, 0, 1, 2, 3, 4, {}, 5, 6, 7)
 
 
 def fused_layout(tensors: Mapping[str, np.ndarray], config: DecoderConfig) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
-"""How Qwen3.5-Omni's hybrid decoders run: beside transformers, through a spoken answer, and over the length of the context.
+"""How the decoders of Qwen3.5-Omni run: beside transformers, through a spoken answer, and over the length of the context.
 
-    python -m antiphon.scripts.benchmarks.hybrid CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--tokens 48] [--frames 48] [--steps 40]
+    python -m antiphon.scripts.benchmarks.qwen3_5 CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--tokens 48] [--frames 48] [--steps 40]
         [--lengths 2000,20000,200000] [--json FILE]
 
 Three measurements in one process, in float32 and on the same threads. The Thinker decodes greedily and prefills, in turns with HF

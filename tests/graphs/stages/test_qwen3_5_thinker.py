@@ -19,27 +19,27 @@ from antiphon.graphs.stages.thinker import thinker_stage
 from antiphon.runtime.bundle.errors import AntiphonError
 
 from ..decoder_pair import Runner
-from ..hybrid_pair import VARIANTS, HybridPair, Tensors, fused_layout, fused_projections, make_hybrid_pair, omni_config, one_tensor_an_expert
 from ..module_pair import check_example_axes, load_module, relative_error
+from ..qwen3_5_pair import VARIANTS, Qwen35Pair, Tensors, fused_layout, fused_projections, make_qwen3_5_pair, omni_config, one_tensor_an_expert
 
 TOLERANCE = 1e-5
 MARGIN = 1e-3
 PUBLISHED = next(iter(VARIANTS))
-Thinker = tuple[HybridPair, Stage, Any]
+Thinker = tuple[Qwen35Pair, Stage, Any]
 Feeds = dict[str, np.ndarray]
 
 
-def load(pair: HybridPair, tap: int = 1) -> Thinker:
+def load(pair: Qwen35Pair, tap: int = 1) -> Thinker:
     stage = thinker_stage(omni_config(pair.config, accept_hidden_layer=tap))
     return pair, stage, load_module(stage, Tensors(pair.tensors("thinker.")))
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
 def thinker(request: pytest.FixtureRequest) -> Thinker:
-    return load(make_hybrid_pair(VARIANTS[request.param]))
+    return load(make_qwen3_5_pair(VARIANTS[request.param]))
 
 
-def prompt(pair: HybridPair, tokens: int, seed: int, batch: int = 1) -> Feeds:
+def prompt(pair: Qwen35Pair, tokens: int, seed: int, batch: int = 1) -> Feeds:
     """Random ids with scattered features at fractional positions that differ between the three axes; every row's logits are wanted."""
     config, random = pair.config, np.random.default_rng(seed)
     indexed = np.sort(random.choice(batch * tokens, batch * tokens // 2, replace=False))
@@ -64,14 +64,14 @@ def part(feeds: Feeds, start: int, stop: int, row: int = 0) -> Feeds:
     return cut | greedy_sampling(count, feeds["penalised"].shape[1])
 
 
-def embedded(pair: HybridPair, feeds: Feeds) -> Any:
+def embedded(pair: Qwen35Pair, feeds: Feeds) -> Any:
     rows = pair.model.model.embed_tokens(torch.from_numpy(feeds["input_ids"]))
     flat = rows.flatten(0, 1).clone()
     flat[torch.from_numpy(feeds["feature_index"])] = torch.from_numpy(feeds["features"])
     return flat.reshape(rows.shape)
 
 
-def reference(pair: HybridPair, feeds: Feeds) -> Any:
+def reference(pair: Qwen35Pair, feeds: Feeds) -> Any:
     """HF's outputs with all hidden states, for the same embeddings, features and positions."""
     positions = torch.from_numpy(feeds["positions"])
     return pair.model(inputs_embeds=embedded(pair, feeds), position_ids=positions, output_hidden_states=True, use_cache=False)
@@ -168,7 +168,7 @@ def test_ragged_streams_and_padded_rows_give_what_each_stream_gives_alone(thinke
 
 @pytest.mark.parametrize("name", [name for name, config in VARIANTS.items() if config.linear])
 def test_fused_and_split_projections_and_both_layouts_of_experts_make_one_module(name: str) -> None:
-    pair, stage, module = load(make_hybrid_pair(VARIANTS[name]))
+    pair, stage, module = load(make_qwen3_5_pair(VARIANTS[name]))
     stored = fused_layout(pair.tensors("thinker."), pair.config)
     if pair.config.num_experts:
         stored = one_tensor_an_expert(stored, pair.config)
@@ -180,7 +180,7 @@ def test_fused_and_split_projections_and_both_layouts_of_experts_make_one_module
 
 @pytest.mark.parametrize("name", list(VARIANTS)[:2])
 def test_projections_of_one_input_may_be_stored_as_one_tensor(name: str) -> None:
-    pair, stage, module = load(make_hybrid_pair(VARIANTS[name]))
+    pair, stage, module = load(make_qwen3_5_pair(VARIANTS[name]))
     stored = Tensors(fused_projections(pair.tensors("thinker.")))
     assert any(".self_attn.qkv_proj." in tensor for tensor in stored.tensors) and any(".gate_up_proj.weight" in tensor for tensor in stored.tensors)
     for ours, theirs in zip(load_module(stage, stored).parameters(), module.parameters(), strict=True):
@@ -208,7 +208,7 @@ def test_every_tensor_of_the_checkpoint_is_used(thinker: Thinker) -> None:
 @pytest.mark.parametrize("tensor", ["linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba", "self_attn.q_proj"])
 def test_projection_of_another_shape_is_refused(tensor: str) -> None:
     """Three quarters of a fused projection would still fall apart into heads, wrongly."""
-    pair, stage, _ = load(make_hybrid_pair(VARIANTS[PUBLISHED]))
+    pair, stage, _ = load(make_qwen3_5_pair(VARIANTS[PUBLISHED]))
     stored = fused_layout(pair.tensors("thinker."), pair.config)
     layer = 3 if "self_attn" in tensor else 0
     name = f"thinker.model.layers.{layer}.{tensor}.weight"

@@ -27,7 +27,7 @@ from antiphon.graphs.stages.predictor import predictor_stage
 from antiphon.graphs.stages.thinker import thinker_stage
 from antiphon.plugins.registry import DOMAIN
 
-from ..graphs.hybrid_pair import CODEBOOK, CODEC_VOCAB, EXPERTS, GROUPS, decoder, omni_config
+from ..graphs.qwen3_5_pair import CODEBOOK, CODEC_VOCAB, EXPERTS, GROUPS, decoder, omni_config
 from .exported import Exported, Feeds, carried, close, run, step_feeds
 
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -35,8 +35,8 @@ THINKER = decoder((LINEAR, LINEAR, FULL), **EXPERTS)
 TALKER = decoder((FULL, LINEAR), (2, 2, 4, 4, 3), attention_bias=True, hidden_size=20, vocab_size=CODEC_VOCAB)
 STAGES = {"thinker": thinker_stage, "mtp": mtp_stage, "talker": talker_stage, "predictor": predictor_stage}
 DECODERS = ("thinker", "mtp", "talker")
-HYBRID_OPS = {"Attention", "CausalConvState", "GatedDeltaRule", "SampleToken"}
-USED_OPS = {"thinker": HYBRID_OPS | {"MoE"}, "mtp": {"Attention", "MoE"}, "talker": HYBRID_OPS, "predictor": {"Attention", "SampleToken"}}
+DECODER_OPS = {"Attention", "CausalConvState", "GatedDeltaRule", "SampleToken"}
+USED_OPS = {"thinker": DECODER_OPS | {"MoE"}, "mtp": {"Attention", "MoE"}, "talker": DECODER_OPS, "predictor": {"Attention", "SampleToken"}}
 
 
 def with_random_weights(stage: Stage) -> Stage:

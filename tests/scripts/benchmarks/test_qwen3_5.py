@@ -1,4 +1,4 @@
-"""The benchmark of the hybrid family: what its table and JSON hold, on the smallest sizes. No timing is asserted."""
+"""The benchmark of Qwen3.5-Omni: what its table and JSON hold, on the smallest sizes. No timing is asserted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ pytest.importorskip("transformers")
 
 import onnx_ir as ir
 
-from antiphon.graphs.random import new_checkpoint
+from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.manifest import read_manifest
-from antiphon.scripts.benchmarks import hybrid as benchmark_hybrid
-from antiphon.scripts.benchmarks.hybrid import DECODE, FULL, OTHER, PREFILL, RECURRENT, REST, SPOKEN, agreement, kernels_by_run, mixer_nodes
+from antiphon.scripts.benchmarks import qwen3_5 as benchmark_qwen3_5
+from antiphon.scripts.benchmarks.qwen3_5 import DECODE, FULL, OTHER, PREFILL, RECURRENT, REST, SPOKEN, agreement, kernels_by_run, mixer_nodes
 
 LENGTHS = (40, 300)
 
@@ -36,8 +36,8 @@ def test_table_and_json_hold_every_measure_and_equal_ids(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     file, lengths = tmp_path / "result.json", ",".join(map(str, LENGTHS))
     short = ["--threads", "1", "--runs", "1", "--tokens", "4", "--frames", "6", "--steps", "2", "--lengths", lengths, "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["benchmark_hybrid", str(transformers_checkpoint), str(hybrid_bundle), *short])
-    benchmark_hybrid.main()
+    monkeypatch.setattr(sys, "argv", ["benchmark_qwen3_5", str(transformers_checkpoint), str(hybrid_bundle), *short])
+    benchmark_qwen3_5.main()
     result = json.loads(file.read_text(encoding="utf-8"))
     assert result["thinker"].keys() == result["ratio"].keys() == {DECODE, PREFILL}
     for sides in result["thinker"].values():
@@ -55,7 +55,7 @@ def test_table_and_json_hold_every_measure_and_equal_ids(
 
 def test_checkpoint_is_refused_when_its_thinker_has_other_names(hybrid_checkpoint: Path) -> None:
     with pytest.raises(AntiphonError, match="linear_layout"):
-        benchmark_hybrid.Theirs(str(hybrid_checkpoint), [0])
+        benchmark_qwen3_5.Theirs(str(hybrid_checkpoint), [0])
 
 
 def test_mixer_nodes_are_those_between_the_projections_when_the_layers_are_hybrid(hybrid_bundle: Path) -> None:

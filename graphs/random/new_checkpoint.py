@@ -1,0 +1,78 @@
+"""Random checkpoints in the published format, for tests and timings on machines that cannot hold the published model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...runtime.bundle.errors import AntiphonError
+from ..checkpoints.read_config import read_config
+from ..config import OmniConfig
+from ..families.base import RandomCheckpoint
+from ..families.registry import DEFAULT
+from ..families.registry import family as find_family
+from . import frontend, tokenizer, writer
+from .atomic_folder import whole_checkpoint
+from .configuration import configuration
+from .tensors import all_tensors
+from .weight_layouts import EXPERTS, LINEAR, arrange
+
+
+def new_checkpoint(
+    path: str | Path,
+    family: str = DEFAULT,
+    size: str = "tiny",
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    dtype: str = "bfloat16",
+    layout: str = "per_expert",
+    linear_layout: str = "fused",
+    overrides: dict[str, Any] | None = None,
+) -> Path:
+    """Write a random checkpoint of `family` (a name that graphs.families.registry knows) and `size` ("tiny", "small", "medium") to the new folder
+    `path` and return it.
+
+    The same arguments give the same bytes. `dtype` is bfloat16, float16 or float32. `layout` of the experts is per_expert (as published) or
+    fused, `linear_layout` of Gated DeltaNet's input projections fused (as published) or split: the same model either way. `overrides` maps
+    dotted paths into config.json (before the codec's part moves to a folder of its own) to values. `on_progress` gets (bytes written, bytes in all).
+    Written beside and renamed at the end. Raises AntiphonError for unknown names, a contradictory configuration or a target in use.
+    """
+    made = find_family(family).random()
+    layouts = ("layout", layout, EXPERTS), ("linear_layout", linear_layout, LINEAR)
+    for name, value, known in (("dtype", dtype, tuple(writer.CODES)), *layouts):
+        if value not in known:
+            raise AntiphonError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
+    target = Path(path).absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AntiphonError(f"{target} exists and is not an empty folder; give a new folder or remove it first.")
+    with whole_checkpoint(target) as beside:
+        trained = tokenizer.train()
+        tokens = tokenizer.token_ids(trained)
+        frontend.save(beside, configuration(size, tokens, dtype, overrides, family), tokens, made.processor_class)
+        tokenizer.save(trained, beside, made.model_max_length, made.processor_class)
+        config = read_config(beside)
+        entries = arrange(all_tensors(config, _faint(config, tokens)), dtype, layout, linear_layout)
+        _write(beside, config, made, entries, seed, on_progress)
+    return target
+
+
+def _write(
+    folder: Path, config: OmniConfig, made: RandomCheckpoint, entries: list[writer.Entry], seed: int, on_progress: Callable[[int, int], None] | None
+) -> None:
+    """Write the weights; a codec with a folder of its own goes there, with its part of the configuration."""
+    progress = writer.Progress(entries, on_progress)
+    codec = [entry for entry in entries if entry.name.startswith("code2wav.")] if made.new_codec is not None else []
+    writer.write(folder, [entry for entry in entries if entry not in codec], seed, progress)
+    if made.new_codec is not None and config.code2wav is not None:
+        writer.write_codec(made.new_codec(folder, config.code2wav).weights, codec, seed, progress)
+        raw = {name: section for name, section in config.raw.items() if name != "code2wav_config"}
+        (folder / "config.json").write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _faint(config: OmniConfig, tokens: tokenizer.TokenIds) -> tuple[int, ...]:
+    """Text ids that a random Thinker should hardly ever choose: all that are not readable text, but for the end of the turn."""
+    wanted = {*tokens.readable, config.im_end_token_id}
+    return tuple(token for token in range(config.thinker.text.vocab_size) if token not in wanted)

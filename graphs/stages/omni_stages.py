@@ -1,0 +1,28 @@
+"""The stages of an omni model that has the parts of Qwen's: encoders, Thinker, draft head, Talker, code predictor, Code2Wav, codec encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..config import OmniConfig
+from ..stage import Stage
+from .audio_encoder import audio_encoder_stage
+from .code2wav.stage import code2wav_stage
+from .codec_encoder.stage import codec_encoder_stage
+from .mtp import mtp_stage
+from .predictor import predictor_stage
+from .thinker import thinker_stage
+from .vision_encoder import vision_encoder_stage
+
+
+def omni_stages(config: OmniConfig, talker_stage: Callable[[OmniConfig], Stage]) -> tuple[Stage, ...]:
+    """All stages of `config` in the order they are built, with the family's own `talker_stage`; those of parts that it lacks are left out."""
+    thinker = config.thinker
+    made = [audio_encoder_stage(config)] if thinker.audio else []
+    made += [vision_encoder_stage(config)] if thinker.vision else []
+    made.append(thinker_stage(config))
+    made += [mtp_stage(config)] if thinker.mtp_num_hidden_layers else []
+    if config.talker is not None:
+        made += [talker_stage(config), predictor_stage(config), code2wav_stage(config)]
+        made += [codec_encoder_stage(config)] if config.codec_encoder is not None else []
+    return tuple(made)
