@@ -28,6 +28,7 @@ from ..runtime.bundle.json_file import read_json_object
 from ..runtime.bundle.manifest import Manifest, read_entry, read_manifest, write_manifest
 from ..runtime.bundle.names import PRECISIONS, TARGETS
 from ..runtime.bundle.specs import StageEntry, StageInterface
+from ..runtime.engines.onnxruntime.capabilities import capabilities
 from .cache import StageCache, default_cache, stage_key
 from .engines.onnxruntime.lower import lower_onnxruntime
 from .frontend import write_frontend
@@ -152,10 +153,11 @@ class _Build:
         ir.save(model, home / "portable.onnx")
         self._report(stage.name, "lowering")
         lowered, (inputs, outputs, states) = lower_onnxruntime(stage, model)
+        interface = StageInterface(inputs, outputs, states, dict(stage.constants))
         ir.save(lowered, home / "engine.onnx")
         entry = StageEntry(
             stage.name, self.engine, self.target, (f"stages/{stage.name}/engine.onnx",),
-            StageInterface(inputs, outputs, states, dict(stage.constants)),
+            interface, capabilities(interface),
             precision=PRECISIONS[self.precision], parameters=_module_bytes(stage) // 4,
             bytes=sum(file.stat().st_size for file in home.iterdir()), key=stage_key(parts),
         )  # fmt: skip
@@ -209,10 +211,11 @@ def _configuration(config: OmniConfig, stage: str) -> object:
 
 
 def _code_hash() -> str:
-    """Hash of the source files that decide a stage: graphs, plugins and export."""
+    """Hash of the source files that decide a stage: graphs, plugins, export and what the engine kind can do."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for part in ("export", "graphs", "plugins", "runtime/bundle/manifest.py", "runtime/bundle/talker_contract.py"):
+    contracts = ("runtime/bundle/manifest.py", "runtime/bundle/talker_contract.py", "runtime/engines/onnxruntime/capabilities.py")
+    for part in ("export", "graphs", "plugins", *contracts):
         files = [root / part] if part.endswith(".py") else sorted((root / part).rglob("*.py"))
         for file in files:
             digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
