@@ -78,12 +78,12 @@ class Slot:
     @property
     def generation(self) -> Generation:
         """See StateRows."""
-        return self.arrays.generation
+        return self._at[0].generation
 
     @property
     def place(self) -> tuple[int, int, int]:
         """See StateRows."""
-        return self.row, 1, self.parity
+        return self._at[1], 1, self.parity
 
     @property
     def bytes(self) -> int:

@@ -45,6 +45,7 @@ class OnnxEngine:
         self.entry = entry
         if path.suffix != ONNX:
             raise BrokenBundle(f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
+        self._inputs = tuple(spec.name for spec in entry.inputs)
         session = make_session(path, threads)
         self._session: onnxruntime.InferenceSession | None = session
         self._idle: _Bindings = OrderedDict()
@@ -63,10 +64,11 @@ class OnnxEngine:
         if session is None:
             raise closed(self.entry)
         wanted = tuple(spec.name for spec in self.entry.outputs) if outputs is None else tuple(outputs)
+        states: StateRows | None = slots[0] if slots else None
         if len(slots) > 1:  # what a run of one slot must keep is checked with its binding
             check_run(self.entry, axis_sizes(self.entry.inputs, feeds), slots)
-        states = slots[0].pool.gather(slots) if slots else None
-        signature = (wanted, tuple(feeds[spec.name].shape for spec in self.entry.inputs), states.place if states else None)
+            states = slots[0].pool.gather(slots)
+        signature = (wanted, tuple([feeds[name].shape for name in self._inputs]), states.place if states else None)
         cache = self._idle if states is None else self._by_arrays.setdefault(states.generation, OrderedDict())
         try:
             binding = cache[signature].pop()  # list.pop is atomic: two threads never share a binding
