@@ -17,7 +17,6 @@ from ...plugins.sample_token.reference import sample_token
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.manifest import Manifest, check_hashes, read_manifest
 from ...runtime.engines.onnxruntime.engine import OnnxEngine
-from ...runtime.states.pool import StateSet
 from ..engines.onnxruntime.layer_taps import layer_values, session_with_outputs
 from .check_bundle import check_bundle
 from .probes import Feeds, probes
@@ -103,14 +102,14 @@ def _verify_stage(folder: Path, manifest: Manifest, stage: Stage, runner: Module
 
 
 def _compare_calls(engine: OnnxEngine, runner: ModuleRunner, calls: list[Feeds]) -> list[Pair]:
-    states = StateSet(engine.entry.states)
+    states = engine.new_states().allocate()
     rows = sum(_rows(feeds) for feeds in calls)
     states.reserve(rows)
     reference_states = runner.empty_states(rows)
     pairs: list[Pair] = []
     for feeds in calls:
         expected = runner.run(feeds, reference_states)
-        found = engine.run(feeds, states)
+        found = engine.run(feeds, (states,) if engine.entry.states else ())
         states.advance(_rows(feeds))
         pairs += [(spec.name, expected[spec.name], found[spec.name]) for spec in engine.entry.outputs if spec.dtype == "float32"]
         if "token" in found:

@@ -9,21 +9,32 @@ from typing import Protocol
 import numpy as np
 
 from ..bundle.specs import StageEntry
-from ..states.pool import StateSet
+from ..states.pool import Slot, StatePool
 
 
 class Engine(Protocol):
     """What the pipeline knows of a stage."""
 
     entry: StageEntry
-    """The description of inputs, outputs, states and constants."""
+    """The description of inputs, outputs, states and constants, and what the engine can do."""
 
-    def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def new_states(self, rows: int = 1, capacity: int = ...) -> StatePool:
+        """A pool of at most `rows` slots, each with a length of its own, of up to `capacity` rows of context (default: no limit).
+
+        A pool and its slots are used by one thread at a time. Raises InvalidInput for more rows than the engine can run.
+        """
+
+    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run once. `feeds` holds every input of the entry but the states; `outputs` names what is wanted (None: all).
 
-        Reads `states.past(name)`, writes `states.present(name)` and flips; the caller reserves room before and advances the length
-        after. Returned arrays belong to the caller. May be called from several threads with different states.
+        slots[i] has the states of row i of the feeds (axis `batch`); they are distinct and of one pool. A stage without states takes none,
+        and any batch. The run reads the states of the slots and replaces them; the caller reserves room before and advances the
+        lengths after. Returned arrays belong to the caller. May be called from several threads with slots of different pools.
+        Raises InvalidInput, before anything runs, for a batch that the capabilities of the entry rule out, and Closed after `close`.
         """
+
+    def close(self) -> None:
+        """Free what the engine library holds. Closing twice is fine."""
 
 
 class OpenEngine(Protocol):

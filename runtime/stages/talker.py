@@ -13,7 +13,6 @@ from ..bundle.manifest import Manifest
 from ..bundle.sampling import SamplingParameters
 from ..engines.base import Engine
 from ..scheduling.engine_lock import EngineLock
-from ..states.pool import StateSet
 from .aria import PenaltyWindow, Policy
 from .sampling import PREDICTOR, TALKER, Noise
 from .talker_rows.rows import Spoken, TalkerRows, in_chunks
@@ -43,7 +42,7 @@ class Talker:
         self._frame_input = manifest.talker.frame_input
         self._end = manifest.id("codec_eos")
         self._limit = manifest.constants.talker_context
-        self._states = StateSet(self._talker.entry.states, limit=self._limit)
+        self._states = self._talker.new_states(1, self._limit).allocate()
         vocabulary = int({spec.name: spec.shape for spec in self._talker.entry.inputs}["suppressed"][1])
         groups = {spec.name: spec.shape for spec in self._predictor.entry.inputs}["noise"][1]
         self._noise, self._residual_noise = Noise(seed, TALKER), Noise(seed, PREDICTOR, range(1, 1 + int(groups)))
@@ -91,7 +90,7 @@ class Talker:
         priority = self._priority()
         self._states.reserve(tokens)
         lengths = {"query_length": np.array([tokens]), "past_length": np.array([self._states.length]), "output_index": np.array([tokens - 1])}
-        outputs, seconds = self._engine_lock.run(priority, self._talker.run, feeds | lengths | self._draw, self._states, ("token", "output_hidden"))
+        outputs, seconds = self._engine_lock.run(priority, self._talker.run, feeds | lengths | self._draw, (self._states,), ("token", "output_hidden"))
         self._count(seconds)
         self._states.advance(tokens)
         return outputs
@@ -101,7 +100,7 @@ class Talker:
         self._predictor_feeds["code0"][:] = code0
         feeds = self._predictor_feeds | {"hidden": hidden, "noise": self._residual_noise.at(self._frames)[None]}
         priority = self._priority()
-        outputs, seconds = self._engine_lock.run(priority, self._predictor.run, feeds, None, ("codes", "frame_row"))
+        outputs, seconds = self._engine_lock.run(priority, self._predictor.run, feeds, (), ("codes", "frame_row"))
         self._count(seconds)
         return Spoken(outputs["codes"][0], outputs["frame_row"])
 

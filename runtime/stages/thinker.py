@@ -17,7 +17,7 @@ from ..bundle.manifest import Manifest
 from ..bundle.sampling import SamplingParameters
 from ..engines.base import Engine
 from ..scheduling.engine_lock import NORMAL, EngineLock
-from ..states.pool import Snapshot, StateSet
+from ..states.pool import Slot, Snapshot
 from .features import Features
 from .sampling import THINKER, Noise
 from .talker_rows.tapped_rows import tapped_rows
@@ -56,7 +56,7 @@ class Queued:
 class ThinkerContext:
     """What a conversation has fed to its Thinker, and what waits to be fed. Used by one worker at a time."""
 
-    states: StateSet
+    states: Slot
     token_ids: list[int] = field(default_factory=list)
     """Every id in the kv states, by row."""
     hidden_rows: dict[int, np.ndarray] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Thinker:
 
     def new_context(self) -> ThinkerContext:
         """The state of a conversation that has not begun."""
-        return ThinkerContext(StateSet(self._engine.entry.states, limit=self.context_limit))
+        return ThinkerContext(self._engine.new_states(1, self.context_limit).allocate())
 
     def check_room(self, context: ThinkerContext, tokens: int) -> None:
         """Raise AntiphonError when `tokens` more and one token of answer do not fit into the context."""
@@ -221,7 +221,7 @@ class Thinker:
             }
             first, last = np.searchsorted(tapped, (first_row + start, first_row + end))
             wanted = ("token", "hidden") if first < last else ("token",)
-            outputs, _ = self._engine_lock.run(NORMAL, self._engine.run, feeds, context.states, wanted)
+            outputs, _ = self._engine_lock.run(NORMAL, self._engine.run, feeds, (context.states,), wanted)
             for row in tapped[first:last].tolist():
                 context.hidden_rows[row] = outputs["hidden"][0, row - context.states.length].copy()
             context.states.advance(end - start)
@@ -277,7 +277,7 @@ class Thinker:
             feeds["positions"][...] = context.next_position
             feeds["past_length"][...] = context.states.length
             context.states.reserve(1)
-            outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, context.states, ("token",))
+            outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, (context.states,), ("token",))
             on_step(seconds)
             context.states.advance(1)
             context.token_ids.append(token)

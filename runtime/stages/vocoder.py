@@ -11,7 +11,6 @@ from ..bundle.numeric import LARGEST_COUNT, is_whole
 from ..bundle.said import short
 from ..engines.base import Engine
 from ..scheduling.engine_lock import EngineLock
-from ..states.pool import StateSet
 from .aria import Frame
 
 DEFAULT_SCHEDULE = (1, 2, 4, 8)
@@ -45,7 +44,7 @@ class Vocoder:
 
     def __init__(self, engine: Engine, engine_lock: EngineLock, priority: Callable[[], int]) -> None:
         self._engine, self._engine_lock, self._priority = engine, engine_lock, priority
-        self._states = StateSet(engine.entry.states)
+        self._states = engine.new_states(1).allocate()
         self._to_drop = engine.entry.constant("lead_samples")
         self.sample_rate = engine.entry.constant("sample_rate")
         self._frames = 0
@@ -58,7 +57,7 @@ class Vocoder:
         self._states.reserve(len(packet))
         priority = self._priority()
         feeds = {"codes": codes, "past_length": np.array([self._frames])}
-        outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, self._states, ("audio",))
+        outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, (self._states,), ("audio",))
         audio = outputs["audio"][0]
         self.seconds += seconds
         self._states.advance(len(packet))

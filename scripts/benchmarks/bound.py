@@ -25,7 +25,7 @@ from ...runtime.bundle.manifest import Manifest, read_manifest
 from ...runtime.bundle.specs import StageEntry
 from ...runtime.engines.onnxruntime.engine import OnnxEngine
 from ...runtime.engines.onnxruntime.sessions import make_session
-from ...runtime.states.pool import StateSet
+from ...runtime.states.pool import StatePool
 from ..console import print_table
 
 CONTEXT = 256
@@ -105,13 +105,13 @@ def step_feeds(entry: StageEntry, manifest: Manifest) -> dict[str, np.ndarray]:
 
 def _time(engine: OnnxEngine, feeds: Mapping[str, np.ndarray], steps: int) -> float:
     """Median seconds of a step at a fixed context."""
-    states = StateSet(engine.entry.states)
+    states = engine.new_states().allocate()
     states.reserve(2 * CONTEXT)
     states.advance(CONTEXT)
     wanted = [spec.name for spec in engine.entry.outputs if spec.name != "logits"]
     for _ in range(5):
-        engine.run(feeds, states, wanted)
-    return statistics.median(_seconds(lambda: engine.run(feeds, states, wanted)) for _ in range(steps))
+        engine.run(feeds, (states,), wanted)
+    return statistics.median(_seconds(lambda: engine.run(feeds, (states,), wanted)) for _ in range(steps))
 
 
 def _seconds(work: Any) -> float:
@@ -123,7 +123,7 @@ def _seconds(work: Any) -> float:
 def _shares(path: Path, entry: StageEntry, feeds: Mapping[str, np.ndarray], threads: int, runs: int = 10) -> str:
     with tempfile.TemporaryDirectory() as folder:
         session = make_session(path, threads, profile=Path(folder) / "profile")
-        states = StateSet(entry.states)
+        states = StatePool(entry.states).allocate()
         states.reserve(2 * CONTEXT)
         given = dict(feeds) | {f"past.{state.name}": states.past(state.name) for state in entry.states}
         for _ in range(runs):

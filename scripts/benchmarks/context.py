@@ -21,7 +21,6 @@ import numpy as np
 from ...runtime.bundle.errors import AntiphonError
 from ...runtime.bundle.sampling import SamplingParameters
 from ...runtime.omni import Omni, load
-from ...runtime.states.pool import StateSet
 from ..console import print_table, seconds, size
 from ..inspect import state_bytes
 from ..memory import Peak
@@ -69,7 +68,7 @@ class TalkerFeeder:
         self._engine, self._chunk = omni.engines["talker"], omni.prefill_chunk
         self.entry = self._engine.entry
         self.limit = omni.manifest.constants.talker_context
-        self._states = StateSet(self.entry.states, self.limit)
+        self._states = self._engine.new_states(1, self.limit).allocate()
         self._random = np.random.default_rng(0)
         sizes = omni.input_sizes("talker")
         assert omni.manifest.talker is not None
@@ -110,7 +109,7 @@ class TalkerFeeder:
             "text_ids": self._random.integers(0, 500, (1, rows)), "codec_ids": np.full((1, rows), -1), "positions": np.broadcast_to(positions, (3, 1, rows)),
             "query_length": np.array([rows]), "past_length": np.array([self._states.length]), "output_index": np.array([rows - 1]),
         }  # fmt: skip
-        self._engine.run(feeds | self._fixed, self._states, ("token",))
+        self._engine.run(feeds | self._fixed, (self._states,), ("token",))
         self._states.advance(rows)
 
 

@@ -33,7 +33,7 @@ from ...runtime.bundle.manifest import read_manifest
 from ...runtime.engines.onnxruntime.engine import OnnxEngine
 from ...runtime.engines.onnxruntime.library import onnxruntime
 from ...runtime.engines.onnxruntime.sessions import make_session
-from ...runtime.states.pool import StateSet
+from ...runtime.states.pool import Slot, StatePool
 from ..bench import _prompt
 from ..console import print_table
 from .bound import step_feeds
@@ -178,7 +178,7 @@ def over_context(bundle: Path, threads: int, lengths: Sequence[int], steps: int)
     states, feeds = {}, {}
     noise = np.random.default_rng(0).standard_normal(2**16, np.float32)
     for length in lengths:
-        states[length] = StateSet(entry.states)
+        states[length] = StatePool(entry.states).allocate()
         states[length].reserve(length + 1)
         states[length].advance(length)
         for spec in entry.states:
@@ -258,24 +258,24 @@ def _medians(runs: Sequence[Sequence[tuple[str, str, float]]], owner: Mapping[st
     }
 
 
-def _wall(engine: OnnxEngine, states: Mapping[int, StateSet], feeds: Mapping[int, Mapping[str, np.ndarray]], steps: int) -> dict[int, float]:
+def _wall(engine: OnnxEngine, states: Mapping[int, Slot], feeds: Mapping[int, Mapping[str, np.ndarray]], steps: int) -> dict[int, float]:
     taken: dict[int, list[float]] = {length: [] for length in states}
     wanted = [spec.name for spec in engine.entry.outputs if spec.name != "logits"]
     for _ in range(WARM_STEPS + steps):
         for length, state in states.items():
             began = time.perf_counter()
-            engine.run(feeds[length], state, wanted)
+            engine.run(feeds[length], (state,), wanted)
             taken[length].append(time.perf_counter() - began)
     return {length: statistics.median(values[WARM_STEPS:]) for length, values in taken.items()}
 
 
-def _bind(session: onnxruntime.InferenceSession, states: StateSet, feeds: Mapping[str, np.ndarray]) -> tuple[Any, list[Any]]:
+def _bind(session: onnxruntime.InferenceSession, states: Slot, feeds: Mapping[str, np.ndarray]) -> tuple[Any, list[Any]]:
     """One decode step over arrays that stay where they are, as the runtime binds it; the values must outlive the binding."""
     binding, values = session.io_binding(), []
     for name, array in feeds.items():
         values.append(onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_ortvalue_input(name, values[-1])
-    for spec in states.specs:
+    for spec in states.pool.specs:
         past, present = states.past(spec.name), states.present(spec.name)
         values.append(onnxruntime.OrtValue.ortvalue_from_numpy(past))
         binding.bind_ortvalue_input(f"past.{spec.name}", values[-1])

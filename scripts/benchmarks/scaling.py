@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from ...runtime.engines.onnxruntime.engine import OnnxEngine
-from ...runtime.states.pool import StateSet
 
 CONTEXT, CAPACITY, LARGE_CAPACITY = 256, 512, 8192
 
@@ -71,7 +70,7 @@ class _Decoder:
 
         entry = read_manifest(bundle).stages["thinker"]
         self.engine = OnnxEngine(bundle / entry.artifacts[0], entry, threads)
-        self.states = StateSet(entry.states)
+        self.states = self.engine.new_states().allocate()
         self.states.reserve(capacity)
         self.states.advance(CONTEXT)
         self.noise = np.random.default_rng(0)
@@ -88,7 +87,7 @@ class _Decoder:
         }  # fmt: skip
 
     def step(self, _: int) -> None:
-        self.engine.run(self.feeds | {"input_ids": self.noise.integers(0, self.vocabulary, (1, 1))}, self.states, ("token",))
+        self.engine.run(self.feeds | {"input_ids": self.noise.integers(0, self.vocabulary, (1, 1))}, (self.states,), ("token",))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ...runtime.engines.onnxruntime.engine import OnnxEngine
 from ...runtime.events import Done
 from ...runtime.frontend.prompt.front_end import FrontEnd
 from ...runtime.omni import Omni
-from ...runtime.states.pool import StateSet
+from ...runtime.states.pool import UNLIMITED, Slot, StatePool
 from ..console import print_json, print_table, seconds, size
 from ..inspect import state_bytes
 from ..memory import Peak
@@ -42,10 +42,18 @@ class Timed:
         self.taken: list[float] = []
         self.features = 0
 
-    def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
+        """See Engine.new_states."""
+        return self._engine.new_states(rows, capacity)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._engine.close()
+
+    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See Engine.run."""
         began = time.perf_counter()
-        result = self._engine.run(feeds, states, outputs)
+        result = self._engine.run(feeds, slots, outputs)
         self.taken.append(time.perf_counter() - began)
         self.features += len(result.get("features", ()))
         return result

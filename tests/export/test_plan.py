@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from antiphon.export.plan import BASELINE_BYTES, plan
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.manifest import read_manifest
-from antiphon.runtime.states.pool import StateSet
+from antiphon.runtime.states.pool import StatePool
 
 from ..peak_memory import peak_memory
 
@@ -47,7 +47,7 @@ def test_planned_states_are_those_the_runtime_allocates(built: tuple[str, Path, 
     _, checkpoint, bundle = built
     stages = read_manifest(bundle).stages
     for row in plan(checkpoint).rows:
-        states = StateSet(stages[row.stage].states, limit=1000)
+        states = StatePool(stages[row.stage].states, 1, 1000).allocate()
         before, capacity = states.bytes, states.capacity
         states.reserve(1000)
         grown = (states.bytes - before) * 1000 // max(1, 1000 - capacity) if states.bytes > before else 0

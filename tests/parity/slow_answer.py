@@ -11,6 +11,7 @@ import numpy as np
 from antiphon.runtime.engines.base import Engine
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni
+from antiphon.runtime.states.pool import UNLIMITED, StatePool
 
 from .reference import DECISIVE
 from .slow_loop import SlowLoop, SpeakingStyle, Speech, margin
@@ -25,8 +26,14 @@ class Recorded:
         self._engine, self.entry = engine, engine.entry
         self.logits: list[np.ndarray] = []
 
-    def run(self, feeds: Mapping[str, np.ndarray], states: Any = None, outputs: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        result = self._engine.run(feeds, states, (*outputs, "logits"))
+    def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
+        return self._engine.new_states(rows, capacity)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def run(self, feeds: Mapping[str, np.ndarray], slots: Any = (), outputs: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        result = self._engine.run(feeds, slots, (*outputs, "logits"))
         self.logits.append(result["logits"][0])
         return result
 

@@ -21,7 +21,7 @@ from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.engines.base import Engine
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni, load
-from antiphon.runtime.states.pool import BLOCK
+from antiphon.runtime.states.pool import BLOCK, UNLIMITED, StatePool
 from antiphon.scripts.benchmarks.video import write_film
 
 from .reference import DECISIVE
@@ -39,10 +39,16 @@ class Watched:
         self.runs = 0
         self.logits: list[np.ndarray] = []
 
-    def run(self, feeds: Mapping[str, np.ndarray], states: Any = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
+        return self._engine.new_states(rows, capacity)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def run(self, feeds: Mapping[str, np.ndarray], slots: Any = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         self.runs += 1
         has_logits = outputs is not None and any(spec.name == "logits" for spec in self.entry.outputs)
-        result = self._engine.run(feeds, states, (*outputs, "logits") if outputs is not None and has_logits else outputs)
+        result = self._engine.run(feeds, slots, (*outputs, "logits") if outputs is not None and has_logits else outputs)
         self.logits += list(result["logits"]) if has_logits else []
         return result
 

@@ -24,6 +24,7 @@ from antiphon.runtime.omni import Omni, load
 from antiphon.runtime.scheduling.engine_lock import EngineLock
 from antiphon.runtime.stages.aria import Frame
 from antiphon.runtime.stages.vocoder import Vocoder, packets
+from antiphon.runtime.states.pool import UNLIMITED, StatePool
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 
@@ -47,11 +48,17 @@ class Watched:
         self._engine, self._runs, self._pause = engine, runs, pause
         self.entry = engine.entry
 
-    def run(self, feeds: Mapping[str, np.ndarray], states: Any = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
+        return self._engine.new_states(rows, capacity)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def run(self, feeds: Mapping[str, np.ndarray], slots: Any = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         self._runs[self.entry.name] += 1
         if self._pause is not None:
             time.sleep(self._pause.choice((0, 0, 0.002, 0.02)))
-        return self._engine.run(feeds, states, outputs)
+        return self._engine.run(feeds, slots, outputs)
 
 
 @pytest.fixture(scope="module")

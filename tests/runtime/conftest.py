@@ -21,6 +21,7 @@ from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.frontend.prompt.front_end import EncoderCall, Prompt
 from antiphon.runtime.frontend.prompt.positions import MediaItem
 from antiphon.runtime.omni import Omni
+from antiphon.runtime.states.pool import UNLIMITED, StatePool
 
 IDS = {
     "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8, "video": 9,
@@ -57,7 +58,10 @@ class FakeEngine:
         self.pause = lambda: 0.0
         self.fail_at: int | None = None
 
-    def run(self, feeds, states=None, outputs=None):
+    def new_states(self, rows=1, capacity=UNLIMITED):
+        return StatePool(self.entry.states, rows, capacity)
+
+    def run(self, feeds, slots=(), outputs=None):
         try:
             self.running.append(self)
             assert len(self.running) == 1, "two engines ran at once"
@@ -69,6 +73,7 @@ class FakeEngine:
             if self.fail_at == len(self.feeds):
                 raise RuntimeError(f"{self.entry.name} broke")
             time.sleep(self.pause())
+            states = slots[0] if slots else None
             result = self.compute(feeds, states)
             if states is not None:
                 states.flip()

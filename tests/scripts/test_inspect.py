@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from antiphon.runtime.bundle.specs import StageEntry, StageInterface, StateSpec
-from antiphon.runtime.states.pool import StateSet
+from antiphon.runtime.states.pool import StatePool
 from antiphon.scripts.inspect import state_bytes
 
 
@@ -42,7 +42,7 @@ def test_hashes_are_checked_when_asked_for(antiphon, tiny_bundle: Path, tmp_path
 def test_the_memory_of_a_stream_is_what_the_runtime_allocates() -> None:
     specs = (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)), StateSpec("left", "conv", "float32", ("batch", 4, 6)))
     fixed, growing = state_bytes(StageEntry("thinker", "onnxruntime", "cpu", (), StageInterface((), (), specs)))
-    states = StateSet(specs)
+    states = StatePool(specs).allocate()
     pair = {id(array): array.nbytes for array in (states.past("left"), states.present("left"))}
     assert fixed == sum(pair.values())
     assert growing * states.capacity == states.past("key.0").nbytes

@@ -1,4 +1,4 @@
-"""What ONNX Runtime can do with a stage, by its interface."""
+"""What ONNX Runtime on a CPU can do with a stage, from the stage's interface alone."""
 
 from __future__ import annotations
 
@@ -6,5 +6,21 @@ from ...bundle.specs import Capabilities, StageInterface
 
 
 def capabilities(interface: StageInterface) -> Capabilities:
-    """Of the stage with `interface` on the CPU."""
-    return Capabilities(chunked_batch=not any(state.kind == "kv" for state in interface.states), contiguous_slots=True)
+    """The capabilities of the stage with `interface`.
+
+    GroupQueryAttention, which has the kv states, takes several rows only for single-token steps or empty caches. A stage without an axis
+    `batch` (an encoder) has one row. No result is exact across batches or chunks: the matrix products choose their kernel by the
+    number of rows, so that a row's last bits depend on it.
+    """
+    rows = any("batch" in spec.shape for spec in interface.inputs) and all(state.batch_axis == 0 for state in interface.states)
+    return Capabilities(
+        max_rows=None if rows else 1,
+        ragged_decode=True,
+        chunked_batch=all(state.kind != "kv" for state in interface.states),
+        contiguous_slots=True,
+        rows_exact=False,
+        chunks_exact=False,
+        states_on="host",
+        samples="graph",
+        device="cpu",
+    )

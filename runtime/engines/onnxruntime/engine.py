@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,14 +19,18 @@ from ...bundle.files import ONNX
 from ...bundle.said import short_path
 from ...bundle.specs import StageEntry, StateSpec, TensorSpec
 from ...scheduling.forks import never_free_in_forks
-from ...states.pool import StateSet
+from ...states.arrays import Generation
+from ...states.contiguous import ContiguousPool
+from ...states.pool import UNLIMITED, Slot, StatePool, StateRows
+from ..checks import axis_sizes, check_rows, check_run, closed
 from .library import onnxruntime
 from .sessions import make_session
 
-_KEPT_SHAPES = 6  # bindings kept per stream and stage: decode and the latest prefills
+_KEPT_SHAPES = 6  # bindings kept per set of state arrays: decode and the latest prefills
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 """ONNX Runtime's words for a tensor's type where they are not NumPy's."""
 _KEPT_BYTES = 2**24  # a binding with larger arrays (long audio, big images) is made anew each time
+_Bindings = OrderedDict[Any, list["_Binding"]]
 
 
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> OnnxEngine:
@@ -40,22 +45,37 @@ class OnnxEngine:
         self.entry = entry
         if path.suffix != ONNX:
             raise BrokenBundle(f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
-        self._session = make_session(path, threads)
-        self._idle: OrderedDict[Any, list[_Binding]] = OrderedDict()
-        _check_interface(path, "inputs", self._session.get_inputs(), [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)])
-        _check_interface(path, "outputs", self._session.get_outputs(), [*entry.outputs, *(_tensor("present", spec) for spec in entry.states)])
+        self._inputs = tuple(spec.name for spec in entry.inputs)
+        session = make_session(path, threads)
+        self._session: onnxruntime.InferenceSession | None = session
+        self._idle: _Bindings = OrderedDict()
+        self._by_arrays: WeakKeyDictionary[Generation, _Bindings] = WeakKeyDictionary()
+        _check_interface(path, "inputs", session.get_inputs(), [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)])
+        _check_interface(path, "outputs", session.get_outputs(), [*entry.outputs, *(_tensor("present", spec) for spec in entry.states)])
 
-    def run(self, feeds: Mapping[str, np.ndarray], states: StateSet | None = None, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
+        """See Engine.new_states."""
+        check_rows(self.entry, rows)
+        return StatePool(self.entry.states, 1, capacity) if rows == 1 else ContiguousPool(self.entry.states, rows, capacity)
+
+    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """See Engine.run."""
+        session = self._session
+        if session is None:
+            raise closed(self.entry)
         wanted = tuple(spec.name for spec in self.entry.outputs) if outputs is None else tuple(outputs)
-        signature = (wanted, tuple(feeds[spec.name].shape for spec in self.entry.inputs), states.parity if states else 0)
-        cache: Any = self._idle if states is None else states.cache.setdefault(id(self), OrderedDict())
+        states: StateRows | None = slots[0] if slots else None
+        if len(slots) > 1:  # what a run of one slot must keep is checked with its binding
+            check_run(self.entry, axis_sizes(self.entry.inputs, feeds), slots)
+            states = slots[0].pool.gather(slots)
+        signature = (wanted, tuple([feeds[name].shape for name in self._inputs]), states.place if states else None)
+        cache = self._idle if states is None else self._by_arrays.setdefault(states.generation, OrderedDict())
         try:
             binding = cache[signature].pop()  # list.pop is atomic: two threads never share a binding
             cache.move_to_end(signature)
         except (KeyError, IndexError):
-            binding = _Binding(self._session, self.entry, feeds, states, wanted)
-        result = binding.run(self._session, feeds)
+            binding = _Binding(session, self.entry, feeds, slots, states, wanted)
+        result = binding.run(session, feeds)
         if states is not None:
             states.flip()
         if binding.bytes <= _KEPT_BYTES:
@@ -67,13 +87,22 @@ class OnnxEngine:
                 break
         return result
 
+    def close(self) -> None:
+        """See Engine.close."""
+        self._session = None
+        self._idle.clear()
+        self._by_arrays.clear()
+
 
 class _Binding:
     """One set of bound arrays: inputs written in place, outputs of known shape preallocated, states where they live."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, entry: StageEntry, feeds: Mapping[str, np.ndarray], states: StateSet | None, wanted: Sequence[str]
-    ) -> None:
+        self, session: onnxruntime.InferenceSession, entry: StageEntry, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot], states: StateRows | None,
+        wanted: Sequence[str],
+    ) -> None:  # fmt: skip
+        sizes = axis_sizes(entry.inputs, feeds)
+        check_run(entry, sizes, slots)
         self._io = session.io_binding()
         never_free_in_forks(self)  # its values lie in the session's arena, whose lock another thread may hold at the fork
         self._inputs = {spec.name: np.array(feeds[spec.name], np.dtype(spec.dtype), order="C") for spec in entry.inputs}
@@ -82,7 +111,6 @@ class _Binding:
         for name, array in self._inputs.items():
             self._io.bind_ortvalue_input(name, self._value(array))
         specs = {spec.name: spec for spec in entry.outputs}
-        sizes = _sizes(entry.inputs, self._inputs)
         for name in wanted:
             shape = _shape(specs[name], sizes)
             if shape is None:
@@ -92,7 +120,7 @@ class _Binding:
                 self._outputs[name] = array = np.zeros(shape, np.dtype(specs[name].dtype))
                 self._io.bind_ortvalue_output(name, self._value(array))
         if states is not None:
-            for state in states.specs:
+            for state in entry.states:
                 past, present = states.past(state.name), states.present(state.name)
                 value = self._value(past)
                 self._io.bind_ortvalue_input(f"past.{state.name}", value)
@@ -128,18 +156,6 @@ def _check_interface(path: Path, side: str, nodes: Sequence[Any], specs: Sequenc
     wrong = sorted(name for name in {*found, *said} if found.get(name) != said.get(name))
     if wrong or len(said) < len(specs):
         raise BrokenBundle(f"{short_path(path)} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; build the bundle again.")
-
-
-def _sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The size of every symbol in the input shapes; a symbol with two sizes is a mistake of the caller."""
-    sizes: dict[str, int] = {}
-    for spec in specs:
-        found = arrays[spec.name].shape
-        assert len(found) == len(spec.shape), f"{spec.name} has shape {found}, expected {spec.shape}"
-        for axis, size in zip(spec.shape, found, strict=True):
-            expected = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
-            assert expected == size, f"{spec.name} has shape {found}, expected {spec.shape} with {sizes}"
-    return sizes
 
 
 def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...] | None:

@@ -45,7 +45,7 @@ class CountingEncoder:
         )
         self.feeds: list[dict[str, np.ndarray]] = []
 
-    def run(self, feeds: Any, states: Any = None, outputs: Any = None) -> dict[str, np.ndarray]:
+    def run(self, feeds: Any, slots: Any = (), outputs: Any = None) -> dict[str, np.ndarray]:
         for spec in self.entry.inputs:
             assert feeds[spec.name].dtype == spec.dtype and feeds[spec.name].ndim == len(spec.shape)
         self.feeds.append(feeds)

@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript")
 from antiphon.plugins.registry import DOMAIN
 from antiphon.runtime.engines.onnxruntime.engine import OnnxEngine
 from antiphon.runtime.engines.onnxruntime.sessions import make_session
-from antiphon.runtime.states.pool import StateSet
+from antiphon.runtime.states.pool import Slot
 
 from ...exported import Exported, carried, close, decoder_feeds, run
 
@@ -135,12 +135,12 @@ def test_experts_that_no_row_chooses_are_not_read(exported: Any, name: str, tmp_
         np.testing.assert_array_equal(poisoned_run[output], value)
 
 
-def conversation(found: Exported, states: StateSet, engine: OnnxEngine, name: str) -> list[np.ndarray]:
+def conversation(found: Exported, states: Slot, engine: OnnxEngine, name: str) -> list[np.ndarray]:
     """Logits of a prefill, a chunk and two steps through the runtime's engine."""
     logits = []
     for seed, tokens in enumerate((7, 3, 1, 1)):
         states.reserve(tokens)
-        logits.append(engine.run(decoder_feeds(name, found, [tokens], [states.length], seed), states)["logits"])
+        logits.append(engine.run(decoder_feeds(name, found, [tokens], [states.length], seed), (states,))["logits"])
         states.advance(tokens)
     return logits
 
@@ -150,7 +150,7 @@ def test_cache_is_written_in_place_and_nothing_beyond_the_visible_rows_is_read(e
     """Past and present are one array, so that a step costs nothing per row of capacity; NaN beyond the visible rows stays where it is."""
     found = exported[name]
     engine = OnnxEngine(found.folder / "engine.onnx", found.entry)
-    small, large = StateSet(found.stage.states, limit=16), StateSet(found.stage.states, limit=4096)
+    small, large = engine.new_states(1, 16).allocate(), engine.new_states(1, 4096).allocate()
     large.reserve(4000)
     assert large.capacity >= 4000 > small.capacity
     arrays = {state.name: large.past(state.name) for state in found.stage.states}
@@ -164,7 +164,7 @@ def test_cache_is_written_in_place_and_nothing_beyond_the_visible_rows_is_read(e
         assert np.isnan(array[:, :, 12:]).all() and np.isfinite(array[:, :, :12]).all()
         close(array[:, :, :12], small.past(state)[:, :, :12], 1e-6)
     before = {state: array.copy() for state, array in arrays.items()}
-    engine.run(decoder_feeds(name, found, [1], [12]), large)
+    engine.run(decoder_feeds(name, found, [1], [12]), (large,))
     for state, array in arrays.items():
         changed = np.flatnonzero((array != before[state]).any((0, 1, 3)) & np.isfinite(array).all((0, 1, 3)))
         assert changed.tolist() == [12]

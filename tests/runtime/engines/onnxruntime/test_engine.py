@@ -12,7 +12,6 @@ from antiphon.runtime.bundle.specs import StageEntry, StageInterface, StateSpec,
 from antiphon.runtime.engines.onnxruntime.engine import OnnxEngine
 from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 from antiphon.runtime.engines.onnxruntime.sessions import make_session
-from antiphon.runtime.states.pool import StateSet
 
 onnx = pytest.importorskip("onnx")
 
@@ -56,20 +55,20 @@ X = np.array([[1.0, -2.0, 3.0]], np.float32)
 
 
 def test_states_are_carried_from_run_to_run_kv_in_place(counter):
-    states = StateSet(counter.entry.states)
+    states = counter.new_states().allocate()
     address = states.past("kv").ctypes.data
     for turn in range(1, 5):
-        outputs = counter.run({"x": X}, states)
+        outputs = counter.run({"x": X}, (states,))
         assert outputs["y"] == 2 and outputs["rows"].tolist() == [1, 3]
         assert np.array_equal(states.past("kv"), turn * X) and np.array_equal(states.past("sum"), turn * X)
     assert states.past("kv").ctypes.data == address
 
 
 def test_only_the_wanted_outputs_come_back_and_belong_to_the_caller(counter):
-    states = StateSet(counter.entry.states)
-    first = counter.run({"x": X}, states, ("y",))
+    states = counter.new_states().allocate()
+    first = counter.run({"x": X}, (states,), ("y",))
     assert set(first) == {"y"}
-    counter.run({"x": 10 * X}, states, ("y",))
+    counter.run({"x": 10 * X}, (states,), ("y",))
     assert first["y"] == 2
 
 
@@ -79,9 +78,9 @@ def test_a_repeated_shape_binds_nothing_new(counter, monkeypatch):
     made = []
     original = engine._Binding.__init__
     monkeypatch.setattr(engine._Binding, "__init__", lambda self, *arguments: (made.append(1), original(self, *arguments))[1])
-    states = StateSet(counter.entry.states)
+    states = counter.new_states().allocate()
     for _ in range(6):
-        counter.run({"x": X}, states, ("y",))
+        counter.run({"x": X}, (states,), ("y",))
     assert len(made) == 2, "one binding for each of the two arrays of the recurrent state"
 
 
@@ -89,9 +88,9 @@ def test_streams_of_several_threads_do_not_mix(counter):
     results = {}
 
     def work(number: int) -> None:
-        states = StateSet(counter.entry.states)
+        states = counter.new_states().allocate()
         for _ in range(50):
-            counter.run({"x": X * number}, states)
+            counter.run({"x": X * number}, (states,))
         results[number] = states.past("sum").copy()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
