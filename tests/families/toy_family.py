@@ -94,7 +94,8 @@ def toy_talker_stage(config: OmniConfig) -> Stage:
     return Stage(
         "talker", lambda: ToyTalker(talker), inputs=talker_inputs(text, talker.thinker_hidden_size, frames), outputs=talker_outputs(text),
         states=decoder_states(text), example=lambda: talker_example(text, talker.thinker_hidden_size, frames), weights=weights,
-        constants={**sizes, "thinker_hidden_size": talker.thinker_hidden_size, "text_vocab_size": talker.text_vocab_size}, configuration=(text, talker.predictor),
+        constants={**sizes, "thinker_hidden_size": talker.thinker_hidden_size, "text_vocab_size": talker.text_vocab_size},
+        configuration=(text, talker.predictor),
     )  # fmt: skip
 
 
