@@ -255,9 +255,9 @@ def _sampling_rate(seconds: float | None, frames_per_second: float, fewest: int)
 def frames_shown(frames: Iterable[Any], places: Iterator[float], frame_seconds: float) -> Iterator[Any]:
     """Yield the frame on screen at each of the ascending times `places`, by the frames' time stamps.
 
-    `places` are in seconds from the first frame on. A frame without a time stamp begins `frame_seconds` after
-    the frame before it, and the last frame ends as long after its begin. Each video shows at least one frame.
-    Nothing after the last of `places` is decoded.
+    `places` are in seconds from the first frame on. A frame without a time stamp starts `frame_seconds` after
+    the frame before it. The last frame ends `frame_seconds` after its start. Each video shows at least one
+    frame. Nothing after the last of `places` is decoded.
     """
     origin, shown, shown_at, taken = 0.0, None, 0.0, 0
     place = next(places, None)
