@@ -1,8 +1,9 @@
-"""Files and folders that are written beside their place and take it when they are whole.
+"""Write files and folders beside their target, and move them there when they are complete.
 
-Who writes holds a lock on what is written, which the system releases when the process ends, however it ends. So what a dead process left can be told
-from what a living one uses, also one in another container, and the next writer to the same place sweeps it. Where the file system has no locks, nothing
-is swept.
+A writer holds a lock on what it writes, and the system releases the lock when the process ends for any
+reason. So the files of a dead process can be distinguished from those of a living one, even one in another
+container. The next writer to the same target removes them. On a file system without locks, nothing is
+removed.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ BUILDING, OLD = "building", "old"
 EXCHANGE, HERE = 2, -100
 """RENAME_EXCHANGE of linux/fs.h and AT_FDCWD of fcntl.h."""
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system, or a system, without exchange answers."""
+"""Error codes of a system or file system that cannot exchange two names."""
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 MOST_RACES = 100
 
 
 @contextmanager
 def folder_beside(target: Path, sweep_all: bool = False) -> Iterator[Path]:
-    """A new folder beside `target`, removed when the block ends unless it has moved, with what `put_in_place` left there.
+    """Yield a new folder beside `target`. When the block ends, the folder of that name is removed: the new
+    folder, or the older one that `put_in_place` left there.
 
-    What dead writers left of `target` is swept first; with `sweep_all` of everything in its folder, which must exist. Raises OSError.
+    The files that dead writers of `target` left are removed first; with `sweep_all`, also those of other
+    targets in the same parent folder, which must exist. Raises OSError.
     """
     sweep(target.parent, None if sweep_all else target.name)
     folder, lock = _new(target, lambda path: path.mkdir())
@@ -46,13 +49,19 @@ def folder_beside(target: Path, sweep_all: bool = False) -> Iterator[Path]:
 
 
 def file_beside(target: Path) -> tuple[Path, int]:
-    """A new, empty file beside `target`, and the descriptor that locks it, to be closed at the end. Sweeps and raises as `folder_beside` does."""
+    """A new, empty file beside `target`, and the descriptor that holds its lock. The caller closes the
+    descriptor.
+
+    Removes files of dead writers and raises as `folder_beside` does.
+    """
     sweep(target.parent, target.name)
     return _new(target, lambda path: path.open("xb").close())
 
 
 def sweep(parent: Path, name: str | None = None) -> None:
-    """Remove what dead writers left in `parent` beside `name` (None: beside anything), and put a folder back that one of them had set aside."""
+    """Remove the files that dead writers of `name` (None: of any name) left in `parent`. If one of them had
+    set a folder aside, move it back.
+    """
     for path, of, kind in _left(parent, name):
         lock = _lock(path, fcntl.LOCK_EX)
         if lock is None:
@@ -70,19 +79,21 @@ def sweep(parent: Path, name: str | None = None) -> None:
 
 
 def set_aside(target: Path) -> Path | None:
-    """The folder that stood at `target` until a writer that was killed set it aside; None where there is none."""
+    """The folder that a killed writer moved away from `target`; None if there is none."""
     return next((path for path, _, kind in _left(target.parent, target.name) if kind == OLD), None)
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Give `folder` the name `target`. A folder that had it is left under the old name of `folder`, or is gone.
+    """Rename `folder` to `target`. An existing folder at `target` gets the old name of `folder`, or is
+    deleted.
 
-    Both change names at once where the file system can exchange them. Elsewhere the older one is set aside first, and `sweep` puts it back should the
-    process be killed before the new one has the name. Raises OSError.
+    Where the file system can exchange names, both change at once. Elsewhere the old folder is set aside
+    first; if the process is killed before the new folder has its name, `sweep` moves the old one back. Raises
+    OSError.
     """
     for race in range(MOST_RACES):
         try:
-            os.replace(folder, target)  # there is nothing, or an empty folder
+            os.replace(folder, target)  # the target is missing or an empty folder
             return
         except OSError as error:
             if error.errno not in OCCUPIED:
@@ -94,13 +105,14 @@ def put_in_place(folder: Path, target: Path) -> None:
             if error.errno in NO_EXCHANGE:
                 if _step_aside(folder, target):
                     return
-            elif error.errno != errno.ENOENT or not folder.is_dir() or race == MOST_RACES - 1:  # else another writer took the target away in between
+            # ENOENT: another writer moved the target away in between
+            elif error.errno != errno.ENOENT or not folder.is_dir() or race == MOST_RACES - 1:
                 raise
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
 
 
 def _step_aside(folder: Path, target: Path) -> bool:
-    """Replace by two renames. False where another writer came in between."""
+    """Replace `target` with two renames. Returns False if another writer came in between."""
     old = folder.with_suffix(f".{OLD}")
     lock = _lock(target, fcntl.LOCK_SH)
     if lock is None:
@@ -125,7 +137,7 @@ def _step_aside(folder: Path, target: Path) -> bool:
 
 
 def _new(target: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
-    """Make a path beside `target` and lock it; anew where a sweep took it for a dead writer's before it was locked."""
+    """Make a path beside `target` and lock it. Repeats if a sweep removed the path before it was locked."""
     while True:
         path = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.{BUILDING}"
         make(path)
@@ -135,7 +147,9 @@ def _new(target: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
 
 
 def _left(parent: Path, name: str | None) -> list[tuple[Path, str, str]]:
-    """(path, name it stands beside, BUILDING or OLD) of everything in `parent` that a writer made; links are nobody's."""
+    """(path, name of its target, BUILDING or OLD) of everything in `parent` that a writer made, except
+    links.
+    """
     pattern = re.compile(rf"\.({'.+' if name is None else re.escape(name)})\.[0-9a-f]{{8}}\.({BUILDING}|{OLD})", re.DOTALL)
     try:
         names = sorted(os.listdir(parent))
@@ -145,9 +159,10 @@ def _left(parent: Path, name: str | None) -> list[tuple[Path, str, str]]:
 
 
 def _lock(path: Path, kind: int) -> int | None:
-    """A descriptor that holds a lock on `path`: shared by a writer, exclusive by a sweep; None where the other has it, or `path` is gone.
+    """A descriptor that holds a lock on `path`: shared for a writer, exclusive for a sweep.
 
-    A file system without locks gives a writer its descriptor all the same, and a sweep none.
+    None if the other kind is held or `path` is gone. On a file system without locks, a writer gets its
+    descriptor and a sweep gets None.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -168,7 +183,9 @@ def _lock(path: Path, kind: int) -> int | None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Both paths take each other's name in one step. Raises OSError, one of NO_EXCHANGE where that cannot be."""
+    """Exchange the names of two paths in one step. Raises OSError, with a code of NO_EXCHANGE if that is not
+    possible.
+    """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -1,4 +1,4 @@
-"""The errors that a user of Antiphon sees, by kind, and how a missing extra is found."""
+"""The errors that a user of Antiphon sees, by kind, and the check for missing extras."""
 
 from __future__ import annotations
 
@@ -8,34 +8,39 @@ from contextlib import contextmanager
 
 
 class AntiphonError(Exception):
-    """What went wrong, said in one sentence: what, expected, found, what to do. One that is of none of the kinds below is of this class itself.
+    """An error described in one sentence: what, expected, found, what to do. The base class is used if no
+    kind below fits.
 
-    The command line prints the sentence and exits with code 2; a traceback is never shown for it.
+    The command line prints the sentence without a traceback and exits with code 2.
     """
 
 
 class InvalidInput(AntiphonError):
-    """A message, a piece of media, an option or the order of calls is not what it has to be: the same call fails again."""
+    """A message, a piece of media, an option or the order of calls is invalid: the same call fails again."""
 
 
 class ContextFull(AntiphonError):
-    """What was asked for does not fit into the context of the Thinker or the Talker: a shorter one may."""
+    """The request does not fit into the context of the Thinker or the Talker: a shorter one may fit."""
 
 
 class Busy(AntiphonError):
-    """Other work takes the place that this needs: the same call may succeed later."""
+    """Other work uses what this call needs: the same call may succeed later."""
 
 
 class Closed(AntiphonError):
-    """The Omni, the conversation or the reply has ended, or belongs to the process that this one was forked from: load the bundle again."""
+    """The Omni, the conversation or the reply has ended, or belongs to the parent process of a fork: load the
+    bundle again.
+    """
 
 
 class BrokenBundle(AntiphonError):
-    """There is no whole bundle in the folder, or what it holds contradicts itself: copy or build it again."""
+    """The folder has no complete bundle, or its content contradicts itself: copy or build it again."""
 
 
 class UnsupportedTarget(AntiphonError):
-    """The target, the engine kind or the precision is none that this Antiphon, this machine or this bundle has."""
+    """This Antiphon, this machine or this bundle does not have the target, the engine kind or the
+    precision.
+    """
 
 
 class MissingExtra(AntiphonError):
@@ -48,13 +53,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "kernels": ("triton", "cuda.core", "cuda.bindings", "ml_dtypes"),
     "tensorrt": ("tensorrt",),
 }
-"""What the extras are imported as that parts of Antiphon look for."""
+"""Import names of the packages of each extra that parts of Antiphon check for."""
 
 
 def require_extra(extra: str, purpose: str, *packages: str) -> None:
-    """Raise MissingExtra for the first of `packages` (import names; all of the extra where none is given) that is not installed; nothing is imported.
+    """Raise MissingExtra for the first of `packages` that is not installed; nothing is imported.
 
-    `purpose` is what needs them, as the subject of the sentence.
+    `packages`: import names; without any, all of the extra. `purpose`: what needs them, as the subject of the
+    sentence.
     """
     for package in packages or EXTRAS[extra]:
         if not is_installed(package):
@@ -62,18 +68,18 @@ def require_extra(extra: str, purpose: str, *packages: str) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether there is something to import under the name `package`; only the packages above a dotted one are imported."""
+    """Whether the import name `package` exists. Only the parents of a dotted name are imported."""
     try:
         return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # of what stands above it
+    except ModuleNotFoundError:  # raised for a missing parent
         return False
-    except ValueError:  # imported, by something that gives it no spec
+    except ValueError:  # already imported, but without a spec
         return True
 
 
 @contextmanager
 def as_broken_bundle() -> Iterator[None]:
-    """Let what is invalid, or of no kind, inside the block be the bundle's fault: it raises BrokenBundle with the same sentence."""
+    """Turn InvalidInput, and a plain AntiphonError, of the block into BrokenBundle with the same sentence."""
     try:
         yield
     except AntiphonError as error:

@@ -1,6 +1,6 @@
-"""Which other files an ONNX file refers to, told without the onnx library.
+"""Find the other files that an ONNX file refers to, without the onnx library.
 
-Source: onnx.proto3 (ONNX 1.23). Only the fields that lead to tensors are read; the rest is skipped.
+Source: onnx.proto3 (ONNX 1.23). Only the fields that lead to tensors are read; the others are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FIELDS: dict[str, dict[int, str]] = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {13: "StringStringEntryProto"},
 }
-"""Field numbers of the messages in a message, by its name."""
+"""Numbers and message types of the fields to follow, by message type."""
 LOCATION = b"location"
 """Key of the entry that names a file."""
 VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
@@ -28,7 +28,10 @@ VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
 
 
 def external_files(path: Path) -> set[str]:
-    """The locations of all external data of the ONNX file at `path`, as they are written there. Raises AntiphonError for what is no ONNX file."""
+    """The locations of all external data of the ONNX file at `path`, as written in it.
+
+    Raises AntiphonError if the file is not an ONNX file.
+    """
     try:
         content = path.read_bytes()
         locations: set[str] = set()
@@ -42,7 +45,8 @@ def external_files(path: Path) -> set[str]:
                 continue
             kinds = FIELDS[message]
             inner = [(kinds[field], begin, stop) for field, begin, stop in _fields(content, start, end) if field in kinds]
-            waiting += [part for part in inner if content.find(LOCATION, part[1], part[2]) >= 0]  # most have none, and are not worth a look
+            # skips the parts without a location, which are most
+            waiting += [part for part in inner if content.find(LOCATION, part[1], part[2]) >= 0]
     except (IndexError, ValueError):
         raise BrokenBundle(f"{short_path(path)} is not an ONNX file; build the bundle again.") from None
     except OSError as error:
@@ -51,7 +55,10 @@ def external_files(path: Path) -> set[str]:
 
 
 def _fields(content: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
-    """(number, begin, end) of every field of a message that has a length. Raises ValueError or IndexError where the bytes are no message."""
+    """(number, begin, end) of every field of a message that has a length.
+
+    Raises ValueError or IndexError if the bytes are not a message.
+    """
     found = []
     while start < end:
         key, start = _varint(content, start)

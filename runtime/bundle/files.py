@@ -1,4 +1,6 @@
-"""The files of a bundle: none but its own, each whole, and each that is read is one that the manifest lists."""
+"""Check the files of a bundle: all inside it, all complete, and each file that is read listed in the
+manifest.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ MANIFEST_FILE = "manifest.json"
 FRONT_END = ("frontend/frontend.json", "frontend/tokenizer.json", "frontend/chat_template.jinja")
 """Files that every bundle has."""
 OPTIONAL = ("frontend/voices.npy",)
-"""Files that are read where they are there."""
+"""Files that are read if they exist."""
 ONNX = ".onnx"
-"""The end of the name of an engine file that can refer to other files."""
+"""The suffix of an engine file that can refer to other files."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,19 @@ def hash_file(path: Path) -> FileHash:
 
 
 def hash_folder(folder: str | Path) -> dict[str, FileHash]:
-    """The `hashes` of a manifest: every file under `folder` but the manifest, by relative path."""
+    """The `hashes` of a manifest: every file under `folder` except the manifest, by relative path."""
     root = Path(folder)
     files: Iterable[Path] = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST_FILE)
     return {path.relative_to(root).as_posix(): hash_file(path) for path in files}
 
 
 def check_files(folder: Path, hashes: Mapping[str, FileHash], engines: Iterable[str]) -> None:
-    """Check that the files of the bundle at `folder` are there in their full size, and that the small ones are what was built.
+    """Check that all files of the bundle at `folder` exist with their full size, and that the small ones are
+    unchanged.
 
-    `hashes`: of the manifest; `engines`: the engine files of its stages. The front end and the engine files are hashed; weights, which are large, are
-    not. Raises AntiphonError for the first file that leads out of the bundle, is missing or of another size, is read without being in `hashes`, or
-    is damaged.
+    `hashes`: those of the manifest. `engines`: the engine files of its stages. The front end and the engine
+    files are hashed; weights are not, since they are large. Raises AntiphonError for the first file that
+    leads out of the bundle, is missing, has another size, is damaged, or is read but not in `hashes`.
     """
     engines = tuple(engines)
     for name, expected in hashes.items():
@@ -65,7 +68,7 @@ def check_files(folder: Path, hashes: Mapping[str, FileHash], engines: Iterable[
 
 
 def check_file(folder: Path, name: str, expected: FileHash) -> None:
-    """Read the file `name` of the bundle. Raises AntiphonError where it is not what `expected` says."""
+    """Read the file `name` of the bundle. Raises AntiphonError if it does not match `expected`."""
     try:
         found = hash_file(folder / name)
     except OSError as error:
@@ -77,7 +80,9 @@ def check_file(folder: Path, name: str, expected: FileHash) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of the file `name` of the bundle. Raises AntiphonError for a name that leads out of it, be it by a link."""
+    """The path of the file `name` of the bundle. Raises AntiphonError for a name that leads out of it, also
+    by a link.
+    """
     is_plain = name.isprintable() and "\\" not in name and name == PurePosixPath(name).as_posix() and not {"", ".", ".."} & {*name.split("/")}
     if not is_plain:
         raise BrokenBundle(f"{short_path(folder / MANIFEST_FILE)} names the file {short(name)}, which is no path inside the bundle; build the bundle again.")
@@ -95,7 +100,7 @@ def _listed(folder: Path, name: str, hashes: Mapping[str, FileHash]) -> FileHash
 
 
 def _beside(folder: Path, engine: str, location: str) -> str:
-    """The name of external data of the file `engine`. Raises AntiphonError where it does not lie beside the engine."""
+    """The name of external data of the file `engine`. Raises AntiphonError if it is not beside the engine."""
     if "/" in location or location in ("", ".", ".."):
         raise BrokenBundle(f"{short_path(folder / engine)} takes weights from {short(location)}, expected a file beside it; build the bundle again.")
     return (PurePosixPath(engine).parent / location).as_posix()

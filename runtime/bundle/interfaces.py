@@ -1,4 +1,6 @@
-"""What the runtime feeds to each stage and takes from it, as one table against which the entries of a bundle are held."""
+"""The inputs and outputs of each stage that the runtime uses, as one table, and the check of a bundle against
+it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ TENSORS: dict[str, tuple[str, str]] = {
         "codes int64 batch frames GROUPS; latents float32 batch frames LATENTS",
     ),
 }
-"""Inputs and outputs by stage: name, dtype, axes. An axis in capitals is a size that all stages share; `?` marks what not every model has."""
+"""Inputs and outputs by stage: name, dtype, axes. An axis in capitals is a size that all stages share; `?`
+marks a tensor that some models lack.
+"""
 GROWS = "capacity"
 """The axis of a kv state that grows."""
 
@@ -47,7 +51,8 @@ GROWS = "capacity"
 def shared_sizes(stages: Mapping[str, StageEntry]) -> dict[str, int]:
     """The sizes that the stages of a bundle share, by their name in TENSORS.
 
-    Raises AntiphonError for an entry that is not the stage it is listed as, and where two stages, or an entry and TENSORS, disagree.
+    Raises AntiphonError if an entry is listed under another stage's name, and if two stages, or an entry and
+    TENSORS, disagree.
     """
     sizes: dict[str, int] = {}
     for name, entry in stages.items():
@@ -83,7 +88,9 @@ def _compare(stage: str, specs: Sequence[TensorSpec], text: str, sizes: dict[str
 
 
 def _check_state(stage: str, state: StateSpec) -> None:
-    """A state has one axis for the batch, where the entry says, and grows just where it is of kind kv."""
+    """Check that a state has one batch axis, where the entry says, and a growing axis only if it is of kind
+    kv.
+    """
     symbols = [axis for axis in state.shape if isinstance(axis, str)]
     expected = sorted(["batch", GROWS] if state.kind == "kv" else ["batch"])
     if sorted(symbols) != expected or not 0 <= state.batch_axis < len(state.shape) or state.shape[state.batch_axis] != "batch":

@@ -1,4 +1,6 @@
-"""One way to read a JSON object from a file that somebody else wrote: bounded in size and depth, finite in its numbers, one sentence for what is wrong."""
+"""The one way to read a JSON object from another source's file: size and depth are limited, numbers are
+finite, and each error is one sentence.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,20 @@ LARGEST_FILE = 64 * 2**20
 DEEPEST = 40
 """Levels of nesting; the published files have up to 7."""
 MOST_CONTAINERS, MOST_VALUES = 2**20, 2**22
-"""Lists and objects, and values, in one file: each takes up to 200 bytes of memory however few it has in the file. The largest published files, tokenizers,
-have 500,000 of the one and 2,000,000 of the other."""
+"""The most lists and objects, and the most values, of one file. Each takes up to 200 bytes of memory, even if
+it is short in the file. The largest published files, tokenizers, have 500,000 and 2,000,000.
+"""
 REPAIR = "download the file again"
 HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
-"""An escape that is one half of a character beyond U+FFFF, or that lacks its other half."""
+"""An escape of half a surrogate pair; its other half may be missing."""
 
 
 def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FILE) -> dict[str, Any]:
-    """The JSON object that the file at `path` holds; `repair` ends every sentence: what to do.
+    """The JSON object in the file at `path`. `repair` says what to do and ends every error sentence.
 
-    Raises AntiphonError when the file cannot be read, has more than `largest` bytes, is not UTF-8 or not JSON, is nested deeper than DEEPEST, holds more
-    than MOST_CONTAINERS lists and objects or MOST_VALUES values, Infinity, NaN, a number beyond a float64 or half a surrogate pair, or is no object.
+    Raises AntiphonError if the file cannot be read, has more than `largest` bytes, is not UTF-8, is not JSON,
+    or is not an object. Raises it also for nesting deeper than DEEPEST, more than MOST_CONTAINERS lists and
+    objects, more than MOST_VALUES values, Infinity, NaN, a number beyond float64, and half a surrogate pair.
     """
     try:
         with path.open("rb") as file:
@@ -40,9 +44,10 @@ def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FI
 
 
 def parse_json_object(content: bytes, where: str, repair: str = REPAIR, unique: bool = False) -> dict[str, Any]:
-    """The JSON object in `content`, UTF-8; `where` names it in errors.
+    """The JSON object in `content`, UTF-8; `where` is its name in errors.
 
-    Raises AntiphonError as `read_json_object` does, and with `unique` for an object that says a name twice (else the last one counts, as for everyone).
+    Raises AntiphonError as `read_json_object` does, and with `unique` for an object that has a name twice
+    (else the last one counts, as in other readers).
     """
     containers = content.count(b"{") + content.count(b"[")
     if containers > MOST_CONTAINERS or containers + content.count(b",") > MOST_VALUES:
@@ -81,7 +86,9 @@ def _finite(text: str) -> float:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects in `value` lie in each other more than `levels` deep; level by level, since recursion has a limit of its own."""
+    """Whether lists and objects in `value` are nested deeper than `levels`. Works level by level, since
+    recursion has its own limit.
+    """
     row = [value]
     for _ in range(levels):
         row = [item for node in row for item in (node.values() if isinstance(node, dict) else node) if isinstance(item, dict | list)]

@@ -1,14 +1,14 @@
-"""The one list of targets and precisions, and the names of the stages that the runtime knows."""
+"""The targets, the precisions and the names of stages that the runtime knows."""
 
 from __future__ import annotations
 
 from .specs import Precision
 
 TARGETS = ("cpu",)
-"""What a bundle can be built for."""
+"""Targets that a bundle can be built for."""
 PRECISIONS: dict[str, Precision] = {"fp32": Precision()}
-"""What `antiphon build --precision` takes, and the number formats that each name stands for."""
+"""Names for `antiphon build --precision`, and the number formats of each."""
 SPEECH = ("talker", "predictor", "code2wav")
-"""The stages without which a bundle does not speak."""
+"""The stages that a bundle needs to speak."""
 NOT_RUN = ("mtp",)
-"""Stages that are built and verified, and that no stream runs: their weights are not loaded."""
+"""Stages that are built and verified, but that no stream runs: their weights are not loaded."""

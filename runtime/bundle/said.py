@@ -1,4 +1,4 @@
-"""How an error sentence calls what it was given: short, without any object's repr."""
+"""Describe given values in error sentences: short, and without any object's repr."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import PurePath
 import numpy as np
 
 LONGEST = 200
-"""Letters of what was given that a sentence holds at most."""
+"""The most letters of a given value in a sentence."""
 _KINDS = (("list", list), ("tuple", tuple), ("set", (set, frozenset)), ("dict", dict))
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 def short(value: object) -> str:
-    """`value` for an error sentence, at most LONGEST letters: strings quoted and cut, numbers as they are, all else by its type or size.
+    """`value` for an error sentence, in at most LONGEST letters. Strings are quoted and cut, numbers are
+    kept, and other values are described by type or size.
 
-    What a class of the caller's prints about itself is never asked for: it may be long, private, or raise.
+    The repr of the caller's own classes is never used, since it may be long, private, or raise.
     """
     if value is None or isinstance(value, bool | np.bool_):
         return str(value)
@@ -37,19 +38,19 @@ def short(value: object) -> str:
 
 
 def article(noun: str) -> str:
-    """`noun` with a or an, cut where it is long."""
+    """`noun` with a or an, shortened if it is long."""
     noun = noun if len(noun) <= 60 else f"{noun[:57]}..."
     return f"{'an' if noun[:1].lower() in set('aeiou') else 'a'} {noun}"
 
 
 def short_path(path: object) -> str:
-    """A path without quotes, at most LONGEST letters: its beginning and its end."""
+    """A path without quotes, in at most LONGEST letters: its beginning and its end."""
     text = str(path)
     return text if len(text) <= LONGEST else f"{text[:100]}...{text[-(LONGEST - 103) :]}"
 
 
 def reason(error: BaseException) -> str:
-    """What another library says is wrong: on one line, cut, objects not by their address."""
+    """The message of another library's error, on one line, shortened, without addresses of objects."""
     words = "".join(letter if letter.isprintable() else " " for letter in str(error)).split()
     return _cut(_ADDRESS.sub("the data", " ".join(words))) or type(error).__name__
 

@@ -1,4 +1,6 @@
-"""What a Talker is fed, as one record: the family writes it from the configuration, the manifest holds it, everything else reads it."""
+"""The inputs that a Talker expects, as one record. The family writes it from the configuration, the manifest
+stores it, and other code reads it.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +8,41 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Layout = Literal["summed", "interleaved"]
-"""How the text of an answer and its frames share rows: see TalkerContract.layout."""
+"""The way in which the text of an answer and its frames share rows: see TalkerContract.layout."""
 VoiceKind = Literal["codec_id", "frames"]
 
 
 @dataclass(frozen=True)
 class TalkerContract:
-    """What the Talker of a checkpoint was trained to be fed."""
+    """The inputs with which the Talker of a checkpoint was trained."""
 
     layout: Layout
-    """`summed`: text row k and frame k - 1 are parts of one row (the dual track). `interleaved`: each has a row of its own, in an order that a policy
-    decides (aria.Policy)."""
+    """`summed`: text row k and frame k - 1 are parts of one row (the dual track). `interleaved`: each has its
+    own row, in an order that a policy decides (aria.Policy).
+    """
     embeds_text: bool
-    """Whether the Talker embeds text ids by a table of its own, whose size is the constant `text_vocab_size` of its stage; else it projects the
-    Thinker's embedding of them."""
+    """Whether the Talker embeds text ids with its own table, whose size is the constant `text_vocab_size` of
+    its stage. Otherwise it projects the Thinker's embedding of them.
+    """
     frame_input: Literal["frame_rows", "frame_codes"]
-    """The input of the stage that whole frames go to: `frame_rows` float32 [frames, hidden], as the code predictor returns them, or `frame_codes` int64
-    [frames, groups], of which the Talker makes the rows itself."""
+    """The stage's input for whole frames: `frame_rows` float32 [frames, hidden], as the code predictor
+    returns them, or `frame_codes` int64 [frames, groups], from which the Talker computes the rows.
+    """
     hidden_taps: Literal["media", "content"]
-    """Whose hidden rows of the Thinker the prompt holds: of every token of audio, image and video (`media`), or of the content of every user turn,
-    at most `hidden_rows` of them (`content`)."""
+    """The tokens whose hidden rows of the Thinker are in the prompt: all tokens of audio, image and video
+    (`media`), or at most `hidden_rows` tokens of the content of each user turn (`content`).
+    """
     hidden_rows: int
-    """Most hidden rows of one user turn, evenly spaced over its content; 0: all."""
+    """The most hidden rows of one user turn, evenly spaced over its content; 0: all."""
     takes_style: bool
-    """Whether the prompt has a place for a style, in words or by a name of `speech_prompts.styles`."""
+    """Whether the prompt can hold a style, in words or as a name of `speech_prompts.styles`."""
     takes_language: bool
-    """Whether the prompt has a place for a language of `speech_prompts.languages`."""
+    """Whether the prompt can hold a language of `speech_prompts.languages`."""
     voice: VoiceKind
-    """What a voice is. `codec_id`: a codec id in the assistant part, whose other rows join text and codec ids (talker_prompt). `frames`: codec frames in a
-    system part of its own, in a prompt whose rows hold one thing each (interleaved_prompt)."""
+    """The form of a voice. `codec_id`: a codec id in the assistant part, whose other rows join text and codec
+    ids (talker_prompt). `frames`: codec frames in their own system part, in a prompt whose rows hold one
+    thing each (interleaved_prompt).
+    """
 
 
 PROMPTS: dict[VoiceKind, dict[str, Any]] = {
@@ -43,4 +51,6 @@ PROMPTS: dict[VoiceKind, dict[str, Any]] = {
     },
     "frames": {"frame_input": "frame_codes", "hidden_taps": "content"},
 }  # fmt: skip
-"""What else a contract says whose voices are of a kind, because the prompt of that kind holds no more and no less."""
+"""The other fields of a contract that each kind of voice fixes, since its prompt supports only these
+values.
+"""

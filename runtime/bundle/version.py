@@ -1,3 +1,3 @@
-"""The version of this package; bundles name the one that made them."""
+"""The version of this package. A bundle names the version that made it."""
 
 VERSION = "0.1.0"

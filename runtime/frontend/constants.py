@@ -1,4 +1,4 @@
-"""`frontend.json`: the constants of the front end, read and held against what they can be."""
+"""Read `frontend.json`, the constants of the front end, and check every value."""
 
 from __future__ import annotations
 
@@ -25,25 +25,30 @@ COUNTS: dict[str, dict[str, tuple[int, int]]] = {
         "patch_size": (1, 512), "temporal_patch_size": (1, 64), "merge_size": (1, 64), "resample": (0, 5), "min_pixels": (1, 2**31), "max_pixels": (1, 2**31),
     }),
 }  # fmt: skip
-"""Least and most of every integer, by section."""
+"""The smallest and largest allowed value of every integer, by section."""
 OPTIONAL = ("convolutions", "resample")
 NO_ID = -1
-"""The id of a token that the model does not have."""
+"""The value for a token that the model does not have."""
 SENSES = {"audio": ("audio",), "image": ("image", "video", "vision")}
-"""Sections that are null together where the model has no encoder for them."""
+"""The sections of each sense. If the model has no encoder for a sense, all its sections are null."""
 UNHEARD = {"sampling_rate": 16_000, "n_fft": 400, "hop_length": 160, "feature_size": 128, "n_window": 50, "n_window_infer": 800}
 _PICTURE = {
     "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "resample": 3,
     "min_pixels": 1024, "max_pixels": 1024,
 }  # fmt: skip
 UNSEEN: dict[str, dict[str, Any]] = {"image": _PICTURE, "video": _PICTURE, "vision": {"num_position_embeddings": 1}}
-"""What stands in for the sections of a sense that the model lacks: nothing is ever made by them, since media for it are refused first."""
+"""Placeholders for the sections of a sense that the model lacks. They are never used: media of that sense are
+refused first.
+"""
 STAMP = re.compile(r"[^{}]{0,100}(\{seconds(:\.\d)?f?\}[^{}]{0,100})?")
-"""A Python format of `seconds` that writes little."""
+"""A Python format string with short text and at most one field, `seconds`."""
 
 
 def read_constants(path: Path) -> dict[str, Any]:
-    """The content of `frontend.json`. Raises AntiphonError where the file is missing, of another schema, or holds a value that cannot be."""
+    """The content of `frontend.json`.
+
+    Raises AntiphonError if the file is missing, has another schema version, or holds an invalid value.
+    """
     if not path.exists():
         raise BrokenBundle(f"No front end at {short_path(path)}; give the frontend folder of a bundle, or build the bundle again.")
     with as_broken_bundle():
@@ -83,7 +88,9 @@ def read_constants(path: Path) -> dict[str, Any]:
 
 
 def _absent(constants: dict[str, Any], path: Path) -> set[str]:
-    """The sections of senses that the model lacks. Raises AntiphonError where a sense is half there."""
+    """The sections of senses that the model lacks. Raises AntiphonError if only some sections of a sense are
+    null.
+    """
     absent: set[str] = set()
     for name, sections in SENSES.items():
         missing = [section for section in sections if constants.get(section) is None]

@@ -1,4 +1,4 @@
-"""A user's turn while it is being spoken: pieces of sound in, pieces of prompt out."""
+"""A user's turn while the user is speaking: pieces of audio in, pieces of prompt out."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .prompt.front_end import FrontEnd, Prompt
 
 
 class LiveTurn:
-    """From the opening of a turn to its end. Whole attention windows of the audio encoder (8 s) go out as they fill, the rest with the end.
+    """One spoken turn, from its opening to its end.
 
-    Token ids and positions of all pieces are those of one prompt with the whole recording; so are the features, but for what
-    `largest_difference` says (see LiveAudio).
+    Each full attention window of the audio encoder (8 s) becomes a piece of prompt at once; `finish` returns
+    the rest. Token ids and positions of all pieces equal those of one prompt with the whole recording. The
+    features are equal too, up to the error that `largest_difference` reports (see LiveAudio).
     """
 
     def __init__(self, front_end: FrontEnd, messages: Sequence[Any], is_first: bool, sample_rate: int, tools: Any = None) -> None:
-        """`messages`: whole turns that stand before it; `is_first`: nothing came before those. `sample_rate` in hertz, of the pushed sound; `tools`: the
-        conversation's.
+        """`messages`: complete turns before this one. `is_first`: no turns come before `messages`.
+        `sample_rate`: rate of the pushed audio in Hz. `tools`: the tools of the conversation.
 
-        Raises AntiphonError for a rate that is no positive whole number.
+        Raises AntiphonError for a rate that is not a positive whole number.
         """
         self.sample_rate = check_sample_rate(sample_rate, "sample_rate")
         self._front_end, self._audio = front_end, front_end.live_audio(self.sample_rate)
@@ -31,20 +32,27 @@ class LiveTurn:
 
     @property
     def largest_difference(self) -> float:
-        """How far a log-mel feature lies from what it would be had the loudest sound been known from the start; 0.25 is a decade of power."""
+        """The largest error of a log-mel feature against normalisation by the maximum of all audio so far;
+        0.25 is one decade of power.
+        """
         return self._audio.largest_difference
 
     def push(self, samples: np.ndarray) -> Prompt:
-        """The piece of prompt that `samples` completed; often empty."""
+        """Return the piece of prompt that `samples` complete; it is often empty."""
         return self._piece(self._audio.push(samples))
 
     def finish(self, text: str | None) -> list[Prompt]:
-        """What is left of the sound, and the end of the turn with `text` after it. Raises AntiphonError where no sound came, and for bad text."""
+        """Return the remaining audio, and the end of the turn with `text` after the audio.
+
+        Raises AntiphonError if no audio was pushed, and for invalid text.
+        """
         rest = self._piece(self._audio.finish())
         return [rest, self.closing(text)]
 
     def closing(self, text: str | None) -> Prompt:
-        """The end of the turn with `text`, as if no more sound came. Raises AntiphonError for bad text."""
+        """Return the end of the turn with `text`, as if no more audio came. Raises AntiphonError for invalid
+        text.
+        """
         return self._front_end.close_turn(self._heard, text)
 
     def _piece(self, feeds: Sequence[dict[str, np.ndarray]]) -> Prompt:

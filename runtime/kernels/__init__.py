@@ -1,1 +1,3 @@
-"""Compiled kernels at run time: launch contracts as plain data, and what launches them on a GPU without Triton or torch."""
+"""Compiled kernels at run time: their launch contracts as plain data, and a launcher that needs no Triton or
+torch.
+"""

@@ -1,8 +1,9 @@
-"""What a compiled op is, as plain data: which kernels run, with which arguments, on which grid.
+"""The description of a compiled op as plain data: the kernels that run, their arguments and their grids.
 
-A Program is one way to compute one op: for given dtypes and a class of shapes, a list of launches. Each launch reads tensors, takes integer scalars
-and writes tensors, in the order inputs, scalars, outputs, which is also the order of the kernel's parameters; TensorRT's ahead-of-time plugins ask
-for the same. Everything that depends on the shapes is an expression (see `expression`), so one contract serves all shapes of its class, and four
+A Program is one way to compute one op: a list of launches, for given dtypes and a class of shapes. Each
+launch reads tensors and integer scalars and writes tensors. The order is inputs, scalars, outputs, which is
+also the order of the kernel's parameters; TensorRT's ahead-of-time plugins require it. All values that depend
+on the shapes are expressions (see `expression`), so one contract serves all shapes of its class. Four
 executors read it: the driver launcher, the Triton interpreter, `torch.library.triton_op` and TensorRT.
 """
 
@@ -20,9 +21,11 @@ DTYPE_BYTES = {
     "bfloat16": 2, "float16": 2, "float32": 4, "float8_e4m3fn": 1, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 ALIGNMENT = 16
-"""Bytes to which every tensor's address is aligned: kernels load 16 bytes at once."""
+"""Every tensor's address is a multiple of this number of bytes, since kernels load 16 bytes at once."""
 MAX_SHARED_BYTES = {"sm80": 166912, "sm86": 101376, "sm89": 101376, "sm90": 232448, "sm100": 232448, "sm120": 101376}
-"""Shared memory that one block may ask for, per target. Source: CUDA C++ programming guide, technical specifications per compute capability."""
+"""The most shared memory of one block, per target. Source: CUDA C++ programming guide, technical
+specifications per compute capability.
+"""
 TARGETS = tuple(MAX_SHARED_BYTES)
 
 
@@ -34,9 +37,11 @@ class TensorSpec:
     dtype: str
     """A key of DTYPE_BYTES."""
     shape: tuple[str, ...]
-    """Expressions. In an input a bare name is bound to the size found there; `*name`, first, to the product of all leading axes."""
+    """Expressions. In an input, a bare name is bound to the size found there. A leading `*name` is bound to
+    the product of all leading axes.
+    """
     alias: str = ""
-    """Of an output: the input whose memory it is, updated in place."""
+    """For an output: the input whose memory it shares; that input is updated in place."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,17 @@ class Scalar:
 
     name: str
     value: str
-    """Expression over symbols and attributes."""
+    """An expression over symbols and attributes."""
     dtype: str = "int32"
     multiple: int = 1
-    """16 where the compiler may rely on the value being a multiple of 16 (the program's `when` must say so)."""
+    """16 if the compiler may assume that the value is a multiple of 16; the program's `when` must guarantee
+    it.
+    """
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch: a node of its own in TensorRT."""
+    """One kernel launch. In TensorRT it is a node of its own."""
 
     kernel: str
     """FOLDER.function: the Triton function in plugins/FOLDER/kernels.py."""
@@ -61,13 +68,13 @@ class Launch:
     scalars: tuple[Scalar, ...]
     outputs: tuple[str, ...]
     grid: tuple[str, str, str]
-    """Blocks in x, y and z, expressions; a launch with an empty grid is left out."""
+    """Blocks in x, y and z, as expressions. A launch with an empty grid is skipped."""
     constants: Mapping[str, int | float | bool | str] = field(default_factory=dict)
     """Compile-time parameters of the function, by name."""
     warps: int = 4
     stages: int = 3
     hot: bool = True
-    """Whether spilling registers would cost time that matters: the tests hold hot kernels free of spills."""
+    """Whether register spills would cost noticeable time. The tests require that hot kernels do not spill."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +84,18 @@ class Program:
     op: str
     """Name in plugins.registry.OPS."""
     name: str
-    """What tells it from the op's other programs, such as `bfloat16-decode`."""
+    """Distinguishes the programs of one op, for example `bfloat16-decode`."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     launches: tuple[Launch, ...]
     attributes: tuple[str, ...] = ()
-    """Integers that the caller gives, symbols in the expressions; a truth is 0 or 1."""
+    """Integers from the caller, which are symbols in the expressions; a boolean is 0 or 1."""
     symbols: Mapping[str, str] = field(default_factory=dict)
-    """Further symbols from those bound, in order."""
+    """Further symbols as expressions of the bound ones, evaluated in order."""
     scratch: tuple[TensorSpec, ...] = ()
-    """Tensors between the launches."""
+    """Tensors that pass data between the launches."""
     when: str = "0 == 0"
-    """Condition over all symbols under which this program may run. Of several programs the first that fits is taken."""
+    """Condition over all symbols under which this program may run. The first program that fits is used."""
 
     def tensor(self, name: str) -> TensorSpec:
         return next(spec for spec in (*self.inputs, *self.outputs, *self.scratch) if spec.name == name)
@@ -96,12 +103,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Image:
-    """One compiled kernel: what a driver needs to load and start it."""
+    """One compiled kernel, with all that a driver needs to load and start it."""
 
     entry: str
     target: str
     parameters: tuple[str, ...]
-    """Types in order: pointers as `*dtype`, scalars as their dtype; exactly the entry's parameters."""
+    """Types of the entry's parameters, in order: `*dtype` for pointers, the dtype for scalars."""
     warps: int
     shared_bytes: int
     registers: int
@@ -117,7 +124,7 @@ def parameters(program: Program, launch: Launch) -> tuple[str, ...]:
 
 
 def image_key(program: Program, launch: Launch) -> str:
-    """Names the compiled kernel of a launch: equal for launches that one image serves."""
+    """The key of the compiled kernel of a launch. Launches that can share one image have equal keys."""
     facts = [launch.kernel, parameters(program, launch), [s.multiple for s in launch.scalars], sorted(launch.constants.items()), launch.warps, launch.stages]
     return f"{launch.kernel}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
 

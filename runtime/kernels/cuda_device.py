@@ -1,4 +1,4 @@
-"""An NVIDIA GPU through cuda-core and the driver's own calls. Importing this module needs neither."""
+"""An NVIDIA GPU through cuda-core and direct driver calls. This module can be imported without either."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .contract import Image
 
 WARP = 32
 FREE_SHARED_BYTES = 48 * 1024
-"""Shared memory that a kernel gets without asking the driver for more."""
+"""Shared memory that a kernel gets without a request to the driver."""
 INTEGERS: Mapping[str, Callable[[int], Any]] = {"int32": np.int32, "int64": np.int64}
-"""How cuda.core.launch is told an integer's width: it takes a bare Python int for an address."""
+"""Types that give cuda.core.launch the width of an integer; it takes a plain Python int for an address."""
 
 
 class CudaDevice:
-    """GPU `ordinal` in its primary context, which PyTorch and CuPy use too. Meets `driver.Device`."""
+    """GPU `ordinal` in its primary context, which PyTorch and CuPy use, too. Implements `driver.Device`."""
 
     def __init__(self, ordinal: int = 0) -> None:
-        """Raises AntiphonError where cuda-core, the NVIDIA driver or the GPU is missing."""
+        """Raises AntiphonError if cuda-core, the NVIDIA driver or the GPU is missing."""
         require_extra("kernels", "Running kernels on a GPU", "cuda.core", "cuda.bindings")
         import cuda.core as core
         from cuda.bindings import driver
@@ -30,7 +30,8 @@ class CudaDevice:
         try:
             self._device = core.Device(ordinal)
             self._device.set_current()
-        except Exception as error:  # a missing library, a missing GPU and a bad number each come as another class
+        # a missing library, a missing GPU and a bad number each raise another class
+        except Exception as error:
             raise _no_gpu(ordinal, error) from None
         self.name: str = self._device.name
         self.capability: tuple[int, int] = (self._device.compute_capability.major, self._device.compute_capability.minor)
@@ -39,7 +40,7 @@ class CudaDevice:
         self._streams: dict[int, Any] = {0: self._device.default_stream}
 
     def versions(self) -> dict[str, str]:
-        """What runs here, by name: the newest CUDA that the driver knows, and the packages."""
+        """Versions by name: the newest CUDA that the driver supports, and the packages."""
         import cuda.bindings
 
         number = self._checked(self._driver.cuDriverGetVersion())
@@ -55,14 +56,18 @@ class CudaDevice:
         return int(buffer.handle), buffer
 
     def write(self, pointer: int, values: np.ndarray, stream: int) -> None:
-        self._checked(self._driver.cuMemcpyHtoDAsync(pointer, values.ctypes.data, values.nbytes, stream))  # pageable memory: read before this returns
+        # pageable memory is read before this returns
+        self._checked(self._driver.cuMemcpyHtoDAsync(pointer, values.ctypes.data, values.nbytes, stream))
 
     def read(self, pointer: int, values: np.ndarray, stream: int) -> None:
         self._checked(self._driver.cuMemcpyDtoHAsync(values.ctypes.data, pointer, values.nbytes, stream))
         self.wait(stream)
 
     def load(self, key: str, image: Image, cubin: bytes) -> Any:
-        """The image's kernel, allowed the shared memory it asks for. Raises AntiphonError where the GPU or its driver cannot take it."""
+        """The image's kernel, with permission to use the shared memory that it needs.
+
+        Raises AntiphonError if the GPU or its driver cannot load it.
+        """
         if image.shared_bytes > self.max_shared_bytes:
             raise AntiphonError(f"{key} for {image.target} wants {image.shared_bytes} bytes of shared memory; {self.name} has {self.max_shared_bytes}.")
         try:
@@ -87,7 +92,9 @@ class CudaDevice:
         return self._streams[handle]
 
     def _checked(self, result: tuple[Any, ...]) -> Any:
-        """The value of a driver call. Raises RuntimeError with the driver's name for its failure: that is no user's mistake."""
+        """The value of a driver call. Raises RuntimeError with the driver's error name, since the user did
+        not cause it.
+        """
         code, *values = result
         if code != self._driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"The CUDA driver says {code.name}.")
@@ -95,7 +102,9 @@ class CudaDevice:
 
 
 def launch_arguments(image: Image, values: list[int]) -> list[Any]:
-    """`values` as cuda.core.launch takes them: addresses as int, integers in the width of the kernel's parameter."""
+    """`values` in the form for cuda.core.launch: addresses as int, integers in the width of the kernel's
+    parameter.
+    """
     return [value if kind.startswith("*") else INTEGERS[kind](value) for kind, value in zip(image.parameters, values, strict=True)]
 
 
@@ -106,5 +115,5 @@ def _no_gpu(ordinal: int, error: Exception) -> AntiphonError:
 
 
 def _line(error: Exception) -> str:
-    """The error's first line without its full stop, to be put inside a sentence."""
+    """The error's first line without its full stop, for use inside a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

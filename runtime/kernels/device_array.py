@@ -1,4 +1,4 @@
-"""Tensors in a GPU's memory as the launcher sees them: an address, a shape and a dtype, wherever they came from."""
+"""Tensors in GPU memory from any source: an address, a shape and a dtype."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ _INTERFACE_DTYPES = {"<f4": "float32", "<f2": "float16", "<i8": "int64", "<i4": 
 
 
 class Memory(Protocol):
-    """What arrays ask of a GPU. Streams are driver handles, 0 the default stream."""
+    """The functions of a GPU that arrays need. Streams are driver handles; 0 is the default stream."""
 
     def allocate(self, size: int, stream: int) -> tuple[int, object]:
-        """The address of `size` bytes, and what keeps them: they are free again when it goes."""
+        """The address of `size` bytes, and their owner: the bytes are freed when the owner is deleted."""
 
     def write(self, pointer: int, values: np.ndarray, stream: int) -> None:
-        """Copies contiguous `values` to `pointer`; they may change when this returns."""
+        """Copies contiguous `values` to `pointer`. The caller may change them after the return."""
 
     def read(self, pointer: int, values: np.ndarray, stream: int) -> None:
-        """Copies from `pointer` into contiguous `values`, after all work on the stream; they are there when this returns."""
+        """Copies from `pointer` into contiguous `values`, after all work on the stream. Returns when the copy
+        is done.
+        """
 
 
 @dataclass(frozen=True)
@@ -34,31 +36,32 @@ class DeviceArray:
     """A contiguous tensor in a GPU's memory."""
 
     pointer: int
-    """Its address, a multiple of ALIGNMENT."""
+    """The address, a multiple of ALIGNMENT."""
     shape: tuple[int, ...]
     dtype: str
     """A key of contract.DTYPE_BYTES."""
     owner: object = field(repr=False, default=None)
-    """Keeps the memory while the array lives."""
+    """Keeps the memory allocated while the array exists."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: str, memory: Memory, stream: int = 0) -> DeviceArray:
-        """New memory of unknown content."""
+        """A new array with undefined content."""
         sizes = tuple(int(size) for size in shape)
-        pointer, owner = memory.allocate(max(math.prod(sizes) * DTYPE_BYTES[dtype], ALIGNMENT), stream)  # an address even where there is nothing to hold
+        # an empty array has an address, too
+        pointer, owner = memory.allocate(max(math.prod(sizes) * DTYPE_BYTES[dtype], ALIGNMENT), stream)
         return cls(pointer, sizes, dtype, owner)
 
     @classmethod
     def from_numpy(cls, values: np.ndarray, memory: Memory, dtype: str | None = None, stream: int = 0) -> DeviceArray:
-        """A copy of `values` in GPU memory as `dtype`, by default their own.
+        """A copy of `values` in GPU memory as `dtype`, by default in their own dtype.
 
-        Floats are rounded to nearest even, through float32 where they become bfloat16; float8_e4m3fn is given as its bits, in uint8. Raises
-        AntiphonError for a dtype that kernels do not have.
+        Floats are rounded to nearest even; bfloat16 is rounded from float32. float8_e4m3fn is given as its
+        bits in uint8. Raises AntiphonError for a dtype that kernels do not have.
         """
         bits = to_bits(np.asarray(values), dtype or np.asarray(values).dtype.name)
         array = cls.empty(bits.shape, dtype or np.asarray(values).dtype.name, memory, stream)
@@ -68,10 +71,12 @@ class DeviceArray:
 
     @classmethod
     def from_cuda(cls, tensor: Any, dtype: str | None = None) -> DeviceArray:
-        """The memory of `tensor` itself, a GPU tensor of PyTorch or anything with `__cuda_array_interface__`; it is not copied.
+        """An array that shares the memory of `tensor`, a GPU tensor of PyTorch or of another library with
+        `__cuda_array_interface__`.
 
-        `dtype` renames one of the same width, such as uint8 to float8_e4m3fn. Raises AntiphonError where it is not contiguous, not aligned, not on a
-        GPU or of a dtype that kernels do not have.
+        `dtype` reinterprets the values as a dtype of the same width, for example uint8 as float8_e4m3fn.
+        Raises AntiphonError for a tensor that is not contiguous, not aligned or not on a GPU, and for a dtype
+        that kernels do not have.
         """
         pointer, shape, found = _described(tensor)
         wanted = dtype or found
@@ -82,7 +87,10 @@ class DeviceArray:
         return cls(pointer, shape, wanted, tensor)
 
     def to_numpy(self, memory: Memory, stream: int = 0) -> np.ndarray:
-        """A copy in host memory, after all work on the stream: bfloat16 as float32, float8_e4m3fn as its bits in uint8, the rest as it is."""
+        """A copy in host memory, after all work on the stream.
+
+        bfloat16 becomes float32, float8_e4m3fn becomes its bits in uint8, and other dtypes are kept.
+        """
         kinds = {"bfloat16": "uint16", "float8_e4m3fn": "uint8"}
         bits = np.empty(self.shape, kinds.get(self.dtype, self.dtype))
         if bits.size:
@@ -91,7 +99,10 @@ class DeviceArray:
 
 
 def to_bits(values: np.ndarray, dtype: str) -> np.ndarray:
-    """`values` as they lie in memory in `dtype`, contiguous: bfloat16 as uint16, float8_e4m3fn (given so) as uint8, the rest as NumPy's own."""
+    """The memory content of `values` as `dtype`, contiguous.
+
+    bfloat16 becomes uint16, float8_e4m3fn is given and returned as uint8, and others have NumPy's own dtype.
+    """
     if dtype not in DTYPE_BYTES:
         raise AntiphonError(f"A kernel's tensor has one of the dtypes {', '.join(DTYPE_BYTES)}; found {dtype}.")
     if dtype == "float8_e4m3fn":
@@ -102,11 +113,12 @@ def to_bits(values: np.ndarray, dtype: str) -> np.ndarray:
         return np.array(values, dtype, order="C")
     bits = np.array(values, np.float32, order="C").view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
-    return np.where(np.isnan(bits.view(np.float32)), 0x7FC0, rounded).astype(np.uint16)  # rounding could carry a NaN over to an infinity
+    # rounding could turn a NaN into an infinity
+    return np.where(np.isnan(bits.view(np.float32)), 0x7FC0, rounded).astype(np.uint16)
 
 
 def _described(tensor: Any) -> tuple[int, tuple[int, ...], str]:
-    """Address, shape and dtype name of a foreign GPU tensor."""
+    """Address, shape and dtype name of another library's GPU tensor."""
     if hasattr(tensor, "data_ptr"):  # PyTorch: its __cuda_array_interface__ has no bfloat16
         if not tensor.is_cuda:
             raise AntiphonError(f"A kernel's tensor lies in GPU memory; found one on {tensor.device}.")

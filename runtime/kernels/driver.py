@@ -1,11 +1,12 @@
-"""Runs compiled ops on a GPU from their launch contracts alone: neither Triton nor PyTorch is needed.
+"""Run compiled ops on a GPU from their launch contracts alone, without Triton and PyTorch.
 
     with Launcher.open(folder) as launcher:
         y = launcher.run("CausalConvState", {name: launcher.array(values, "bfloat16") ...}, {})["y"]
 
-Nothing here waits for the GPU except `Launcher.wait` and reading an array. A call that gives all its outputs, and whose like ran once before on the
-same stream, allocates nothing: so it can be captured in a CUDA graph. The graph uses that stream's memory between launches: replay it on that stream, and
-close the launcher after it. A new array belongs to the stream given: let go of it when the work of other streams on it is done.
+Only `Launcher.wait` and reading an array wait for the GPU. A call allocates nothing if it gives all its
+outputs and an equal call ran before on the same stream. Such a call can be captured in a CUDA graph. The
+graph uses that stream's memory between launches: replay it on that stream, and close the launcher after it. A
+new array belongs to the given stream: delete it only when other streams have finished their work on it.
 """
 
 from __future__ import annotations
@@ -25,24 +26,26 @@ from .invoke import bind, invoke, select
 from .library import KernelLibrary
 
 MAX_GRID = (2**31 - 1, 65535, 65535)
-"""Blocks that a launch may have in x, y and z. Source: CUDA C++ programming guide, technical specifications."""
+"""The most blocks of a launch in x, y and z. Source: CUDA C++ programming guide, technical specifications."""
 _INTEGER_LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
 class Device(Memory, Protocol):
-    """What the launcher asks of a GPU; `cuda_device.CudaDevice` is the real one. Streams are driver handles, 0 the default stream."""
+    """The functions of a GPU that the launcher needs; `cuda_device.CudaDevice` implements them. Streams are
+    driver handles; 0 is the default stream.
+    """
 
     name: str
     capability: tuple[int, int]
 
     def versions(self) -> dict[str, str]:
-        """Of the driver and the packages in between, by name."""
+        """Versions of the driver and of the packages that call it, by name."""
 
     def load(self, key: str, image: Image, cubin: bytes) -> Any:
-        """The kernel of an image, ready to be launched."""
+        """The kernel of an image, ready to launch."""
 
     def launch(self, kernel: Any, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int) -> None:
-        """Starts `kernel`; `arguments` are addresses and integers, of the types `image.parameters`."""
+        """Starts `kernel`. `arguments` are addresses and integers of the types `image.parameters`."""
 
     def wait(self, stream: int) -> None:
         """Returns when the stream's work is done."""
@@ -51,15 +54,16 @@ class Device(Memory, Protocol):
 def fits(target: str, capability: tuple[int, int]) -> bool:
     """Whether machine code for `target` runs on a GPU of this compute capability.
 
-    Code for 8.x runs on the same major version from its minor upwards. From 9.0 on Triton compiles for the architecture with its own features (sm_90a),
-    which runs there alone. Source: CUDA C++ programming guide, binary compatibility and architecture-specific features.
+    Code for 8.x runs on the same major version from its minor upwards. From 9.0 on, Triton compiles for
+    architecture-specific features (sm_90a), and such code runs on that architecture only. Source: CUDA C++
+    programming guide, binary compatibility and architecture-specific features.
     """
     major, minor = divmod(int(target.removeprefix("sm")), 10)
     return (major, minor) == capability or (major < 9 and major == capability[0] and minor <= capability[1])
 
 
 def target_for(device: Device) -> str:
-    """The best target of contract.TARGETS for `device`. Raises AntiphonError where none runs on it."""
+    """The best target of contract.TARGETS for `device`. Raises UnsupportedTarget if none runs on it."""
     fitting = [target for target in TARGETS if fits(target, device.capability)]
     if not fitting:
         major, minor = device.capability
@@ -70,17 +74,19 @@ def target_for(device: Device) -> str:
 
 
 def open_device(ordinal: int = 0) -> Device:
-    """The NVIDIA GPU of that number. Raises AntiphonError where a package, the driver or the GPU is missing."""
+    """The NVIDIA GPU with the number `ordinal`. Raises AntiphonError if a package, the driver or the GPU is
+    missing.
+    """
     from .cuda_device import CudaDevice
 
     return CudaDevice(ordinal)
 
 
 class Launcher:
-    """The ops of one library on one GPU. To be used from the thread that made it."""
+    """The ops of one library on one GPU. Only the thread that made it may use it."""
 
     def __init__(self, library: KernelLibrary, device: int | Device = 0) -> None:
-        """Raises AntiphonError where there is no such GPU or the library's target does not run on it."""
+        """Raises AntiphonError if the GPU does not exist or cannot run the library's target."""
         self.library = library
         self.device = open_device(device) if isinstance(device, int) else device
         if not fits(library.target, self.device.capability):
@@ -93,7 +99,10 @@ class Launcher:
 
     @classmethod
     def open(cls, folder: str | Path, device: int | Device = 0) -> Launcher:
-        """The library at `folder` for the GPU at hand. Raises AntiphonError as __init__ does, or where the library has no kernels for it."""
+        """The launcher of the library at `folder` for this GPU.
+
+        Raises AntiphonError as `__init__` does, and if the library has no kernels for the GPU.
+        """
         found = open_device(device) if isinstance(device, int) else device
         return cls(KernelLibrary.open(folder, target_for(found)), found)
 
@@ -104,7 +113,7 @@ class Launcher:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the loaded kernels and of the memory between launches."""
+        """Releases the loaded kernels and the scratch memory."""
         self._kernels.clear()
         self._scratch.clear()
         self._outgrown.clear()
@@ -129,11 +138,13 @@ class Launcher:
         outputs: Mapping[str, DeviceArray] | None = None,
         stream: Any = None,
     ) -> dict[str, DeviceArray]:
-        """Computes `op` by the first compiled program that takes these inputs, and returns its outputs by name.
+        """Computes `op` with the first compiled program that accepts these inputs, and returns its outputs by
+        name.
 
-        Outputs in `outputs` are written there; the rest is new memory, or an input's own where the program works in place. `stream` is None (the default
-        stream), a driver handle, or a stream of PyTorch, CuPy or cuda.core. The work is done when the stream says so. Raises AntiphonError where nothing
-        compiled fits.
+        Arrays in `outputs` are written in place. Other outputs are new memory, or the memory of an input if
+        the program works in place. `stream` is None (the default stream), a driver handle, or a stream of
+        PyTorch, CuPy or cuda.core. The call returns before the stream has done the work. Raises AntiphonError
+        if no compiled program fits.
         """
         program = select(self.library.programs, op, {name: (array.dtype, array.shape) for name, array in inputs.items()}, attributes)
         return self.run_program(program, inputs, attributes, outputs, stream)
@@ -146,7 +157,9 @@ class Launcher:
         outputs: Mapping[str, DeviceArray] | None = None,
         stream: Any = None,
     ) -> dict[str, DeviceArray]:
-        """`run` with the program chosen by the caller; the shapes must be of its class."""
+        """Computes as `run` does, with a program chosen by the caller. The shapes must be of the program's
+        class.
+        """
         handle = stream_handle(stream)
         _check(program, inputs, attributes, outputs or {})
         scratch = {spec.name for spec in program.scratch}
@@ -166,9 +179,11 @@ class Launcher:
         return invoke(program, inputs, attributes, shape_of=lambda array: array.shape, allocate=allocate, launch=launch, given=outputs)
 
     def _between(self, key: tuple[int, str, str, str], shape: tuple[int, ...], dtype: str) -> DeviceArray:
-        """Memory between the launches of a program: what runs on one stream runs in order, so the program's calls may share it there.
+        """Scratch memory of a program. The work of one stream runs in order, so all calls on a stream share
+        it.
 
-        It at least doubles when it grows, and what it outgrew is kept for the graphs that were captured with it: less than twice the largest in all.
+        When it grows, its size at least doubles. Outgrown memory is kept for CUDA graphs that were captured
+        with it; in all this is less than twice the largest size.
         """
         size, held = math.prod(shape) * DTYPE_BYTES[dtype], self._scratch.get(key)
         if held is None or held.size < size:
@@ -185,7 +200,11 @@ class Launcher:
 
 
 def stream_handle(stream: Any) -> int:
-    """The driver's handle of `stream`: None is the default stream, an int a handle, the rest speaks `__cuda_stream__` or has `cuda_stream` or `ptr`."""
+    """The driver's handle of `stream`.
+
+    None is the default stream, and an int is a handle. Other objects have `__cuda_stream__`, `cuda_stream` or
+    `ptr`.
+    """
     if stream is None or isinstance(stream, int):
         return stream or 0
     if hasattr(stream, "__cuda_stream__"):
@@ -197,7 +216,7 @@ def stream_handle(stream: Any) -> int:
 
 
 def _check(program: Program, inputs: Mapping[str, DeviceArray], attributes: Mapping[str, int], outputs: Mapping[str, DeviceArray]) -> None:
-    """Input dtypes, addresses, and the outputs that a caller gives, against the contract."""
+    """Check input dtypes, addresses and the caller's outputs against the contract."""
     symbols = bind(program, {name: array.shape for name, array in inputs.items()}, attributes)
     for name, array in {**inputs, **outputs}.items():
         if array.pointer % ALIGNMENT and array.size:
@@ -218,7 +237,7 @@ def _check(program: Program, inputs: Mapping[str, DeviceArray], attributes: Mapp
 
 
 def _check_launch(step: Launch, grid: tuple[int, int, int], values: list[int]) -> None:
-    """Sizes within what the driver and the kernel's integers hold."""
+    """Check that the sizes fit the driver's limits and the kernel's integers."""
     if any(blocks > most for blocks, most in zip(grid, MAX_GRID, strict=True)):
         raise AntiphonError(f"{step.kernel} would need {grid} blocks, more than the {MAX_GRID} that a GPU takes at once; give it fewer rows.")
     for scalar, value in zip(step.scalars, values[len(step.inputs) :], strict=False):

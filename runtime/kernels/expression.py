@@ -1,6 +1,7 @@
-"""Sizes as text: the small language in which contracts give grids, shapes and scalars.
+"""Evaluate sizes given as text. Contracts write grids, shapes and scalars in this small language.
 
-Only what TensorRT's symbolic sizes can do as well: names, integers, + - * //, ceil_div, min and max; conditions compare two such sizes.
+It has only what TensorRT's symbolic sizes support: names, integers, + - * //, ceil_div, min and max;
+conditions compare two such sizes.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {"ceil_div": lambda a, b: -
 
 
 def evaluate(text: str, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS) -> Any:
-    """The value of `text` with `symbols` put in: integers, or whatever symbolic integers `symbols` and `functions` bring.
+    """The value of `text` for the given `symbols`: an int, or a symbolic integer if `symbols` and `functions`
+    have such.
 
-    Conditions (`a <= b`, `a % 16 == 0 and b > 1`) give a bool, of symbolic integers a symbolic one. Raises ValueError for anything else than the
-    language above, KeyError for an unknown name.
+    Conditions (`a <= b`, `a % 16 == 0 and b > 1`) give a bool, or a symbolic one for symbolic integers.
+    Raises ValueError for anything outside the language above, KeyError for an unknown name.
     """
     return _value(_parsed(text), symbols, functions)
 
@@ -60,7 +62,7 @@ def _value(node: ast.expr, symbols: Mapping[str, Any], functions: Mapping[str, C
             return _OPERATORS[type(op)](_value(left, symbols, functions), _value(right, symbols, functions))
         case ast.BoolOp(op=ast.And(), values=[head, *rest]):
             result = _value(head, symbols, functions)
-            for part in rest:  # `and` would ask a symbolic condition for its truth
+            for part in rest:  # `and` would convert a symbolic condition to bool
                 result = result and _value(part, symbols, functions) if isinstance(result, bool) else result & _value(part, symbols, functions)
             return result
         case ast.Call(func=ast.Name(id=name), args=[first, *others], keywords=[]) if name in functions:

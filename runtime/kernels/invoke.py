@@ -1,4 +1,4 @@
-"""From an op call to launches: the one walk through a Program that every executor shares."""
+"""Turn an op call into launches. All executors share this walk through a Program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Array(Protocol):
-    """What `invoke` asks of a tensor; executors bring their own."""
+    """The property of a tensor that `invoke` needs; each executor has its own tensors."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -34,9 +34,10 @@ def invoke(
 ) -> dict[str, T]:
     """Runs `program` on `tensors`, by input name, and returns its outputs by name.
 
-    `allocate` makes an output or scratch tensor of a shape; outputs in `given` are written where they are, aliased ones are their input.
-    `launch` gets each Launch with its grid and its arguments: input tensors, scalars, output tensors. Sizes may be symbolic where `functions` are;
-    `holds` then says whether a symbolic condition is known to be true.
+    `allocate` makes an output or scratch tensor of a shape. Outputs in `given` are written in place, and
+    aliased outputs are their input. `launch` gets each Launch with its grid and its arguments: input tensors,
+    scalars, output tensors. Sizes may be symbolic if `functions` accept them; then `holds` tells whether a
+    symbolic condition is known to be true.
     """
     symbols = bind(program, {name: shape_of(tensor) for name, tensor in tensors.items()}, attributes, functions, holds)
     held: dict[str, T] = dict(tensors)
@@ -63,7 +64,10 @@ def bind(
     functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS,
     holds: Callable[[Any], bool] = bool,
 ) -> dict[str, Any]:
-    """The program's symbols for inputs of these shapes. Raises AntiphonError where names, ranks or sizes do not fit, as far as that is known."""
+    """The program's symbols for inputs of these shapes.
+
+    Raises AntiphonError if names, ranks or sizes are known not to fit.
+    """
     wanted = {spec.name for spec in program.inputs}
     if set(shapes) != wanted or set(attributes) != set(program.attributes):
         found, expected = sorted({*shapes, *attributes}), sorted({*wanted, *program.attributes})
@@ -94,9 +98,10 @@ def select(
     functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS,
     holds: Callable[[Any], bool] = bool,
 ) -> Program:
-    """The first program of `op` that takes inputs of these (dtype, shape) and attributes. Raises AntiphonError saying why none does.
+    """The first program of `op` that accepts inputs of these (dtype, shape) and attributes.
 
-    Of symbolic sizes a program's condition must be known to hold: the program that is taken then serves every size.
+    Raises AntiphonError with the reasons if there is none. With symbolic sizes, a program's condition must be
+    known to hold, so that the selected program serves all sizes.
     """
     reasons = []
     for program in programs:

@@ -1,4 +1,6 @@
-"""A folder of compiled kernels, as `antiphon plugins compile` writes it: TARGET/OP/contract.json, and beside it KEY.cubin and KEY.ptx."""
+"""Read a folder of compiled kernels from `antiphon plugins compile`: TARGET/OP/contract.json with KEY.cubin
+and KEY.ptx beside it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ CONTRACT_FILE = "contract.json"
 
 
 def default_library() -> Path:
-    """ANTIPHON_KERNELS, else `kernels` in the cache (ANTIPHON_CACHE, else `antiphon` in the user's cache folder)."""
+    """The folder ANTIPHON_KERNELS, else `kernels` in the cache (ANTIPHON_CACHE, else `antiphon` in the user's
+    cache folder).
+    """
     if named := os.environ.get("ANTIPHON_KERNELS"):
         return Path(named)
     cache, caches = os.environ.get("ANTIPHON_CACHE"), os.environ.get("XDG_CACHE_HOME")
@@ -31,20 +35,21 @@ class KernelLibrary:
     target: str
     programs: tuple[Program, ...]
     images: dict[str, Image]
-    """By `contract.image_key`."""
+    """Compiled kernels by `contract.image_key`."""
     compiler: dict[str, str]
-    """Names and versions of what compiled them."""
+    """Names and versions of the compiler's packages."""
     homes: dict[str, Path]
     """The folder of each image."""
 
     @classmethod
     def open(cls, folder: str | Path, target: str) -> KernelLibrary:
-        """Reads the contracts of `target` (sm90 ...) under `folder`; images are read when asked for.
+        """Reads the contracts of `target` (sm90 ...) under `folder`. Images are read only when needed.
 
-        Raises AntiphonError where there are none, or one is damaged or of another version.
+        Raises AntiphonError if there are no contracts, or one is damaged or has another version.
         """
         root = Path(folder)
-        files = sorted((root / target).glob(f"[!.]*/{CONTRACT_FILE}"))  # not what is being written
+        # skips folders that are still being written
+        files = sorted((root / target).glob(f"[!.]*/{CONTRACT_FILE}"))
         if not files:
             raise AntiphonError(f"{root} holds no kernels for {target}; run: antiphon plugins compile --target {target} --library {root}")
         programs: list[Program] = []
@@ -63,11 +68,15 @@ class KernelLibrary:
         return cls(root, target, tuple(programs), images, compiler, homes)
 
     def cubin(self, key: str) -> bytes:
-        """The image's machine code. Raises AntiphonError where it is missing or not what the contract hashed."""
+        """The image's machine code. Raises AntiphonError if it is missing or does not match the contract's
+        hash.
+        """
         return self._read(key, "cubin", self.images[key].cubin_sha256)
 
     def ptx(self, key: str) -> str:
-        """The image's PTX text. Raises AntiphonError where it is missing or not what the contract hashed."""
+        """The image's PTX text. Raises AntiphonError if it is missing or does not match the contract's
+        hash.
+        """
         return self._read(key, "ptx", self.images[key].ptx_sha256).decode()
 
     def _read(self, key: str, kind: str, sha256: str) -> bytes:
@@ -82,7 +91,7 @@ class KernelLibrary:
 
 
 def read_contract(file: Path) -> dict[str, Any]:
-    """The parsed contract.json at `file`. Raises AntiphonError where it is damaged or of another version."""
+    """The parsed contract.json at `file`. Raises AntiphonError if it is damaged or has another version."""
     try:
         contract = json.loads(file.read_bytes())
         version = contract["version"]

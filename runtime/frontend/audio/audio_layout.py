@@ -1,8 +1,9 @@
-"""From log-mel clips to the feeds of the stage `audio_encoder`: chunks, attention windows and where the tokens lie.
+"""Feeds of the stage `audio_encoder` from log-mel clips: chunks, attention windows and token positions.
 
-A clip is cut into chunks of `2 * n_window` frames, which the convolutions see alone, and into windows of `n_window_infer` frames, within
-which the transformer attends. The layout is that of Qwen3OmniMoeAudioEncoder (transformers): a chunk shorter than the longest chunk of the
-call is padded with zeros before the convolutions, and the tokens of the padding are dropped after them.
+A clip is cut into chunks of `2 * n_window` frames and into windows of `n_window_infer` frames. The
+convolutions see one chunk at a time; the transformer attends within one window. The layout is that of
+Qwen3OmniMoeAudioEncoder (transformers). A chunk shorter than the longest chunk of the call is padded with
+zeros before the convolutions, and the tokens of the padding are dropped after them.
 """
 
 from __future__ import annotations
@@ -18,28 +19,32 @@ Feeds = dict[str, np.ndarray]
 
 
 def audio_tokens(frames: int, n_window: int, convolutions: int = 3) -> int:
-    """Tokens that the encoder makes of a clip of `frames` mel frames: each convolution halves a chunk, rounding up.
+    """The number of tokens that the encoder makes from a clip of `frames` mel frames.
 
-    With n_window 50 a second of 100 frames gives 13 tokens after three convolutions and 7 after four. Source:
-    _get_feat_extract_output_lengths, whose literal 13 is the tokens of a full chunk at n_window 50.
+    Each convolution halves the length of a chunk and rounds up. With n_window 50, a second of 100 frames
+    gives 13 tokens after three convolutions and 7 after four. Source: _get_feat_extract_output_lengths, whose
+    literal 13 is the number of tokens of a full chunk at n_window 50.
     """
     chunks, rest = divmod(frames, 2 * n_window)
     return chunks * _downsampled(2 * n_window, convolutions) + _downsampled(rest, convolutions)
 
 
 def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, min_chunk_frames: int = 1, convolutions: int = 3) -> tuple[Feeds, list[int]]:
-    """The feeds of one call, and the tokens of each clip; the features come out in the order of the clips.
+    """Return the feeds of one call and the number of tokens of each clip.
 
-    clips: float [mel, frames] each, of one mel size and at least one frame. Returns chunks float32 [chunks, mel, frames], window_index int64
-    [windows, window_tokens], window_length int64 [windows], output_index int64 [tokens]. Chunks are padded to at least `min_chunk_frames`.
-    Raises AntiphonError for no clip, an empty clip, or clips that are no mel features of one size.
+    The encoder returns the features in the order of the clips. clips: float [mel, frames] each, of one mel
+    size and at least one frame. Returns chunks float32 [chunks, mel, frames], window_index int64 [windows,
+    window_tokens], window_length int64 [windows], output_index int64 [tokens]. Chunks are padded to at least
+    `min_chunk_frames`. Raises AntiphonError if there is no clip, a clip is empty, or the clips are not mel
+    features of one size.
     """
     _check(clips)
     full = 2 * n_window
     chunk_lengths = np.concatenate([_pieces(clip.shape[1], full) for clip in clips])
     chunks = _chunks(clips, full, max(int(chunk_lengths.max()), min_chunk_frames))
     chunk_tokens = _downsampled(chunks.shape[2], convolutions)
-    token_rows = _occupied(np.array([_downsampled(int(length), convolutions) for length in chunk_lengths]), chunk_tokens)  # rows the convolutions give
+    # rows of the convolutions' output
+    token_rows = _occupied(np.array([_downsampled(int(length), convolutions) for length in chunk_lengths]), chunk_tokens)
 
     tokens = [audio_tokens(clip.shape[1], n_window, convolutions) for clip in clips]
     window_limit = chunk_tokens * (n_window_infer // full)
@@ -51,10 +56,10 @@ def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int
 
 
 def audio_calls(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, max_windows: int = 8, convolutions: int = 3) -> Iterator[Feeds]:
-    """The feeds of several small calls whose features, one call after the other, are those of one `audio_layout` call.
+    """Yield the feeds of several small calls. Their joined features equal those of one `audio_layout` call.
 
-    Nothing reaches beyond an attention window, so a long recording is cut there and memory stays bounded by `max_windows` windows a call.
-    Arguments and errors as for `audio_layout`.
+    Attention windows do not depend on each other, so a long recording is cut between windows. A call has at
+    most `max_windows` windows, which bounds memory. Arguments and errors as for `audio_layout`.
     """
     _check(clips)
     frames = window_frames(n_window, n_window_infer)
@@ -66,9 +71,10 @@ def audio_calls(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int,
 def window_calls(
     windows: Iterable[np.ndarray], n_window: int, n_window_infer: int, longest_chunk: int, max_windows: int = 8, convolutions: int = 3
 ) -> Iterator[Feeds]:
-    """The feeds for attention windows float32 [mel, up to `window_frames`], taken and laid out `max_windows` at a time.
+    """Yield the feeds for attention windows, `max_windows` windows per call.
 
-    `longest_chunk`: frames of the longest chunk of all of them, to which every chunk is padded.
+    windows: float32 [mel, up to `window_frames`] each. `longest_chunk`: frames of the longest chunk of all
+    windows; every chunk is padded to it.
     """
     remaining = iter(windows)
     while group := list(islice(remaining, max_windows)):
@@ -76,7 +82,7 @@ def window_calls(
 
 
 def window_frames(n_window: int, n_window_infer: int) -> int:
-    """Mel frames of a full attention window: whole chunks only."""
+    """Mel frames of a full attention window, which holds whole chunks only."""
     return 2 * n_window * (n_window_infer // (2 * n_window))
 
 
@@ -96,7 +102,7 @@ def _downsampled(frames: int, convolutions: int) -> int:
 
 
 def _pieces(length: int, limit: int) -> np.ndarray:
-    """Lengths of the pieces that a cut after every `limit` leaves."""
+    """Lengths of the pieces when `length` is cut after every `limit`."""
     return np.diff(np.append(np.arange(0, length, limit), length))
 
 

@@ -1,4 +1,4 @@
-"""A recording of any length as feeds of the audio encoder, in memory that does not grow with its length."""
+"""Feeds of the audio encoder from a recording of any length, in memory that does not grow with the length."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from .samples import columns
 
 
 class AudioStream:
-    """One recording, read as often as it is iterated; a first pass that computes only its length and its loudest value comes before.
+    """One recording, which can be read any number of times.
 
-    Everything equals what `read_audio`, `log_mel` and `audio_calls` make of the recording alone, to the last bit. Nothing is decoded before
-    it is asked for. All that reads raises AntiphonError as `read_audio` does, and for a file that changes between two passes.
+    A first pass computes only the length and the largest log power. All results equal those of `read_audio`,
+    `log_mel` and `audio_calls` for this recording alone, to the last bit. Decoding starts only when a result
+    is needed. Every method that reads raises AntiphonError as `read_audio` does, and if the file changes
+    between two passes.
     """
 
     def __init__(
@@ -38,7 +40,10 @@ class AudioStream:
         policy: MediaPolicy = LOCAL,
         span: Span = WHOLE,
     ) -> None:
-        """`source`, `sample_rate` (of an array), `policy` and `span` are those of `read_audio`. Raises AntiphonError for a file that is missing or empty."""
+        """`source`, `sample_rate` (of an array), `policy` and `span` are those of `read_audio`.
+
+        Raises AntiphonError if the file is missing or empty.
+        """
         is_array = isinstance(source, np.ndarray)
         self._source = heard_array(source, sample_rate, policy, span) if is_array else resolve_source(source, "audio", policy)
         self._array_rate, self._settings, self._policy, self._span = sample_rate, settings, policy, span
@@ -56,16 +61,19 @@ class AudioStream:
 
     @property
     def seconds(self) -> float:
-        """Length of the recording."""
+        """Length of the recording in seconds."""
         return self._measured.samples / self._settings.sampling_rate
 
     def calls(self, max_windows: int = 8) -> Iterator[Feeds]:
-        """Feeds of the audio encoder, as of `audio_calls`: `max_windows` attention windows a call, every call but the last with as many tokens."""
+        """Yield feeds of the audio encoder as `audio_calls` does, `max_windows` attention windows per call.
+
+        All calls but the last have the same number of tokens.
+        """
         longest_chunk = min(2 * self._n_window, self.frames)
         return window_calls(self.windows(), self._n_window, self._n_window_infer, longest_chunk, max_windows, self._convolutions)
 
     def windows(self) -> Iterator[np.ndarray]:
-        """The log-mel features, float32 [feature_size, frames], one attention window after the other."""
+        """Yield the log-mel features, float32 [feature_size, frames], one attention window at a time."""
         size = window_frames(self._n_window, self._n_window_infer)
         measured, stream = self._measured, LogPowerStream(self._settings)
         pending: np.ndarray = np.zeros((self._settings.feature_size, 0), np.float32)
@@ -84,7 +92,9 @@ class AudioStream:
 
     @cached_property
     def _measured(self) -> _Measured:
-        """The first pass; what libsndfile cannot read to the end is read by PyAV from the start."""
+        """The result of the first pass. If libsndfile fails at any point, PyAV reads the whole file
+        instead.
+        """
         if isinstance(self._source, np.ndarray):
             return self._measure(False)
         try:
@@ -99,7 +109,7 @@ class AudioStream:
         return _Measured(stream.samples, stream.frames, stream.maximum, is_track)
 
     def _log_power(self, is_track: bool, stream: LogPowerStream) -> Iterator[np.ndarray]:
-        """What `stream` makes of the recording, block by block."""
+        """Push the recording through `stream` and yield its log power, block by block."""
         mono: MonoStream | None = None
         for block, rate in self._blocks(is_track):
             mono = mono or MonoStream(rate, self._settings.sampling_rate)
@@ -121,7 +131,9 @@ class AudioStream:
 
 
 class _Measured(NamedTuple):
-    """What the first pass finds: samples at the model's rate, mel frames, the largest log power, and which decoder reads the file."""
+    """Result of the first pass: samples at the model's rate, mel frames, largest log power, and whether PyAV
+    reads the file.
+    """
 
     samples: int
     frames: int

@@ -1,4 +1,4 @@
-"""Recordings too long to lie in memory: which they are, and their encoder calls, which read them anew."""
+"""Find recordings that are too long for memory, and make encoder calls that read them block by block."""
 
 from __future__ import annotations
 
@@ -21,23 +21,32 @@ from .audio_stream import AudioStream
 from .recording import SOUNDFILE_ERRORS, check_sound, describe, open_sound, track_seconds
 
 LONGEST_IN_MEMORY = 300.0
-"""Seconds of a clip that is read at once; its spectrum takes 15 MB. Longer ones are streamed, each alone: their padding is their own."""
+"""Seconds of the longest clip that is read at once; its spectrum takes 15 MB. Longer clips are streamed, each
+in calls of its own, so that their padding does not depend on other clips.
+"""
 
 
 def is_long(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> bool:
-    """Whether the `span` of a recording is to be streamed, by what the header says; `sample_rate` is that of an array. Raises as `header_seconds`."""
+    """Whether the `span` of a recording has to be streamed, by the length in its header.
+
+    `sample_rate`: the rate of an array in Hz. Raises as `header_seconds`.
+    """
     return header_seconds(source, sample_rate, policy, span) > LONGEST_IN_MEMORY
 
 
 def in_memory(policy: MediaPolicy, span: Span) -> MediaPolicy:
-    """`policy` for a recording that is read at once: where its header said less than it has, or nothing, reading stops with TooLong."""
+    """`policy` for a recording that is read at once. If its header gave too short a length or none, reading
+    stops with TooLong.
+    """
     return replace(policy, max_seconds=min(policy.max_seconds, span.start + 2 * LONGEST_IN_MEMORY))
 
 
 def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> float:
-    """Seconds of a recording within `span` by its header; 0 where nothing says it or the file cannot be read, about which reading will complain.
+    """Seconds of a recording within `span`, by its header.
 
-    Raises AntiphonError for what is no audio, and for a header whose rate, channels or length no recording has or `policy` forbids.
+    Returns 0 if the header gives no length or the file cannot be read; reading the file raises the error
+    later. Raises AntiphonError for data that is not audio, and for a header with an impossible rate, number
+    of channels or length, or with one that `policy` forbids.
     """
     if isinstance(source, np.ndarray):
         seconds = max(source.shape, default=0) / max(sample_rate, 1)  # the longer axis is time
@@ -46,7 +55,7 @@ def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: 
     check_wav_rate(source, policy)
     try:
         with open_sound(source) as file:
-            if file.frames:  # none: see audio.file_blocks
+            if file.frames:  # 0: see recording._file_blocks
                 seconds = file.frames / max(file.samplerate, 1)
                 check_sound(file.samplerate, file.channels, seconds, policy, span)
                 return span.heard(seconds)
@@ -61,7 +70,7 @@ def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: 
 
 
 def check_wav_rate(source: Path | bytes, policy: MediaPolicy) -> None:
-    """Raise AntiphonError for a WAV file of an absurd rate, which the libraries only call broken."""
+    """Raise AntiphonError for a WAV file with an impossible rate; the libraries only report a broken file."""
     with open_media(source) as stream:
         head = stream.read(HEAD)
         place = 12
@@ -73,7 +82,10 @@ def check_wav_rate(source: Path | bytes, policy: MediaPolicy) -> None:
 
 
 def stream_calls(stream: AudioStream, rows: np.ndarray, n_window: int, n_window_infer: int, convolutions: int, max_windows: int = 8) -> Iterator[EncoderCall]:
-    """The calls for a recording whose tokens stand at `rows`. One after the other they read it once; any other order begins it again."""
+    """Yield the calls for a recording whose tokens are at `rows`.
+
+    Calls made in order read the recording once; any other order starts it again.
+    """
     calls = _Reader(stream, max_windows)
     tokens = max_windows * audio_tokens(window_frames(n_window, n_window_infer), n_window, convolutions)
     for number, first in enumerate(range(0, len(rows), tokens)):
@@ -81,7 +93,7 @@ def stream_calls(stream: AudioStream, rows: np.ndarray, n_window: int, n_window_
 
 
 class _Reader:
-    """The feeds of a stream's calls by number. Used by one thread at a time."""
+    """The feeds of a stream's calls, by call number. Only one thread may use it at a time."""
 
     def __init__(self, stream: AudioStream, max_windows: int) -> None:
         self._stream, self._max_windows = stream, max_windows

@@ -1,7 +1,8 @@
-"""Log-mel spectrograms as the Thinker's audio encoder was trained on.
+"""Log-mel spectrograms of the kind on which the Thinker's audio encoder was trained.
 
-Source: WhisperFeatureExtractor as Qwen3OmniMoeProcessor calls it (transformers 5.23): clips of one call are zero-padded to the
-longest, float64 inside, the last frame dropped, dynamic range cut to 8 decades below the clip's maximum.
+Source: WhisperFeatureExtractor as Qwen3OmniMoeProcessor calls it (transformers 5.23). Clips of one call are
+zero-padded to the longest, the computation uses float64, the last frame is dropped, and the dynamic range is
+cut to 8 decades below the maximum of the clip.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ MEL_FLOOR = 1e-10
 DYNAMIC_RANGE = np.float32(8.0)
 """Decades below the maximum that are kept."""
 FRAMES_PER_BLOCK = 512
-"""Frames transformed at a time: a block stays in the processor's cache, and hour-long audio needs no working memory."""
+"""Frames transformed at a time. A block stays in the processor's cache, and hour-long audio needs little
+working memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,12 @@ class MelSettings:
 
 
 def log_mel(clips: Sequence[np.ndarray], settings: MelSettings) -> list[np.ndarray]:
-    """The log-mel features of clips that go through the encoder together.
+    """Return the log-mel features of clips that go through the encoder together.
 
-    `clips`: float32 [samples] at `settings.sampling_rate`, none empty. Returns one float32 [feature_size, frames] per clip, where
-    frames = floor(samples / hop) for the longest clip and at most ceil(samples / hop) for the others. A call whose longest clip is
-    shorter than one window is zero-padded to a window (the reference cannot process it).
+    `clips`: float32 [samples] at `settings.sampling_rate`, none empty. Returns one float32 [feature_size,
+    frames] per clip, where frames = floor(samples / hop) for the longest clip and at most ceil(samples / hop)
+    for the others. If the longest clip is shorter than one window, it is zero-padded to a window (the
+    reference cannot process it).
     """
     longest = max(settings.n_fft, *(len(clip) for clip in clips))
     total_frames = longest // settings.hop_length
@@ -55,9 +59,10 @@ def _log_spectrogram(clip: np.ndarray, settings: MelSettings, frames: int) -> np
 
 
 def log_power(signal: np.ndarray, settings: MelSettings, frames: int) -> np.ndarray:
-    """Decimal logarithms of the mel bands' power: float32 [feature_size, frames], frame i of signal[i * hop_length :][:n_fft].
+    """Decimal logarithms of the power in the mel bands: float32 [feature_size, frames].
 
-    A frame's values depend on its samples alone, to the last bit, so that any cut of a recording gives those of the whole.
+    Frame i covers signal[i * hop_length :][:n_fft]. Its values depend on these samples alone, to the last
+    bit, so the frames of a piece of a recording equal those of the whole.
     """
     result: np.ndarray = np.empty((settings.feature_size, frames), np.float32)
     if frames == 0:
@@ -75,17 +80,22 @@ def log_power(signal: np.ndarray, settings: MelSettings, frames: int) -> np.ndar
 
 
 def normalise(power: np.ndarray, maximum: np.float32) -> np.ndarray:
-    """What the encoder reads: `power` (as of `log_power`) with its range cut below `maximum`, and scaled; float32, of the same shape."""
+    """The input of the encoder: `power` (see `log_power`), clipped at DYNAMIC_RANGE below `maximum` and
+    scaled; float32 of the same shape.
+    """
     return (np.maximum(power, maximum - DYNAMIC_RANGE) + np.float32(4.0)) / np.float32(4.0)
 
 
 @cache
 def _filter_bins(settings: MelSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The filters without their zeros, one band after the other: frequency bins, weights, and where each band starts."""
+    """The filters without their zeros, joined over the bands: frequency bins, weights, and the start of each
+    band.
+    """
     bins: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for band in mel_filters(settings):
-        inside = np.flatnonzero(band) if band.any() else np.zeros(1, np.int64)  # a band between two bins keeps one of weight 0
+        # a band that covers no bin keeps one with weight 0
+        inside = np.flatnonzero(band) if band.any() else np.zeros(1, np.int64)
         bins.append(inside)
         weights.append(band[inside])
     return np.concatenate(bins), np.concatenate(weights), np.cumsum([0, *(len(inside) for inside in bins[:-1])])

@@ -1,4 +1,4 @@
-"""Sound without a header, as the Realtime interface and telephone gateways send it."""
+"""Audio without a header, as the OpenAI Realtime API and telephone gateways send it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from ..media.base64_text import decode_base64
 from ..media.media_policy import LOCAL, MediaPolicy
 
 RAW_FORMATS = {"pcm16": 24000, "pcmu": 8000, "pcma": 8000}
-"""Samples without a header, and their rate where none is given: 16 bits little-endian, mu-law, A-law; one channel."""
+"""Formats without a header and their default sample rates in Hz: 16-bit little-endian, mu-law and A-law, with
+one channel.
+"""
 _RAW_NAMES = {
     "pcm16": "pcm16", "pcm": "pcm16", "audio/pcm": "pcm16", "pcm_s16le": "pcm16",
     "g711_ulaw": "pcmu", "audio/pcmu": "pcmu", "pcmu": "pcmu", "mulaw": "pcmu",
     "g711_alaw": "pcma", "audio/pcma": "pcma", "pcma": "pcma", "alaw": "pcma",
 }  # fmt: skip
 FILE_FORMATS = ("wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "mp4", "aac", "webm", "mkv", "mpga", "mpeg", "aiff", "aif", "caf", "au", "w64", "rf64")
-"""Formats that say themselves what they are: the name is checked, the file decides."""
+"""Formats with a header. The name is checked, but the file's content decides the format."""
 _BEGINNINGS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b"\x1a\x45\xdf\xa3", b".snd")
 
 
 def raw_format(name: Any, where: str) -> str | None:
-    """The key of RAW_FORMATS that `format` names, None for a file format and where none is given. Raises AntiphonError for an unknown one.
+    """The key of RAW_FORMATS that `name` stands for; None for a file format and if `name` is None.
 
-    `name`: text such as wav or pcm16, a media type, or the Realtime session's {"type": "audio/pcm", "rate": 24000}.
+    `name`: text such as wav or pcm16, a media type, or the Realtime session's {"type": "audio/pcm", "rate":
+    24000}. Raises AntiphonError for an unknown format.
     """
     if name is None:
         return None
@@ -46,9 +49,11 @@ def raw_format(name: Any, where: str) -> str | None:
 
 
 def raw_samples(source: Any, coding: str, where: str, policy: MediaPolicy = LOCAL) -> np.ndarray:
-    """The samples in `source`, bytes, base64 or a data URL: int16 [samples] of 16-bit PCM, float32 [samples] of mu-law and A-law.
+    """The samples in `source`, which is bytes, base64 or a data URL.
 
-    `coding` is a key of RAW_FORMATS. Raises AntiphonError for other sources, for half a sample and for more bytes than `policy` allows.
+    Returns int16 [samples] for 16-bit PCM, float32 [samples] for mu-law and A-law. `coding` is a key of
+    RAW_FORMATS. Raises AntiphonError for other sources, for no data, for an incomplete sample and for more
+    bytes than `policy` allows.
     """
     if isinstance(source, str):
         data = decode_base64(source.partition(",")[2] if source[:5].lower() == "data:" else source, "audio", policy)
@@ -69,9 +74,10 @@ def raw_samples(source: Any, coding: str, where: str, policy: MediaPolicy = LOCA
 
 
 def realtime_audio(source: Any, where: str, policy: MediaPolicy = LOCAL) -> np.ndarray | None:
-    """The samples of a Realtime item, whose base64 has no header: int16 [samples] at 24 kHz; None for a file, a path, or an array.
+    """The samples of a Realtime item, whose base64 has no header: int16 [samples] at 24 kHz.
 
-    Raises AntiphonError as `raw_samples`.
+    Returns None for a path, an array, and base64 of a file with a header. Raises AntiphonError as
+    `raw_samples`.
     """
     if not isinstance(source, str) or not source.strip():
         return None
@@ -82,14 +88,14 @@ def realtime_audio(source: Any, where: str, policy: MediaPolicy = LOCAL) -> np.n
 
 
 def _mu_law() -> np.ndarray:
-    """float32 [256]. Source: ITU-T G.711, table 2a."""
+    """The sample of each mu-law code, float32 [256]. Source: ITU-T G.711, table 2a."""
     code = ~np.arange(256).astype(np.uint8)
     size = (((code & 15).astype(np.int32) << 3) + 132 << ((code >> 4) & 7).astype(np.int32)) - 132
     return (np.where(code & 128, -size, size) / 32768).astype(np.float32)
 
 
 def _a_law() -> np.ndarray:
-    """float32 [256]. Source: ITU-T G.711, table 1a."""
+    """The sample of each A-law code, float32 [256]. Source: ITU-T G.711, table 1a."""
     code = np.arange(256).astype(np.uint8) ^ 0x55
     exponent, mantissa = ((code >> 4) & 7).astype(np.int32), ((code & 15).astype(np.int32) << 4) + 8
     size = np.where(exponent > 0, (mantissa + 256) << np.maximum(exponent - 1, 0), mantissa)

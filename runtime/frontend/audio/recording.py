@@ -1,4 +1,4 @@
-"""Reading audio of any common format, rate and channel count as mono float32 at the model's rate."""
+"""Read audio of any common format, rate and channel count as mono float32 at the model's rate."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ from ..vision.crop import cropped, cropped_array
 from .samples import MOST_CHANNELS, columns, whole_array
 
 BLOCK_SAMPLES = 2**20
-"""Samples read at a time: a broken header that claims terabytes must not reserve them."""
+"""Samples read at a time, so that a broken header that claims terabytes reserves no memory for them."""
 
 LOUDEST = 2.0**32
-"""Floats in the units of 32-bit integers still pass; what is far beyond overflows in the spectrum and is no sound."""
+"""The largest absolute sample. Floats in the units of 32-bit integers are accepted; much larger values would
+overflow in the spectrum.
+"""
 
 SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError)
-"""What `file_blocks` raises for a file that PyAV may be able to read."""
+"""Errors of `file_blocks` after which PyAV may still read the file."""
 
 
 def read_audio(source: Any, sample_rate: int, target_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> np.ndarray:
-    """The clip in `source` as float32 [samples], mono, at `target_rate` Hz.
+    """Read the clip in `source` as mono float32 [samples] at `target_rate` Hz.
 
-    `source`: what `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM through PyAV), or an array
-    (see samples.whole_array) at `sample_rate` Hz. `span` is the part of it that is heard. Raises AntiphonError for empty or broken audio, for NaN samples
-    and for what `policy` forbids.
+    `source`: anything that `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM
+    through PyAV), or an array (see samples.whole_array) at `sample_rate` Hz. `span`: the part of the clip
+    that is read. Raises AntiphonError for empty or broken audio, for NaN samples and for media that `policy`
+    forbids.
     """
     if isinstance(source, np.ndarray):
         samples, rate = columns(heard_array(source, sample_rate, policy, span)), sample_rate
@@ -49,7 +52,10 @@ def read_audio(source: Any, sample_rate: int, target_rate: int, policy: MediaPol
 
 
 def to_mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
-    """float32 [samples, channels] at `rate` Hz to float32 [samples] at `target_rate` Hz: mean over channels, soxr HQ."""
+    """Convert float32 [samples, channels] at `rate` Hz to float32 [samples] at `target_rate` Hz.
+
+    Takes the mean over the channels and resamples with soxr HQ. Raises AntiphonError if no samples remain.
+    """
     if samples.shape[0] == 0:
         raise no_samples()
     mono = mixed_down(samples)
@@ -61,26 +67,36 @@ def to_mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 
 
 def mixed_down(samples: np.ndarray) -> np.ndarray:
-    """float32 [samples], the mean over the channels of float32 [samples, channels]. Raises AntiphonError for NaN, infinite and huge samples."""
-    if not (np.abs(samples) <= LOUDEST).all():  # not of NaN either
+    """The mean over the channels of float32 [samples, channels]: float32 [samples].
+
+    Raises AntiphonError for NaN, infinite and huge samples.
+    """
+    if not (np.abs(samples) <= LOUDEST).all():  # false for NaN, too
         raise InvalidInput("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
     mixed: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     return mixed
 
 
 Blocks = Iterator[tuple[np.ndarray, int]]
-"""Pieces of a recording in order, float32 [up to BLOCK_SAMPLES or one more frame, channels], each with the sample rate."""
+"""Pieces of a recording in order, each with its sample rate in Hz: float32 [up to BLOCK_SAMPLES plus one
+decoder frame, channels].
+"""
 
 
 def heard_array(samples: np.ndarray, rate: int, policy: MediaPolicy, span: Span) -> np.ndarray:
-    """The samples of `span` of an array, of its own type (see samples.whole_array). Raises AntiphonError for what is no sound and what `policy` forbids."""
+    """The samples of `span` of an array, in the dtype of the array (see samples.whole_array).
+
+    Raises AntiphonError for an array that is not audio, and for one that `policy` forbids.
+    """
     samples = whole_array(samples)
     check_sound(rate, 1, len(samples) / max(rate, 1), policy, span)
     return cropped_array(samples, rate, span)
 
 
 def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy, span: Span = WHOLE) -> None:
-    """Raise AntiphonError for a sample rate or a number of channels that no recording has, and for more seconds than `policy` allows of `span`."""
+    """Raise AntiphonError for an impossible sample rate or number of channels, and for more seconds of `span`
+    than `policy` allows.
+    """
     slowest, fastest = SAMPLE_RATES
     if not slowest <= rate <= fastest:
         raise InvalidInput(f"The audio has a sample rate of {rate:,} Hz, expected {slowest:,} to {fastest:,}; give it at its true rate.")
@@ -91,7 +107,10 @@ def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy, s
 
 @contextmanager
 def open_sound(source: Path | bytes) -> Iterator[Any]:
-    """libsndfile's view of a file, which it gets open and without a name. Raises AntiphonError for what is no sound, and SOUNDFILE_ERRORS."""
+    """Open a file with libsndfile, which gets the open file but not its name.
+
+    Raises AntiphonError for a file that is not audio, and SOUNDFILE_ERRORS.
+    """
     found = require_format(source, "audio", describe(source))
     # libsndfile's MP3 decoder writes to the terminal about damaged frames
     if not found.soundfile or (found.demuxer == "mp3" and find_spec("av") is not None):
@@ -101,14 +120,19 @@ def open_sound(source: Path | bytes) -> Iterator[Any]:
 
 
 def file_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> Blocks:
-    """The `span` of a file through libsndfile. Raises soundfile.LibsndfileError or RuntimeError where it is not for libsndfile or cannot be read."""
+    """Read the `span` of a file with libsndfile.
+
+    Raises soundfile.LibsndfileError or RuntimeError if libsndfile cannot read the file or is not used for its
+    format.
+    """
     return cropped(_file_blocks(source, policy, span), span)
 
 
 def _file_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Blocks:
-    """A file from its beginning; the reader stops behind the end of `span`."""
+    """Yield a file from its beginning. The caller stops after the end of `span`."""
     with open_sound(source) as file:
-        if not file.frames:  # libsndfile believes a data size of 0, which is how recordings are left that were cut off; FFmpeg reads on
+        # an interrupted recording has a data size of 0: libsndfile accepts it, FFmpeg reads on
+        if not file.frames:
             raise RuntimeError("no samples")
         rate = int(file.samplerate)
         check_sound(rate, file.channels, file.frames / max(rate, 1), policy, span)
@@ -120,12 +144,15 @@ def _file_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Block
 
 
 def track_blocks(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> Blocks:
-    """The `span` of the first audio track of a media file through PyAV. Raises AntiphonError for a broken file and for one without an audio track."""
+    """Read the `span` of the first audio track of a media file with PyAV.
+
+    Raises AntiphonError for a broken file and for a file without an audio track.
+    """
     return cropped(_track_blocks(source, policy, span), span, round)
 
 
 def _track_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Blocks:
-    """The track from its beginning; the reader stops behind the end of `span`."""
+    """Yield the track from its beginning. The caller stops after the end of `span`."""
     label = describe(source)
     with open_container(source, "audio", policy, label) as container:
         import av
@@ -151,7 +178,7 @@ def _track_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Bloc
 
 
 def track_seconds(container: Any, stream: Any) -> float:
-    """Length of a track of a PyAV container; 0 where nothing says it."""
+    """Seconds of a track of a PyAV container; 0 if the container does not give them."""
     import av
 
     if stream.duration is not None and stream.time_base is not None:
@@ -160,7 +187,9 @@ def track_seconds(container: Any, stream: Any) -> float:
 
 
 def read_audio_track(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> tuple[np.ndarray, int] | None:
-    """The first audio track of a media file as (float32 [samples, channels], rate), or None where it has none; decoded by PyAV."""
+    """The first audio track of a media file, decoded by PyAV: (float32 [samples, channels], rate), or None if
+    there is no audio track.
+    """
     try:
         return _joined(track_blocks(source, policy, span))
     except _NoTrack:
@@ -168,11 +197,11 @@ def read_audio_track(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Sp
 
 
 class _NoTrack(AntiphonError):
-    """A media file without sound, which is an error only for who wants its sound."""
+    """A media file without an audio track. It is an error only for callers that need audio."""
 
 
 def _decode(source: Path | bytes, policy: MediaPolicy, span: Span) -> tuple[np.ndarray, int]:
-    """float32 [samples, channels] and the rate of a file: by libsndfile, else by PyAV."""
+    """float32 [samples, channels] and the rate of a file, read by libsndfile or else by PyAV."""
     try:
         return _joined(file_blocks(source, policy, span))
     except SOUNDFILE_ERRORS:
@@ -185,15 +214,15 @@ def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
 
 
 def no_samples() -> InvalidInput:
-    """What is wrong with an empty recording."""
+    """The error for an empty recording."""
     return InvalidInput("The audio has no samples; give a clip that is longer than 0 seconds.")
 
 
 def too_few_samples(rate: int, target_rate: int) -> InvalidInput:
-    """What is wrong with a recording that resampling leaves nothing of."""
+    """The error for a recording that is too short to resample."""
     return InvalidInput(f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip.")
 
 
 def describe(source: Path | bytes) -> str:
-    """How a message calls the source."""
+    """The name of the source in error messages."""
     return f"data of {len(source):,} bytes" if isinstance(source, bytes) else short_path(source)

@@ -1,4 +1,4 @@
-"""Arrays of sound, whatever their type and layout, as float32 [samples, channels]."""
+"""Convert audio arrays of any dtype and layout to float32 [samples, channels]."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import numpy as np
 from ...bundle.errors import InvalidInput
 
 MOST_CHANNELS = 64
-"""Neither axis of an array of sound is shorter than this by chance: more are samples, not channels."""
+"""The largest number of channels. A longer axis holds samples."""
 _OFFSETS = {"int8": 0, "uint8": 128, "int16": 0, "int32": 0}
-"""What stands for silence. Full scale is that of the type; bytes without a sign are those of WAV."""
+"""The value of silence for each integer dtype; uint8 is as in WAV. Full scale is that of the dtype."""
 _AMBIGUOUS = 2**23
-"""int32 that never goes beyond is 24-bit sound that was not shifted up, or almost silence: 48 dB lie between."""
+"""An int32 array with only smaller values is 24-bit audio that was not shifted up, or almost silence: the two
+readings differ by 48 dB.
+"""
 
 
 def whole_array(samples: np.ndarray) -> np.ndarray:
-    """A whole recording as [samples] or [samples, channels] of its own type, a view where that does.
+    """A whole recording as [samples] or [samples, channels] in its own dtype, as a view if possible.
 
-    Takes floats, int8, uint8 (silence at 128), int16 and int32 of any byte order and layout, and [channels, samples] too: the shorter axis is that of
-    the channels. Raises AntiphonError for any other type or shape, for two axes of one length, for masked samples, and for int32 that holds 24 bits.
+    Takes floats, int8, uint8 (silence at 128), int16 and int32 of any byte order and layout. Takes [channels,
+    samples] too: the shorter axis is the channels. Raises AntiphonError for any other dtype or shape, for two
+    axes of equal length, for masked samples, and for int32 that holds 24-bit samples.
     """
     samples = _checked(samples)
     if samples.ndim == 2:
@@ -37,16 +40,18 @@ def whole_array(samples: np.ndarray) -> np.ndarray:
 
 
 def columns(samples: np.ndarray) -> np.ndarray:
-    """A piece of sound, [samples] or [samples, channels], as float32 [samples, channels]; full scale becomes 1.
+    """A piece of audio, [samples] or [samples, channels], as float32 [samples, channels]; full scale becomes
+    1.
 
-    Types and errors as for `whole_array`, but the second axis is always that of the channels and int32 is always of 32 bits: a piece is too short to tell.
+    Dtypes and errors are those of `whole_array`, but nothing is guessed from a short piece: the second axis
+    is always the channels, and int32 always has 32 bits.
     """
     samples = _checked(samples)
     if samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS:
         raise _wrong_shape(samples)
     if not samples.size:
         return np.zeros((0, 1), np.float32)
-    with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused with NaN
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused later, as NaN is
         found = samples.astype(np.float32)
     if samples.dtype.kind != "f":
         offset = _OFFSETS[samples.dtype.name]
@@ -55,7 +60,7 @@ def columns(samples: np.ndarray) -> np.ndarray:
 
 
 def _checked(samples: np.ndarray) -> np.ndarray:
-    """A plain array of a type and with the number of axes that sound has."""
+    """A plain array. Raises AntiphonError for a dtype or a number of axes that audio does not have."""
     if isinstance(samples, np.ma.MaskedArray):
         if np.ma.is_masked(samples):
             raise InvalidInput("The audio array has masked samples; fill them, for instance with silence.")

@@ -1,4 +1,6 @@
-"""The one place where a media file is opened by PyAV: one demuxer that we chose, known decoders, no other file and no address."""
+"""The only module that opens media files with PyAV. It allows one chosen demuxer and known decoders, and no
+other files or addresses.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from .mp4_boxes import check_boxes
 
 MOST_DAMAGED = 8
 MOST_STREAMS = 64
-"""Tracks of one file."""
+"""The most tracks of one file."""
 SOUND_CODECS = (
     "aac aac_latm ac3 eac3 alac flac mp1 mp1float mp2 mp2float mp3 mp3float opus libopus vorbis libvorbis amrnb amrwb "
     "libopencore_amrnb libopencore_amrwb adpcm_ms adpcm_ima_wav adpcm_ima_qt gsm gsm_ms libgsm speex libspeex wmav2 pcm_alaw pcm_mulaw pcm_u8 pcm_s8 "
@@ -26,14 +28,15 @@ FILM_CODECS = (
     "h264 hevc vp8 vp9 libvpx libvpx-vp9 av1 libdav1d libaom-av1 mpeg1video mpeg2video mpeg4 msmpeg4v2 msmpeg4 h263 mjpeg theora prores rawvideo "
     "gif dvvideo ffv1 vc1 wmv3 huffyuv ffvhuff utvideo"
 ).split()
-"""FFmpeg's names of the decoders that may run; it knows some 500."""
+"""FFmpeg's names of the decoders that may run; FFmpeg has about 500."""
 
 
 @contextmanager
 def open_container(source: Path | bytes, kind: str, policy: MediaPolicy, label: str) -> Iterator[Any]:
-    """PyAV's container of a media file, to be read as `kind` (audio or video); `label` is how errors call it.
+    """Open a media file with PyAV, to be read as `kind` (audio or video).
 
-    Raises AntiphonError where PyAV is missing, for what is no container of that kind, and for what FFmpeg finds broken within the `with` block.
+    `label`: the name of the file in errors. Raises AntiphonError if PyAV is missing, if the file is not a
+    container of that kind, and if FFmpeg finds an error inside the `with` block.
     """
     found = require_format(source, kind, label)
     require_extra("media", f"Reading {kind} from {label}", "av")
@@ -42,9 +45,9 @@ def open_container(source: Path | bytes, kind: str, policy: MediaPolicy, label: 
     if found.demuxer == "mp4":
         check_boxes(source, label)
     options = {
-        "format_whitelist": found.demuxer,  # holds for what lies in the container, too
+        "format_whitelist": found.demuxer,  # applies to formats inside the container, too
         "codec_whitelist": ",".join((*SOUND_CODECS, *FILM_CODECS)),
-        "protocol_whitelist": "none",  # an empty list would be no list
+        "protocol_whitelist": "none",  # an empty list would be ignored
         "max_streams": str(MOST_STREAMS),
         "max_pixels": str(policy.max_pixels),
     }
@@ -60,7 +63,7 @@ def open_container(source: Path | bytes, kind: str, policy: MediaPolicy, label: 
 
 
 def decoded(container: Any, track: Any, policy: MediaPolicy, label: str) -> Iterator[Any]:
-    """The frames of a track. Raises AntiphonError for a codec that is not read."""
+    """Return the frames of a track. Raises AntiphonError for a codec that is not allowed."""
     context = track.codec_context
     if context is None or context.codec.name not in (*SOUND_CODECS, *FILM_CODECS):
         name = "of an unknown kind" if context is None else str(context.codec.name)
@@ -70,7 +73,10 @@ def decoded(container: Any, track: Any, policy: MediaPolicy, label: str) -> Iter
 
 
 def _mp3_frames(container: Any, track: Any, label: str) -> Iterator[Any]:
-    """The frames of an MP3 file without the damaged ones, as every player reads it. Raises AntiphonError where more than one in MOST_DAMAGED is damaged."""
+    """Yield the frames of an MP3 file and skip damaged ones, as players do.
+
+    Raises AntiphonError if more than one frame in MOST_DAMAGED is damaged.
+    """
     import av
 
     damaged = packets = 0
@@ -85,7 +91,7 @@ def _mp3_frames(container: Any, track: Any, label: str) -> Iterator[Any]:
 
 
 class _OtherFile(Exception):
-    """FFmpeg asked for something else than the media that were given."""
+    """FFmpeg asked for a file other than the given media."""
 
 
 def _refuse(url: str, flags: int, options: dict[str, Any]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Base64 text as bytes."""
+"""Decode base64 text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ SPACE = re.compile(r"\s")
 
 
 def decode_base64(text: str, kind: str, policy: MediaPolicy) -> bytes | None:
-    """The bytes of base64 text, white space aside; None for any other text. `kind` (audio, image, video) is used in messages.
+    """The bytes of base64 text, whose white space is ignored; None for any other text.
 
-    Raises AntiphonError, before anything is decoded, for more bytes than `policy` allows.
+    `kind` (audio, image, video) is used in messages. Raises AntiphonError, before decoding, for more bytes
+    than `policy` allows.
     """
     encoded = len(text) if SPACE.search(text) is None else len(text) - sum(map(text.count, " \t\n\r\f\v"))
     policy.check_data_bytes(encoded * 3 // 4 - min(2, text[-64:].count("=")), kind)

@@ -1,4 +1,4 @@
-"""Open files and their like as bytes."""
+"""Read open files and similar objects as bytes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from .media_policy import LOCAL, MediaPolicy
 
 
 def is_file_object(source: Any) -> bool:
-    """Whether `source` can be read: an open file, io.BytesIO, the body of an upload."""
+    """Whether `source` can be read: an open file, io.BytesIO or the body of an upload."""
     return callable(getattr(source, "read", None))
 
 
 def read_file_object(file: Any, kind: str, policy: MediaPolicy = LOCAL) -> bytes:
-    """All bytes of an open binary file, from its beginning where it can be wound back: who just wrote it left it at its end.
+    """All bytes of an open binary file.
 
-    Raises AntiphonError for files of text, for closed ones, for what cannot be read at once, and for more bytes than `policy` allows of data; no more
-    than one byte beyond them is read.
+    If the file can seek, it is read from its beginning: after writing, its position is at the end. At most
+    one byte more than `policy` allows is read. Raises AntiphonError for text files, closed files, files whose
+    read() is asynchronous, and more bytes than `policy` allows.
     """
     pieces: list[bytes] = []
     left = policy.max_data_bytes + 1
     try:
         if _can_seek(file):
             file.seek(0)
-        while left and (piece := _checked(file.read(left), file, kind)):  # a pipe gives what it has, an upload a piece of it
+        # one read of a pipe or an upload may return only a part
+        while left and (piece := _checked(file.read(left), file, kind)):
             pieces.append(piece)
             left -= len(piece)
     except (OSError, ValueError, TypeError) as error:
@@ -38,7 +40,7 @@ def read_file_object(file: Any, kind: str, policy: MediaPolicy = LOCAL) -> bytes
 def _checked(content: Any, file: Any, kind: str) -> bytes:
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content)
-    close = getattr(content, "close", None)  # of a coroutine that will not be awaited
+    close = getattr(content, "close", None)  # closes a coroutine, which will not be awaited
     if callable(close) and hasattr(content, "send"):
         close()
     found = "text" if isinstance(content, str) else article(type(content).__name__)

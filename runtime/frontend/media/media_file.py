@@ -1,4 +1,4 @@
-"""Media as an open file that has no name."""
+"""Open media as a file without a name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ...bundle.said import short_path
 
 
 class CannotOpen(AntiphonError):
-    """A file that was there when its path was looked at, or that this user may not read."""
+    """A file that was removed after its path was checked, or that this user may not read."""
 
 
 class NamelessFile(io.BufferedReader):
-    """A file that does not tell its path: FFmpeg takes relative names in a container from where the container lies, and guesses formats by names."""
+    """A file that hides its path. With a path, FFmpeg would resolve relative names in a container against it,
+    and would guess formats from names.
+    """
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -23,7 +25,9 @@ class NamelessFile(io.BufferedReader):
 
 
 def open_media(source: Path | bytes) -> BinaryIO:
-    """`source` for reading; the caller closes it. Raises AntiphonError for a file that cannot be opened."""
+    """Open `source` for reading; the caller closes it. Raises AntiphonError for a file that cannot be
+    opened.
+    """
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:

@@ -1,7 +1,8 @@
-"""Which container or image format media are, by their leading bytes, and which library reads it under which name.
+"""Detect the container or image format of media by the first bytes, and the library that reads it.
 
-What is none of the listed formats is refused before any library sees it. The libraries know many more, among them play lists and session
-descriptions, which make FFmpeg open other files and addresses, and page descriptions, for which Pillow starts another program.
+Other formats are refused before any library sees them. The libraries know many more, and some are dangerous:
+play lists and session descriptions make FFmpeg open other files and addresses, and page descriptions make
+Pillow start another program.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from ...bundle.errors import InvalidInput
 from .media_file import open_media
 
 HEAD = 4096
-"""Bytes that are looked at."""
+"""Number of first bytes that are inspected."""
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
-"""Kinds of box that an MP4 or QuickTime file may begin with."""
+"""Types of box with which an MP4 or QuickTime file may begin."""
 
 
 class Format(NamedTuple):
-    """One format: its name in errors, what it may be used as, and what the libraries call it (empty: that library does not get to see it)."""
+    """One format: its name in errors, the kinds of media it may hold, and its name in each library (empty:
+    the library never reads it).
+    """
 
     name: str
     kinds: tuple[str, ...]
     soundfile: bool = False
-    """libsndfile reads it."""
+    """Whether libsndfile reads it."""
     demuxer: str = ""
     """FFmpeg's name."""
     pillow: str = ""
@@ -69,19 +72,22 @@ REFUSED = (
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "gzip data"),
 )
-"""What is often met, or must be known by its name; everything else that is no format above is refused, too."""
+"""Formats that are common or dangerous, with their names for errors. All other unknown data is refused,
+too.
+"""
 
 
 def detect(source: Path | bytes) -> Format | None:
-    """The format of a file or of data by its leading bytes; None where it is none that is read."""
+    """The format of a file or of data, by its first bytes; None if it is not supported."""
     name = _named(_head(source))
     return FORMATS[name] if name else None
 
 
 def require_format(source: Path | bytes, kind: str, label: str) -> Format:
-    """The format of media that are given as `kind` (audio, image, video); `label` is how an error calls them.
+    """The format of media that are given as `kind` (audio, image, video).
 
-    Raises AntiphonError for what is no format of that kind, and names what it is where that is known.
+    `label`: the name of the media in errors. Raises AntiphonError if the format is not one of that kind; the
+    error names the format if it is known.
     """
     found = detect(source)
     if found is None or kind not in found.kinds:
@@ -91,7 +97,7 @@ def require_format(source: Path | bytes, kind: str, label: str) -> Format:
 
 
 def _head(source: Path | bytes) -> bytes:
-    """The first bytes, after the tags that MP3 files begin with."""
+    """The first bytes, without the content of the ID3 tags before them."""
     with open_media(source) as stream:
         head = stream.read(HEAD)
         if head[:3] == b"ID3" and len(head) > 10:
@@ -103,7 +109,7 @@ def _head(source: Path | bytes) -> bytes:
 
 
 def _named(head: bytes) -> str:
-    """The key in FORMATS, or nothing."""
+    """The key in FORMATS, or an empty string."""
     starts = head.startswith
     if starts((b"RIFF", b"RIFX", b"RF64")):
         return {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}.get(head[8:12], "")
@@ -139,12 +145,14 @@ SIGNATURES = (
 
 
 def _is_aac(head: bytes) -> bool:
-    """Whether a frame of AAC in ADTS begins here."""
+    """Whether `head` begins with a frame of AAC in ADTS."""
     return len(head) > 6 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
 
 
 def _is_mpeg_audio(head: bytes) -> bool:
-    """Whether a frame header of MPEG audio stands here: a sync word, and no reserved version, layer, bit rate or sample rate."""
+    """Whether `head` begins with a frame header of MPEG audio: a sync word, and no reserved version, layer,
+    bit rate or sample rate.
+    """
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False
     version, layer, bit_rate, rate = (head[1] >> 3) & 3, (head[1] >> 1) & 3, head[2] >> 4, (head[2] >> 2) & 3
@@ -152,7 +160,7 @@ def _is_mpeg_audio(head: bytes) -> bool:
 
 
 def _guess(head: bytes) -> str:
-    """What an error says of data that is none of FORMATS."""
+    """The description, in an error, of data that is none of FORMATS."""
     begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for signature, name in REFUSED:
         if begins[: len(signature)].lower() == signature.lower():

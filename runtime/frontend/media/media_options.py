@@ -1,6 +1,7 @@
-"""Options of one piece of media: which of it is read, how many frames of a video, and how large its pictures become.
+"""Options of one piece of media: the part that is read, the number of video frames, and the size of pictures.
 
-Names and meanings are those of qwen-omni-utils 0.0.9 (process_audio_info, fetch_image, fetch_video), which qwen-vl-utils 0.0.14 shares.
+Names and meanings are those of qwen-omni-utils 0.0.9 (process_audio_info, fetch_image, fetch_video); those of
+qwen-vl-utils 0.0.14 are the same.
 """
 
 from __future__ import annotations
@@ -16,39 +17,47 @@ from ...bundle.numeric import number, whole
 from ...bundle.said import short
 
 LONGEST = 1e6
-"""Seconds: twelve days. A start or an end beyond is a slip of the unit."""
+"""The largest start or end in seconds: twelve days. A larger value is probably in another unit."""
 FRAME_RATES = 1e-3, 1e3
 SAMPLE_RATES = 1_000, 768_000
-"""Samples a second: less is no speech, more no recording; a header of 1 Hz would make hours of a few bytes."""
+"""The smallest and the largest sample rate in Hz. Real recordings lie between; at 1 Hz, a few bytes would
+last for hours.
+"""
 LOW_DETAIL = 512 * 512
-"""Pixels of an image asked for with `detail` low, as the OpenAI interface has it; auto, high and original leave the bundle's limits."""
+"""The most pixels of an image whose `detail` is low, as in the OpenAI API. The values auto, high and original
+keep the bundle's limits.
+"""
 DETAILS = ("auto", "low", "high", "original")
 
 
 @dataclass(frozen=True)
 class Span:
-    """Which seconds are read: from `start` to `end`, None: to the end of the recording."""
+    """The seconds that are read: from `start` to `end`, or to the end of the recording if `end` is None."""
 
     start: float = 0.0
     end: float | None = None
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether the span is the whole recording."""
         return self.start == 0 and self.end is None
 
     def read(self, seconds: float) -> float:
-        """The seconds of a recording of so many that are decoded: from its beginning to the end of the span."""
+        """The seconds that are decoded of a recording of `seconds`: from its beginning to the end of the
+        span.
+        """
         return seconds if self.end is None else min(seconds, self.end)
 
     def heard(self, seconds: float) -> float:
-        """The seconds of a recording of so many that lie in the span."""
+        """The seconds of a recording of `seconds` that lie in the span."""
         return max(0.0, self.read(seconds) - self.start)
 
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """How large pictures become; None is the reference's own value. `total_pixels` counts all frames of a video, the rest one picture."""
+    """Sizes of pictures; None is the reference's default. `total_pixels` is for all frames of a video
+    together, the others are for one picture.
+    """
 
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -59,7 +68,9 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """How many frames of a video file are taken: `nframes`, or as many as the rate gives within the limits."""
+    """Number of frames taken from a video file: `nframes`, or the number by the frame rate within the
+    limits.
+    """
 
     nframes: int | None = None
     min_frames: int | None = None
@@ -72,7 +83,10 @@ BY_RATE = FrameOptions()
 
 
 def read_span(options: Mapping[str, Any], kind: str, where: str) -> Span:
-    """`KIND_start` and `KIND_end` in seconds. Raises AntiphonError for what is no time, and for an end that is not after the start."""
+    """Read `KIND_start` and `KIND_end` in seconds.
+
+    Raises AntiphonError for an invalid time, and if the end is not after the start.
+    """
     start, end = options.get(f"{kind}_start"), options.get(f"{kind}_end")
     if start is None and end is None:
         return WHOLE
@@ -84,7 +98,11 @@ def read_span(options: Mapping[str, Any], kind: str, where: str) -> Span:
 
 
 def read_pixels(options: Mapping[str, Any], where: str) -> PixelOptions:
-    """Options of size. Raises AntiphonError for what is no count, limits the wrong way round, one side without the other, or two ways at once."""
+    """Read the options of size.
+
+    Raises AntiphonError for an invalid count, a minimum above the maximum, one side without the other, and
+    options that exclude each other.
+    """
     found = {
         name: whole(options[name], f"{where}: {name}", 1, of="pixels")
         for name in ("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width")
@@ -109,7 +127,11 @@ def read_pixels(options: Mapping[str, Any], where: str) -> PixelOptions:
 
 
 def read_frames(options: Mapping[str, Any], where: str) -> FrameOptions:
-    """Options of the number of frames. Raises AntiphonError for what is no count, limits the wrong way round, or two ways at once."""
+    """Read the options of the number of frames.
+
+    Raises AntiphonError for an invalid count, a minimum above the maximum, and options that exclude each
+    other.
+    """
     found = {
         name: whole(options[name], f"{where}: {name}", 2 if name == "nframes" else 1, of="frames")
         for name in ("nframes", "min_frames", "max_frames")
@@ -127,17 +149,19 @@ def read_frames(options: Mapping[str, Any], where: str) -> FrameOptions:
 
 
 def check_sample_rate(rate: Any, name: str) -> int:
-    """`rate` as an int; raises AntiphonError unless it is a whole number of samples a second that sound is recorded at."""
+    """`rate` as an int. Raises AntiphonError unless it is a whole number of Hz within SAMPLE_RATES."""
     return whole(rate, name, *SAMPLE_RATES, of="samples a second")
 
 
 def check_frame_rate(rate: Any, name: str) -> float:
-    """`rate` as a float; raises AntiphonError unless it is a number of frames a second that something can be seen at."""
+    """`rate` as a float. Raises AntiphonError unless it is a number of frames per second within
+    FRAME_RATES.
+    """
     return number(rate, name, *FRAME_RATES, of="frames a second")
 
 
 def read_switch(value: Any, name: str) -> bool | None:
-    """`value` as a bool, None where it is not given. Raises AntiphonError for anything else."""
+    """`value` as a bool, or None if it is None. Raises AntiphonError for anything else."""
     if value is not None and not isinstance(value, bool | np.bool_):
         raise InvalidInput(f"{name} is {short(value)}; expected true or false.")
     return None if value is None else bool(value)

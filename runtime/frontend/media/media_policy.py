@@ -1,4 +1,4 @@
-"""What media a message may bring: from where, and how much of it."""
+"""Rules for the media of messages: allowed sources and sizes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,35 @@ GIB = 2**30
 
 
 class TooLong(AntiphonError):
-    """A recording that goes on beyond the policy's seconds."""
+    """A recording that is longer than the policy allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaPolicy:
     """The rules of `antiphon.load(media=...)`; every limit is checked before the work that it bounds.
 
-    `MediaPolicy()` is for a program whose user owns the machine: messages may name local files, and the limits only refuse what no recording and no
-    photograph has. `MediaPolicy.for_server()` is for messages of strangers. Web addresses are refused by both. What a piece of media needs of the
-    model's context is bounded by the context besides. Raises AntiphonError for a limit that is no positive number.
+    `MediaPolicy()` is for a program whose user owns the machine: messages may name local files, and the
+    limits refuse only sizes that real recordings and photographs do not have. `MediaPolicy.for_server()` is
+    for messages of strangers. Both refuse web addresses. The model's context limits media, too. Raises
+    AntiphonError for a limit that is not a positive number.
     """
 
     local_files: bool = True
-    """Whether a path or a `file:` URL is opened. Without it only data is read, and no error tells whether a file exists."""
+    """Whether a path or a `file:` URL is opened. If not, only data is read, and no error tells whether a file
+    exists.
+    """
     max_file_bytes: int = 16 * GIB
     """Bytes of one file."""
     max_data_bytes: int = GIB
-    """Bytes of one piece of media that a message holds itself: as base64 (after decoding), as bytes, or as an open file."""
+    """Bytes of one piece of media inside a message: base64 (after decoding), bytes, or an open file."""
     max_pixels: int = 2**27
     """Width times height of one image, or of one frame of a video."""
     max_frames: int = 500_000
-    """Frames of one video that are decoded, whether or not they are shown to the model."""
+    """Frames of one video that are decoded, whether or not the model gets them."""
     max_seconds: float = 86_400.0
-    """Length of one recording or video; of a part with a span, the seconds up to its end, which are decoded."""
+    """Seconds of one recording or video. With a span, the seconds up to its end, since all of these are
+    decoded.
+    """
     max_parts: int = 10_000
     """Content parts of one call, media and texts together."""
 
@@ -49,14 +54,20 @@ class MediaPolicy:
 
     @classmethod
     def for_server(cls, **limits: Any) -> MediaPolicy:
-        """Data only, within limits for messages of strangers; `limits` replace some of them. Raises AntiphonError for a name that is no limit."""
+        """A policy for messages of strangers: data only, within lower limits. `limits` replace some of them.
+
+        Raises AntiphonError for a name that is not a limit.
+        """
         unknown = sorted(set(limits) - {limit.name for limit in fields(cls)})
         if unknown:
             raise InvalidInput(f"The media policy has no limit {short(unknown[0])}; expected one of {', '.join(limit.name for limit in fields(cls))}.")
         return replace(SERVER, **limits)
 
     def check_data_bytes(self, size: int, kind: str, or_more: bool = False) -> None:
-        """Raise AntiphonError for media data of more bytes than allowed; `kind` (audio, image, video) names it. `or_more`: reading stopped at `size`."""
+        """Raise AntiphonError for media data of more bytes than allowed.
+
+        `kind` (audio, image, video) is used in the message. `or_more`: reading stopped at `size`.
+        """
         if size > self.max_data_bytes:
             found = f"{size:,} bytes{' or more' if or_more else ''}"
             raise InvalidInput(
@@ -69,16 +80,20 @@ class MediaPolicy:
             raise InvalidInput(f"The {kind} file has {size:,} bytes, expected at most {self.max_file_bytes:,}; give a smaller one.")
 
     def check_pixels(self, width: int, height: int, what: str) -> None:
-        """Raise AntiphonError for a picture of more pixels than allowed, or of none; `what` begins the sentence, as in 'The image'."""
+        """Raise AntiphonError for a picture without pixels or with more than allowed. `what` begins the
+        sentence, for example 'The image'.
+        """
         if width < 1 or height < 1:
             raise InvalidInput(f"{what} is {width} x {height} pixels; give one with pixels.")
         if width * height > self.max_pixels:
             raise InvalidInput(f"{what} is {width} x {height} pixels, expected at most {self.max_pixels:,} in all; make it smaller.")
 
     def check_seconds(self, seconds: float, kind: str, span: Span = WHOLE) -> None:
-        """Raise AntiphonError for a recording or video of more seconds than allowed; what lies behind the end of `span` is not read and not counted."""
+        """Raise AntiphonError for a recording or video of more seconds than allowed. Seconds after the end of
+        `span` are not read and not counted.
+        """
         read = span.read(seconds)
-        if not read <= self.max_seconds:  # not of NaN either
+        if not read <= self.max_seconds:  # NaN is refused, too
             is_what = f"is {seconds:,.1f} s long" if read == seconds or span.end is None else f"is asked for up to {read:,.1f} s"
             raise TooLong(f"The {kind} {is_what}, expected at most {self.max_seconds:,.1f} s (the policy's limit, or what the context holds); cut it.")
 
@@ -109,4 +124,6 @@ SERVER = MediaPolicy(
     max_seconds=3600.0,
     max_parts=1000,
 )
-"""What `MediaPolicy.for_server()` begins with: a recording of an hour, a photograph of 50 megapixels, ten minutes of video at 60 frames a second."""
+"""The limits of `MediaPolicy.for_server()`: one hour of audio, a photograph of 50 megapixels, ten minutes of
+video at 60 frames per second.
+"""

@@ -1,4 +1,4 @@
-"""Where a piece of media comes from: a data URL, base64 text, a file, or bytes."""
+"""Resolve a piece of media to a file or bytes: a data URL, base64 text, a path, bytes or an open file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from .file_objects import is_file_object, read_file_object
 from .media_policy import LOCAL, MediaPolicy
 
 LONGEST_PATH = 4096
-"""Longer text cannot name a file on the systems we know, so it is taken for base64 without asking the file system."""
+"""The longest path. Longer text is taken as base64 without access to the file system."""
 
 SEND_DATA = "encode its content as base64 or give a data URL"
 
 
 def resolve_source(source: Any, kind: str, policy: MediaPolicy = LOCAL) -> Path | bytes:
-    """The file or the bytes that `source` names; `kind` (audio, image, video) is used in messages.
+    """Return the file or the bytes that `source` names; `kind` (audio, image, video) is used in messages.
 
-    `source` is a data URL, base64 text, a path, a `file://` URL, a `os.PathLike`, bytes or an open binary file. Raises AntiphonError for web addresses
-    (nothing is ever fetched), missing or empty files, text that is neither a file nor base64, and what `policy` forbids. Where it forbids local
-    files, nothing is asked of the file system.
+    `source` is a data URL, base64 text, a path, a `file://` URL, an `os.PathLike`, bytes or an open binary
+    file. Raises AntiphonError for web addresses (nothing is downloaded), missing or empty files, text that is
+    neither a file nor base64, and media that `policy` forbids. If it forbids local files, the file system is
+    not accessed.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         policy.check_data_bytes(memoryview(source).nbytes, kind)
@@ -52,7 +53,7 @@ def resolve_source(source: Any, kind: str, policy: MediaPolicy = LOCAL) -> Path 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a component longer than the file system allows: not a path, so base64
+    except OSError:  # a component is too long for the file system, so this is base64
         return False
 
 

@@ -1,4 +1,5 @@
-"""What an MP4 or QuickTime file says of itself before a library reads it: whether its media lie in other files, and how many samples it claims.
+"""Check an MP4 or QuickTime file before a library reads it: no media in other files, no impossible sample
+count.
 
 Source: ISO/IEC 14496-12, sections 4.2 (boxes), 8.7.2 (data reference) and 8.7.3 (sample size).
 """
@@ -13,7 +14,7 @@ from ...bundle.errors import InvalidInput
 from .media_file import open_media
 
 PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl")
-"""Boxes on the way to those that are read."""
+"""Boxes that contain the boxes to check."""
 DEEPEST = 8
 MOST_BOXES = 100_000
 SELF_CONTAINED = 1
@@ -21,7 +22,9 @@ SELF_CONTAINED = 1
 
 
 def check_boxes(source: Path | bytes, label: str) -> None:
-    """Raise AntiphonError where the movie header points to other files, is packed in itself, or claims more samples than the file has bytes."""
+    """Raise AntiphonError if the movie header refers to other files, is compressed, or claims more samples
+    than the file has bytes.
+    """
     with open_media(source) as stream:
         size = stream.seek(0, 2)
         for kind, start, end in _boxes(stream, 0, size, DEEPEST, label):
@@ -31,12 +34,14 @@ def check_boxes(source: Path | bytes, label: str) -> None:
                 _check_references(stream, start, end, label)
             if kind in (b"stsz", b"stz2"):
                 samples = int.from_bytes(_read(stream, start + 8, 4), "big")
-                if samples > size:  # a sample has a byte, or an entry in this table
+                if samples > size:  # each sample has at least one byte, or an entry in this table
                     raise InvalidInput(f"{label} claims {samples:,} samples in {size:,} bytes; repair it or make it again.")
 
 
 def _boxes(stream: BinaryIO, start: int, end: int, levels: int, label: str) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, first byte of the content, byte after it) of each box, those in PARENTS before what lies in them."""
+    """Yield (kind, first byte of the content, first byte after it) of each box; boxes in PARENTS come before
+    the boxes inside them.
+    """
     pending, seen = [(start, end, levels)], 0
     while pending:
         place, end, levels = pending.pop()
@@ -50,7 +55,7 @@ def _boxes(stream: BinaryIO, start: int, end: int, levels: int, label: str) -> I
                 length, content = int.from_bytes(header[8:16], "big"), place + 16
             after = end if length == 0 else place + length
             if after < content:
-                break  # no box at all: what reads the media will complain
+                break  # not a box; the library that reads the media reports the error
             yield kind, content, min(after, end)
             if kind in PARENTS and levels:
                 pending.append((content, min(after, end), levels - 1))

@@ -1,4 +1,6 @@
-"""A chat template, compiled once: it renders within bounds of time and memory, and whatever fails in it is one sentence."""
+"""A chat template, compiled once. It renders within limits of time and memory, and every failure is one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,23 @@ from .template_meter import OverBudget
 from .template_sandbox import Sandbox
 
 LARGEST_TEMPLATE = 128 * 2**10
-"""Characters; the published templates have up to 25,000."""
+"""Characters. The published templates have up to 25,000."""
 MOST_NODES = 15_000
-"""Expressions and statements in a template; their compilation takes about half a second and 60 MB. The published templates have up to 3,000."""
+"""Expressions and statements of a template. Compiling this many takes about half a second and 60 MB. The
+published templates have up to 3,000.
+"""
 USE_ANOTHER = "use the chat template of the checkpoint"
 
 
 class ChatTemplate:
-    """A template of the kind that transformers renders. Safe to use from several threads, which take turns."""
+    """A template of the kind that transformers renders. Several threads may use it; they render one at a
+    time.
+    """
 
     def __init__(self, source: str, where: str = "The chat template") -> None:
-        """`where` names the template in errors. Raises AntiphonError for one that is too large or does not compile."""
+        """`where`: the name of the template in errors. Raises AntiphonError if it is too large or does not
+        compile.
+        """
         self._where, self._lock, self._sandbox = where, threading.Lock(), Sandbox()
         if len(source) > LARGEST_TEMPLATE:
             raise AntiphonError(f"{where} has {len(source):,} characters, expected at most {LARGEST_TEMPLATE:,}; {USE_ANOTHER}.")
@@ -40,23 +48,24 @@ class ChatTemplate:
             problem = f"{where} cannot be compiled: {reason(error).rstrip('.')}; {USE_ANOTHER}."
         except RecursionError:
             problem = f"{where} cannot be compiled: it is nested too deeply; {USE_ANOTHER}."
-        except Exception as error:  # Jinja's errors, and those of Python's compiler for what Jinja made
+        except Exception as error:  # errors of Jinja, and of Python's compiler for the code that Jinja made
             problem = f"{where} is not valid Jinja ({reason(error).rstrip('.')}); {USE_ANOTHER}."
         if problem:
             raise AntiphonError(problem)
 
     def render(self, variables: dict[str, Any], guard: str = "") -> str:
-        """The text for `variables`, which are plain data; `guard` is a character that even `tojson(ensure_ascii=true)` leaves as it is.
+        """The text for `variables`, which are plain data.
 
-        Time and memory are bounded by what a template may need for `variables`: see `template_meter`. Raises AntiphonError when the template refuses
-        them, fails, or needs more.
+        `guard`: a character that even `tojson(ensure_ascii=true)` does not escape. Time and memory are
+        limited to what a template may need for `variables` (see `template_meter`). Raises AntiphonError if
+        the template refuses the variables, fails, or needs more.
         """
         problem = ""
         with self._lock:
             try:
                 self._sandbox.guard = guard
                 self._sandbox.meter.begin(variables)
-                # Not Template.render, which makes a traceback anew for every error.
+                # Template.render would rewrite the traceback of every error.
                 return "".join(self._template.root_render_func(self._template.new_context(variables)))
             except OverBudget as error:
                 problem = f"{self._where} cannot be rendered: {reason(error).rstrip('.')}; {USE_ANOTHER}."
@@ -67,4 +76,5 @@ class ChatTemplate:
                     problem = f"{self._where} refuses these messages: {reason(error).rstrip('.')}; change the order or the roles of the messages."
                 else:
                     problem = f"{self._where} fails on these messages ({type(error).__name__}: {reason(error).rstrip('.')}); {USE_ANOTHER}."
-        raise InvalidInput(problem)  # out here, so that it does not keep what the template had made
+        # raised here, so that the error does not hold the template's values in memory
+        raise InvalidInput(problem)

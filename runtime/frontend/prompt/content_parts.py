@@ -1,4 +1,6 @@
-"""Content parts of messages: every shape that today's clients send, checked once and turned into typed parts."""
+"""Parse the content parts of messages: check every shape that today's clients send, and return typed
+parts.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,21 @@ from .part_keys import OPTIONS as OPTIONS_OF
 from .tools import check_unicode
 
 ARRAY_RATE = 16000
-"""Hz of an array whose rate is not given."""
+"""Default sample rate of an array in Hz."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextPart:
-    """Text as it was typed."""
+    """Text as the user typed it."""
 
     text: str
 
 
 @dataclass(frozen=True, eq=False)
 class AudioPart:
-    """A clip: `source` is base64, a data URL, a path, bytes, a binary file or an array; `sample_rate` in Hz counts for arrays only."""
+    """A clip. `source` is base64, a data URL, a path, bytes, a binary file or an array. `sample_rate` in Hz
+    is used for arrays only.
+    """
 
     source: Any
     sample_rate: int = ARRAY_RATE
@@ -54,7 +58,9 @@ class AudioPart:
 
 @dataclass(frozen=True, eq=False)
 class ImagePart:
-    """An image: `source` is a data URL, base64, a path, bytes, a binary file, an array [height, width, 3] (see pixels) or a PIL image."""
+    """An image. `source` is a data URL, base64, a path, bytes, a binary file, an array [height, width, 3]
+    (see pixels) or a PIL image.
+    """
 
     source: Any
     pixels: PixelOptions = AS_THE_BUNDLE
@@ -62,10 +68,11 @@ class ImagePart:
 
 @dataclass(frozen=True, eq=False)
 class VideoPart:
-    """A video: `source` as for images, or frames already sampled at `fps`: an array [frames, height, width, 3] or a list of images.
+    """A video. `source` is as for images, or frames sampled at `fps`: an array [frames, height, width, 3] or
+    a list of images.
 
-    `fps` of a file is the rate at which it is sampled (None: the prompt's rate). `use_audio` says whether the video's own audio track is heard
-    (None: as the prompt says). `count`, `pixels` and `span`: see media_options.
+    For a file, `fps` is the rate at which to sample it (None: the prompt's rate). `use_audio`: whether the
+    video's audio track is used (None: the prompt's choice). `count`, `pixels` and `span`: see media_options.
     """
 
     source: Any
@@ -80,10 +87,11 @@ Part = TextPart | AudioPart | ImagePart | VideoPart
 
 
 def parse_part(part: Any, where: str, policy: MediaPolicy = LOCAL) -> Part:
-    """One content part; `where` names it in errors. Paths are not opened yet; raw samples are decoded and open files read, as far as `policy` allows.
+    """Parse one content part; `where` is its name in errors.
 
-    The shapes of OpenAI (chat, Responses, Realtime), of vLLM and of Hugging Face; a string is text. Raises AntiphonError for any other shape, for
-    keys that are not known and for options out of range.
+    Paths are not opened yet. Raw samples are decoded and open files are read, within the limits of `policy`.
+    Takes the shapes of OpenAI (chat, Responses, Realtime), of vLLM and of Hugging Face; a string is text.
+    Raises AntiphonError for any other shape, for unknown keys and for options out of range.
     """
     if isinstance(part, str):
         return TextPart(check_unicode(part, where))
@@ -96,11 +104,12 @@ def parse_part(part: Any, where: str, policy: MediaPolicy = LOCAL) -> Part:
         return TextPart(_text(part.get(key), f"{where}.{key}"))
     media = MEDIA_TYPES[kind]
     source, options = fields_of(part, media, where)
-    if source is None and options.get("transcript") is not None:  # a turn that was heard before, of which only the words were kept
+    # an earlier spoken turn of which only the transcript was kept
+    if source is None and options.get("transcript") is not None:
         return TextPart(_text(options["transcript"], f"{where}.transcript"))
     if source is None:
         raise lacking(kind, where)
-    if is_file_object(source):  # once: the body of an upload cannot be wound back
+    if is_file_object(source):  # read only once, since the body of an upload cannot seek
         source = read_file_object(source, media, policy)
     if media == "audio":
         return _audio(source, options, where, policy, is_realtime=kind == "input_audio" and part.get("audio") is not None)
@@ -121,7 +130,8 @@ def _audio(source: Any, options: Mapping[str, Any], where: str, policy: MediaPol
     if len(rates) > 1:
         raise InvalidInput(f"{where} has both sample_rate and sampling_rate; give it once.")
     rate = check_sample_rate(options[rates[0]], f"{where}: {rates[0]}") if rates else None
-    if isinstance(source, tuple) and len(source) == 2:  # an array and its rate, in either order, as libraries of sound return them
+    # an array and its rate, in either order, as audio libraries return them
+    if isinstance(source, tuple) and len(source) == 2:
         array, own = source if isinstance(source[0], np.ndarray) else source[::-1]
         if isinstance(array, np.ndarray) and is_whole(own):
             if rate is not None:

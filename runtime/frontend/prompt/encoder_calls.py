@@ -1,4 +1,4 @@
-"""Runs of the encoders: what goes in, computed when it is wanted, and where the result goes."""
+"""Runs of the encoders: their inputs, computed on demand, and the prompt rows for their results."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ AUDIO, VISION = "audio_encoder", "vision_encoder"
 
 @dataclass(frozen=True, eq=False)
 class EncoderCall:
-    """One run of an encoder stage and where its result goes."""
+    """One run of an encoder stage and the prompt rows for its result."""
 
     stage: str
-    """audio_encoder or vision_encoder."""
+    """The name of the stage: audio_encoder or vision_encoder."""
 
     feeds: Callable[[], Feeds]
-    """Computes the stage's inputs; may be called again, and gives the same."""
+    """Computes the stage's inputs. It may be called again and returns the same values."""
 
     rows: np.ndarray
     """int64 [features]: token positions in the prompt that the features fill, in order."""
 
 
 class Frames(Protocol):
-    """Resized frames uint8 [height, width, 3] by number."""
+    """Resized frames uint8 [height, width, 3], by number."""
 
     def __len__(self) -> int: ...
 
@@ -43,7 +43,9 @@ class Frames(Protocol):
 def vision_encoder_calls(
     frames: Frames, grid: tuple[int, int, int], rows: np.ndarray, settings: VisionSettings, num_position_embeddings: int
 ) -> Iterator[EncoderCall]:
-    """The calls for one image or one video of `grid` whose tokens stand at `rows`; pixels are made of the frames only within `feeds()`."""
+    """Yield the calls for one image or one video of `grid` whose tokens are at `rows`. Pixels are computed
+    only inside `feeds()`.
+    """
     merged = grid[1] * grid[2] // settings.merge_size**2
 
     def feeds(first: int, end: int) -> Feeds:
@@ -56,7 +58,9 @@ def vision_encoder_calls(
 
 
 def clip_calls(features: Sequence[np.ndarray], rows: np.ndarray, n_window: int, n_window_infer: int, convolutions: int) -> Iterator[EncoderCall]:
-    """The calls for clips whose log-mel features (float32 [mel, frames] each) are in memory; `rows` are the clips' tokens, clip after clip."""
+    """Yield the calls for clips whose log-mel features, float32 [mel, frames] each, are in memory. `rows`:
+    the rows of the clips' tokens, one clip after the other.
+    """
     first = 0
     for feeds in audio_calls(features, n_window, n_window_infer, convolutions=convolutions) if features else ():
         end = first + len(feeds["output_index"])

@@ -1,7 +1,8 @@
-"""From messages to everything the Thinker needs: token ids, positions and encoder calls.
+"""Turn messages into the inputs of the Thinker: token ids, positions and encoder calls.
 
-Both families go the same way and differ in what a piece of media becomes: one run of tokens whose positions tell the time (Qwen3-Omni), or, where
-the bundle has a format of textual timestamps, a run per temporal patch with its time written before it (Qwen3.5-Omni).
+Both families share this code but represent media differently. In Qwen3-Omni, a piece of media is one run of
+tokens whose positions give the time. If the bundle has a format of textual timestamps (Qwen3.5-Omni), it is
+one run per temporal patch, with its time as text before it.
 """
 
 from __future__ import annotations
@@ -40,15 +41,16 @@ from .tokenizer import ChatTokenizer, Rendered
 from .tools import parse_tools
 
 OPEN_TURN = Message("user", (AudioPart(b""),), plain=False)
-"""A turn with one clip, rendered only to be cut where the clip stands."""
+"""A turn with one clip. It is rendered only to be cut at the clip."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A conversation up to the point where the model goes on, or a piece of one whose positions begin at 0.
+    """A conversation up to the point where the model continues, or a piece of one whose positions begin at 0.
 
-    token_ids int64 [tokens]; positions float32 [3, tokens]; next_position: position of the token after them (largest + 1);
-    calls: encoder runs; media: the pieces of media in order of appearance, enough to compute positions again.
+    token_ids int64 [tokens]; positions float32 [3, tokens]; next_position: position of the token after them
+    (largest + 1); calls: encoder runs; media: the pieces of media in order of appearance, from which
+    positions can be computed again.
     """
 
     token_ids: np.ndarray
@@ -60,8 +62,9 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """A piece of media after reading: frames of an image or video; the sound of a clip, or of a heard audio track, as log-mel features or, where
-    it is long, as a stream."""
+    """A piece of media after reading. `frames`: those of an image or video. `sound`: the audio of a clip or
+    of a used audio track, as log-mel features, or as a stream if it is long.
+    """
 
     item: MediaItem
     frames: Frames | None = None
@@ -69,12 +72,15 @@ class _Loaded:
 
 
 class FrontEnd:
-    """The way into and out of a bundle for people: messages in, text out. Reads the bundle's `frontend/` folder."""
+    """The input and output of a bundle for people: messages in, text out. Reads the bundle's `frontend/`
+    folder.
+    """
 
     def __init__(self, folder: str | Path, policy: MediaPolicy = LOCAL, context: int | None = None) -> None:
-        """`policy`: for the media of messages. `context`: tokens that the Thinker holds; what cannot fit is refused before any work (None: nothing is).
+        """`policy`: rules for the media of messages. `context`: context of the Thinker in tokens. Messages
+        that cannot fit are refused before any work (None: no limit).
 
-        Raises AntiphonError when a file of the folder is missing or broken.
+        Raises AntiphonError if a file of the folder is missing or broken.
         """
         folder = Path(folder)
         constants = read_constants(folder / "frontend.json")
@@ -123,7 +129,9 @@ class FrontEnd:
 
     @property
     def feature_sizes(self) -> dict[str, int]:
-        """Values of one mel frame and of one patch of pixels, by their names in interfaces.TENSORS; of what the bundle does not take there is none."""
+        """Number of values in one mel frame and in one patch of pixels, by their names in interfaces.TENSORS.
+        A sense that the bundle lacks has no entry.
+        """
         sizes = {"MELS": self._mel.feature_size} if self._hears else {}
         if self._sees:
             settings = self._image_settings
@@ -135,9 +143,10 @@ class FrontEnd:
     ) -> Prompt:
         """The whole conversation `messages` (OpenAI chat shape), ready for the encoders and the Thinker.
 
-        `use_audio_in_video` hears the audio track of every video that does not say otherwise; `video_fps` is the rate at which videos
-        are sampled; `tools` are the functions that the model may call (OpenAI shape, see `parse_tools`). Raises AntiphonError for anything wrong with
-        the messages, their media or the tools, and for tools or calls that the chat template would ignore.
+        `use_audio_in_video`: whether to use the audio tracks of videos whose parts do not say. `video_fps`:
+        the rate at which videos are sampled. `tools`: functions that the model may call (OpenAI shape, see
+        `parse_tools`). Raises AntiphonError for any error in the messages, their media or the tools, and for
+        tools or calls that the chat template would ignore.
         """
         parsed = self._parse(messages)
         return self._build(parsed, self._tokenizer.render_chat(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
@@ -145,18 +154,21 @@ class FrontEnd:
     def continuation(
         self, messages: Any, *, add_generation_prompt: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None
     ) -> Prompt:
-        """Further turns after complete earlier ones (see `turn_end`), without any preamble; positions start at 0, to be shifted by the caller.
+        """Further turns after complete earlier ones (see `turn_end`), without a preamble.
 
-        `tools` are those of the prompt that began the conversation. Arguments and errors as for `prompt`.
+        Positions start at 0; the caller shifts them. `tools` are those of the prompt that began the
+        conversation. Arguments and errors as for `prompt`.
         """
         parsed = self._parse(messages)
         return self._build(parsed, self._tokenizer.render_continuation(parsed, add_generation_prompt, parse_tools(tools)), use_audio_in_video, video_fps)
 
     def open_turn(self, messages: Any = (), *, is_first: bool = True, use_audio_in_video: bool = False, video_fps: float = 2.0, tools: Any = None) -> Prompt:
-        """The opening of a user turn whose audio is still being recorded, up to where its first token goes; whole `messages` may stand before it.
+        """The opening of a user turn whose audio is still being recorded, up to its first audio token.
+        Complete `messages` may come before it.
 
-        `is_first`: nothing came before in this conversation. The turn goes on with `audio_piece` and ends with `close_turn`: their ids, and their
-        positions each shifted by the `next_position` before it, are those of one prompt. Arguments and errors as for `prompt`.
+        `is_first`: this conversation has no earlier turns. The turn continues with `audio_piece` and ends
+        with `close_turn`. If positions are shifted by the `next_position` before each piece, ids and
+        positions equal those of one prompt. Arguments and errors as for `prompt`.
         """
         self._expect_hearing()
         parsed = self._parse(messages) if len(messages) else ()
@@ -164,9 +176,10 @@ class FrontEnd:
         return self._build(parsed, render((*parsed, OPEN_TURN), False, parse_tools(tools)), use_audio_in_video, video_fps, is_open=True)
 
     def live_audio(self, sample_rate: int | None = None) -> LiveAudio:
-        """What makes pieces of an open turn of samples at `sample_rate` Hz (None: the model's) as they come in.
+        """An object that turns samples at `sample_rate` Hz (None: the model's rate) into pieces of an open
+        turn.
 
-        Raises AntiphonError for an absurd rate, and where the bundle hears nothing.
+        Raises AntiphonError for an impossible rate, and if the bundle has no audio encoder.
         """
         self._expect_hearing()
         if sample_rate is not None:
@@ -174,7 +187,9 @@ class FrontEnd:
         return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
 
     def audio_piece(self, feeds: Sequence[Feeds], heard: int = 0) -> Prompt:
-        """Further audio of an open turn: the feeds of its encoder calls, as of `live_audio`; `heard` tokens of the turn came before."""
+        """Further audio of an open turn. `feeds`: those of its encoder calls (see `live_audio`). `heard`:
+        number of earlier audio tokens of the turn.
+        """
         counts = [len(call["output_index"]) for call in feeds]
         token_ids = self._audio_tokens(heard, sum(counts))
         rows = np.split(np.flatnonzero(token_ids == self.audio), np.cumsum(counts))[:-1]
@@ -183,7 +198,10 @@ class FrontEnd:
         return Prompt(token_ids, positions, next_position, calls, ())
 
     def close_turn(self, heard: int, text: str | None = None) -> Prompt:
-        """The end of an open turn that heard `heard` tokens, with `text` after the audio. Raises AntiphonError for text that is no Unicode."""
+        """The end of an open turn with `heard` audio tokens, with `text` after the audio.
+
+        Raises AntiphonError for text that is not valid Unicode.
+        """
         parts = self._parse([{"role": "user", "content": [{"type": "text", "text": text}]}])[0].parts if text is not None else ()
         turn = Message("user", (*OPEN_TURN.parts, *parts), plain=False)
         rendered = self._tokenizer.encode(self._tokenizer.render_chat((turn,), False))
@@ -193,38 +211,50 @@ class FrontEnd:
 
     @cached_property
     def turn_end(self) -> np.ndarray:
-        """int64 [tokens]: what closes an assistant's turn (im_end and a line break), to be fed between an answer and its continuation."""
+        """int64 [tokens]: the end of an assistant's turn (im_end and a line break), fed between an answer and
+        its continuation.
+        """
         return self._tokenizer.turn_end()
 
     @cached_property
     def answer_opening(self) -> np.ndarray:
-        """int64 [tokens]: what stands before an answer (im_start, assistant, a line break, and what else the template puts there)."""
+        """int64 [tokens]: the tokens before an answer (im_start, assistant, a line break, and others that the
+        template adds).
+        """
         return self._tokenizer.answer_opening()
 
     def encode_text(self, text: str) -> np.ndarray:
-        """Token ids int64 [tokens] of plain text; what looks like a special token is text, too. Raises AntiphonError for more than the context holds."""
+        """Token ids int64 [tokens] of plain text. Text that looks like a special token is encoded as text.
+
+        Raises AntiphonError for more text than the context holds.
+        """
         self._limits.texts.check([text])
         return self._tokenizer.encode_text(text)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids`, special tokens left out."""
+        """The text of `ids`, without special tokens."""
         return self._tokenizer.decode(ids)
 
     def decoder(self) -> IncrementalDecoder:
-        """A fresh incremental decoder: `.push(token_id)` and `.flush()` give text that never splits a character."""
+        """A new incremental decoder: `.push(token_id)` and `.flush()` return text and never split a
+        character.
+        """
         return self._tokenizer.decoder()
 
     def talker_positions(self, token_ids_user: np.ndarray, media: Sequence[MediaItem], trailing: int = 9) -> tuple[np.ndarray, float]:
-        """Positions of the Talker's prompt: the user turns' tokens int64 [tokens] and `trailing` rows for the answer.
+        """Positions of the Talker's prompt: the tokens of the user turns, int64 [tokens], and `trailing` rows
+        for the answer.
 
-        `media` are those of the prompt; only those of user turns count. Returns (float32 [3, tokens + trailing], next position).
-        Source: get_rope_index over talker_input_ids (transformers 5.23).
+        `media` are those of the prompt; only those of user turns are used. Returns (float32 [3, tokens +
+        trailing], next position). Source: get_rope_index over talker_input_ids (transformers 5.23).
         """
         ids = np.concatenate([np.asarray(token_ids_user, np.int64), np.full(trailing, self._tts_pad, np.int64)])
         return multimodal_positions(ids, [item for item in media if item.role == "user"], self._talker_rules)
 
     def _parse(self, messages: Any) -> tuple[Message, ...]:
-        """`parse_messages`, and what can be refused by number and length. Raises AntiphonError."""
+        """Parse messages, and refuse those whose number, length or media cannot work. Raises
+        AntiphonError.
+        """
         check_count(messages, self._limits.policy)
         parsed = parse_messages(messages, self._limits.policy)
         kinds = {type(part) for message in parsed for part in message.parts}
@@ -238,7 +268,8 @@ class FrontEnd:
     def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
         loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
         if self._stamps is not None and self._sees:
-            # The first timestamp may be tokenised together with the words before it, as in the reference: it is written before tokenisation.
+            # The first timestamp may share a token with the words before it, as in the reference, so it is
+            # added before tokenisation.
             mark = "".join(self._tokenizer.token(index) for index in (self._marked.vision_start, self.video, self._marked.vision_end))
             rendered = rendered.with_text_before(mark, [self._stamps.text(piece.item.times[0]) for piece in loaded if piece.item.kind == "video"])
         ids = self._tokenizer.encode(rendered)
@@ -250,7 +281,7 @@ class FrontEnd:
         return Prompt(token_ids, positions, next_position, tuple(self._calls(token_ids, loaded, rows)), media)
 
     def _open_place(self, ids: np.ndarray) -> int:
-        """Where the audio of OPEN_TURN stands in `ids`."""
+        """The index of the audio of OPEN_TURN in `ids`."""
         places = np.flatnonzero(ids == self.audio)
         if not len(places):
             raise BrokenBundle("The chat template writes no placeholder for audio; use the template of the checkpoint.")
@@ -265,7 +296,9 @@ class FrontEnd:
             raise InvalidInput("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
 
     def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
-        """All media in order of appearance. All clips that are not long (the audio tracks of videos among them) share one log-mel call."""
+        """Load all media in order of appearance. All clips that are not long, and audio tracks of videos,
+        share one log-mel call.
+        """
         loaded: list[_Loaded] = []
         policy, images, videos = self._limits.policy, self._image_settings, self._video_settings
         left = self._limits.room_for_videos(messages, images, videos)
@@ -292,12 +325,12 @@ class FrontEnd:
         return self._heard(loaded)
 
     def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span) -> np.ndarray | AudioStream:
-        """float32 [samples] of a clip, or a stream of a long one."""
+        """float32 [samples] of a clip, or a stream if it is long."""
         policy = self._limits.sound_policy(span)
         if not is_long(source, sample_rate, policy, span):
             try:
                 return read_audio(source, sample_rate, self._mel.sampling_rate, in_memory(policy, span), span)
-            except TooLong:  # its header said less, or nothing
+            except TooLong:  # its header gave too short a length, or none
                 pass
         return self._stream(source, sample_rate, span)
 
@@ -306,7 +339,9 @@ class FrontEnd:
         return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy(span), span)
 
     def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
-        """The same with the samples of clips turned into features, and the tokens of all sounds counted."""
+        """The same media with the samples of clips turned into features, and with the number of audio
+        tokens.
+        """
         clips = [piece.sound for piece in loaded if isinstance(piece.sound, np.ndarray)]
         features = iter(log_mel(clips, self._mel) if clips else ())
         heard = []
@@ -321,7 +356,9 @@ class FrontEnd:
         return heard
 
     def _expand(self, rendered: np.ndarray, media: Sequence[MediaItem]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The ids with each placeholder replaced by as many tokens as there are features, and the positions of each piece's tokens."""
+        """The ids with each placeholder replaced by one token per feature, and the indices of each piece's
+        tokens.
+        """
         ids = {"audio": self.audio, "image": self.image, "video": self.video}
         places = np.flatnonzero(np.isin(rendered, list(ids.values())))
         if [ids[item.kind] for item in media] != rendered[places].tolist():
@@ -334,7 +371,7 @@ class FrontEnd:
         length = cursor = 0
         for item, place in zip(media, places.tolist(), strict=True):
             tokens = self._media_tokens(item, ids[item.kind])
-            # With textual time a video brings its own marks, which take the place of those around the placeholder.
+            # With textual time, a video has its own marks, which replace those around the placeholder.
             marks = int(self._stamps is not None and item.kind == "video")
             pieces += [rendered[cursor : place - marks], tokens]
             length += place - marks - cursor
@@ -343,7 +380,10 @@ class FrontEnd:
         return np.concatenate([*pieces, rendered[cursor:]]), places_of
 
     def _media_tokens(self, item: MediaItem, placeholder: int) -> np.ndarray:
-        """int64 [tokens] that stand for one piece of media. Source: Qwen3OmniMoeProcessor (replace_..._token); `timestamps` for textual time."""
+        """int64 [tokens] of one piece of media.
+
+        Source: Qwen3OmniMoeProcessor (replace_..._token); the module `timestamps` for textual time.
+        """
         if item.kind == "audio":
             return self._audio_tokens(0, item.audio_tokens)
         merged = (item.grid[1] // self._thinker_rules.spatial_merge_size) * (item.grid[2] // self._thinker_rules.spatial_merge_size)
@@ -351,14 +391,15 @@ class FrontEnd:
             return video_tokens(item, merged, self._marked, self._clock, self._stamps, self._tokenizer.encode_text)
         if not item.audio_tokens:
             return np.full(item.grid[0] * merged, placeholder, np.int64)
-        # Each video token stands at its time, counted in audio tokens, before the audio token of the same time.
+        # Video tokens are sorted by time, in units of audio tokens; at equal times they come before the audio
+        # token.
         times = np.repeat(np.arange(item.grid[0]) * item.seconds_per_grid * float(self._thinker_rules.position_id_per_seconds), merged)
         order = interleave(times, np.arange(item.audio_tokens, dtype=np.float64))
         tokens = np.where(order < len(times), placeholder, self.audio)
         return np.concatenate([[self._audio_start], tokens, [self._audio_end]]).astype(np.int64)
 
     def _audio_tokens(self, first: int, tokens: int) -> np.ndarray:
-        """int64 [tokens and timestamps] of a clip from its token `first` on."""
+        """int64 [tokens and timestamps] of a clip, starting at its token `first`."""
         if self._stamps is None:
             return np.full(tokens, self.audio, np.int64)
         return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)

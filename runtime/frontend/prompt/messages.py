@@ -1,4 +1,4 @@
-"""Messages of the OpenAI chat shape, checked once and turned into typed parts."""
+"""Parse messages of the OpenAI chat shape: check them once and return typed parts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from .tools import Tools, check_unicode, parse_tool_calls
 ROLES = ("system", "user", "assistant", "tool")
 KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
 ONLY_OF = {"tool_calls": "assistant", "tool_call_id": "tool", "reasoning_content": "assistant"}
-"""Keys that one role alone has."""
+"""Keys that only one role may have."""
 REFUSED = {
     "audio": "refers to sound that another service keeps; send its words as content",
     "refusal": "has no place in a prompt; send its words as content",
     "function_call": "is the old form of tool_calls; send tool_calls",
     "annotations": "have no place in a prompt; leave them out",
 }
-"""Keys of the OpenAI API's answers, which clients send back; they may be there and empty."""
+"""Keys of the OpenAI API's answers that clients send back. They are refused unless they are empty."""
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """One turn. `plain` tells that the content was a string, not a list of parts: chat templates may treat the two differently.
+    """One turn. `plain`: the content was a string, not a list of parts; chat templates may treat the two
+    differently.
 
-    The rest is handed to the chat template: the calls of an assistant and what it thought before its words, the call that a tool answers, a name.
+    The other fields go to the chat template: an assistant's tool calls and reasoning, the id of the call that
+    a tool answers, and a name.
     """
 
     role: str
@@ -42,9 +44,10 @@ class Message:
 
 
 def parse_messages(messages: Any, policy: MediaPolicy = LOCAL) -> tuple[Message, ...]:
-    """Check `messages` and turn them into Message objects; paths are not opened yet.
+    """Check `messages` and return Message objects. Paths are not opened yet.
 
-    Content parts, and what `policy` bounds here already: see content_parts. Raises AntiphonError that names the message and part by index.
+    content_parts describes the parts and the limits of `policy` that apply here. Raises AntiphonError that
+    names the message and the part by index.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
         raise InvalidInput(f'messages is {article(type(messages).__name__)}; expected a list of {{"role": ..., "content": ...}} objects.')
@@ -75,7 +78,7 @@ def _message(message: Any, where: str, policy: MediaPolicy) -> Message:
 
 
 def _extras(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
-    """The fields of a Message beside its content; keys that are null are as absent."""
+    """The fields of a Message other than its role and content. A key that is null counts as absent."""
     extras: dict[str, Any] = {}
     for key, value in message.items():
         if value is None or key in ("role", "content"):

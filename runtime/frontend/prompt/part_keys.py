@@ -1,4 +1,4 @@
-"""The keys that content parts may have, and those that are refused with a reason: no key of a part vanishes without a word."""
+"""The allowed keys of content parts, and refused keys with reasons. No key of a part is ignored silently."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MEDIA_TYPES = {
     "image_url": "image", "image": "image", "input_image": "image", "image_pil": "image",
     "video_url": "video", "video": "video",
 }  # fmt: skip
-"""Types of media parts and what they hold."""
+"""Types of media parts and their kind of media."""
 MEDIA_KEYS = {
     "audio": ("input_audio", "audio", "audio_url", "output_audio"),
     "image": ("image_url", "image", "input_image", "image_pil"),
     "video": ("video_url", "video"),
 }
-"""Keys of a part under which its media lie, bare or in an object."""
+"""Keys of a part that hold its media, directly or in an object."""
 SOURCE_KEYS = ("url", "path", "data", "base64", "bytes", "array")
-"""Keys of that object, and of a part, that hold the media itself."""
+"""Keys of that object, or of a part, that hold the media itself."""
 OPTIONS = {
     "text": ("annotations", "logprobs"),
     "audio": ("sample_rate", "sampling_rate", "format", "audio_start", "audio_end", "transcript"),
@@ -35,7 +35,7 @@ OPTIONS = {
     ),
 }  # fmt: skip
 HINTS = ("type", "uuid", "prompt_cache_breakpoint", "cache_control")
-"""Keys that never change an answer: names for a cache that this runtime does not have."""
+"""Keys that never change an answer: hints for a cache that this runtime does not have."""
 
 REFUSED_TYPES = {
     "file": "send the sound, image or video itself as input_audio, image_url or video_url",
@@ -49,7 +49,7 @@ REFUSED_TYPES = {
     "thinking": "the model's thoughts are no part of a conversation; leave them out",
     "reasoning": "the model's thoughts are no part of a conversation; leave them out",
 }
-"""Part types of other interfaces, and what to do instead."""
+"""Part types of other APIs, and what to do instead."""
 REFUSED_KEYS = {
     "file_id": "files are not stored here; send the media itself",
     "mm_processor_kwargs": "put its options, such as min_pixels or fps, into the part",
@@ -60,11 +60,14 @@ REFUSED_KEYS = {
     "do_resize": "give resized_height and resized_width",
     "do_sample_frames": "give nframes, or the frames as a list",
 }
-"""Keys of other interfaces, and what to do instead."""
+"""Keys of other APIs, and what to do instead."""
 
 
 def type_of(part: Mapping[str, Any], where: str) -> str:
-    """The type of a part; where it names none, the one key that holds text or media tells it. Raises AntiphonError for a type that is not taken."""
+    """The type of a part. If it has none, its only key of text or media decides.
+
+    Raises AntiphonError for a type that is not supported.
+    """
     kind = part.get("type")
     if kind is None:
         named = [key for key in part if isinstance(key, str) and (key in TEXT_TYPES or key in MEDIA_TYPES) and part[key] is not None]
@@ -79,7 +82,11 @@ def type_of(part: Mapping[str, Any], where: str) -> str:
 
 
 def check_keys(given: Mapping[str, Any], known: tuple[str, ...], where: str, optional: tuple[str, ...] = ()) -> None:
-    """Raise AntiphonError for the first key with a value that is neither `known` nor a hint, naming the near one; `optional`: those worth listing."""
+    """Raise AntiphonError for the first key with a value that is neither in `known` nor a hint, and name a
+    similar key.
+
+    `optional`: the known keys that the error lists.
+    """
     for key, value in given.items():
         if value is None or isinstance(key, str) and (key in known or key in HINTS):
             continue
@@ -89,9 +96,10 @@ def check_keys(given: Mapping[str, Any], known: tuple[str, ...], where: str, opt
 
 
 def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dict[str, Any]]:
-    """The media of a part, None where it holds none, and its options, which stand in the part or in the object that holds the media.
+    """The media of a part (None if there are none) and its options.
 
-    A key without a value counts as not given. Raises AntiphonError for unknown keys, and for media or options that are given twice.
+    Options may be in the part, or in the object that holds the media. A key without a value counts as absent.
+    Raises AntiphonError for unknown keys, and for media or options that are given twice.
     """
     options = OPTIONS[media]
     check_keys(part, (*MEDIA_KEYS[media], *SOURCE_KEYS, *options), where, options)
@@ -110,7 +118,7 @@ def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dic
             if name in target:
                 raise InvalidInput(f"{where} has {name} twice; give it once.")
             target[name] = item
-    if "array" in sources:  # a row of a data set names its file as well
+    if "array" in sources:  # a row of a data set has its file's path, too
         sources.pop("path", None)
     if len(sources) > 1:
         raise InvalidInput(f"{where} holds its {media} twice, under {' and '.join(list(sources)[:2])}; give it once.")
@@ -118,7 +126,7 @@ def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dic
 
 
 def lacking(kind: str, where: str) -> InvalidInput:
-    """What is wrong with a part of type `kind` without media."""
+    """The error for a part of type `kind` without media."""
     expected = "data" if kind == "input_audio" else "url" if kind.endswith("_url") else kind
     return InvalidInput(f"{where} of type {kind} holds no media; expected it under {short(expected)} as a local path, base64 data or an array.")
 

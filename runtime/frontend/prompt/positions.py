@@ -1,9 +1,10 @@
 """The (time, height, width) position of every token of a multimodal sequence.
 
-Two ways exist. TM-RoPE (Qwen3-Omni) puts time on the first axis; source: get_rope_index of Qwen3OmniMoePreTrainedModelForConditionalGeneration
-(transformers 5.23). Everything is float32, as there, because video times are fractional and rounding must fall the same way. Where timestamps in
-the text tell the time (Qwen3.5-Omni), each temporal patch of a video is placed like an image and audio counts up like text; source:
-Qwen3_5MoeModel.get_rope_index.
+There are two schemes. TM-RoPE (Qwen3-Omni) puts time on the first axis; source: get_rope_index of
+Qwen3OmniMoePreTrainedModelForConditionalGeneration (transformers 5.23). All values are float32 as in the
+source, since video times are fractional and rounding must be the same. With textual timestamps
+(Qwen3.5-Omni), each temporal patch of a video is positioned like an image, and audio counts up like text;
+source: Qwen3_5MoeModel.get_rope_index.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MediaItem:
-    """What is needed to place one clip, image or video in a sequence.
+    """The properties of one clip, image or video that decide its positions in a sequence.
 
-    grid: patches (time, height, width) before merging, of an image or video. seconds_per_grid: time between two temporal patches of a
-    video. audio_tokens: tokens of a clip, or of the audio track heard with a video (0: a silent video). role: whose turn it stands in.
-    times: seconds of each temporal patch of a video, as its timestamps tell them.
+    grid: patches (time, height, width) before merging, of an image or video. seconds_per_grid: time between
+    two temporal patches of a video. audio_tokens: tokens of a clip, or of the audio track used with a video
+    (0: none). role: the role of its message. times: seconds of each temporal patch of a video, as in its
+    timestamps.
     """
 
     kind: Literal["audio", "image", "video"]
@@ -34,9 +36,9 @@ class MediaItem:
 
 @dataclass(frozen=True)
 class PositionRules:
-    """Ids and constants that positions depend on; all come from the checkpoint's configuration.
+    """Ids and constants of the checkpoint's configuration that decide positions.
 
-    `textual_time`: timestamps in the text tell the time; then positions need the ids `image` and `video`.
+    `textual_time`: the time is given by timestamps in the text; then the ids `image` and `video` are needed.
     """
 
     audio_start: int
@@ -49,11 +51,12 @@ class PositionRules:
 
 
 def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
-    """The positions of a sequence and that of the token after it.
+    """The positions of a sequence, and the position of the token after it.
 
-    `token_ids` int64 [tokens] with every placeholder already expanded; `media` in order of appearance. Returns
-    (positions float32 [3, tokens], next position = largest position + 1). Text counts up by one on all three axes; each piece of
-    media starts where the text before it ended and the text after it goes on from its last row.
+    `token_ids`: int64 [tokens] with every placeholder already expanded. `media`: in order of appearance.
+    Returns (positions float32 [3, tokens], next position = largest position + 1). Text counts up by one on
+    all three axes. Each piece of media starts after the text before it, and the text after it continues from
+    its last row.
     """
     if rules.textual_time:
         return _positions_of_patches(token_ids, media, rules)
@@ -64,7 +67,8 @@ def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rule
         start_id = rules.audio_start if item.kind == "audio" else rules.vision_start
         starts = np.flatnonzero(token_ids[cursor:] == start_id)
         assert len(starts), f"the sequence holds no start token for its {item.kind}"
-        # A video heard with its audio has two tokens before its rows and two after: vision_start audio_start ... audio_end vision_end.
+        # A video with its audio has two tokens before and two after its rows: vision_start audio_start ...
+        # audio_end vision_end.
         markers = 2 if item.kind == "video" and item.audio_tokens else 1
         text = int(starts[0]) + markers
         pieces.append(_text(text, base))
@@ -81,7 +85,7 @@ def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rule
 
 
 def _positions_of_patches(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
-    """As `multimodal_positions`, for textual time: every run of image or video tokens is one temporal patch."""
+    """`multimodal_positions` for textual time: every run of image or video tokens is one temporal patch."""
     kinds = np.where(token_ids == rules.image, 1, np.where(token_ids == rules.video, 2, 0))
     edges = np.flatnonzero(np.diff(kinds, prepend=-1, append=-1)).tolist()
     patches = {
@@ -110,7 +114,9 @@ def _text(length: int, base: np.float32) -> np.ndarray:
 
 
 def _media_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> tuple[np.ndarray, np.float32]:
-    """Positions [3, rows] of one piece of media that starts at `base`, and the position after which the text goes on."""
+    """Positions [3, rows] of one piece of media that starts at `base`, and the position after which the text
+    continues.
+    """
     audio = _text(item.audio_tokens, base)
     if item.kind == "audio":
         return audio, audio.max()
@@ -119,7 +125,7 @@ def _media_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> tupl
         return vision, vision.max()
     order = interleave(vision[0], audio[0])
     both = np.concatenate([vision, audio], axis=1)
-    # The reference goes on from the tail it appends when one of the two tracks is used up, not from the overall maximum.
+    # The reference continues from the tail that it appends when one track ends, not from the overall maximum.
     from_audio = order >= vision.shape[1]
     tail = int(np.flatnonzero(from_audio != from_audio[-1])[-1]) + 1
     return both[:, order], both[:, order[tail:]].max()
@@ -138,5 +144,7 @@ def _vision_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> np.
 
 
 def interleave(video_times: np.ndarray, audio_times: np.ndarray) -> np.ndarray:
-    """The order in time of two sorted tracks: indices int64 into video followed by audio; the video goes first where times are equal."""
+    """Indices int64 into video followed by audio that sort two sorted tracks by time; at equal times, video
+    comes first.
+    """
     return np.argsort(np.concatenate([video_times, audio_times]), kind="stable")

@@ -1,4 +1,6 @@
-"""What is refused before a prompt is made: too many parts, and text or media that cannot fit into the model's context, by their headers alone."""
+"""Checks before a prompt is made: the number of parts, and whether text and media can fit into the model's
+context, by their headers alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from .timestamps import AudioClock
 
 
 def check_count(messages: Any, policy: MediaPolicy) -> None:
-    """Raise AntiphonError for more content parts than `policy` allows; what has another shape is left to who parses it."""
+    """Raise AntiphonError for more content parts than `policy` allows. Messages of another shape are left to
+    the parser.
+    """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
         return
     policy.check_parts(len(messages))
@@ -33,7 +37,7 @@ def check_count(messages: Any, policy: MediaPolicy) -> None:
 
 
 class PromptLimits:
-    """The limits of one bundle: `policy`, and a context of so many tokens (None: any number)."""
+    """The limits of one bundle: `policy`, and a context of `context` tokens (None: any number)."""
 
     def __init__(self, policy: MediaPolicy, context: int | None, texts: TextLimits, mel: MelSettings, clock: AudioClock) -> None:
         self.policy, self.texts, self._context, self._clock = policy, texts, context, clock
@@ -44,7 +48,9 @@ class PromptLimits:
             self._most_seconds = (context // audio_tokens(chunk, clock.n_window, clock.convolutions) + 1) * chunk / self._frames_per_second
 
     def sound_policy(self, span: Span = WHOLE) -> MediaPolicy:
-        """`policy` with the seconds up to the last that the context could hold of `span`, if they are fewer: what comes before is decoded, not heard."""
+        """`policy` with `max_seconds` lowered to the end of what the context can hold of `span`. Seconds
+        before `span` are decoded but not used, so they are added.
+        """
         return replace(self.policy, max_seconds=min(self.policy.max_seconds, span.start + self._most_seconds))
 
     def check_messages(self, messages: Sequence[Message]) -> None:
@@ -52,9 +58,11 @@ class PromptLimits:
         self.texts.check([part.text for message in messages for part in message.parts if isinstance(part, TextPart)])
 
     def room_for_videos(self, messages: Sequence[Message], images: VisionSettings, videos: VisionSettings) -> int | None:
-        """Tokens that the context has left when clips, images and one temporal patch of each video are in it; None: any number.
+        """Tokens left in the context after clips, images and one temporal patch of each video; None: any
+        number.
 
-        Opens no more of them than their headers. Raises AntiphonError where they do not fit, and for media that are refused by their headers.
+        Reads only the headers of the media. Raises AntiphonError if they do not fit, and for media whose
+        header is refused.
         """
         needed = 0
         for part in (part for message in messages for part in message.parts):
@@ -70,7 +78,9 @@ class PromptLimits:
         return None if self._context is None else self._context - needed
 
     def _sound_tokens(self, part: AudioPart) -> int:
-        """The fewest tokens of a clip by its header: resampling and framing may leave a little less than its seconds say."""
+        """The fewest tokens of a clip, by its header. Resampling and framing may give slightly fewer frames
+        than its seconds.
+        """
         source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", self.policy)
         seconds = header_seconds(source, part.sample_rate, self.sound_policy(part.span), part.span)
         return audio_tokens(max(1, int(seconds * self._frames_per_second) - 2), self._clock.n_window, self._clock.convolutions)

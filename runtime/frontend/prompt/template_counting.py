@@ -1,7 +1,9 @@
-"""Where a template's tree spends: every body that may run again counts its steps, and every value that is written, compared or copied is weighed.
+"""Insert metering into a template's tree: each body that may repeat counts its steps, and each value that is
+written, compared or copied is weighed.
 
-The tree is changed between Jinja's parser and its compiler. Calls of `nodes.EnvironmentAttribute` are this module's own: MeteredCode writes them
-without the sandbox's detour, which would count them as calls of the template.
+The tree is changed between Jinja's parser and its compiler. Calls of `nodes.EnvironmentAttribute` come only
+from this module. MeteredCode writes them as direct calls, since the sandbox would count them as calls of the
+template.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.visitor import NodeTransformer
 
 LARGE_BRANCH = 12
-"""Nodes from which on a branch of an if counts itself; smaller ones are counted with what is around them."""
+"""A branch of an if with at least this many nodes counts itself. A smaller one is counted with the code
+around it.
+"""
 
 
 class MeteredCode(CodeGenerator):
-    """Jinja's code generator, with the calls that `meter_tree` put in written as plain calls."""
+    """Jinja's code generator, which writes the calls that `meter_tree` inserted as direct calls."""
 
     def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:
         if not isinstance(node.node, nodes.EnvironmentAttribute):
@@ -31,14 +35,16 @@ class MeteredCode(CodeGenerator):
 
 
 def meter_tree(tree: nodes.Template) -> nodes.Template:
-    """`tree`, changed so that its compiled form calls `spend`, `weighed`, `written`, `is_in` of its environment."""
+    """Change `tree` so that its compiled code calls `spend`, `weighed`, `written` and `is_in` of its
+    environment; return it.
+    """
     _Metering().visit(tree)
     tree.body = _counted(tree.body)
     return tree
 
 
 def count_nodes(tree: nodes.Template) -> int:
-    """How many nodes `tree` has."""
+    """The number of nodes of `tree`."""
     count, waiting = 0, list[nodes.Node]([tree])
     while waiting:
         count += 1
@@ -82,7 +88,7 @@ class _Metering(NodeTransformer):
             found = _call("is_in", *operands)
             return found if node.ops[0].op == "in" else nodes.Not(found)
         if len(operands) == 2 and any(isinstance(operand, nodes.Const) for operand in operands):
-            return node  # takes no longer than the constant is
+            return node  # takes time for the length of the constant only
         node.expr = _call("weighed", node.expr)
         for operand in node.ops:
             operand.expr = _call("searched" if operand.op in ("in", "notin") else "weighed", operand.expr)
@@ -96,7 +102,7 @@ class _Metering(NodeTransformer):
 
     def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
         self.generic_visit(node)
-        node.key = _call("weighed", node.key)  # a list within a list within a list has no hash, but a tuple has
+        node.key = _call("weighed", node.key)  # a nested list has no hash, but a nested tuple has
         return node
 
     def _body(self, node: Any) -> nodes.Node:
@@ -119,7 +125,9 @@ def _counted(body: list[nodes.Node]) -> list[nodes.Node]:
 
 
 def _cost(body: list[nodes.Node]) -> tuple[int, int]:
-    """Steps and characters of one run of `body`: a step a node, and the text and the lists that it writes down; bodies that count themselves left out."""
+    """Steps and characters of one run of `body`: one step per node, and the text and lists that it writes.
+    Bodies that count themselves are left out.
+    """
     steps, characters = 1, 0
     waiting = list(body)
     while waiting:

@@ -1,4 +1,4 @@
-"""Jinja's filters and tests, each with what it reads and makes taken off a meter before it runs."""
+"""Jinja's filters and tests, which charge a meter for the data that they read and make before they run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from .template_text import check_percent, replaced
 Arguments = tuple[Any, ...]
 
 CONSTANT_FILTERS = frozenset(("abs", "attr", "count", "d", "default", "first", "items", "last", "length", "random"))
-"""Filters that take as long for a long value as for a short one."""
+"""Filters whose time does not depend on the length of the value."""
 CONSTANT_TESTS = frozenset(
     "boolean callable defined escaped false filter float integer iterable mapping none number sameas sequence string test true undefined".split()
 )
 SHALLOW = frozenset(("batch", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice"))
-"""Filters that take each item as it is; what they do with it, other filters and tests count."""
+"""Filters that do not read inside the items. Other filters and tests that they apply are metered
+themselves.
+"""
 NUMBER_TESTS = frozenset(("divisibleby", "even", "odd"))
 SORTING = frozenset(("dictsort", "groupby", "max", "min", "sort", "unique"))
 SLOW = frozenset(("capitalize", "format", "pprint", "striptags", "title", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr"))
-"""Filters that go through text in Python, some of them several times."""
+"""Filters that process text in Python, some of them several times."""
 WRITTEN_OUT = {"pprint": 12, "tojson": 12, "urlencode": 12, "urlize": 40, "xmlattr": 6, "e": 6, "escape": 6, "forceescape": 6}
-"""The most characters that a filter makes of one; of others 3 ("ß" in capitals is "SS")."""
+"""The most characters that a filter makes from one character. Other filters make at most 3 ("ß" in capitals
+is "SS").
+"""
 
 
 def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter `function`, called `name`, as one that takes off what it spends."""
+    """The filter `function` with the name `name`, changed to charge the meter for its work."""
     leading = 1 if hasattr(function, "jinja_pass_arg") else 0
     guard = GUARDS.get(name)
     if name == "sum":
@@ -49,7 +53,7 @@ def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, fun
             weight = sum(map(meter.weigh, args)) + sum(map(meter.weigh, kwargs.values()))
             if name in SORTING:
                 meter.spend(weight)
-            elif name in SLOW:  # some of these take the square of the text's length
+            elif name in SLOW:  # the time of some is quadratic in the text's length
                 meter.spend(weight + (weight * weight >> 14))
             meter.need(WRITTEN_OUT.get(name, 3) * weight)
         if name == "join":
@@ -62,7 +66,7 @@ def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, fun
 
 
 def metered_test(meter: Meter, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The test `function`, called `name`, as one that takes off what it reads."""
+    """The test `function` with the name `name`, changed to charge the meter for the data that it reads."""
     if name in CONSTANT_TESTS:
         return function
 
@@ -77,7 +81,7 @@ def metered_test(meter: Meter, name: str, function: Callable[..., Any]) -> Calla
 
 
 def _sum(environment: Any, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
-    """Jinja's filter `sum`, with the additions of the sandbox."""
+    """Jinja's filter `sum`, with additions that go through the sandbox."""
     get = make_attrgetter(environment, attribute) if attribute is not None else lambda item: item
     for item in iterable:
         start = environment.call_binop(None, "+", start, get(item))
@@ -88,7 +92,7 @@ _sum.jinja_pass_arg = jinja2.filters.do_sum.jinja_pass_arg  # type: ignore[attr-
 
 
 def _joined(environment: jinja2.Environment, meter: Meter, args: Arguments, kwargs: dict[str, Any]) -> Arguments:
-    """The arguments of the filter `join`, its items read and found to fit."""
+    """The arguments of the filter `join`, after its items are read and checked against the meter."""
     value, separator, attribute = _join_arguments(*args, **kwargs)
     items = list(meter.position_range(value))
     if attribute is not None:

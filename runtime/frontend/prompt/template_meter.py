@@ -1,4 +1,6 @@
-"""What one rendering of a chat template may spend: steps, which bound its time, and characters, which bound its memory."""
+"""The budget of one rendering of a chat template: steps, which limit its time, and characters, which limit
+its memory.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +10,46 @@ from typing import Any
 import jinja2
 
 BASE_STEPS, STEPS_A_VALUE = 200_000, 300
-"""Steps of a rendering: these, as many again for every value in the messages and tools, and one for every character. A published template takes about
-100 for a message, which is 5 values; a step takes up to a microsecond."""
+"""Steps of a rendering: a base, a number per value in the messages and tools, and one per character. A
+published template takes about 100 for a message, which is 5 values. A step takes up to a microsecond.
+"""
 BASE_CHARACTERS, CHARACTERS_A_CHARACTER, CHARACTERS_A_VALUE = 4 * 2**20, 64, 1024
-"""Characters that a rendering may make, at most 4 bytes each. A published template makes about 6 for every character that it is given."""
+"""Characters that a rendering may make, of at most 4 bytes each. A published template makes about 6 for every
+input character.
+"""
 DEEPEST = 100
-"""Levels of lists and objects in each other; also of calls in each other."""
+"""The most levels of nested lists and objects, and of nested calls."""
 LARGEST_INTEGER = 1024
-"""Bits of a number that a template computes."""
+"""The most bits of a number that a template computes."""
 SMALL = 16
-"""Characters that an object's head takes, counted for everything that is made."""
+"""Size of an object's header in characters, charged for every new object."""
 ESCAPED = 6
-"""Characters that one character may become in JSON or in a list that is written out."""
+"""The most characters that one character becomes in JSON or in a list written as text."""
 PER_STEP = 7
-"""Shift: text of 128 characters is read in about the time of a step."""
+"""A shift: reading 128 characters of text takes about as long as one step."""
 
 CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
 
 
 class OverBudget(jinja2.TemplateRuntimeError):
-    """A template wants more time or memory than its messages can need."""
+    """A template needs more time or memory than its messages justify."""
 
 
 class Meter:
-    """Counts down what a rendering has left; everything raises OverBudget where that is too little."""
+    """Counts down the budget of a rendering. Every method raises OverBudget if the rest is too small."""
 
     def __init__(self) -> None:
         self.steps = self.characters = self.depth = 0
 
     def begin(self, given: Any) -> None:
-        """Start over, with as much as a template may need for the values in `given`."""
+        """Start again with the budget for the values in `given`."""
         values, characters = measure(given, None)
         self.steps = BASE_STEPS + STEPS_A_VALUE * values + characters
         self.characters = BASE_CHARACTERS + CHARACTERS_A_VALUE * values + CHARACTERS_A_CHARACTER * characters
         self.depth = 0
 
     def spend(self, steps: int, characters: int = 0) -> bool:
-        """Take off; True, so that it can stand in a condition."""
+        """Charge steps and characters; returns True, so that a condition can contain the call."""
         self.steps -= steps
         self.characters -= characters
         if self.steps < 0:
@@ -54,12 +59,12 @@ class Meter:
         return True
 
     def need(self, characters: int) -> None:
-        """Raise unless `characters` more could be made: said before they are."""
+        """Raise OverBudget unless `characters` more can be made. Called before they are made."""
         if characters > self.characters:
             raise OverBudget("it makes more text than these messages can need")
 
     def weigh(self, value: Any) -> int:
-        """The most characters that `value` has, written out; takes off the steps of reading all of it."""
+        """The most characters of `value` when it is written as text. Charges the steps to read all of it."""
         if isinstance(value, str):
             self.spend(len(value) >> PER_STEP)
             return len(value)
@@ -70,7 +75,9 @@ class Meter:
         return SMALL * 4  # a number, or an object of the sandbox, which has a short name
 
     def made(self, value: Any) -> Any:
-        """`value` itself, new in memory, with its characters taken off; an iterator counts what it yields."""
+        """Charge the characters of the new object `value` and return it. An iterator is charged for what it
+        yields.
+        """
         if isinstance(value, str):
             self.spend(0, len(value) + SMALL)
         elif isinstance(value, CONTAINERS):
@@ -83,15 +90,18 @@ class Meter:
         return value
 
     def position_range(self, items: Iterable[Any]) -> Iterator[Any]:
-        """`items`, with a step and the memory of a pair taken off for each."""
+        """Yield `items`, and charge one step and the memory of a pair for each."""
         for item in items:
             self.spend(1, 2 * SMALL)
             yield item
 
 
 def measure(value: Any, limit: int | None) -> tuple[int, int]:
-    """(Values, characters of text) in `value`, lists and objects counted as often as they would be written; level by level, since recursion has a limit
-    of its own. Raises OverBudget for more than `limit` values, or more than DEEPEST levels."""
+    """(Values, characters of text) in `value`. Lists and objects count as often as they would be written.
+
+    Works level by level, since recursion has its own limit. Raises OverBudget for more than `limit` values,
+    or more than DEEPEST levels.
+    """
     row, values, characters = [value], 0, 0
     for _ in range(DEEPEST):
         inner: list[Any] = []

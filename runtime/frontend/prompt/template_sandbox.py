@@ -1,4 +1,6 @@
-"""The Jinja sandbox of chat templates: what transformers' offers, without an operation whose time or memory no meter has seen."""
+"""The Jinja sandbox of chat templates: the functions of transformers' sandbox, all of them metered in time
+and memory.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,18 @@ DICT_ATTRIBUTES = frozenset(dir(dict))
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment of one template. `meter` must be begun before anything is compiled or rendered; one thread at a time.
+    """The environment of one template. Call `meter.begin` before compiling or rendering; use it in one thread
+    at a time.
 
-    Source of the settings, of `raise_exception`, `strftime_now`, `tojson` and the `generation` tag: transformers.utils.chat_template_utils (5.23).
+    Source of the settings, of `raise_exception`, `strftime_now`, `tojson` and the `generation` tag:
+    transformers.utils.chat_template_utils (5.23).
     """
 
     code_generator_class = MeteredCode
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "**", "%"))
 
     def __init__(self) -> None:
-        # Not optimized: nothing of a template runs before it is rendered.
+        # Not optimized: no part of a template runs before rendering.
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_GenerationTag, jinja2.ext.loopcontrols])
         self.meter = Meter()
         self.guard = ""
@@ -44,32 +48,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {name: metered_filter(self, self.meter, name, function) for name, function in filters.items()}
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: metered_test(self.meter, name, function) for name, function in tests.items()}
-        del self.globals["lipsum"]  # text at random
+        del self.globals["lipsum"]  # makes random text
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict(), "namespace": _Namespace}
 
     def weighed(self, value: Any) -> Any:
-        """`value` itself, which is about to be compared or hashed."""
+        """Meter `value` before a comparison or hash, and return it."""
         self.meter.weigh(value)
         return value
 
     def searched(self, value: Any) -> Any:
-        """`value` itself, in which something of unknown length is about to be searched."""
+        """Meter `value` before a search in it for text of unknown length, and return it."""
         self.meter.spend(self.meter.weigh(value) >> 3)
         return value
 
     def written(self, value: Any) -> Any:
-        """`value` itself, which is about to be written out."""
+        """Meter `value` before it is written, and return it."""
         self.spend(0, len(value) if type(value) is str else self.meter.weigh(value))
         return value
 
     def copied(self, value: Any) -> Any:
-        """`value` itself, of which a slice is about to be made."""
+        """Meter `value` before a slice of it is made, and return it."""
         if isinstance(value, str | list | tuple):
             self.spend(len(value) >> PER_STEP, len(value) if isinstance(value, str) else 2 * len(value))
         return value
 
     def is_in(self, item: Any, container: Any) -> bool:
-        """`item in container`."""
+        """`item in container`, metered."""
         weight = self.meter.weigh(item)
         if isinstance(container, str):
             self.spend((len(container) >> PER_STEP) + (len(container) * min(weight, 100) >> 10))
@@ -78,13 +82,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return item in container
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Jinja's lookup, with the common one, a key of a message, tried first."""
+        """Jinja's lookup, with a shortcut for the most common case, a key of a message."""
         if type(obj) is dict and attribute not in DICT_ATTRIBUTES:
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Jinja's lookup, counted: an attribute of filters (`map(attribute="a.b")`) comes here once a part."""
+        """Jinja's lookup, metered. An attribute of filters (`map(attribute="a.b")`) calls it once for each
+        part.
+        """
         self.spend(1)
         if type(argument) is str and type(obj) is dict and argument in obj:
             return obj[argument]
@@ -93,7 +99,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Of Python's own types only the methods in METHODS, whose cost is known."""
+        """Whether a template may use the attribute. Of Python's own types, only the methods in METHODS, whose
+        cost is known.
+        """
         if not super().is_safe_attribute(obj, attr, value):
             return False
         if not callable(value) or not isinstance(value, types.BuiltinMethodType | types.MethodType) or isinstance(obj, _Dict):
@@ -101,10 +109,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for kind, names in METHODS.items():
             if isinstance(obj, kind):
                 return attr in names
-        return isinstance(value, types.MethodType)  # of Jinja's own objects; what remains is bytes, numbers, ranges and views of dicts
+        # methods of Jinja's own objects; the rest belongs to bytes, numbers, ranges and views of dicts
+        return isinstance(value, types.MethodType)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
-        """Call `__obj`, its cost taken off; at most DEEPEST calls in each other."""
+        """Call `__obj` after its cost is charged. At most DEEPEST calls may be nested."""
         self, target = __self, __obj
         meter = self.meter
         meter.spend(4)
@@ -130,7 +139,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             meter.depth -= 1
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An operator, its cost taken off before it computes."""
+        """Compute an operator after its cost is charged."""
         if operator == "+" and type(left) is str and type(right) is str:
             size = len(left) + len(right)
             self.spend(size >> PER_STEP, size)
@@ -158,7 +167,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.need(2 * size * grows)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """str.format and str.format_map, with every field's width checked and what it writes taken off."""
+        """str.format and str.format_map, with each field's width checked and its output metered."""
         if not isinstance(value, types.BuiltinMethodType | types.MethodType) or value.__name__ not in ("format", "format_map"):
             return None
         text = value.__self__
@@ -176,14 +185,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return format_text if value.__name__ == "format" else format_map
 
     def _tojson(self, value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
-        # Jinja's own filter escapes HTML characters, which no chat template wants.
+        # Jinja's own filter escapes HTML characters, which chat templates do not need.
         text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
-        # The guard of special tokens stays what it is, to be found again.
+        # The guard of special tokens is not escaped, so that it can be found again.
         return re.sub("[^\\x00-\\x7f]", lambda match: match[0] if match[0] == self.guard else json.dumps(match[0])[1:-1], text) if ensure_ascii else text
 
 
 class _Formatter(SandboxedFormatter):
-    """What the sandbox does with one field: weighed before it is written, its width checked."""
+    """The sandbox's formatter: meters each field before it is written and checks its width."""
 
     def __init__(self, sandbox: Sandbox, **options: Any) -> None:
         super().__init__(sandbox, **options)
@@ -200,11 +209,11 @@ class _Formatter(SandboxedFormatter):
 
 
 class _EscapingFormatter(_Formatter, SandboxedEscapeFormatter):
-    """The same for text that is marked as safe: what is put into it is escaped."""
+    """The same for text that is marked as safe; inserted values are escaped."""
 
 
 class _Dict:
-    """`dict` of templates: calls and `fromkeys`, nothing else of the class."""
+    """`dict` for templates: only calls and `fromkeys`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -214,7 +223,9 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """`namespace` of templates: what it holds is not written out, and no name begins with an underscore."""
+    """`namespace` for templates. Its content is not written out, and names must not begin with an
+    underscore.
+    """
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         Namespace.__init__(args[0])
@@ -231,7 +242,9 @@ class _Namespace(Namespace):
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks what an assistant wrote, for training; its body is rendered as it is, in a scope of its own."""
+    """`{% generation %}` marks an assistant's words for training. Its body is rendered unchanged, in its own
+    scope.
+    """
 
     tags = {"generation"}
 

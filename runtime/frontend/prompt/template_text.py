@@ -1,4 +1,4 @@
-"""How much text the methods and operators of text may make, said before they make it."""
+"""Limit the text that string methods and operators may make, before they make it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .template_meter import PER_STEP, SMALL, Meter, OverBudget
 
 WIDEST = 1000
-"""Characters to which one value may be padded in a format."""
+"""The most characters to which a format may pad one value."""
 
 METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
@@ -27,7 +27,11 @@ SPEC = re.compile(r"[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
 def check_method(meter: Meter, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Take off what `text.name(*args, **kwargs)` reads and makes; returns the arguments to call it with. Raises OverBudget where that is too much."""
+    """Charge for the data that `text.name(*args, **kwargs)` reads and makes; return the arguments to call it
+    with.
+
+    Raises OverBudget if they are too much.
+    """
     size, values = len(text), (*args, *kwargs.values())
     if name == "join" and args:
         items = list(meter.position_range(args[0]))
@@ -35,7 +39,8 @@ def check_method(meter: Meter, text: str, name: str, args: tuple[Any, ...], kwar
         return (items, *args[1:])
     needle = sum(meter.weigh(value) for value in values)
     if name in ("find", "index", "count", "split", "partition", "replace", "rfind", "rindex", "rsplit", "rpartition", "strip", "lstrip", "rstrip"):
-        # A search from the front takes at worst 100 comparisons a character, one from the end as many as there are characters to find.
+        # A search from the front takes at worst 100 comparisons per character, one from the end the length of
+        # the needle.
         meter.spend((size * (min(needle, 100) if name in ("find", "index", "count", "split", "partition", "replace") else needle)) >> 10)
     growth = GROWTH.get(name)
     meter.spend(1 + (size >> PER_STEP))
@@ -62,7 +67,7 @@ def _lines(text: str, values: tuple[Any, ...]) -> int:
 
 
 def replaced(text: str, values: tuple[Any, ...]) -> int:
-    """Characters of `text` with values[0] replaced by values[1], at most."""
+    """The most characters of `text` after values[0] is replaced by values[1]."""
     if len(values) < 2 or not isinstance(values[0], str) or not isinstance(values[1], str):
         return len(text)
     return len(text) + text.count(values[0]) * len(values[1])
@@ -78,7 +83,10 @@ GROWTH: dict[str, Callable[[str, tuple[Any, ...]], int]] = {
 
 
 def check_percent(meter: Meter, text: str, arguments: int) -> None:
-    """Take off what `text % ...` makes of arguments of so many characters. Raises OverBudget for too much, or a width that is too large or not written."""
+    """Charge for the text that `text % ...` makes from arguments of `arguments` characters.
+
+    Raises OverBudget for too much text, and for a width that is too large or given as an argument.
+    """
     meter.spend(1 + (len(text) >> PER_STEP))
     total, place = len(text), text.find("%")
     while place >= 0:
@@ -94,7 +102,7 @@ def check_percent(meter: Meter, text: str, arguments: int) -> None:
 
 
 def _after_key(meter: Meter, text: str, place: int) -> int:
-    """The place after the key in parentheses that opens at `place`; they may lie in each other."""
+    """The index after the key in parentheses that opens at `place`. Parentheses may be nested."""
     depth = 0
     for end in range(place, len(text)):
         depth += (text[end] == "(") - (text[end] == ")")
@@ -111,5 +119,7 @@ def _width(digits: str) -> int:
 
 
 def check_format_spec(spec: str) -> int:
-    """The most characters to which `spec`, of str.format, pads a value. Raises OverBudget for more than WIDEST."""
+    """The most characters to which the str.format `spec` pads a value. Raises OverBudget for more than
+    WIDEST.
+    """
     return sum(_width(digits) for digits in re.findall(r"\d+", spec))

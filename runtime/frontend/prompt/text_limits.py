@@ -1,4 +1,4 @@
-"""Whether a text can fit into the model's context, found out without tokenising all of it."""
+"""Find out whether a text can fit into the model's context, without tokenising all of it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ from tokenizers import Tokenizer
 from ...bundle.errors import ContextFull
 
 PIECE = 16_384
-"""Characters tokenised at a time: a tokenizer takes about 200 bytes of memory for each byte of text."""
+"""Characters tokenised at a time. A tokenizer takes about 200 bytes of memory for each byte of text."""
 NFC_SHRINKS = 3
-"""The most by which Unicode's composition (NFC), which tokenizers apply first, makes UTF-8 text shorter."""
+"""The largest factor by which Unicode composition (NFC) shortens UTF-8 text. Tokenizers apply it first."""
 MARGIN = 8
-"""A cut between two pieces may part a word, which then has more tokens; far fewer, though, than an eighth of them all."""
+"""A cut between two pieces may split a word, which adds tokens: always far fewer than an eighth of all
+tokens.
+"""
 
 
 class TextLimits:
-    """The texts of one call against a context of so many tokens (None: any number)."""
+    """Checks the texts of one call against a context of `context` tokens (None: any number)."""
 
     def __init__(self, tokenizer: Tokenizer, context: int | None) -> None:
         self._tokenizer, self._context = tokenizer, context
 
     @cached_property
     def longest_token(self) -> int:
-        """The most bytes of text that one token stands for: every character of a byte-level token is one byte, of an added token up to four."""
+        """The most bytes of text in one token. A character of a byte-level token is one byte; one of an added
+        token has up to four.
+        """
         added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         return max((len(token.encode() if token in added else token) for token in self._tokenizer.get_vocab()), default=1)
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raise AntiphonError for texts that surely do not fit into the context; the cheap bound first, then by counting tokens until they are too many."""
+        """Raise AntiphonError for texts that certainly do not fit into the context.
+
+        Applies a cheap bound first, and then counts tokens until there are too many.
+        """
         context = self._context
         if context is None or 4 * sum(map(len, texts)) <= context:
             return
         size = sum(len(piece.encode()) for piece in _pieces(texts))
-        if size <= context:  # a token has a byte at least
+        if size <= context:  # a token has at least one byte
             return
         if size > context * self.longest_token * NFC_SHRINKS:
             raise self._refusal(size)

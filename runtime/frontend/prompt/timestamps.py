@@ -1,7 +1,8 @@
-"""Textual time: what time it is, written as text before each temporal patch of a video and, where asked, now and then in audio.
+"""Textual time: timestamps as text before each temporal patch of a video and, if configured, at intervals in
+audio.
 
-Source: Qwen3VLProcessor (transformers 5.23) for videos. How Qwen3.5-Omni writes videos heard with their audio, and audio alone, is unpublished:
-that part is Antiphon's choice.
+Source: Qwen3VLProcessor (transformers 5.23) for videos. How Qwen3.5-Omni writes videos with their audio, and
+audio alone, is unpublished; that part is Antiphon's choice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Encode = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Timestamps:
-    """`format`: a Python format of `seconds` ("" writes nothing). `audio_seconds`: from one timestamp to the next in audio; 0 means none there."""
+    """`format`: a Python format of `seconds` ("" writes nothing). `audio_seconds`: interval of timestamps in
+    audio; 0: none.
+    """
 
     format: str
     audio_seconds: float = 0.0
@@ -31,21 +34,25 @@ class Timestamps:
 
 @dataclass(frozen=True)
 class AudioClock:
-    """When the tokens of a clip are heard: chunks of 2 * `n_window` mel frames of `frame_seconds`, shrunk by `convolutions` of stride 2."""
+    """Times of the tokens of a clip. A chunk has 2 * `n_window` mel frames of `frame_seconds` each, and
+    `convolutions` of stride 2 shorten it.
+    """
 
     n_window: int
     convolutions: int
     frame_seconds: float
 
     def seconds(self, tokens: int) -> np.ndarray:
-        """float64 [tokens]: the time at which each token's sound begins; the last token of a chunk may be short."""
+        """float64 [tokens]: the time at which each token's audio begins. The last token of a chunk may be
+        shorter.
+        """
         chunk, place = np.divmod(np.arange(tokens), audio_tokens(2 * self.n_window, self.n_window, self.convolutions))
         return (chunk * 2 * self.n_window + place * 2**self.convolutions) * self.frame_seconds
 
 
 @dataclass(frozen=True)
 class MarkedIds:
-    """Ids of the media tokens and of the marks around them."""
+    """Ids of the media tokens and of the start and end marks around them."""
 
     audio: int
     video: int
@@ -56,9 +63,10 @@ class MarkedIds:
 
 
 def patch_seconds(times: np.ndarray, temporal_patch_size: int) -> tuple[float, ...]:
-    """The time of each temporal patch: the mean of those of its first and last frame, the last frame of all being repeated to fill its patch.
+    """The time of each temporal patch: the mean of the times of its first and last frame.
 
-    times: float64 [frames], the seconds at which the frames are shown.
+    The last frame of the video is repeated to fill its patch. times: float64 [frames], the time of each frame
+    in seconds.
     """
     last = len(times) - 1
     starts = range(0, len(times), temporal_patch_size)
@@ -66,10 +74,12 @@ def patch_seconds(times: np.ndarray, temporal_patch_size: int) -> tuple[float, .
 
 
 def video_tokens(item: MediaItem, merged: int, ids: MarkedIds, clock: AudioClock, stamps: Timestamps, encode: Encode) -> np.ndarray:
-    """int64 [tokens] of a video whose temporal patches have `merged` tokens each, without the first timestamp, which stands in the text before it.
+    """int64 [tokens] of a video whose temporal patches have `merged` tokens each. The first timestamp is not
+    included; it is in the text before the video.
 
-    Each patch is timestamp, vision_start, its tokens, vision_end. Where the video is heard, audio_start, the tokens whose sound begins within the
-    patch's span, and audio_end follow; a patch without such tokens has no audio marks, and the last patch takes the rest. [unpublished: our choice]
+    Each patch is timestamp, vision_start, its tokens, vision_end. If the video's audio is used, audio_start,
+    the tokens whose audio begins within the patch's span, and audio_end follow. A patch without such tokens
+    has no audio marks, and the last patch takes the rest. [unpublished: our choice]
     """
     picture = _marked(ids.vision_start, ids.video, merged, ids.vision_end)
     heard = _counts(clock.seconds(item.audio_tokens), np.arange(item.grid[0]) * item.seconds_per_grid)
@@ -86,12 +96,13 @@ def video_tokens(item: MediaItem, merged: int, ids: MarkedIds, clock: AudioClock
 def audio_piece(first: int, tokens: int, audio: int, clock: AudioClock, stamps: Timestamps, encode: Encode) -> np.ndarray:
     """int64 [tokens and timestamps] for the tokens first .. first + tokens of a clip.
 
-    The timestamp of every multiple of `stamps.audio_seconds` stands before the first token whose sound begins then or later; of several that would
-    stand before one token the last counts. [unpublished: our choice]
+    The timestamp of each multiple of `stamps.audio_seconds` comes before the first token whose audio begins
+    then or later. If several come before one token, only the last is written. [unpublished: our choice]
     """
     if not stamps.audio_seconds or not stamps.format:
         return np.full(tokens, audio, np.int64)
-    # The tolerance is that of `_counts`: a token at 0.3 s begins with the third span of 0.1 s, whatever rounding says.
+    # The tolerance is that of `_counts`: a token at 0.3 s begins with the third span of 0.1 s, despite
+    # rounding.
     spans = np.floor(clock.seconds(first + tokens) / stamps.audio_seconds + TOLERANCE).astype(np.int64)
     begins = np.flatnonzero(np.diff(spans, prepend=-1))
     begins = begins[begins >= first]
@@ -106,7 +117,9 @@ TOLERANCE = 1e-6
 
 
 def _counts(seconds: np.ndarray, starts: np.ndarray) -> Sequence[int]:
-    """How many of the sorted times `seconds` lie in each span that begins at `starts`; the last span has no end."""
+    """The number of the sorted times `seconds` in each span that begins at `starts`; the last span has no
+    end.
+    """
     cuts = np.searchsorted(seconds, starts[1:] - TOLERANCE)
     counts: list[int] = np.diff(cuts, prepend=0, append=len(seconds)).tolist()
     return counts

@@ -1,8 +1,9 @@
-"""The chat template and its tokenisation, in which typed text can never become a special token.
+"""The chat template and its tokenisation. Text from a user can never become a special token.
 
-Ordinary text gives exactly the ids of Hugging Face's `apply_chat_template(tokenize=True)`. Where a message holds the text of a special
-token ("<|im_end|>"), a guard character that occurs nowhere else is put inside it before rendering. The rendered string is then split at
-special tokens, all of which the template wrote, and the guard is taken out of the rest, which is encoded as plain text.
+Ordinary text gives exactly the ids of Hugging Face's `apply_chat_template(tokenize=True)`. If a message holds
+the text of a special token ("<|im_end|>"), a guard character that occurs nowhere else is inserted into it
+before rendering. The rendered string is then split at special tokens, which all come from the template. The
+guard is removed from the other pieces, which are encoded as plain text.
 """
 
 from __future__ import annotations
@@ -27,18 +28,21 @@ from .tokenizer_json import one_sentence, read_tokenizer
 from .tools import Tools, texts, with_texts
 
 PROBE = "probe"
-"""Content of the turns that are rendered only to be cut off again."""
+"""Content of turns that are rendered only to be cut off again."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the chat template wrote, with `guard` inside every special token that was typed."""
+    """The output of the chat template, with `guard` inside every special token that a user typed."""
 
     text: str
     guard: str
 
     def with_text_before(self, mark: str, texts: Sequence[str]) -> Rendered:
-        """The same with each of `texts` in front of one `mark` that the template wrote, in order. Raises AntiphonError when their numbers differ."""
+        """The same with each of `texts` before one `mark` of the template, in order.
+
+        Raises AntiphonError if the numbers of texts and marks differ.
+        """
         pieces = self.text.split(mark)
         if len(pieces) != len(texts) + 1:
             raise BrokenBundle(f"The chat template wrote {mark} {len(pieces) - 1} times for {len(texts)} videos; use the template of the checkpoint.")
@@ -46,10 +50,15 @@ class Rendered:
 
 
 class ChatTokenizer:
-    """Messages to token ids and token ids to text, for one checkpoint's tokenizer and chat template."""
+    """Turns messages into token ids and token ids into text, for one checkpoint's tokenizer and chat
+    template.
+    """
 
     def __init__(self, tokenizer_file: Path, template: str, names: Mapping[str, Any]) -> None:
-        """`names` are what the template may mention: special tokens (eos_token, ...) and switches. Raises AntiphonError for unusable files."""
+        """`names`: variables of the template, which are special tokens (eos_token, ...) and switches.
+
+        Raises AntiphonError for unusable files.
+        """
         self._tokenizer = load_tokenizer(tokenizer_file)
         self._special = {token.content: index for index, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         self._special_ids = frozenset(self._special.values())
@@ -60,7 +69,10 @@ class ChatTokenizer:
         self._template_source = template
 
     def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()) -> Rendered:
-        """The text of a whole conversation. Raises AntiphonError when the template refuses it, or ignores the tools, tool calls or names in it."""
+        """The text of a whole conversation.
+
+        Raises AntiphonError if the template refuses it, or ignores its tools, tool calls or names.
+        """
         guard = self._guard(messages, tools)
         rendered = self._render(messages, add_generation_prompt, guard, tools)
         if tools:
@@ -69,7 +81,8 @@ class ChatTokenizer:
         return rendered
 
     def render_continuation(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()) -> Rendered:
-        """The text of turns that follow earlier, complete turns: no system preamble before them, which is where `tools` stood.
+        """The text of turns that follow earlier, complete turns, without the system preamble, which has the
+        `tools`.
 
         Raises AntiphonError as `render_chat`.
         """
@@ -81,7 +94,7 @@ class ChatTokenizer:
     def _continued(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools) -> Rendered:
         opening = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE),), plain=True))
         refusal: AntiphonError | None = None
-        for earlier in (opening[:1], opening):  # the second for templates that insist on alternating roles
+        for earlier in (opening[:1], opening):  # the second is for templates that require alternating roles
             try:
                 before = self._render(earlier, False, guard, tools).text
                 whole = self._render((*earlier, *messages), add_generation_prompt, guard, tools).text
@@ -93,7 +106,7 @@ class ChatTokenizer:
         raise refusal or InvalidInput("The chat template rewrites earlier turns when turns are added; send the whole conversation instead.")
 
     def encode(self, rendered: Rendered) -> np.ndarray:
-        """Token ids int64 [tokens], one placeholder token per piece of media."""
+        """Token ids int64 [tokens], with one placeholder token per piece of media."""
         ids: list[int] = []
         for piece in self._pattern.split(rendered.text):
             if piece in self._special:
@@ -112,24 +125,27 @@ class ChatTokenizer:
         return ids
 
     def text_limits(self, context: int | None) -> TextLimits:
-        """What refuses texts that a context of so many tokens cannot hold (None: nothing)."""
+        """An object that refuses texts that a context of `context` tokens cannot hold (None: no limit)."""
         return TextLimits(self._tokenizer, context)
 
     def token(self, index: int) -> str:
-        """The special token with id `index`, as the template writes it. Raises BrokenBundle where the tokenizer has none."""
+        """The text of the token with id `index`. Raises BrokenBundle if the tokenizer has none."""
         token: str | None = self._tokenizer.id_to_token(index)
         if token is None:
             raise BrokenBundle(f"frontend.json states the token id {index}, which the bundle's tokenizer lacks; build the bundle again.")
         return token
 
     def turn_end(self) -> np.ndarray:
-        """Token ids int64 [tokens] that the template writes after an assistant's words: those that close its turn."""
+        """Token ids int64 [tokens] that the template writes after an assistant's words, to close its turn."""
         turns = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE + PROBE),), plain=True))
         rendered = self.render_chat(turns, False)
         return self.encode(Rendered(rendered.text.rpartition(PROBE + PROBE)[2], rendered.guard))
 
     def answer_opening(self) -> np.ndarray:
-        """Token ids int64 [tokens] that the template writes before an assistant's words. Raises AntiphonError where it writes none."""
+        """Token ids int64 [tokens] that the template writes before an assistant's words.
+
+        Raises AntiphonError if it writes none.
+        """
         turns = (Message("user", (TextPart(PROBE),), plain=True),)
         before, opened = self.render_chat(turns, False), self.render_chat(turns, True)
         if not opened.text.startswith(before.text) or opened.text == before.text:
@@ -137,15 +153,17 @@ class ChatTokenizer:
         return self.encode(Rendered(opened.text[len(before.text) :], opened.guard))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids`, special tokens left out."""
+        """The text of `ids`, without special tokens."""
         return self._tokenizer.decode([int(index) for index in ids], skip_special_tokens=True)
 
     def decoder(self) -> IncrementalDecoder:
-        """A fresh incremental decoder for one answer."""
+        """A new incremental decoder for one answer."""
         return IncrementalDecoder(self._tokenizer, self._special_ids)
 
     def _check_keys(self, rendered: Rendered, messages: Sequence[Message], render: Callable[[Sequence[Message]], Rendered]) -> None:
-        """Raise AntiphonError where the template writes the same without the calls or the names in `messages`; tools' names may be left out."""
+        """Raise AntiphonError if the template ignores the calls or the names in `messages`. It may ignore the
+        names of tools.
+        """
         if any(message.tool_calls for message in messages):
             self._check_effect(rendered, "tool calls", lambda: render([replace(message, tool_calls=()) for message in messages]))
         if any(message.name is not None and message.role != "tool" for message in messages):
@@ -155,12 +173,12 @@ class ChatTokenizer:
         try:
             bare = without().text
         except AntiphonError:
-            return  # it cannot do without
+            return  # the template needs the key
         if bare == rendered.text:
             raise InvalidInput(f"The chat template of this bundle has no place for {key}; leave them out, or build with a template that writes them.")
 
     def _guard(self, messages: Sequence[Message], tools: Tools) -> str:
-        """A private-use character found neither in the messages and tools nor in the template."""
+        """A private-use character that occurs neither in the messages and tools nor in the template."""
         used = set(self._template_source).union(*(part.text for message in messages for part in message.parts if isinstance(part, TextPart)))
         used = used.union(*texts([*tools, *(_extras(message) for message in messages)]))
         return next(chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in used)
@@ -180,9 +198,10 @@ class ChatTokenizer:
         return Rendered(self._template.render(variables, guard), guard)
 
     def _guarded(self, text: str, guard: str) -> str:
-        while self._pattern.search(text):  # again while tokens overlap
+        while self._pattern.search(text):  # repeat for overlapping tokens
             text = self._pattern.sub(lambda match: match[0][0] + guard + match[0][1:], text)
-        # What the template writes next (or the next text part) might complete a token that is open at the end of this text.
+        # The template's next text (or the next text part) might complete a token that begins at the end of
+        # this text.
         words = text.rstrip()
         for length in range(1, min(len(words), max(map(len, self._openings), default=0)) + 1):
             if words[-length:] in self._openings:
@@ -192,7 +211,10 @@ class ChatTokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer that takes special tokens in plain text for text. Raises AntiphonError for a missing, broken or foreign file."""
+    """A tokenizer that encodes special tokens in plain text as text.
+
+    Raises AntiphonError if the file is missing, broken or of another kind.
+    """
     if not path.is_file():
         raise BrokenBundle(f"No tokenizer at {short_path(path)}; build the bundle again.")
     tokenizer = read_tokenizer(path)
@@ -208,7 +230,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def _content(message: Message, guarded: Callable[[str], str]) -> str | list[dict[str, str]]:
-    """What the template sees of a message: text, and that there is media, never the media itself."""
+    """The content that the template sees of a message: text, and the kinds of media, but not the media
+    themselves.
+    """
     parts = []
     for part in message.parts:
         if isinstance(part, TextPart):
@@ -220,7 +244,9 @@ def _content(message: Message, guarded: Callable[[str], str]) -> str | list[dict
 
 
 def _extras(message: Message) -> dict[str, Any]:
-    """What the template sees of a message beside role and content. Source: `_alias_reasoning_fields` (transformers 5.23) for `thinking`."""
+    """The other fields of a message for the template. Source: `_alias_reasoning_fields` (transformers 5.23)
+    for `thinking`.
+    """
     fields = {
         "tool_calls": list(message.tool_calls) or None,
         "tool_call_id": message.tool_call_id,

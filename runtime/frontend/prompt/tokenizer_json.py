@@ -1,6 +1,8 @@
-"""Reads a tokenizer.json that somebody else wrote: only what byte-level BPE needs reaches the library `tokenizers`, of which some files end the process.
+"""Read a tokenizer.json from another source. Only fields that byte-level BPE needs reach the library
+`tokenizers`, since some files make it end the process.
 
-With tokenizers 0.23.3 a vast padding is an allocation that aborts, a `continuing_subword_prefix` is a panic, and a pre-tokenizer's pattern can take any time.
+With tokenizers 0.23.3, a very large padding is an allocation that aborts, a `continuing_subword_prefix` is a
+panic, and a pre-tokenizer's pattern can take unlimited time.
 """
 
 from __future__ import annotations
@@ -20,23 +22,25 @@ from ...bundle.said import reason, short, short_path
 
 REPAIR = "use the tokenizer of the checkpoint"
 LARGEST_ID = 2**24 - 1
-"""Of a token; published vocabularies have up to 262,144."""
+"""The largest token id. Published vocabularies have up to 262,144."""
 LONGEST_TOKEN, MOST_ADDED = 200, 2**14
-"""Letters of an added token, and how many there may be: each is looked for in every text."""
+"""Characters of an added token, and number of added tokens. Each is searched for in every text."""
 NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents")
 PRE_TOKENIZERS = ("ByteLevel", "Split", "Digits")
 MOST_STEPS = 8
-"""Of a sequence of normalizers or pre-tokenizers."""
+"""The most steps in a sequence of normalizers or pre-tokenizers."""
 LONGEST_PATTERN, MOST_REPEATS = 2000, 1000
 GROUP = re.compile(r"\?(?:[im]*(?:-[im]+)?[:)]|[=!>]|<[=!])")
-"""What may open a group, behind its parenthesis: no names, conditions, comments or recursion."""
+"""Allowed text after the parenthesis of a group: no names, conditions, comments or recursion."""
 COUNT = re.compile(r"\{(\d{0,9})(,?)(\d{0,9})\}")
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer that the file at `path` describes, without truncation, padding and special tokens around a text, which no prompt uses.
+    """The tokenizer of the file at `path`, without truncation, padding and added special tokens, which no
+    prompt uses.
 
-    Raises AntiphonError, one sentence, for a file that `read_json_object` refuses, that is no byte-level BPE tokenizer, or that `tokenizers` cannot read.
+    Raises AntiphonError, one sentence, if `read_json_object` refuses the file, if it is not a byte-level BPE
+    tokenizer, and if `tokenizers` cannot read it.
     """
     content = read_json_object(path, REPAIR)
     check_tokenizer(content, short_path(path))
@@ -48,7 +52,9 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 @contextlib.contextmanager
 def one_sentence(what: str) -> Iterator[None]:
-    """Turn what `tokenizers` raises, a bare Exception or a panic that is no Exception at all, into AntiphonError that begins with `what`."""
+    """Turn the errors of `tokenizers` into AntiphonError that begins with `what`. They are bare Exceptions,
+    or panics that are not Exceptions.
+    """
     try:
         yield
     except (AntiphonError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -58,7 +64,9 @@ def one_sentence(what: str) -> Iterator[None]:
 
 
 def check_tokenizer(content: dict[str, Any], where: str) -> None:
-    """Raise AntiphonError, `where` being the file, unless `content` is a tokenizer of byte-level BPE that cannot harm its reader."""
+    """Raise AntiphonError unless `content` is a byte-level BPE tokenizer that is safe to load. `where`: the
+    file's name.
+    """
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise AntiphonError(f"{where} holds no BPE model with its vocab; expected a byte-level BPE tokenizer, as the Qwen models have; {REPAIR}.")
@@ -79,7 +87,7 @@ def check_tokenizer(content: dict[str, Any], where: str) -> None:
 
 
 def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
-    """Raise AntiphonError unless every token of `vocabulary` has an id of its own in 0 .. LARGEST_ID."""
+    """Raise AntiphonError unless every token of `vocabulary` has a different id in 0 .. LARGEST_ID."""
     ids = vocabulary.values()
     wrong = next((token for token, index in vocabulary.items() if type(index) is not int or not 0 <= index <= LARGEST_ID), None)
     if wrong is not None:
@@ -89,7 +97,9 @@ def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
 
 
 def check_added(token: Any, index: Any, where: str) -> None:
-    """Raise AntiphonError unless `token`, an added token with the id `index`, has a text of 1 to LONGEST_TOKEN letters and a possible id."""
+    """Raise AntiphonError unless the added token `token` has 1 to LONGEST_TOKEN characters, and its id
+    `index` is possible.
+    """
     content = token.get("content") if isinstance(token, dict) else None
     if not isinstance(content, str) or not 0 < len(content) <= LONGEST_TOKEN:
         raise AntiphonError(f"{where} lists the added token {short(token)}, expected its content, 1 to {LONGEST_TOKEN} letters; {REPAIR}.")
@@ -111,10 +121,12 @@ def _check_steps(step: Any, kinds: tuple[str, ...], parts: str, where: str) -> N
 
 
 def pattern_fault(pattern: str) -> str:
-    """What makes a regular expression of Oniguruma dangerous to run on any text, as the rest of a sentence; empty where nothing does.
+    """The reason why an Oniguruma regular expression is dangerous to run on any text, as the rest of a
+    sentence; empty if there is none.
 
-    No published tokenizer repeats a group: where one is repeated, a match can take time that is exponential in the text. Repeated characters and classes
-    alone are polynomial, and the library gives up on a match after ten million steps.
+    No published tokenizer repeats a group. With a repeated group, the time of a match can be exponential in
+    the text. Repetitions of characters and classes alone are polynomial, and the library stops a match after
+    ten million steps.
     """
     if len(pattern) > LONGEST_PATTERN:
         return f"has more than {LONGEST_PATTERN} letters"
@@ -142,7 +154,7 @@ def pattern_fault(pattern: str) -> str:
             previous = "count" if count else "repeat"
             place += len(count[0]) - 1 if count else 0
         elif letter == "?":
-            previous = "repeat"  # once or not at all, or the sign of a lazy repetition
+            previous = "repeat"  # optional, or the sign of a lazy repetition
         place += 1
     return ""
 

@@ -1,4 +1,6 @@
-"""Tools that a model may call, and the calls in its earlier answers: checked, and made plain data for the chat template."""
+"""Check the tools that a model may call and the calls in its earlier answers, and convert them to plain data
+for the chat template.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,17 @@ from ...bundle.errors import InvalidInput
 from ...bundle.said import article, short
 
 DEEPEST = 40
-"""Levels of nesting in a tool's schema or a call's arguments."""
+"""The most levels of nesting in a tool's schema or a call's arguments."""
 
 Tools = tuple[dict[str, Any], ...]
 
 
 def parse_tools(tools: Any) -> Tools:
-    """Check `tools` (OpenAI shape: `{"type": "function", "function": {"name", "description", "parameters"}}`) and copy them; none for None.
+    """Check and copy `tools`; () for None.
 
-    The schema in `parameters` goes to the chat template as it is. Raises AntiphonError that names the tool by index.
+    The shape is that of OpenAI: `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    The schema in `parameters` goes to the chat template unchanged. Raises AntiphonError that names the tool
+    by index.
     """
     if tools is None:
         return ()
@@ -42,8 +46,11 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
 
 
 def parse_tool_calls(calls: Any, where: str) -> Tools:
-    """Check the `tool_calls` of an assistant's message and copy them; none for None. `arguments` that are a JSON string, as the OpenAI API sends them,
-    become the object that they say, which is what chat templates expect. Raises AntiphonError that names the call by index."""
+    """Check and copy the `tool_calls` of an assistant's message; () for None.
+
+    `arguments` as a JSON string, as the OpenAI API sends them, become the object that chat templates expect.
+    Raises AntiphonError that names the call by index.
+    """
     if calls is None:
         return ()
     if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
@@ -61,7 +68,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 
 def _function(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What stands under "function", with a name."""
+    """The object under "function", which must have a name."""
     if tool.get("type") != "function":
         raise InvalidInput(f'{where} has the type {short(tool.get("type"))}; expected "function", the only type of tool.')
     function = tool.get("function")
@@ -84,8 +91,11 @@ def _arguments(arguments: Any, where: str) -> dict[str, Any]:
 
 
 def plain_data(value: Any, where: str, level: int = 0) -> Any:
-    """A copy of `value` of Python's own JSON types. Raises AntiphonError for other types, keys that are no text, numbers that are not finite, text that
-    is no Unicode, and more than DEEPEST levels."""
+    """A copy of `value` in Python's own JSON types.
+
+    Raises AntiphonError for other types, keys that are not text, numbers that are not finite, text that is
+    not valid Unicode, and more than DEEPEST levels.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -108,7 +118,10 @@ def plain_data(value: Any, where: str, level: int = 0) -> Any:
 
 
 def check_unicode(text: str, where: str) -> str:
-    """`text` itself; raises AntiphonError where it is no Unicode: half of a surrogate pair, which is also how Python marks a byte that is no UTF-8."""
+    """`text` itself. Raises AntiphonError if it is not valid Unicode.
+
+    Invalid text holds half of a surrogate pair, which is also Python's mark for a byte that is not UTF-8.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -117,7 +130,7 @@ def check_unicode(text: str, where: str) -> str:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in plain data, keys included."""
+    """Yield every text in plain data, including keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
@@ -128,7 +141,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def with_texts(value: Any, change: Any) -> Any:
-    """A copy of plain data with every text, keys included, changed by `change`."""
+    """A copy of plain data with `change` applied to every text, including keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A part of a recording: from one second to another."""
+"""Cut a recording to a span of seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..media.media_options import Span
 
 
 def cropped_array(samples: np.ndarray, rate: int, span: Span) -> np.ndarray:
-    """The samples of `span` of an array whose first axis is time. Raises AntiphonError where none are left.
+    """The samples of `span` of an array whose first axis is time. Raises AntiphonError if there are none.
 
     Source: process_audio_info of qwen-omni-utils 0.0.9 for arrays: from int(rate * start) to int(rate * end).
     """
@@ -24,10 +24,11 @@ def cropped_array(samples: np.ndarray, rate: int, span: Span) -> np.ndarray:
 
 
 def cropped(blocks: Iterator[tuple[np.ndarray, int]], span: Span, count: Callable[[float], int] = int) -> Iterator[tuple[np.ndarray, int]]:
-    """The blocks of a recording, each with its rate, cut to `span`; nothing behind its end is read. Raises AntiphonError where nothing is left.
+    """Yield the blocks of a recording, each with its rate, cut to `span`. Blocks after its end are not read.
 
-    `count` makes whole samples of seconds times rate. Source: librosa.load 0.11 with offset and duration, as process_audio_info of qwen-omni-utils 0.0.9
-    calls it: int for files that libsndfile reads, round for those that FFmpeg reads.
+    `count` converts seconds times rate to whole samples. Raises AntiphonError if no samples remain. Source:
+    librosa.load 0.11 with offset and duration, as process_audio_info of qwen-omni-utils 0.0.9 calls it: int
+    for files that libsndfile reads, round for those that FFmpeg reads.
     """
     if span.is_whole:
         yield from blocks
@@ -48,5 +49,5 @@ def cropped(blocks: Iterator[tuple[np.ndarray, int]], span: Span, count: Callabl
 
 
 def nothing_left(span: Span, seconds: float) -> InvalidInput:
-    """What is wrong with a start behind the end of a recording."""
+    """The error for a span that starts after the end of a recording."""
     return InvalidInput(f"The audio is {seconds:g} s long and has no sample from {span.start:g} s on within its span; give a start before its end.")

@@ -1,7 +1,7 @@
-"""Which frames of a video file are taken where a part says so: the formulas of the reference.
+"""Choose the frames of a video file by the reference's formulas, for parts that have such options.
 
-Source: smart_nframes and calculate_video_frame_range of qwen-omni-utils 0.0.9 (vision_process.py), which are those of qwen-vl-utils 0.0.14. Without
-such options frames are taken by their time (see video).
+Source: smart_nframes and calculate_video_frame_range of qwen-omni-utils 0.0.9 (vision_process.py); those of
+qwen-vl-utils 0.0.14 are the same. Without such options, frames are chosen by time (see video).
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from ...bundle.errors import InvalidInput
 from ..media.media_options import FrameOptions, Span
 
 PAIR = 2
-"""Frames go in pairs (FRAME_FACTOR)."""
+"""The number of frames is a multiple of this (FRAME_FACTOR)."""
 FEWEST, MOST = 4, 768
-"""Frames of a video where min_frames and max_frames are not given (FPS_MIN_FRAMES, FPS_MAX_FRAMES)."""
+"""Default min_frames and max_frames of a video (FPS_MIN_FRAMES, FPS_MAX_FRAMES)."""
 
 
 def frame_count(options: FrameOptions, frames: int, film_rate: float, rate: float) -> int:
-    """How many of `frames` frames of a film at `film_rate` are taken at `rate` frames a second. Raises AntiphonError where there are too few."""
+    """The number of frames to take from a film of `frames` frames.
+
+    `film_rate`: frames per second of the film. `rate`: frames per second to take. Raises AntiphonError if the
+    film has too few frames.
+    """
     if options.nframes is not None:
         count = round(options.nframes / PAIR) * PAIR
     else:
@@ -33,7 +37,9 @@ def frame_count(options: FrameOptions, frames: int, film_rate: float, rate: floa
 
 
 def frame_range(span: Span, frames: int, film_rate: float) -> tuple[int, int]:
-    """The first and last frame number within `span` of a film. Raises AntiphonError where it holds no two frames."""
+    """The first and last frame number within `span` of a film. Raises AntiphonError if it has fewer than two
+    frames.
+    """
     seconds = frames / film_rate
     first = math.ceil(min(span.start, seconds) * film_rate)
     last = frames - 1 if span.end is None else min(math.floor(min(span.end, seconds) * film_rate), frames - 1)
@@ -43,7 +49,10 @@ def frame_range(span: Span, frames: int, film_rate: float) -> tuple[int, int]:
 
 
 def frame_numbers(first: int, last: int, count: int) -> np.ndarray:
-    """int64 [count]: frame numbers spread evenly from `first` to `last`, both included; torch.linspace(...).round().long() to the last bit."""
+    """int64 [count]: frame numbers spread evenly from `first` to `last`, both included.
+
+    Equals torch.linspace(...).round().long() to the last bit.
+    """
     step = (np.float32(last) - np.float32(first)) / np.float32(max(count - 1, 1))
     places = np.arange(count)
     upward = np.float32(first) + step * places.astype(np.float32)

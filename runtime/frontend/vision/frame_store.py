@@ -1,4 +1,4 @@
-"""The resized frames of one image or video: in memory while they are few, beyond that in a temporary file, so that long videos do not fill memory."""
+"""Store the resized frames of one image or video: in memory, or in a temporary file if they are many."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from ...bundle.errors import AntiphonError
 from ...bundle.said import reason, short_path
 
 MOST_IN_MEMORY = 64 * 2**20
-"""Bytes of one image's or video's frames that are kept in memory."""
+"""Bytes of frames of one image or video that stay in memory."""
 
 
 class FrameStore:
-    """Frames of one size, each uint8 [height, width, 3], kept as they are decoded and read as often as wanted.
+    """Frames of one size, each uint8 [height, width, 3]. They are stored as they are decoded, and can be read
+    any number of times.
 
-    The file has no name and goes with the object. Raises AntiphonError when the folder for temporary files is full.
+    The file has no name and is deleted with the object. Raises AntiphonError if the folder for temporary
+    files is full.
     """
 
     def __init__(self, frames: Iterable[np.ndarray]) -> None:
@@ -28,7 +30,7 @@ class FrameStore:
         self.height = self.width = 0
         previous, stored = None, 0
         for frame in frames:
-            if frame is not previous:  # a frame on screen for long is one object, kept once
+            if frame is not previous:  # a frame that is repeated is one object, and is stored once
                 self.height, self.width = frame.shape[:2]
                 self._write(np.ascontiguousarray(frame, np.uint8))
                 previous, stored = frame, stored + 1

@@ -1,4 +1,4 @@
-"""Images to the patches that the vision encoder takes.
+"""Convert images to the patches that the vision encoder takes.
 
 Source: Qwen2VLImageProcessor (transformers 5.23), the PIL variant.
 """
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 
 def load_image(source: Any, policy: MediaPolicy = LOCAL) -> Image:
-    """The image in `source` as an RGB PIL image, turned upright by its EXIF orientation, on white where transparent.
+    """The image in `source` as an RGB PIL image, upright by its EXIF orientation; transparent pixels become
+    white.
 
-    `source`: what `media_source.resolve_source` takes, a PIL image, or an array [height, width, 3] (see pixels.array_pixels). Raises AntiphonError.
+    `source`: anything that `media_source.resolve_source` takes, a PIL image, or an array [height, width, 3]
+    (see pixels.array_pixels). Raises AntiphonError if it is not an image or `policy` forbids it.
     """
     pil = _pillow()
     if isinstance(source, np.ndarray):
@@ -42,7 +44,7 @@ def load_image(source: Any, policy: MediaPolicy = LOCAL) -> Image:
         return image
     if isinstance(source, pil.Image.Image):
         policy.check_pixels(source.size[0], source.size[1], "The image")
-        with _one_sentence("The image", policy):  # a file that was opened is decoded only now
+        with _one_sentence("The image", policy):  # Pillow decodes an opened file only here
             source.load()
         opened: Image = source
     else:
@@ -51,10 +53,13 @@ def load_image(source: Any, policy: MediaPolicy = LOCAL) -> Image:
 
 
 def image_size(source: Any, policy: MediaPolicy = LOCAL) -> tuple[int, int]:
-    """(width, height) of what `load_image` takes, by its header alone, before it is turned upright. Raises AntiphonError for what is no image."""
+    """(width, height) of a source of `load_image`, by its header alone and before EXIF rotation.
+
+    Raises AntiphonError if it is not an image.
+    """
     if isinstance(source, np.ndarray):
         if source.ndim not in (2, 3) or not source.size:
-            return 1, 1  # `load_image` says what is wrong
+            return 1, 1  # `load_image` raises the error
         width, height = source.shape[1], source.shape[0]
     elif isinstance(source, _pillow().Image.Image):
         width, height = int(source.size[0]), int(source.size[1])
@@ -66,11 +71,11 @@ def image_size(source: Any, policy: MediaPolicy = LOCAL) -> tuple[int, int]:
 
 
 def _decoded(source: Path | bytes, policy: MediaPolicy) -> Image:
-    """The image in a file, decoded by the one plugin of Pillow that is for its format."""
+    """The image in a file, decoded by Pillow's plugin for its format."""
     found = require_format(source, "image", _label(source))
     _checked_size(source, found, policy)
     with open_media(source) as stream, _one_sentence(_label(source), policy):
-        # Not PIL.Image.open, which warns on the terminal of pictures that the policy allows.
+        # PIL.Image.open would print warnings about large pictures that the policy allows.
         image: Image = _plugin(found.pillow)(stream, "")
         policy.check_pixels(*image.size, "The image")
         image.load()
@@ -79,7 +84,7 @@ def _decoded(source: Path | bytes, policy: MediaPolicy) -> Image:
 
 @contextmanager
 def _one_sentence(label: str, policy: MediaPolicy) -> Iterator[None]:
-    """Turn what Pillow raises for broken files into AntiphonError."""
+    """Turn the errors of Pillow for broken files into AntiphonError."""
     try:
         yield
     except BROKEN_IMAGE as error:
@@ -89,7 +94,9 @@ def _one_sentence(label: str, policy: MediaPolicy) -> Iterator[None]:
 
 
 def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> tuple[int, int]:
-    """(width, height) of an image file. Raises AntiphonError where the header is broken, or claims what `policy` forbids."""
+    """(width, height) of an image file. Raises AntiphonError if its header is broken or `policy` forbids its
+    size.
+    """
     header = read_header(source, found)
     if header is None:
         raise InvalidInput(f"{_label(source)} cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
@@ -105,40 +112,45 @@ def _label(source: Path | bytes) -> str:
 
 
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)
-"""What Pillow's plugins raise for broken files."""
+"""The errors of Pillow's plugins for broken files."""
 
 
 PLUGINS = {"PNG": "Png", "JPEG": "Jpeg", "GIF": "Gif", "BMP": "Bmp", "WEBP": "WebP", "TIFF": "Tiff"}
 
 
 def _plugin(name: str) -> Any:
-    """What opens files of one format; a plugin registers itself when it is imported."""
+    """The opener of one format. Importing a plugin of Pillow registers it."""
     import_module(f"PIL.{PLUGINS[name]}ImagePlugin")
     return _pillow().Image.OPEN[name][0]
 
 
 def read_image(source: Any, settings: VisionSettings, policy: MediaPolicy = LOCAL, options: PixelOptions = AS_THE_BUNDLE) -> np.ndarray:
-    """The image in `source` (see `load_image`), brought to its target size, which `options` may change: uint8 [height, width, 3]."""
+    """The image in `source` (see `load_image`), resized as `settings` and `options` say: uint8 [height,
+    width, 3].
+    """
     image = load_image(source, policy)
     return resized(image, image_sizes((image.height, image.width), options, settings), settings)
 
 
 def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> tuple[int, int, int]:
-    """(temporal patches, rows and columns of patches) of so many resized frames of `shape` (height, width, ...)."""
+    """(temporal patches, rows, columns) of the patches of `frames` resized frames of `shape` (height, width,
+    ...).
+    """
     return -(-frames // settings.temporal_patch_size), shape[0] // settings.patch_size, shape[1] // settings.patch_size
 
 
 def resized(image: Image, sizes: Sequence[tuple[int, int]], settings: VisionSettings) -> np.ndarray:
-    """The image as uint8 [height, width, 3], brought to each of the given (height, width) in turn."""
+    """The image as uint8 [height, width, 3], resized to each (height, width) of `sizes` in turn."""
     for height, width in sizes:
         image = image.resize((width, height), _pillow().Image.Resampling(settings.resample))
     return np.asarray(image)
 
 
 def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.ndarray:
-    """Resized frames uint8 [height, width, 3], normalised and cut: float32 [time, patches, patch_dim].
+    """Normalise resized frames uint8 [height, width, 3] and cut them: float32 [time, patches, patch_dim].
 
-    patch_dim = 3 * temporal_patch_size * patch_size^2. The last frame is repeated until the temporal patches are full.
+    patch_dim = 3 * temporal_patch_size * patch_size^2. The last frame is repeated to fill the last temporal
+    patch.
     """
     size, merge, depth = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     times, rows, columns = patch_grid(len(frames), frames[0].shape, settings)

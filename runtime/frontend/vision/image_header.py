@@ -1,4 +1,4 @@
-"""The size of an image by its header alone, before a library reserves memory for it."""
+"""Read the size of an image from its header, before a library reserves memory for it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ..media.media_formats import Format
 
 Order = Literal["little", "big"]
 MOST_FRAMES = 10_000
-"""Frames of an animation that are counted: WebP keeps a record of every one, and only the first is looked at."""
+"""The most frames of an animation. WebP decoders keep a record of every frame, but only the first is used."""
 MOST_SEGMENTS = 10_000
 TIFF_SIZES = {256: "width", 257: "height", 322: "tile_width", 323: "tile_height"}
-"""Tags of a TIFF directory."""
+"""Tags of a TIFF directory that give sizes."""
 
 
 class ImageHeader(NamedTuple):
-    """What an image claims."""
+    """The sizes that an image claims."""
 
     width: int
     height: int
     frames: int = 1
-    """Of a WebP animation, counted up to MOST_FRAMES and one; else 1."""
+    """Frames of a WebP animation, counted up to MOST_FRAMES + 1; 1 for other images."""
     tile: tuple[int, int] = (1, 1)
-    """Width and height of a TIFF's tiles, which are decoded whole."""
+    """Width and height of the tiles of a TIFF; a tile is decoded as a whole."""
 
 
 def read_header(source: Path | bytes, found: Format) -> ImageHeader | None:
-    """What the header of an image of the format `found` says; None where it is broken."""
+    """The header of an image of the format `found`; None if it is broken."""
     with open_media(source) as stream:
         try:
             return READERS[found.pillow](stream)
@@ -51,7 +51,8 @@ def _bmp(stream: BinaryIO) -> ImageHeader:
     head = _exactly(stream, 26)
     if _number(head[14:18], "little") == 12:  # OS/2's short header
         return ImageHeader(_number(head[18:20], "little"), _number(head[20:22], "little"))
-    width, height = (abs(int.from_bytes(head[place : place + 4], "little", signed=True)) for place in (18, 22))  # rows from the top: negative
+    # negative: rows from the top
+    width, height = (abs(int.from_bytes(head[place : place + 4], "little", signed=True)) for place in (18, 22))
     return ImageHeader(width, height)
 
 
@@ -68,7 +69,7 @@ def _webp(stream: BinaryIO) -> ImageHeader:
 
 
 def _webp_frames(stream: BinaryIO) -> Iterator[int]:
-    """The places of the frames of an animation, at most MOST_FRAMES and one of them."""
+    """Yield the positions of the frames of an animation, at most MOST_FRAMES + 1."""
     place, found = 12, 0
     while found <= MOST_FRAMES:
         stream.seek(place)
@@ -90,7 +91,7 @@ def _jpeg(stream: BinaryIO) -> ImageHeader:
         marker = (marker + _exactly(stream, 1))[-2:]
         code = marker[-1]
         if len(marker) < 2 or marker[0] != 0xFF or code == 0xFF or code in (0x00, 0x01) or 0xD0 <= code <= 0xD8:
-            continue  # bytes between segments, or a marker that stands alone
+            continue  # a byte between segments, or a marker without a segment
         length = _number(_exactly(stream, 2), "big")
         if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
             head = _exactly(stream, 5)

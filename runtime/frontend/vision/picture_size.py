@@ -1,7 +1,7 @@
-"""How large pictures become before they are cut into patches.
+"""Target sizes of pictures before they are cut into patches.
 
-Source: Qwen2VLImageProcessor and Qwen2VLVideoProcessor (transformers 5.23); where a part says so, fetch_image and fetch_video of qwen-omni-utils 0.0.9
-(vision_process.py) go before them.
+Source: Qwen2VLImageProcessor and Qwen2VLVideoProcessor (transformers 5.23). If a part has options of size,
+fetch_image and fetch_video of qwen-omni-utils 0.0.9 (vision_process.py) come first.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from ..media.media_options import AS_THE_BUNDLE, PixelOptions
 
 WIDEST_RATIO = 200
 IMAGE_TOKENS = 4, 16384
-"""Tokens of an image: its limits in pixels are these times the square of the factor."""
+"""The fewest and the most tokens of an image. Its limits in pixels are these times the square of the
+factor.
+"""
 FRAME_TOKENS = 128, 768
-"""Tokens of a frame of a video."""
+"""The fewest and the most tokens of a frame of a video."""
 CONTEXT = 128_000
-"""Tokens whose 90 % are total_pixels where it is not given (MODEL_SEQ_LEN)."""
+"""Tokens of the reference's context (MODEL_SEQ_LEN); 90 % of it is the default of total_pixels."""
 
 
 @dataclass(frozen=True)
 class VisionSettings:
-    """Constants of image or video preprocessing; sizes in pixels, `min_pixels` and `max_pixels` per frame (height times width)."""
+    """Constants of image or video preprocessing. Sizes are in pixels; `min_pixels` and `max_pixels` are
+    height times width of one frame.
+    """
 
     patch_size: int
     temporal_patch_size: int
@@ -38,7 +42,9 @@ class VisionSettings:
 
 
 def image_sizes(size: tuple[int, int], options: PixelOptions, settings: VisionSettings) -> list[tuple[int, int]]:
-    """The sizes (height, width) that an image of `size` is brought to, one after the other: what the options ask for, then the bundle's limits."""
+    """The sizes (height, width) to which an image of `size` is resized in turn: that of the options, then
+    that of the bundle's limits.
+    """
     if options == AS_THE_BUNDLE:
         return _within(size, [], settings)
     least, most = (tokens * _factor(settings) ** 2 for tokens in IMAGE_TOKENS)
@@ -47,7 +53,7 @@ def image_sizes(size: tuple[int, int], options: PixelOptions, settings: VisionSe
 
 
 def video_sizes(size: tuple[int, int], frames: int, options: PixelOptions, settings: VisionSettings) -> list[tuple[int, int]]:
-    """The same for each of `frames` frames of a video."""
+    """The same as `image_sizes`, for each of `frames` frames of a video."""
     if options == AS_THE_BUNDLE:
         return _within(size, [], settings)
     square = _factor(settings) ** 2
@@ -58,20 +64,23 @@ def video_sizes(size: tuple[int, int], frames: int, options: PixelOptions, setti
 
 
 def merged_tokens(size: tuple[int, int], settings: VisionSettings) -> int:
-    """Tokens of one temporal patch of pictures that were brought to `size`, (height, width)."""
+    """Tokens of one temporal patch of pictures of the resized `size` (height, width)."""
     return size[0] * size[1] // _factor(settings) ** 2
 
 
 def fewest_tokens(settings: VisionSettings) -> int:
-    """No temporal patch has fewer tokens, whatever a part's options ask for: the bundle's limits come last."""
+    """The fewest tokens of a temporal patch, for any options of a part, since the bundle's limits are applied
+    last.
+    """
     return max(1, settings.min_pixels // _factor(settings) ** 2)
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: float, max_pixels: float, smallest: int = 0) -> tuple[int, int]:
-    """The nearest (height, width) in multiples of `factor` whose area lies within the limits and keeps the proportions.
+    """The nearest (height, width) in multiples of `factor` whose area is within the limits and that keeps the
+    proportions.
 
-    `smallest`: what a side is rounded to at least before the limits are applied (0 in transformers, the factor in qwen-omni-utils).
-    Raises AntiphonError for images more than 200 times as long as they are wide.
+    `smallest`: lower limit of a rounded side before the limits of area are applied (0 in transformers, the
+    factor in qwen-omni-utils). Raises AntiphonError if one side is more than 200 times as long as the other.
     """
     if max(height, width) > WIDEST_RATIO * min(height, width):
         raise InvalidInput(f"The image is {width} x {height} pixels; expected sides of a ratio below {WIDEST_RATIO}: crop it.")
@@ -100,7 +109,7 @@ def _asked(size: tuple[int, int], options: PixelOptions, least: float, most: flo
 
 
 def _within(size: tuple[int, int], sizes: list[tuple[int, int]], settings: VisionSettings) -> list[tuple[int, int]]:
-    """`sizes` and, where the bundle's limits change it, the size that its processor makes of `size`."""
+    """`sizes`, and the size that the bundle's processor makes of `size` if its limits change it."""
     last = smart_resize(*size, _factor(settings), settings.min_pixels, settings.max_pixels)
     return sizes if sizes and last == sizes[-1] else [*sizes, last]
 

@@ -1,4 +1,4 @@
-"""Pictures of any depth, in memory or from a file, with 8 bits a channel."""
+"""Convert pictures of any bit depth, from memory or a file, to 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ NO_TAGS: Mapping[int, Any] = {}
 
 
 def array_pixels(array: np.ndarray) -> np.ndarray:
-    """An array [height, width], [height, width, 1], [height, width, 3] or [height, width, 4] as uint8 [height, width, 3]; alpha shows white.
+    """An image array as uint8 [height, width, 3]; transparent pixels become white.
 
-    uint8 as it is, uint16 divided by 257, floats of 0 .. 1 times 255, bool black and white. Raises AntiphonError for any other type, shape or range.
+    Takes [height, width], [height, width, 1], [height, width, 3] and [height, width, 4]. uint8 is kept,
+    uint16 is divided by 257, floats in 0 .. 1 are multiplied by 255, and bool becomes black and white. Raises
+    AntiphonError for any other dtype, shape or range.
     """
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
@@ -42,12 +44,16 @@ def array_pixels(array: np.ndarray) -> np.ndarray:
 
 
 def eight_bits(image: Image, file_format: str | None = None, tags: Mapping[int, Any] = NO_TAGS) -> Image:
-    """An image of Pillow whose modes of more than 8 bits (I;16, I, F) became L or LA, and whose premultiplied modes became plain; others as they are.
+    """Convert a Pillow image to 8 bits per channel: modes I;16, I and F to L or LA, premultiplied modes to
+    plain ones.
 
-    `file_format` and `tags` are those of the file it was read from, which a turned copy has lost.
+    Other modes are kept. `file_format` and `tags` are those of the image's file, since a rotated copy loses
+    them.
 
-    16 bits are divided by 257, a TIFF of fewer bits by its own white; floats of 0 .. 1 are multiplied by 255. Mode I holds 16 bits where the file is a
-    PNG, or where it goes beyond 255. Raises AntiphonError for other ranges. Pillow itself cuts such pixels off at 255, which turns them white or black.
+    16-bit values are divided by 257; those of a TIFF of fewer bits are scaled by its own white. Floats in 0
+    .. 1 are multiplied by 255. Mode I holds 16 bits if the file is a PNG or a value exceeds 255. Raises
+    AntiphonError for other ranges. Pillow's own conversion clips such pixels at 255, which makes them white
+    or black.
     """
     if image.mode in ("La", "RGBa"):
         plain: Image = image.convert(image.mode.upper())
@@ -56,7 +62,7 @@ def eight_bits(image: Image, file_format: str | None = None, tags: Mapping[int, 
         return image
     pixels = np.asarray(image)
     shade = _eight(pixels) if image.mode == "F" else _shade(pixels, _white(image.mode, file_format, pixels, tags))
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns 8 bits and fewer round, not these
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits and fewer, but not these
         shade = 255 - shade
     from PIL.Image import fromarray
 
@@ -69,9 +75,10 @@ def eight_bits(image: Image, file_format: str | None = None, tags: Mapping[int, 
 
 
 def in_rgb(image: Image, file_format: str | None = None, tags: Mapping[int, Any] = NO_TAGS) -> Image:
-    """The image as RGB; what is transparent shows white, as in the reference's convert_to_rgb. Arguments as of `eight_bits`.
+    """The image as RGB; transparent pixels become white, as in the reference's convert_to_rgb.
 
-    Raises AntiphonError for a mode without a way there, and as `eight_bits`.
+    Arguments as for `eight_bits`. Raises AntiphonError as `eight_bits`, and for a mode that Pillow cannot
+    convert.
     """
     from PIL.Image import alpha_composite, new
 
@@ -87,7 +94,7 @@ def in_rgb(image: Image, file_format: str | None = None, tags: Mapping[int, Any]
 
 
 def _eight(array: np.ndarray) -> np.ndarray:
-    """uint8 of the same shape."""
+    """The array as uint8 of the same shape."""
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "b":
@@ -97,13 +104,13 @@ def _eight(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f":
         raise _unfit(array)
     least, most = float(array.min()), float(array.max())
-    if not (least >= 0 and most <= 1):  # nor of NaN
+    if not (least >= 0 and most <= 1):  # NaN is refused, too
         raise InvalidInput(f"The image holds floats from {least:g} to {most:g}; expected 0 .. 1, or uint8 or uint16.")
     return (array.astype(np.float32) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _shade(pixels: np.ndarray, white: int) -> np.ndarray:
-    """Integers 0 .. white as uint8, rounded."""
+    """Scale integers 0 .. white to uint8, rounded."""
     return ((pixels.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
 
 

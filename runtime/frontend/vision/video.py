@@ -1,7 +1,7 @@
-"""Videos to frames and, where asked, their own audio track.
+"""Read videos as frames and, if asked, their audio tracks.
 
-Source: Qwen2VLVideoProcessor (transformers 5.23) for resizing; frames are taken by their time stamps, so that variable
-frame rates keep time.
+Source: Qwen2VLVideoProcessor (transformers 5.23) for resizing. Frames are chosen by their time stamps, so
+that a variable frame rate does not change the timing.
 """
 
 from __future__ import annotations
@@ -29,28 +29,31 @@ from .image import load_image, resized
 from .picture_size import VisionSettings, merged_tokens, video_sizes
 
 MOST_FRAMES = 768
-"""Longer videos are sampled more sparsely, down to this many frames (`max_frames` of the reference)."""
+"""The most frames of a video. Longer videos are sampled more sparsely (`max_frames` of the reference)."""
 
 CHECKED_EVERY = 64
-"""Frames between two looks at what the context has left."""
+"""Number of frames after which the room left in the context is checked again."""
 
 MICROSECONDS = 1_000_000
-"""A second in the units of a container's duration."""
+"""Units of a container's duration in one second."""
 
 TIME_TOLERANCE = 1e-3
-"""Seconds: a frame whose time stamp was rounded up by the container still counts as shown at its time."""
+"""Seconds. A container may round a time stamp up; within this tolerance the frame counts as shown in time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """One video: its resized frames and how many there are a second; `audio` float32 [samples] of its own track, the file itself where that is
-    too long to be read at once, or None where the video is silent or not to be heard."""
+    """One video: its resized frames and their number per second.
+
+    `audio`: float32 [samples] of its own track, the file itself if the track is too long to read at once, or
+    None if the video is silent or its audio is not used.
+    """
 
     frames: FrameStore
     rate: float
     audio: np.ndarray | Path | bytes | None
     times: np.ndarray
-    """float64 [frames]: the seconds of the video at which each frame is shown."""
+    """float64 [frames]: the time of each frame in the video, in seconds."""
 
 
 def read_video(
@@ -64,9 +67,10 @@ def read_video(
 ) -> Video:
     """Decode, sample and resize the video in `part`.
 
-    A file is sampled at `part.fps` (else `frames_per_second`), or as `part.count` says; the frames of an array or a list are all used, as if taken at
-    that rate. With `use_audio` the file's audio track is read at `audio_rate` Hz. `most_tokens`: what the context has left for the video (None: any
-    number). Raises AntiphonError.
+    A file is sampled at `part.fps` (else `frames_per_second`), or as `part.count` says. The frames of an
+    array or a list are all used and count as taken at that rate. With `use_audio`, the file's audio track is
+    read at `audio_rate` Hz. `most_tokens`: room for the video in the context in tokens (None: any number).
+    Raises AntiphonError if the video cannot be read, `policy` forbids it, or it has too many tokens.
     """
     rate = frames_per_second if part.fps is None else part.fps
     if isinstance(part.source, np.ndarray | list | tuple):
@@ -80,7 +84,7 @@ def read_video(
 
 
 def _own_audio(source: Path | bytes, audio_rate: int, policy: MediaPolicy, span: Span) -> np.ndarray | Path | bytes | None:
-    """The audio of a video that was decoded before."""
+    """The audio of a video whose frames are already decoded (see `Video`)."""
     with open_container(source, "video", policy, describe(source)) as container:
         if not container.streams.audio:
             return None
@@ -88,7 +92,7 @@ def _own_audio(source: Path | bytes, audio_rate: int, policy: MediaPolicy, span:
             return source
     try:
         track = read_audio_track(source, in_memory(policy, span), span)
-    except TooLong:  # the container said less, or nothing
+    except TooLong:  # the container gave too short a length, or none
         return source
     return None if track is None or len(track[0]) == 0 else to_mono(*track, audio_rate)
 
@@ -96,7 +100,7 @@ def _own_audio(source: Path | bytes, audio_rate: int, policy: MediaPolicy, span:
 def _given_frames(
     frames: np.ndarray | Sequence[Any], options: PixelOptions, settings: VisionSettings, policy: MediaPolicy, most_tokens: int | None
 ) -> Iterator[np.ndarray]:
-    """Each of the frames [frames, height, width, 3], or of a list of images of one size, resized."""
+    """Yield the resized frames of an array [frames, height, width, 3] or of a list of images of one size."""
     if isinstance(frames, np.ndarray) and (frames.ndim != 4 or frames.size == 0):
         raise InvalidInput(f"The video array is {frames.dtype.name} {list(frames.shape)[:8]}; expected uint8 [frames, height, width, 3].")
     policy.check_frames(len(frames))
@@ -126,12 +130,14 @@ def decode_frames(
     pixels: PixelOptions = AS_THE_BUNDLE,
     span: Span = WHOLE,
 ) -> tuple[FrameStore, float, np.ndarray]:
-    """The frames of `span` of a file, resized to uint8 [height, width, 3], how many there are a second, and the seconds at which they are shown.
+    """The frames of `span` of a file, resized to uint8 [height, width, 3], their number per second, and their
+    times in seconds.
 
-    Without `count`, those shown at the times 0, 1/rate, 2/rate ... of the span; the rate is `frames_per_second`, raised for videos too short to fill a
-    temporal patch and lowered for those that would give more than MOST_FRAMES. With it, frames spread evenly, as frame_choice says. `policy` and
-    `most_tokens` bound what the header says of the frames up to the end of `span` before anything is decoded, and what is decoded besides: headers err.
-    Raises AntiphonError for what is no video.
+    Without `count`, frames are taken at the times 0, 1/rate, 2/rate ... of the span. The rate is
+    `frames_per_second`; it is raised for videos too short to fill a temporal patch, and lowered for videos
+    that would give more than MOST_FRAMES. With `count`, frames are spread evenly (see frame_choice). `policy`
+    and `most_tokens` limit the frames up to the end of `span`: first those that the header claims, then those
+    that are decoded, since headers may be wrong. Raises AntiphonError if the file is not a video.
     """
     label = describe(source)
     with open_container(source, "video", policy, label) as container:
@@ -158,7 +164,9 @@ def decode_frames(
 
 
 class _Film(NamedTuple):
-    """What a file says of itself: seconds of the track, frames a second, frames; 0 and None where it does not."""
+    """What a file claims: seconds of the track, frames per second, number of frames; None or 0 if it does not
+    say.
+    """
 
     seconds: float | None
     rate: float
@@ -166,29 +174,36 @@ class _Film(NamedTuple):
 
     @property
     def frame_seconds(self) -> float:
-        """From one frame to the next."""
+        """Seconds from one frame to the next."""
         return 1 / self.rate if self.rate else 0.0
 
     def frames_read(self, span: Span) -> float:
-        """Frames from the first to the end of `span`, and the one that follows and ends the last: what is decoded."""
+        """The number of frames to decode: from the first to the end of `span`, and one more, which ends the
+        last.
+        """
         frames = max(self.frames, (self.seconds or 0.0) * self.rate)
         return frames if span.end is None or not self.rate else min(frames, span.end * self.rate + 1)
 
 
 class _Sampling(NamedTuple):
-    """When frames are taken: `rate` a second; at `times`, None: from 0 to the end. `frames`: about how many."""
+    """When frames are taken: `rate` per second, at `times` in seconds, or from 0 to the end if that is None.
+    `frames`: about how many.
+    """
 
     rate: float
     times: np.ndarray | None
     frames: int
 
     def places(self) -> Iterator[float]:
-        """The seconds at which a frame is taken, ascending, perhaps without end."""
+        """Yield the times in seconds at which a frame is taken, ascending; without end if `times` is None."""
         return (number / self.rate for number in itertools.count()) if self.times is None else iter(self.times.tolist())
 
 
 def _sampling(film: _Film, rate: float, fewest: int, count: FrameOptions, span: Span, name: str) -> _Sampling:
-    """By time, unless `count` or `span` ask for certain frames, which takes a file that says how long it is."""
+    """Return the sampling of a film: by time alone, or by `count` and `span`.
+
+    Raises AntiphonError if `count` or `span` select frames and the file does not say how many it has.
+    """
     if count == BY_RATE and span.is_whole:
         rate = _sampling_rate(film.seconds, rate, fewest)
         return _Sampling(rate, None, math.ceil((film.seconds or 0) * rate))
@@ -205,7 +220,9 @@ def _sampling(film: _Film, rate: float, fewest: int, count: FrameOptions, span: 
 
 
 def _check_room(frames: int, size: tuple[int, int], settings: VisionSettings, most_tokens: int | None) -> None:
-    """Raise AntiphonError where so many frames brought to `size` make more tokens than the context has left; the last temporal patch is not counted."""
+    """Raise AntiphonError if `frames` frames of `size` make more tokens than the context has left. The last
+    temporal patch is not counted.
+    """
     tokens = frames // settings.temporal_patch_size * merged_tokens(size, settings)
     if most_tokens is not None and tokens > most_tokens:
         raise InvalidInput(
@@ -215,7 +232,7 @@ def _check_room(frames: int, size: tuple[int, int], settings: VisionSettings, mo
 
 
 def _bounded(frames: Iterable[Any], policy: MediaPolicy) -> Iterator[Any]:
-    """The same frames, up to the limits of `policy`."""
+    """Yield the same frames; raise AntiphonError beyond the limits of `policy`."""
     for number, frame in enumerate(frames, 1):
         policy.check_frames(number)
         policy.check_pixels(frame.width, frame.height, "The video")
@@ -223,7 +240,7 @@ def _bounded(frames: Iterable[Any], policy: MediaPolicy) -> Iterator[Any]:
 
 
 def _duration(container: Any, stream: Any, time_base: int) -> float | None:
-    """Seconds of the video track, where the file says; some containers only know their own length."""
+    """Seconds of the video track, else of the container, else None."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return container.duration / time_base if container.duration else None
@@ -236,10 +253,11 @@ def _sampling_rate(seconds: float | None, frames_per_second: float, fewest: int)
 
 
 def frames_shown(frames: Iterable[Any], places: Iterator[float], frame_seconds: float) -> Iterator[Any]:
-    """The frame on screen at each of the ascending times `places`, in seconds from the first frame on, by the frames' time stamps.
+    """Yield the frame on screen at each of the ascending times `places`, by the frames' time stamps.
 
-    A frame without a time stamp, and the end of the last one, come `frame_seconds` after the frame before; each video shows one frame at least.
-    Nothing behind the last of `places` is decoded.
+    `places` are in seconds from the first frame on. A frame without a time stamp starts `frame_seconds` after
+    the frame before it. The last frame ends `frame_seconds` after its start. Each video shows at least one
+    frame. Nothing after the last of `places` is decoded.
     """
     origin, shown, shown_at, taken = 0.0, None, 0.0, 0
     place = next(places, None)
@@ -263,9 +281,9 @@ def frames_shown(frames: Iterable[Any], places: Iterator[float], frame_seconds: 
 def _resized_frames(
     frames: Iterable[Any], about: int, options: PixelOptions, settings: VisionSettings, policy: MediaPolicy, most_tokens: int | None
 ) -> Iterator[np.ndarray]:
-    """Each frame upright (by its display matrix) and resized at once, so that full-size frames are never kept; a repeated frame is one object.
+    """Yield each frame, rotated upright (by its display matrix) and resized. A repeated frame is one object.
 
-    `about`: how many there will be.
+    Frames are resized at once, so that full-size frames are not kept. `about`: the expected number of frames.
     """
     previous, kept = None, None
     sizes: list[tuple[int, int]] = []

@@ -1,6 +1,7 @@
-"""From the patches of one image or one video to the feeds of the stage `vision_encoder`.
+"""Feeds of the stage `vision_encoder` from the patches of one image or one video.
 
-Patches lie in the merge order of the Hugging Face processor: blocks of merge x merge neighbours row by row, and row by row within a block.
+Patches are in the merge order of the Hugging Face processor: blocks of merge x merge neighbours row by row,
+and row by row within a block.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ Feeds = dict[str, np.ndarray]
 
 
 def vision_layout(grid_thw: Sequence[int], merge_size: int, num_position_embeddings: int) -> Feeds:
-    """Where the patches of one temporal patch lie: the same for every temporal patch of an image or a video.
+    """The positions of the patches of one temporal patch; they are the same for all temporal patches.
 
-    grid_thw: temporal patches, rows and columns of patches. The learned position table is a square of `num_position_embeddings` rows, stretched
-    over the image with its corners on the image's corners. Returns position_index int64 [patches, 4] and position_weight float32 [patches, 4] (the
-    four neighbours in that table, bilinear) and rotary_positions int64 [patches, 2] (row, column).
-    Raises AntiphonError for a grid that does not split into blocks of `merge_size`.
-    Source: get_vision_interpolation_indices_and_weights and get_vision_position_ids (transformers).
+    grid_thw: temporal patches, rows and columns of patches. The learned position table is a square of
+    `num_position_embeddings` rows, stretched over the image so that its corners lie on the image's corners.
+    Returns position_index int64 [patches, 4] and position_weight float32 [patches, 4] (the four neighbours in
+    that table, bilinear), and rotary_positions int64 [patches, 2] (row, column). Raises AntiphonError for a
+    grid that does not split into blocks of `merge_size`. Source: get_vision_interpolation_indices_and_weights
+    and get_vision_position_ids (transformers).
     """
     _, height, width = _checked_grid(grid_thw, merge_size)
     side = math.isqrt(num_position_embeddings)
@@ -40,10 +42,11 @@ def vision_layout(grid_thw: Sequence[int], merge_size: int, num_position_embeddi
 
 
 def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, num_position_embeddings: int) -> Feeds:
-    """All feeds of the stage for one image or one video: `vision_layout` and pixels float32 [frames, patches, patch_dim].
+    """All feeds of the stage for one image or one video: those of `vision_layout`, and pixels float32
+    [frames, patches, patch_dim].
 
-    patches: float [frames * rows * columns, patch_dim] in merge order, as the processor gives them.
-    Raises AntiphonError when their number does not fit the grid, or for a bad grid.
+    patches: float [frames * rows * columns, patch_dim] in merge order, as the processor gives them. Raises
+    AntiphonError if their number does not fit the grid, and for a bad grid.
     """
     frames, height, width = _checked_grid(grid_thw, merge_size)
     if patches.ndim != 2 or len(patches) != frames * height * width:
@@ -53,9 +56,11 @@ def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, 
 
 
 def vision_spans(grid_thw: Sequence[int], max_patches: int = 16384) -> Iterator[tuple[int, int]]:
-    """The temporal patches (first, end) of several calls of at most `max_patches` patches (but whole temporal patches), so that memory stays flat.
+    """Yield the temporal patches (first, end) of several calls of at most `max_patches` patches, but of at
+    least one temporal patch; this bounds memory.
 
-    Attention stays within a temporal patch, so the features of the calls, joined along their rows, are those of one big call.
+    Attention stays within a temporal patch, so the joined features of the calls equal those of one large
+    call.
     """
     times, height, width = grid_thw
     step = max(1, max_patches // (height * width))
@@ -72,7 +77,9 @@ def _checked_grid(grid_thw: Sequence[int], merge_size: int) -> tuple[int, int, i
 
 
 def _neighbours(size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `size` places on an axis the two nearest of `side` table places, int64 [size, 2], and their float32 weights."""
+    """The two nearest of `side` table rows for each of `size` positions on an axis, int64 [size, 2], and
+    their float32 weights.
+    """
     place = np.arange(size, dtype=np.float32) * np.float32(side - 1) / np.float32(max(size - 1, 1))
     lower = np.floor(place).astype(np.int64)
     upper_weight = place - lower.astype(np.float32)
