@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import onnx_ir as ir
+import torch
 
-from ...graphs.stage import Stage
-from ...runtime.bundle.specs import Capabilities, Precision, StageInterface
+from ...graphs.stage import Stage, StageLoop
+from ...runtime.bundle.specs import Capabilities, Precision, StageEntry, StageInterface
 from ..op_forms import OpForm
 
 
@@ -40,6 +42,16 @@ class BuiltEngine:
     capabilities: Capabilities
 
 
+@dataclass(frozen=True)
+class Tapped:
+    """An engine that gives the outputs of layers beside its own."""
+
+    places: dict[tuple[int, str], str]
+    """(step of the loop or 0, path of a submodule) to the name of its output, in the order of execution."""
+    run: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+    """From feeds and past states to the values of `places`, and to what a loop gathers."""
+
+
 class EngineBuilder(Protocol):
     """One engine kind, for the build."""
 
@@ -63,6 +75,9 @@ class EngineBuilder(Protocol):
 
     def compile(self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None) -> BuiltEngine:
         """Write the engine into `folder`, where the weights lie; `on_progress` is told each step."""
+
+    def tap(self, folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None) -> Tapped | None:
+        """The layers of `module` in the built engine of `entry`, in the bundle `folder`; None where the kind shows none."""
 
 
 def uncovered(stage: Stage, form: OpForm, kind: str, reason: str) -> str:

@@ -8,14 +8,16 @@ from importlib import import_module
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
-from ....graphs.stage import Stage
+from ....graphs.stage import Stage, StageLoop
 from ....plugins.registry import FOLDERS
-from ....runtime.bundle.specs import Precision
+from ....runtime.bundle.specs import Precision, StageEntry
 from ....runtime.engines.onnxruntime.capabilities import capabilities
 from ....runtime.engines.onnxruntime.library import onnxruntime
 from ...op_forms import OpForm
-from ..base import BuiltEngine, Lowered, uncovered
+from ..base import BuiltEngine, Lowered, Tapped, uncovered
+from .layer_taps import tap
 from .lower import has_lowering, lower
 
 KIND = "ONNX Runtime"
@@ -66,6 +68,10 @@ class OnnxRuntimeBuilder:
         """See base.EngineBuilder."""
         ir.save(lowered.graph, folder / ENGINE_FILE)
         return BuiltEngine((ENGINE_FILE,), lowered.interface, capabilities(lowered.interface))
+
+    def tap(self, folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None) -> Tapped | None:
+        """See base.EngineBuilder."""
+        return tap(folder, entry, module, loop)
 
 
 def _refusal(form: OpForm) -> str | None:

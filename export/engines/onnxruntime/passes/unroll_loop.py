@@ -22,6 +22,11 @@ def unroll_loop(model: ir.Model, loop: StageLoop) -> ir.Model:
     return _Unroller(model, loop).build()
 
 
+def step_name(step: int, name: str) -> str:
+    """The name in the unrolled graph of what the step's graph calls `name`."""
+    return f"step{step}.{name}"
+
+
 class _Unroller:
     def __init__(self, model: ir.Model, loop: StageLoop) -> None:
         self.step_model, self.loop = model, loop
@@ -78,7 +83,7 @@ class _Unroller:
                 copied = list(copy.outputs)
             for old, new in zip(node.outputs, copied, strict=True):
                 if new.producer() is not None and not new.name:
-                    new.name = f"step{step}.{old.name}" if old.name else ""
+                    new.name = step_name(step, old.name) if old.name else ""
                     new.type, new.shape = old.type, None
                 values[old] = new
         return {value.name or "": values[value] for value in graph.outputs}
