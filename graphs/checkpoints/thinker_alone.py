@@ -31,8 +31,10 @@ def whole_config(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[
     Raises AntiphonError for a part that cannot be used alone, and where the tokenizer beside `path` lacks a token that a conversation needs.
     """
     kind = raw.get("model_type")
-    family = next((known for known in families() if isinstance(kind, str) and kind in (*known.parts_alone, *known.thinkers)), None)
-    if family is None or not isinstance(kind, str):
+    if not isinstance(kind, str):
+        return raw, {}
+    family = next((known for known in families() if kind in known.parts_alone or kind in known.thinkers), None)
+    if family is None:
         return raw, {}
     if kind in family.parts_alone:
         raise AntiphonError(
