@@ -55,12 +55,14 @@ def whole_config(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[
     Raises AntiphonError for a part that cannot be used alone, and where the tokenizer beside `path` lacks a token that a conversation needs.
     """
     kind = raw.get("model_type")
+    if not isinstance(kind, str):
+        return raw, {}
     if kind in ALONE:
         raise AntiphonError(
             f"{path} is of a {ALONE[kind]} alone (model_type {kind}); put its tensors and its section of config.json into the folder of the "
             "whole checkpoint, and give that."
         )
-    alone = THINKERS.get(kind) if isinstance(kind, str) else None
+    alone = THINKERS.get(kind)
     if alone is None:
         return raw, {}
     section = raw
