@@ -1,4 +1,8 @@
-"""Where the tensors of a checkpoint folder lie: one `model.safetensors`, or shards with an index; only headers are read."""
+"""Where the tensors of a checkpoint folder lie: one `model.safetensors`, or shards with an index; only headers are read.
+
+The package safetensors reads and checks the headers. It gives no byte positions, which we need to read tensors in blocks of bounded memory; they
+follow from its order of tensors, since it accepts only files whose tensors fill the data without a gap.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.errors import AntiphonError
-from ...runtime.bundle.json_file import parse_json_object, read_json_object
+from ...runtime.bundle.errors import AntiphonError, require_extra
+from ...runtime.bundle.json_file import read_json_object
+from ...runtime.bundle.said import reason
 from .config_bounds import unusable_name
-from .stored_tensor import ITEM_BYTES, StoredTensor, is_shape
+from .stored_tensor import ITEM_BYTES, MOST_AXES, StoredTensor, is_shape
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-LARGEST_HEADER = 100 * 2**20
-"""Bytes; of the format description."""
 LONGEST_FILE_NAME = 255
+LARGEST_HEADER = 2**24
+"""Bytes; a header of 100,000 tensors has about 12 million. safetensors takes up to 10^8 of them, and ten times their size in memory."""
 REPAIR = "download the file again"
-METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one file: the byte where its data begins, and dtype and shape of every tensor by name, in the order of the data."""
+
+    data: int
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class TensorList:
 
     folder: Path
     shards: dict[str, str]
-    headers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    headers: dict[str, Header] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, StoredTensor]:
         """Every tensor by name. Raises AntiphonError for a file that is missing, cut off, broken or of an unsupported dtype, or lacks a listed tensor."""
@@ -60,7 +72,7 @@ def find_tensors(folder: Path) -> TensorList:
     if not single.is_file():
         raise AntiphonError(f"{folder} holds no weights: expected {SINGLE_NAME} or {INDEX_NAME} with its shards; give the complete checkpoint.")
     header = _read_header(single)
-    return TensorList(folder, {name: SINGLE_NAME for name in header if name != METADATA}, {SINGLE_NAME: header})
+    return TensorList(folder, dict.fromkeys(sorted(header.tensors), SINGLE_NAME), {SINGLE_NAME: header})
 
 
 def _read_index(index: Path) -> dict[str, str]:
@@ -77,23 +89,27 @@ def _read_index(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_header(shard: Path) -> dict[str, Any]:
-    """The JSON header of one safetensors file: eight bytes of length, the header, then the data.
+def _read_header(shard: Path) -> Header:
+    """What the header of one safetensors file says. Raises AntiphonError for a file that is truncated, broken or cannot be read."""
+    require_extra("build", "Reading weights", "safetensors")
+    from safetensors import SafetensorError, safe_open  # here, since making a checkpoint needs no extra
 
-    Source: the format description of the safetensors project. Raises AntiphonError for a broken header.
-    """
+    tensors = {}
     try:
         with open(shard, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(LARGEST_HEADER, size - 8):
-                raise AntiphonError(f"{shard} is truncated or not a safetensors file (its {size} bytes cannot hold the header it announces); {REPAIR}.")
-            content = file.read(length)
+        if length > LARGEST_HEADER:
+            raise AntiphonError(f"{shard} is broken or not a safetensors file (it announces a header of {length:,} bytes); {REPAIR}.")
+        with safe_open(shard, framework="numpy") as opened:
+            for name in opened.offset_keys():
+                view = opened.get_slice(name)
+                tensors[name] = view.get_dtype(), tuple(view.get_shape())
+    except SafetensorError as error:
+        raise AntiphonError(f"{shard} is truncated, broken or not a safetensors file ({reason(error)}); {REPAIR}.") from None
     except OSError as error:
-        raise AntiphonError(f"{shard} cannot be read ({error.strerror or error}); make it readable or {REPAIR}.") from None
-    header = parse_json_object(content, f"{shard}: the safetensors header", REPAIR, unique=True)
-    _check_names(shard, header)
-    return {**header, METADATA: 8 + length}
+        raise AntiphonError(f"{shard} cannot be read ({error.strerror or reason(error)}); make it readable or {REPAIR}.") from None
+    _check_names(shard, tensors)
+    return Header(8 + length, tensors)
 
 
 def _check_names(path: Path, names: Any) -> None:
@@ -102,33 +118,22 @@ def _check_names(path: Path, names: Any) -> None:
         raise AntiphonError(f"{path} holds the tensor {found}, which no tensor is called; {REPAIR}.")
 
 
-def _places(shard: Path, header: dict[str, Any]) -> dict[str, StoredTensor]:
-    """The tensors of one file by its header; they must lie one after the other, as the format demands."""
-    data, size = header[METADATA], shard.stat().st_size
-    try:
-        tensors = {name: _entry(shard, name, data, entry) for name, entry in header.items() if name != METADATA}
-    except (ValueError, KeyError, TypeError):
-        raise AntiphonError(f"{shard}: the safetensors header is broken; {REPAIR}.") from None
-    end = data
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if tensor.begin != end:
-            raise AntiphonError(f"{shard}: the safetensors header is broken (tensor {name} does not begin where the one before it ends); {REPAIR}.")
-        end = tensor.end
-    if size < end:
-        raise AntiphonError(f"{shard} is truncated: {size} bytes found, {end} expected by its header; {REPAIR}.")
+def _places(shard: Path, header: Header) -> dict[str, StoredTensor]:
+    """The tensors of one file by its header. Raises AntiphonError for a dtype or a shape that is not supported."""
+    tensors = {}
+    begin = header.data
+    for name, (dtype, shape) in header.tensors.items():
+        if dtype not in ITEM_BYTES:
+            raise AntiphonError(
+                f"{shard}: tensor {name} is stored as {dtype:.20}, expected one of {', '.join(ITEM_BYTES)}; "
+                "use the checkpoint before quantisation, or save it in one of these."
+            )
+        if not is_shape(shape):
+            raise AntiphonError(f"{shard}: tensor {name} has {len(shape)} axes of up to {max(shape)}, expected at most {MOST_AXES} axes of 63 bits; {REPAIR}.")
+        end = begin + ITEM_BYTES[dtype] * math.prod(shape)
+        tensors[name] = StoredTensor(shard, dtype, shape, begin, end)
+        begin = end
+    size = shard.stat().st_size
+    if size != begin:
+        raise AntiphonError(f"{shard} was changed while it was being read: {size} bytes found, {begin} expected by its header; {REPAIR}.")
     return tensors
-
-
-def _entry(shard: Path, name: str, data: int, entry: dict[str, Any]) -> StoredTensor:
-    """One header entry; raises ValueError when its numbers contradict each other, AntiphonError for an unsupported dtype."""
-    (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
-    if not is_shape((begin, end)) or not isinstance(shape, list) or not is_shape(shape) or not isinstance(dtype, str) or not dtype.isprintable():
-        raise ValueError("offsets, shape or dtype are of another type")
-    if dtype not in ITEM_BYTES:
-        raise AntiphonError(
-            f"{shard}: tensor {name} is stored as {dtype:.20}, expected one of {', '.join(ITEM_BYTES)}; "
-            "use the checkpoint before quantisation, or save it in one of these."
-        )
-    if end - begin != ITEM_BYTES[dtype] * math.prod(shape):
-        raise ValueError("offsets, shape and dtype do not agree")
-    return StoredTensor(shard, dtype, tuple(shape), data + begin, data + end)

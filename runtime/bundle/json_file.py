@@ -43,17 +43,17 @@ def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FI
     return parse_json_object(content, short_path(path), repair)
 
 
-def parse_json_object(content: bytes, where: str, repair: str = REPAIR, unique: bool = False) -> dict[str, Any]:
-    """The JSON object in `content`, UTF-8; `where` is its name in errors.
+def parse_json_object(content: bytes, where: str, repair: str = REPAIR) -> dict[str, Any]:
+    """The JSON object in `content`, UTF-8; `where` names it in errors.
 
-    Raises AntiphonError as `read_json_object` does, and with `unique` for an object that has a name twice
-    (else the last one counts, as in other readers).
+    Raises AntiphonError as `read_json_object` does. Of a name that an object has twice the last one counts,
+    as in other readers.
     """
     containers = content.count(b"{") + content.count(b"[")
     if containers > MOST_CONTAINERS or containers + content.count(b",") > MOST_VALUES:
         raise AntiphonError(f"{where} holds more lists, objects or values than any file of its kind; {repair}.")
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique if unique else None)
+        value = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
         if HALF_PAIR.search(content):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -68,13 +68,6 @@ def parse_json_object(content: bytes, where: str, repair: str = REPAIR, unique: 
         raise AntiphonError(f"{where} holds {article(type(value).__name__)} where an object was expected; {repair}.")
     if _is_deeper(value, DEEPEST):
         raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("an object says a name twice")
     return value
 
 

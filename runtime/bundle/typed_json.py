@@ -1,5 +1,9 @@
 """Plain values of JSON into the dataclasses that describe them; an error names the place in the file."""
 
+# No library does this as well. msgspec 0.23 writes `stages[...].parameters` for any name of a dict, tells neither the value found nor the choices of a
+# Literal, and takes integers beyond 64 bits and halves of surrogate pairs: what adds these is longer than this module. cattrs 26.2 makes integers of "4"
+# and of true, and text of 3, without an error.
+
 from __future__ import annotations
 
 import dataclasses

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from antiphon.graphs.checkpoints import safetensors_folder
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.layers.weights import experts_down, experts_gate_up, head
 from antiphon.graphs.random.new_checkpoint import new_checkpoint
@@ -219,23 +220,27 @@ def test_error_says_so_when_a_shard_shrinks_after_opening(folder: Path) -> None:
 )  # fmt: skip
 def test_error_names_the_file_when_its_header_is_broken(single: Path, header: bytes) -> None:
     (single / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12345678")
-    with pytest.raises(AntiphonError, match="model.safetensors: the safetensors header is broken"):
+    with pytest.raises(AntiphonError, match="model.safetensors is truncated, broken or not a safetensors file"):
         Checkpoint(single)
 
 
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        (b"not json", "not valid JSON"), (b"[]", "holds a list"), (b'{"\xff": 1}', "not UTF-8 text"), (b"[" * 5000, "nested deeper"),
-        (b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "says a name twice"),
-        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "b does not begin"),
-        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "a does not begin where the one before it ends"),
-        (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8]}}', "is broken"),
-        (b'{"w": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}', "is broken"),
-        (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [false, 8]}}', "is broken"),
-        (b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"9" * 4000] * 500), "is broken"),
-        (b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"1"] * 500), "is broken"),
-        (b'{"w": {"dtype": "F32", "shape": [9223372036854775807], "data_offsets": [0, 8]}}', "is broken"),
+        (b"not json", "invalid"), (b"[]", "invalid JSON"), (b'{"\xff": 1}', "invalid UTF-8"), (b"[" * 5000, "invalid JSON"),
+        (b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "offset for tensor .w"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "offset for tensor"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "offset for tensor .a"),
+        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "file not fully covered"),
+        (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8]}}', "floating point"),
+        (b'{"w": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}', "string"),
+        (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [false, 8]}}', "boolean"),
+        (b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"9" * 4000] * 500), "number out of range"),
+        (b'{"w": {"dtype": "F64", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"1"] * 500), "w has 500 axes of up to 1, expected at most 16"),
+        (b'{"v": {"dtype": "F32", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}, "w": {"dtype": "F64", "shape": [], "data_offsets": [0, 8]}}',
+         "v has 2 axes of up to 9223372036854775808, expected at most 16 axes of 63 bits"),
+        (b'{"w": {"dtype": "F32", "shape": [9223372036854775807], "data_offsets": [0, 8]}}', "overflow"),
+        (b'{"w": {"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}}', "unknown variant .F99"),
         (b'{"a\\nb": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}', "holds the tensor 'a.nb'"),
         (b'{"%s": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}' % (b"a" * 5000), "holds the tensor"),
     ],
@@ -245,6 +250,36 @@ def test_error_says_what_is_wrong_with_a_header(single: Path, header: bytes, sai
     with pytest.raises(AntiphonError, match=said) as caught:
         Checkpoint(single)
     assert len(str(caught.value)) < 600
+
+
+def test_tensors_lie_where_the_header_says_whatever_its_order(single: Path) -> None:
+    """Names and offsets in unlike orders, an empty tensor between two others, metadata, and blanks behind the header."""
+    header = {
+        "__metadata__": {"format": "pt"}, "last": {"dtype": "F32", "shape": [2], "data_offsets": [6, 14]},
+        "empty": {"dtype": "F32", "shape": [0], "data_offsets": [6, 6]}, "first": {"dtype": "F16", "shape": [3, 1], "data_offsets": [0, 6]},
+    }  # fmt: skip
+    text, first, last = json.dumps(header).encode() + b"   ", np.array([1, 2, 3], "<f2"), np.array([4, 5], "<f4")
+    (single / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + first.tobytes() + last.tobytes())
+    checkpoint = Checkpoint(single)
+    assert set(checkpoint.names()) == {"empty", "first", "last"}
+    np.testing.assert_array_equal(checkpoint.read("first"), [[1], [2], [3]])
+    np.testing.assert_array_equal(checkpoint.read("last"), [4, 5])
+    assert checkpoint.read("empty").shape == (0,)
+
+
+def test_error_says_so_when_a_file_announces_a_header_longer_than_any(single: Path) -> None:
+    (single / "model.safetensors").write_bytes((2**24 + 1).to_bytes(8, "little") + b"{}")
+    with pytest.raises(AntiphonError, match="it announces a header of 16,777,217 bytes"):
+        Checkpoint(single)
+
+
+def test_error_says_so_when_a_file_grows_after_its_header_was_read(single: Path) -> None:
+    write_file(single / "model.safetensors", {"w": ("F32", (), b"1234")})
+    found = safetensors_folder.find_tensors(single)
+    with (single / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(AntiphonError, match="was changed while it was being read"):
+        found.tensors()
 
 
 @pytest.mark.parametrize(

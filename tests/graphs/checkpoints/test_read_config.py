@@ -104,6 +104,7 @@ def test_error_says_so_when_config_json_is_no_object(tmp_path: Path, content: by
     [
         ("model_type", "llama", "unknown model family 'llama'"),
         ("model_type", None, "unknown model family None"),
+        ("model_type", ["llama"], "unknown model family ..llama.."),
         ("im_end_token_id", None, "field im_end_token_id is missing"),
         ("tts_bos_token_id", None, "field tts_bos_token_id is missing"),
         ("thinker_config", None, "section thinker_config is missing"),

@@ -43,6 +43,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return new_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
 
 
+def test_a_checkpoint_is_made_without_the_packages_of_an_extra(tiny: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.modules.update(dict.fromkeys(('torch', 'safetensors', 'onnx', 'onnx_ir', 'onnxscript')))\n"
+    code += "from antiphon.graphs.random import new_checkpoint; new_checkpoint(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "made")], check=True)
+    assert filecmp.cmp(tiny / "model-00001-of-00002.safetensors", tmp_path / "made" / "model-00001-of-00002.safetensors", shallow=False)
+
+
 @pytest.fixture(scope="module")
 def load() -> Callable[[Path], Any]:
     """Loads a checkpoint in the reference implementation and checks that every tensor found its place."""

@@ -1,4 +1,8 @@
-"""Normalise and rotate queries and keys together."""
+"""Normalise and rotate queries and keys together.
+
+Matched by hand: a rule of onnxscript.rewriter has a fixed number of outputs, and this Split has three, or four with gates; the outputs that no norm reads
+have to move to the new Split too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Replace nodes of `ai.antiphon` by what the target does best."""
+"""Replace nodes of `ai.antiphon` by what the target does best.
+
+One loop without rules of onnxscript.rewriter: each match is a single node, which a lowering takes whole, with its optional inputs and outputs; a rule would
+need a pattern for each number of them.
+"""
 
 from __future__ import annotations
 

@@ -139,6 +139,16 @@ def test_flash_attention_gives_the_rows_of_plain_attention(attributes: str, fram
     close(execute(model, **feeds)[0], expected, 1e-5)
 
 
+def test_flash_attention_keeps_what_a_zero_in_the_shape_means() -> None:
+    model = parse("""g (float[2, 3, t, 8] q, float[2, 3, t, 8] k, float[2, 3, t, 8] v) => (float[2, t, 24] y) <int64[3] shape = {2, -1, 24}> {
+        a = Attention (q, k, v)
+        turned = Transpose <perm = [0, 2, 1, 3]> (a)
+        rows = Reshape <allowzero = 1> (turned, shape)
+        y = Neg (rows) }""")
+    assert flash_attention(model) == 1
+    assert [node.attributes["allowzero"].as_int() for node in model.graph if node.op_type == "Reshape"] == [1, 1, 1]
+
+
 def test_flash_attention_keeps_a_scale_of_its_own() -> None:
     model = attended("<scale = 0.7>")
     flash_attention(model)

@@ -85,6 +85,23 @@ def test_fuse_skip_norm_leaves_alone_what_the_kernel_cannot_do(model: Any) -> No
     assert fuse_skip_norm(found) == 0 and ops(found) == before
 
 
+def test_fuse_skip_norm_leaves_the_nodes_in_order_when_the_sum_is_read_before_the_norm() -> None:
+    outputs = "float[b, t, 8] y, float[b, t, 8] z"
+    model = parse(f"g (float[b, t, 8] x, float[b, t, 8] r, float[8] w) => ({outputs}) {{ s = Add (x, r)  z = Neg (s)  y = RMSNormalization (s, w) }}")
+    feeds = {"x": normal(2, 3, 8), "r": normal(2, 3, 8, seed=1), "w": normal(8, seed=2)}
+    expected = execute(model, **feeds)
+    assert fuse_skip_norm(model) == 1 and ops(model) == ["SkipSimplifiedLayerNormalization", "Neg"]
+    onnx.checker.check_model(ir.serde.serialize_model(model))
+    for found, wanted in zip(execute(model, **feeds), expected, strict=True):
+        close(found, wanted)
+
+
+def test_fuse_skip_norm_asks_for_the_norm_and_the_sum_alone() -> None:
+    model = residual("float[b, t, 8]", "float[b, t, 8]")
+    fuse_skip_norm(model)
+    assert [value.name for value in model.graph[0].outputs] == ["n", "", "", "s"]
+
+
 def test_fuse_skip_norm_takes_the_default_epsilon_of_the_norm() -> None:
     model = residual("float[b, t, 8]", "float[b, t, 8]", "<axis = -1>")
     feeds = {"x": normal(1, 2, 8) * 1e-3, "r": normal(1, 2, 8, seed=1) * 1e-3, "w": normal(8, seed=2)}
