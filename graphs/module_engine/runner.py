@@ -1,15 +1,15 @@
-"""A stage's PyTorch module with the checkpoint's weights, run call by call beside an engine."""
+"""A stage's PyTorch module with the checkpoint's weights, run call by call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...runtime.states.pool import StateSet
+from ...runtime.states.arrays import StateArrays
 from ..stage import Stage, TensorSource
 
 
@@ -27,20 +27,19 @@ class ModuleRunner:
             setattr(module.get_submodule(owner) if owner else module, leaf, parameter)
         self.module = module
 
-    def run(self, feeds: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, np.ndarray], states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call; `states` are the past states by name and are replaced by the present ones."""
         arguments = [feeds[spec.name] for spec in self.stage.inputs] + [states[state.name] for state in self.stage.states]
-        results = self.module(*(torch.from_numpy(np.ascontiguousarray(argument)) for argument in arguments))
+        results = self.module(*(torch.from_numpy(np.require(argument, requirements=("C", "W"))) for argument in arguments))
         arrays = [result.numpy() for result in results]
         outputs = len(self.stage.outputs)
         states.update({state.name: array for state, array in zip(self.stage.states, arrays[outputs:], strict=True)})
         return {spec.name: array for spec, array in zip(self.stage.outputs, arrays[:outputs], strict=True)}
 
-    def empty_states(self, capacity: int) -> dict[str, np.ndarray]:
-        """States of one stream before its first call, with room for `capacity` rows."""
-        states = StateSet(self.stage.states)
-        states.reserve(capacity)
-        return {state.name: states.past(state.name).copy() for state in self.stage.states}
+    def empty_states(self, capacity: int, batch: int = 1) -> dict[str, np.ndarray]:
+        """States of `batch` streams before their first call, with room for `capacity` rows of context."""
+        states = StateArrays(self.stage.states, batch, capacity)
+        return {state.name: states.array(state.name, 0, 0, batch) for state in self.stage.states}
 
     @contextmanager
     def recorded(self, paths: list[str]) -> Iterator[list[dict[str, np.ndarray]]]:

@@ -27,7 +27,8 @@ def check_rows(entry: StageEntry, rows: int) -> None:
     """Raise InvalidInput for more rows than the engine of `entry` can run."""
     most = entry.capabilities.max_rows
     if rows < 1 or most is not None and rows > most:
-        raise InvalidInput(f"Stage {entry.name} was asked for {rows} rows, expected 1 to {most or 'any number'}; run them in parts.")
+        expected = "1 or more" if most is None else "1" if most == 1 else f"1 to {most}"
+        raise InvalidInput(f"Stage {entry.name} was asked for {rows} rows, expected {expected}; run them in parts.")
 
 
 def check_run(entry: StageEntry, sizes: Mapping[str, int], slots: Sequence[Slot]) -> None:
