@@ -14,20 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from .bundle.errors import BrokenBundle, Closed, InvalidInput, as_broken_bundle
-from .bundle.manifest import Manifest, read_manifest
-from .bundle.manifest import check_hashes as check_all_hashes
-from .bundle.names import NOT_RUN
+from .bundle.errors import BrokenBundle, Closed, InvalidInput
+from .bundle.manifest import Manifest
 from .bundle.numeric import as_float, whole
 from .bundle.said import short
-from .check_manifest import check_front_end, check_manifest
 from .conversation import Conversation
 from .engines.base import Engine
 from .engines.onnxruntime.sessions import MOST_THREADS
-from .engines.registry import find_engine
 from .events import AudioDelta, Done, Event, Reply
 from .frontend.media.media_policy import LOCAL, MediaPolicy
-from .frontend.prompt.front_end import FrontEnd
 from .options import read_options
 from .reply import ReplyStream, Workers
 from .scheduling.admission import Place, Places
@@ -36,9 +31,8 @@ from .scheduling.channels import Cancelled
 from .scheduling.engine_lock import EngineLock
 from .scheduling.forks import check_process
 from .stages.thinker import Thinker
-from .stages.voices import Voice, check_voice, find_voice, read_voice_table
+from .stages.voices import Voice, check_voice, find_voice
 
-TARGET = "cpu"
 DEFAULT_SAMPLE_RATE = 24000
 
 
@@ -62,21 +56,8 @@ def load(
     _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
     if not isinstance(media, MediaPolicy):
         raise InvalidInput(f"media is {short(media)}, expected a MediaPolicy, for example MediaPolicy.for_server().")
-    folder = Path(bundle_path)
-    with as_broken_bundle():
-        manifest = read_manifest(folder, TARGET)
-        if check_hashes:
-            check_all_hashes(folder)
-        table = read_voice_table(folder / "frontend") if manifest.talker and manifest.talker.voice == "frames" else None
-        check_manifest(manifest, table)
-        front_end = FrontEnd(folder / "frontend", media, manifest.constants.thinker_context)
-        check_front_end(front_end, manifest)
-    engines: dict[str, Engine] = {}
-    for name, entry in manifest.stages.items():
-        open_engine = find_engine(entry.kind, name)
-        if name not in NOT_RUN:
-            engines[name] = open_engine(folder, entry, threads)
-    return Omni(manifest, engines, front_end, max_streams, prefill_chunk, admission_seconds, table, media)
+    opened = open_bundle(Path(bundle_path), threads, check_hashes, media)
+    return Omni(opened.manifest, opened.engines, opened.front_end, max_streams, prefill_chunk, admission_seconds, opened.voice_table, media)
 
 
 class Omni:

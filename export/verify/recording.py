@@ -10,7 +10,8 @@ import numpy as np
 
 from ...runtime.bundle.specs import StageEntry
 from ...runtime.engines.base import Engine
-from ...runtime.omni import load
+from ...runtime.omni import Omni
+from ...runtime.open_bundle import open_bundle
 from ...runtime.states.pool import UNLIMITED, Slot, StatePool
 
 Feeds = dict[str, np.ndarray]
@@ -51,13 +52,9 @@ def record_conversation(bundle: Path, seed: int = 0) -> dict[str, list[Stream]]:
     The user's turn has a sentence, and noise from `seed` as recording and picture where the bundle hears and sees. The second
     turn continues the first, so that the Thinker's stream holds prefills and steps of two answers.
     """
-    recorders: dict[str, RecordingEngine] = {}
-
-    def recording(engine: Engine) -> Engine:
-        recorders[engine.entry.name] = made = RecordingEngine(engine)
-        return made
-
-    with load(bundle, max_streams=1, wrap=recording) as omni:
+    opened = open_bundle(bundle)
+    recorders = {name: RecordingEngine(engine) for name, engine in opened.engines.items()}
+    with Omni(opened.manifest, recorders, opened.front_end, max_streams=1, voice_table=opened.voice_table) as omni:
         conversation = omni.conversation()
         for content in (_question(omni.manifest.stages, seed), "And then?"):
             conversation.append([{"role": "user", "content": content}])
