@@ -23,6 +23,7 @@ from .engines.base import Engine
 from .engines.onnxruntime.sessions import MOST_THREADS
 from .events import AudioDelta, Done, Event, Reply
 from .frontend.media.media_policy import LOCAL, MediaPolicy
+from .open_bundle import open_bundle
 from .options import read_options
 from .reply import ReplyStream, Workers
 from .scheduling.admission import Place, Places
