@@ -34,7 +34,8 @@ class Node:
     fixed: tuple[str, ...]
     """Sizes that no input shape of the node contains; they must be constant in the network."""
     symbols: Mapping[str, str]
-    """Expressions of the needed sizes, from axes of the inputs (see `axes`) and attributes, in order of evaluation."""
+    """Expressions of the needed sizes, from axes of the inputs (see `axes`) and attributes, in order of
+    evaluation."""
     aliases: Mapping[str, int]
     """By output updated in place: the index of the input whose memory it is."""
 

@@ -162,7 +162,8 @@ def _typed(function: Any, types: Mapping[str, Any], result: Any) -> Any:
 
 
 class _Size:
-    """A tensorrt.plugin.ShapeExpr that accepts plain integers on both sides; ShapeExpr accepts them on the right only."""
+    """A tensorrt.plugin.ShapeExpr that accepts plain integers on both sides; ShapeExpr accepts them on the
+    right only."""
 
     def __init__(self, expression: Any) -> None:
         self.expression = expression

@@ -61,7 +61,8 @@ _REGISTERED: dict[str, tuple[TritonOp, Any]] = {}
 
 
 def register(target: str | None = None, ops: Iterable[str] = ()) -> dict[str, TritonOp]:
-    """Register the operators of the named ops (default: all) with the programs for `target`; return them by name.
+    """Register the operators of the named ops (default: all) with the programs for `target`; return them by
+    name.
 
     The default target is that of this machine's GPU. Registering again is cheap and replaces the programs of
     another target. Raises AntiphonError without Triton, without a target or GPU, and for an unknown op or
@@ -101,7 +102,8 @@ def triton_ops(available: Iterable[Program]) -> Iterator[TritonOp]:
 
 
 def use_triton_ops(captured: Captured, target: str | None = None) -> Captured:
-    """Replace every operator `antiphon::FOLDER` of a captured graph by `antiphon_triton::FOLDER`; return `captured`.
+    """Replace every operator `antiphon::FOLDER` of a captured graph by `antiphon_triton::FOLDER`; return
+    `captured`.
 
     The graph is changed in place. A state (an input that an aliased output overwrites) is updated in place if
     it is an input of the graph and nothing else reads it; else a copy is updated. Raises AntiphonError if no
@@ -186,7 +188,8 @@ def _contiguous(item: TritonOp, name: str, tensor: Tensor) -> Tensor:
 
 
 def _with_leading_axes(program: Program, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """`tensor` with its first axis `rows` split into the axes of the first input that has several for it (`*rows`)."""
+    """`tensor` with its first axis `rows` split into the axes of the first input that has several for it
+    (`*rows`)."""
     rows = program.tensor(name).shape[:1]
     for spec in program.inputs:
         if rows and spec.shape[:1] == (f"*{rows[0]}",):

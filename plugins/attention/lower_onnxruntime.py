@@ -32,6 +32,7 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
 
 
 def _shared_shape(query: ir.Value | None) -> ir.Value | None:
-    """A value [batch, tokens, ...]: the rotary table if there is one, because all layers share it; else query."""
+    """A value [batch, tokens, ...]: the rotary table if there is one, because all layers share it; else
+    query."""
     rotary = query.producer() if query is not None else None
     return rotary.inputs[1] if rotary is not None and rotary.op_type == "RotaryEmbedding" else query

@@ -94,8 +94,9 @@ def attend_run(
 def load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE: tl.constexpr, DIM: tl.constexpr):
     """The packed query rows [rows, DIM] of one key head, and the scales of their scores [rows].
 
-    Row = token * group + member. The scales turn scores into exponents of two. Eight-bit keys arrive as float16, so the query becomes
-    float16 too: each row is divided by a power of two, so that any bfloat16 fits.
+    Row = token * group + member. The scales turn scores into exponents of two. Eight-bit keys arrive as
+    float16, so the query becomes float16 too: each row is divided by a power of two, so that any bfloat16
+    fits.
     """
     rows_ptr = entry_rows(query_ptr, entry, tokens, kv_heads, group, DIM)
     found = tl.load(rows_ptr + query_places(head, kv_heads, group, row, DIM), mask=(row < tokens * group)[:, None], other=0)

@@ -18,7 +18,8 @@ CHANNELS = 8192
 
 
 def benchmarks() -> list[Benchmark]:
-    """Decode of 1 and 8 streams and prefill of 4,096 tokens, in bfloat16 with a float32 state as in the graphs."""
+    """Decode of 1 and 8 streams and prefill of 4,096 tokens, in bfloat16 with a float32 state as in the
+    graphs."""
     return [_benchmark(*call) for call in (("decode, 1 stream", 1, 1), ("decode, 8 streams", 8, 1), ("prefill, 4096 tokens", 1, 4096))]
 
 

@@ -60,7 +60,8 @@ def make(generator: torch.Generator, rows: int) -> Mapping[str, torch.Tensor]:
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> torch.Tensor:
-    """Few rows gather the weights of their experts and multiply them in a batch; many loop over the experts."""
+    """Few rows gather the weights of their experts and multiply them in a batch; many loop over the
+    experts."""
     import torch
 
     x, gate_up, down = inputs["x"], inputs["gate_up"], inputs["down"]

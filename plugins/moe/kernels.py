@@ -11,7 +11,8 @@ import triton.language as tl
 
 @triton.jit
 def choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS: tl.constexpr, EXPERTS: tl.constexpr):
-    """slot int32 [ROWS, EXPERTS], the rank of an expert in the top_k of its row or -1, and its share float32."""
+    """slot int32 [ROWS, EXPERTS], the rank of an expert in the top_k of its row or -1, and its share
+    float32."""
     row = first_row + tl.arange(0, ROWS)[:, None]
     expert = tl.arange(0, EXPERTS)[None, :]
     there = (row < rows) & (expert < experts)

@@ -45,7 +45,8 @@ All blocks run at once, each with four tiles of 8 KiB of weights in flight. They
 with the tiles of x; the smaller chips hold two blocks.
 """
 BATCH = Tile(rows=32, columns=64, depth=128, warps=4, stages=4)
-"""For up to 16 rows per expert on average: few experts have more than one tile; the weights limit the speed."""
+"""For up to 16 rows per expert on average: few experts have more than one tile; the weights limit the
+speed."""
 _LARGE = Tile(128, 256, 64, warps=8, stages=4)
 """192 KiB of shared memory.
 

@@ -6,7 +6,8 @@ import numpy as np
 
 
 def moe(x: np.ndarray, router_logits: np.ndarray, gate_up: np.ndarray, down: np.ndarray, top_k: int, normalize: bool) -> np.ndarray:
-    """The weighted sum of each row's `top_k` experts, in the dtype of the arguments (float64 for a reference).
+    """The weighted sum of each row's `top_k` experts, in the dtype of the arguments (float64 for a
+    reference).
 
     x [rows, hidden]; router_logits [rows, experts]; gate_up [experts, 2 * inter, hidden], gate and up rows
     interleaved; down [experts, hidden, inter]. Returns [rows, hidden]. Of equal router logits the lower
