@@ -1,8 +1,8 @@
-"""Compiled kernels in TensorRT engines: quick-deployable plugins with ahead-of-time code, from the launch contract.
+"""Compiled kernels in TensorRT engines: quick-deployable plugins with ahead-of-time code.
 
-Every launch becomes an op `antiphon::NAME`. Its PTX, grid and scalars go into the engine, so that the engine
-needs no Python. Uses the Python package tensorrt.plugin of TensorRT 11.4, imported on first use. TensorRT-RTX
-1.7 has no such package.
+Every launch of the contract becomes an op `antiphon::NAME`. Its PTX, grid and scalars go into the engine, so
+that the engine needs no Python. Uses the Python package tensorrt.plugin of TensorRT 11.4, imported on first
+use. TensorRT-RTX 1.7 has no such package.
 
 Plugins accept neither bool nor uint8 tensors: both are passed as INT8, byte for byte. Programs that update an
 input in place need the builder's preview feature ALIASED_PLUGIN_IO_10_03. A program's `when` condition is not

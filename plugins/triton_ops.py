@@ -1,9 +1,10 @@
-"""The compiled ops in PyTorch: operators `antiphon_triton::FOLDER`, made from programs by `torch.library.triton_op`.
+"""The compiled ops in PyTorch: operators `antiphon_triton::FOLDER`, made by `torch.library.triton_op`.
 
-An operator takes the op's inputs, then its integer attributes, in the order of the registry. It returns the
-outputs that have memory of their own; an aliased output is written in place, over its input. Programs with
-further inputs become `FOLDER_with_INPUT...`. The kernels stay visible to torch.export and AOTInductor, which
-compile them into the stage. `use_triton_ops` puts the operators into a captured graph.
+An operator is made from the programs of an op. It takes the op's inputs, then its integer attributes, in the
+order of the registry. It returns the outputs that have memory of their own; an aliased output is written in
+place, over its input. Programs with further inputs become `FOLDER_with_INPUT...`. The kernels stay visible to
+torch.export and AOTInductor, which compile them into the stage. `use_triton_ops` puts the operators into a
+captured graph.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _leave(number: int, frame: "FrameType | None") -> None:
     try:
         os.write(2, _line)
         sys.stdout.flush()
-    except (AttributeError, OSError, RuntimeError, ValueError):  # closed, full, or being flushed: the process ends anyway
+    except (AttributeError, OSError, RuntimeError, ValueError):  # closed, full or being flushed
         pass
     os._exit(EXIT_CODE)
 

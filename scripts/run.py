@@ -47,7 +47,7 @@ def run(
     if is_chat and not sys.stdin.isatty() or not is_chat and not parts:
         raise AntiphonError('There is nothing to ask; give a text ("-" reads it from standard input) or a file with --audio, --image or --video.')
     if output is not None:
-        from .wav_file import check_wav_path  # needs soundfile, which a machine that only checks kernels may lack
+        from .wav_file import check_wav_path  # needs soundfile, which may be missing
 
         check_wav_path(output)
         if text_only:

@@ -52,7 +52,7 @@ class WavFile:
         """Append float32 [n]; values beyond [-1, 1] are clipped."""
         try:
             self._file.write(np.clip(samples, -1.0, 1.0))
-        except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that it wrote all samples
+        except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts a complete write
             raise self._full(error) from None
         self.samples += len(samples)
 

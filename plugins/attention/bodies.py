@@ -80,7 +80,8 @@ def attend_context(
     keys_ptr = head_rows(keys_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     values_ptr = head_rows(values_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     last_visible = past + row // group
-    best = tl.full([ROWS], -1e30, tl.float32)  # finite: where a row sees nothing of a tile, inf - inf would be NaN
+    # Finite: where a row sees nothing of a tile, inf - inf would be NaN.
+    best = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS, DIM], tl.float32)
     if key_scale_ptr is None:

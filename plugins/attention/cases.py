@@ -31,7 +31,8 @@ def fused_attention(inputs: Mapping[str, np.ndarray], num_heads: int, kv_num_hea
         new = inputs[name].reshape(*inputs[name].shape[:2], kv_num_heads, cache.shape[-1])
         head_scale = None if scale is None else _per_head(scale, kv_num_heads)[:, None]
         if head_scale is not None:
-            new = encoded(new.astype(np.float32) / head_scale)  # float32 as in the kernels; float64 would round differently
+            # In float32 as in the kernels; float64 would round differently.
+            new = encoded(new.astype(np.float32) / head_scale)
         _write(cache, new, past_length, query_length, table)
         outputs[f"present_{name}"] = cache
         whole = cache if table is None else _gathered(cache, table)

@@ -1,4 +1,4 @@
-"""The attention kernels: a launch writes the new rows into the cache, a second attends, a third combines splits.
+"""The attention kernels: one writes the new rows into the cache, one attends, and one combines splits.
 
 A suffix names the further inputs of a kernel: `eight_bit` the scales of an FP8 cache, `paged` a page table,
 `gated` the output gate. Query rows are packed: the tile of a key head holds the query heads of its group for

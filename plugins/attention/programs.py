@@ -214,7 +214,8 @@ def _whole_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int, i
     Rows per warp are as many as leave registers for the accumulators; columns are as many as then fit in
     shared memory.
     """
-    warpgroups = target in ("sm90", "sm100")  # their tensor cores read both tiles from shared memory, which is large
+    # Their tensor cores read both tiles from shared memory, which is large.
+    warpgroups = target in ("sm90", "sm100")
     if form.dtype == "float32":
         return 16, 16, 4, 1
     if regime == "short":

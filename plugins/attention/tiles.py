@@ -1,4 +1,4 @@
-"""Helpers of the attention kernels: cache tiles, eight-bit numbers, online softmax over a run of cache rows."""
+"""Helpers of the attention kernels: cache tiles, eight-bit numbers, online softmax over cache rows."""
 
 import triton
 import triton.language as tl
@@ -13,7 +13,8 @@ def encode_e4m3(x):
     bits = x.to(tl.int32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
     normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - ((127 - 7) << 3)
-    subnormal = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000  # 2^14 has a spacing of 2^-9, so the sum rounds to the code
+    # Numbers near 2^14 have a spacing of 2^-9, so the sum rounds to the code.
+    subnormal = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000
     code = tl.where(magnitude < 0x3C800000, subnormal, tl.minimum(normal, 0x7E))
     code = tl.where(magnitude > 0x7F800000, 0x7F, code)
     return (((bits >> 24) & 0x80) | code).to(tl.uint8)

@@ -44,7 +44,8 @@ def _benchmark(name: str, batch: int, tokens: int) -> Benchmark:
         make=partial(_inputs, batch, tokens),
         eager=eager,
         bytes_moved=2 * 2 * values + 2 * 4 * CHANNELS + 4 * 2 * batch * 3 * CHANNELS,  # x and y; weight; past and present
-        operations=(4 * 2 + 4) * values,  # four taps; SiLU counts as an exponential, a sum, a quotient and a product
+        # Four taps; SiLU counts as an exponential, a sum, a quotient and a product.
+        operations=(4 * 2 + 4) * values,
         aim="" if tokens == 1 else "80 % of measured memory bandwidth",
     )
 

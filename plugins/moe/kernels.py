@@ -22,7 +22,7 @@ def choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS:
     IS_WIDE: tl.constexpr = router_ptr.dtype.element_ty == tl.float32
     LOWEST: tl.constexpr = -(1 << 62) if IS_WIDE else -(1 << 31)
     if IS_WIDE:
-        unique = ordered.to(tl.int64) * EXPERTS + (EXPERTS - 1 - expert)  # of equal logits the lower expert wins
+        unique = ordered.to(tl.int64) * EXPERTS + (EXPERTS - 1 - expert)  # the lower of equal experts wins
     else:
         unique = (ordered >> 13) * EXPERTS + (EXPERTS - 1 - expert)  # 16-bit numbers need 19 bits of float32
     key = tl.where(there, unique, LOWEST)

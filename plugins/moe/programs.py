@@ -137,7 +137,8 @@ def scratch(dtype: str, regime: str) -> tuple[TensorSpec, ...]:
 
 def routing(regime: str, shared: bool, experts: int, tile: Tile) -> tuple[Launch, ...]:
     """The launches that compute share, order and block."""
-    logits = ("router_logits", "shared_gate" if shared else "router_logits")  # the second is not read without a shared expert
+    # The second is not read without a shared expert.
+    logits = ("router_logits", "shared_gate" if shared else "router_logits")
     sizes = tuple(Scalar(name, name) for name in ("rows", "experts", "top_k"))
     constants = {"ROWS": ROWS, "EXPERTS": experts, "SHARED": int(shared)}
     given = (Scalar("rows", "rows"), Scalar("experts", "experts", multiple=16 if experts == EXPERTS[0] else 1), *sizes[2:], Scalar("normalize", "normalize"))

@@ -53,7 +53,7 @@ def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attribut
             value = np.ascontiguousarray(inputs[spec.name])
             held[spec.name] = place(spec, value.shape)
             held[spec.name].copy_(torch.from_numpy(value))
-    held |= {name: torch.from_numpy(value) for name, value in inputs.items() if name not in held}  # for the names in the error of `invoke`
+    held |= {name: torch.from_numpy(value) for name, value in inputs.items() if name not in held}  # named in errors
     outputs = invoke(program, held, attributes, shape_of=lambda tensor: tensor.shape, allocate=place, launch=_launch)
     for name, block in guarded:
         if not (bool((block[:_GUARD_BYTES] == _GUARD).all()) and bool((block[-_GUARD_BYTES:] == _GUARD).all())):
