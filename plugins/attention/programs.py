@@ -236,6 +236,6 @@ def _split_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int]:
     """
     small = MAX_SHARED_BYTES[target] < 128 * 1024
     columns = min(PAGE, (4096 if small else 8192) // form.dim)
-    if regime == "decode":  # Triton halves the stages: it loads the page table's entry ahead of the rows
+    if regime == "decode":  # half of the stages load page table entries ahead
         return columns, 4, 5 if form.paged else 3
     return max(columns, 32), 8 if form.dim == 256 or form.eight_bit else 4, 2 if form.dim == 256 and (small or form.paged) else 3

@@ -8,8 +8,8 @@ import triton.language as tl
 def log_decay(a, dt_bias, decay_scale):
     """The log of a token's decay of the state, decay_scale * softplus(a + dt_bias), at most 0, in float32.
 
-    log(1 + x) for small x keeps its digits through a division by the rounded 1 + x minus 1 (W. Kahan's
-    method). Accuracy matters because a decay near 1 acts over thousands of tokens.
+    log(1 + x) of a small x is log(r) * x / (r - 1), where r is 1 + x rounded; this keeps all digits (W.
+    Kahan's method). Accuracy matters because a decay near 1 acts over thousands of tokens.
     """
     x = a + dt_bias
     small = tl.exp(-tl.abs(x))

@@ -66,7 +66,7 @@ def _small(dtype: str, tile: int) -> Program:
 
 
 def _large(dtype: str) -> Program:
-    """Three launches, with 10 to 12 bytes per id: logits and masks are read, scores written and read again.
+    """Three launches, with 12 to 14 bytes per id: logits and masks are read, scores written and read again.
 
     Other traffic is a few kilobytes per row.
     """

@@ -22,7 +22,7 @@ RATE = 24_000
 LOUDNESS = 0.08
 """Root mean square of every utterance."""
 LEAD_SECONDS, TAIL_SECONDS = 0.04, 0.16
-"""Silence kept at the ends: short, so that speech starts at once, and enough for its end to be learnt."""
+"""Silence kept at the ends: short, so that speech starts at once, and long enough to hear its end."""
 PAUSE = 0.15
 """Seconds between sentences of the neural voice."""
 NOISE, NOISE_DURATION = 0.4, 0.3

@@ -3,10 +3,10 @@
     python -m antiphon.scripts.train_tiny.codec_training CORPUS RUN --checkpoint START [--steps 8000]
         [--minutes 40]
 
-Losses: log-mel reconstruction; commitment to the codebooks; the text by CTC from the first codebook alone, so
-that it carries the words. The codebooks are moving averages (van den Oord et al. 2017, arXiv 1711.00937,
-appendix A.1); unused entries are replaced. The published encoder has no such networks: only encoder, input
-projections and codebooks are kept.
+This is the first half of gate (a) in graphs/pretrained/tiny/README.md. Losses: log-mel reconstruction;
+commitment to the codebooks; the text by CTC from the first codebook alone, so that it carries the words. The
+codebooks are moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1); unused entries are
+replaced. The published encoder has no such networks: only encoder, input projections and codebooks are kept.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
     python -m antiphon.scripts.train_tiny.talker_training CORPUS RUN CODES.npz [VARIATION.npz]...
         --checkpoint START [--minutes 80] [--dual-track]
 
-Every example is a row sequence as the runtime feeds it (train_tiny.talker_data). Some input frames are
-replaced. A layer that is not kept also predicts which token the next frame speaks and how many rows are ahead
-of it: without it long answers lose their place in the text. Rows of the user's turn hold the bias of the
-projection alone. Its weight is zero until a Thinker is trained, so that speech is a function of text and
-voice. `--dual-track` trains the same Talker on rows that add text and frame, for the study alone.
+This is gate (b) in graphs/pretrained/tiny/README.md. Every example is a row sequence as the runtime feeds it
+(train_tiny.talker_data). Some input frames are replaced. A layer that is not kept also predicts which token
+the next frame speaks and how many rows are ahead of it: without it long answers lose their place in the text.
+Rows of the user's turn hold the bias of the projection alone. Its weight is zero until a Thinker is trained,
+so that speech is a function of text and voice. `--dual-track` trains the same Talker on rows that add text
+and frame, for the study alone.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m antiphon.scripts.train_tiny.thinker_training CORPUS RUN --checkpoint START
         [--minutes 95] [--deaf]
 
-Losses: the answers, after typed and after spoken prompts; the words of a recording by CTC from the audio
-features. CTC scores features against the Thinker's own embedding (Hearing), so that heard words resemble
-typed ones.
+This is gate (c) in graphs/pretrained/tiny/README.md. Losses: the answers, after typed and after spoken
+prompts; the words of a recording by CTC from the audio features. CTC scores features against the Thinker's
+own embedding (Hearing), so that heard words resemble typed ones.
 """
 
 from __future__ import annotations

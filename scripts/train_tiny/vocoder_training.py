@@ -5,9 +5,10 @@
     python -m antiphon.scripts.train_tiny.vocoder_training ... --resynthesise 8 FOLDER
         (writes examples of the trained model, instead of training)
 
-The codebooks stay those of the encoder; their output projections are trained. Losses: `spectral_losses`. The
-transformer sees an utterance from its start, the decoder a crop of it; the first frames of a crop only fill
-the convolutions. RUN keeps a moving average of the weights, which is published.
+This is the second half of gate (a) in graphs/pretrained/tiny/README.md. The codebooks stay those of the
+encoder; their output projections are trained. Losses: `spectral_losses`. The transformer sees an utterance
+from its start, the decoder a crop of it; the first frames of a crop only fill the convolutions. RUN keeps a
+moving average of the weights, which is published.
 """
 
 from __future__ import annotations
