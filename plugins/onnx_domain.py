@@ -1,4 +1,4 @@
-"""The domain `ai.antiphon` as ONNX sees it: operator schemas and model-local functions."""
+"""The domain `ai.antiphon` in ONNX: operator schemas and model-local functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import onnx
 import onnx.defs
 import onnx.parser
 
-# Not used here: it indexes all registered ops by name when it is imported, and fails once ours, some named like standard ones, are among them.
+# Imported before our schemas are registered: it indexes all ops by name, and our names that equal standard
+# ones break it.
 import onnx.reference  # noqa: F401
 
 from .registry import DOMAIN, DOMAIN_VERSION, FOLDERS, Op
@@ -34,6 +35,6 @@ def schema(op: Op) -> onnx.defs.OpSchema:
 
 
 def function(name: str) -> onnx.FunctionProto:
-    """The model-local function that gives op `name` its reference meaning in any ONNX engine."""
+    """The model-local function that computes op `name` in any ONNX engine."""
     module = import_module(f".{FOLDERS[name]}.function", __package__)
     return onnx.parser.parse_function(module.FUNCTION)

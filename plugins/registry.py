@@ -10,7 +10,7 @@ DOMAIN_VERSION = 1
 
 @dataclass(frozen=True)
 class Op:
-    """An op of the domain: its signature, as plain data that needs no ONNX library to read."""
+    """The signature of an op, as plain data that needs no ONNX library."""
 
     name: str
     inputs: tuple[tuple[str, str], ...]

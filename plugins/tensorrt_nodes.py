@@ -1,7 +1,10 @@
-"""A Program as a chain of TensorRT nodes: what each node is called, takes and returns, and how it finds its sizes. Plain data, without TensorRT.
+"""A Program as a chain of TensorRT nodes: their names, inputs, outputs and sizes.
 
-A node is one launch. It sees the shapes of its own inputs and integers fixed when the network is made, nothing else: every size that its grid, scalars and
-outputs need is traced back to those here, and a contract of which TensorRT could not make nodes is refused.
+Plain data, without TensorRT.
+
+A node is one launch. It knows only the shapes of its own inputs and integers that are fixed when the network
+is made. This module derives every size of its grid, scalars and outputs from those, and refuses a launch
+contract that TensorRT nodes cannot implement.
 """
 
 from __future__ import annotations
@@ -20,23 +23,27 @@ from ..runtime.kernels.expression import FUNCTIONS, evaluate, names
 
 @dataclass(frozen=True)
 class Node:
-    """One launch of a program as TensorRT sees it."""
+    """One launch of a program as a TensorRT node."""
 
     name: str
-    """Of the op in the namespace `antiphon`: op, program, place of the launch, target."""
+    """Name of the op in the namespace `antiphon`, from op, program, index of the launch and target."""
     program: Program
     launch: Launch
     attributes: tuple[str, ...]
-    """Integers to give when the network is made: attributes of the program, and the `fixed` sizes."""
+    """Integers given when the network is made: attributes of the program, and the `fixed` sizes."""
     fixed: tuple[str, ...]
-    """Sizes that no input of the node shows: they must be constant in the network."""
+    """Sizes that no input shape of the node contains; they must be constant in the network."""
     symbols: Mapping[str, str]
-    """How the sizes in need follow from axes of the inputs (see `axes`) and from the attributes, in order."""
+    """Expressions of the needed sizes, from axes of the inputs (see `axes`) and attributes, in order of
+    evaluation."""
     aliases: Mapping[str, int]
-    """Which input's memory an output updates in place, by the output's name."""
+    """By output updated in place: the index of the input whose memory it is."""
 
     def sizes(self, shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int], functions: Mapping[str, Any] = FUNCTIONS) -> dict[str, Any]:
-        """The symbols in which the contract's expressions are written, for inputs of these shapes; symbolic where `shapes` and `functions` are."""
+        """The symbols of the contract's expressions for inputs of these shapes.
+
+        Values are symbolic if `shapes` and `functions` are.
+        """
         values: dict[str, Any] = dict(attributes)
         for name, shape in zip(self.launch.inputs, shapes, strict=True):
             values |= axes(self.program.tensor(name), shape)
@@ -46,13 +53,13 @@ class Node:
 
 
 def nodes(program: Program, target: str) -> tuple[Node, ...]:
-    """The nodes of `program`, in order. Raises AntiphonError where TensorRT could not run one launch per node as the contract means it."""
+    """The nodes of `program`, in order. Raises AntiphonError if TensorRT cannot run one launch per node."""
     _check(program)
     return tuple(_node(program, target, place, step) for place, step in enumerate(program.launches))
 
 
 def fixed_sizes(program: Program, shapes: Mapping[str, Sequence[int]], attributes: Mapping[str, int]) -> dict[str, int]:
-    """The symbols of `program` that are constant for inputs of these shapes, by input name; an axis of -1 is not constant."""
+    """The symbols of `program` that are constant for input shapes by name; an axis of -1 varies."""
     values: dict[str, int] = dict(attributes)
     for spec in program.inputs:
         values |= {name: size for name, size in axes(spec, shapes[spec.name]).items() if size >= 0}
@@ -63,9 +70,10 @@ def fixed_sizes(program: Program, shapes: Mapping[str, Sequence[int]], attribute
 
 
 def axes(spec: TensorSpec, shape: Sequence[Any]) -> dict[str, Any]:
-    """The sizes of a tensor under the names TENSOR__AXIS, by place in the contract's shape; several leading axes in place of `*name` are multiplied.
+    """The sizes of a tensor as TENSOR__AXIS, where AXIS is the index in the contract's shape.
 
-    One of -1 varies, and so does a product with it. Raises AntiphonError for a rank that does not fit.
+    Several leading axes in place of `*name` are multiplied. -1 stands for a varying size, and so does a
+    product with it. Raises AntiphonError for a rank that does not fit.
     """
     leading = len(shape) - len(spec.shape) + 1
     if leading < 1 or leading > 1 and not "".join(spec.shape[:1]).startswith("*"):
@@ -99,7 +107,10 @@ def _node(program: Program, target: str, place: int, step: Launch) -> Node:
 
 
 def _derived(program: Program, specs: Iterable[TensorSpec], attributes: Iterable[str]) -> dict[str, str]:
-    """Every symbol of `program` that follows from the axes of `specs` and the attributes, with how it does, each from those before it."""
+    """Expressions of every symbol that follows from the axes of `specs` and the attributes.
+
+    Each uses earlier symbols only.
+    """
     shown = [(f"{spec.name}__{place}", size.removeprefix("*")) for spec in specs for place, size in enumerate(spec.shape)]
     known, found = set(attributes), dict[str, str]()
 
@@ -123,7 +134,7 @@ def _derived(program: Program, specs: Iterable[TensorSpec], attributes: Iterable
 
 
 def _solved(text: str, value: str, known: set[str]) -> tuple[str, str] | None:
-    """The one unknown name in `text`, and its value where the whole has `value`; None where that does not follow."""
+    """The only unknown name in `text`, and its value if `text` equals `value`; None if undetermined."""
     match ast.parse(text, mode="eval").body:
         case ast.Name(id=name):
             return name, value
@@ -144,7 +155,10 @@ def _solved(text: str, value: str, known: set[str]) -> tuple[str, str] | None:
 
 
 def _source(program: Program, step: Launch, output: str) -> int:
-    """The place of the input that holds the memory of the aliased `output`: the input itself or, once an earlier node wrote it, the output."""
+    """The index of the input that holds the memory of the aliased `output`; -1 if there is none.
+
+    It is the aliased input, or the output if an earlier node wrote it.
+    """
     return next((place for place, name in enumerate(step.inputs) if name in (program.tensor(output).alias, output)), -1)
 
 

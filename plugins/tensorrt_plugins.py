@@ -1,11 +1,13 @@
-"""Compiled kernels inside TensorRT engines: quick-deployable plugins with ahead-of-time implementations, made from the launch contract.
+"""Compiled kernels in TensorRT engines: quick-deployable plugins with ahead-of-time code.
 
-Every launch becomes an op `antiphon::NAME` whose PTX, grid and scalars go into the engine, so that the engine needs no Python. Written against the Python
-package tensorrt.plugin of TensorRT 11.4, which is imported when first needed. TensorRT-RTX 1.7 has no such package.
+Every launch of the contract becomes an op `antiphon::NAME`. Its PTX, grid and scalars go into the engine, so
+that the engine needs no Python. Uses the Python package tensorrt.plugin of TensorRT 11.4, imported on first
+use. TensorRT-RTX 1.7 has no such package.
 
-Plugins carry neither bool nor uint8 tensors: both go as INT8, byte for byte. Programs that update an input in place need the builder's preview feature
-ALIASED_PLUGIN_IO_10_03. The condition of a program (`when`) is not checked where it speaks of sizes that vary: choose the optimisation profile to fit, and
-let it begin at 1, since a node cannot leave out a launch without blocks.
+Plugins accept neither bool nor uint8 tensors: both are passed as INT8, byte for byte. Programs that update an
+input in place need the builder's preview feature ALIASED_PLUGIN_IO_10_03. A program's `when` condition is not
+checked for sizes that vary: choose an optimisation profile that satisfies it. The profile must begin at 1,
+because a node cannot skip a launch without blocks.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ _AUTOTUNE_TYPES = {
     "uint8": "INT8", "bool": "INT8",
 }  # fmt: skip
 _DATA_TYPES = {**_AUTOTUNE_TYPES, "float16": "HALF", "float32": "FLOAT"}
-"""The same as members of tensorrt.DataType."""
+"""The names of the types in tensorrt.DataType."""
 _registered: dict[str, tuple[Node, str]] = {}
-"""Node and PTX hash of each op: TensorRT keeps a plugin for the life of the process."""
+"""Node and PTX hash of each op; TensorRT keeps a plugin until the process ends."""
 
 
 class Library(Protocol):
-    """What is asked of `runtime.kernels.library.KernelLibrary`."""
+    """The part of `runtime.kernels.library.KernelLibrary` that this module uses."""
 
     @property
     def target(self) -> str: ...
@@ -46,9 +48,12 @@ class Library(Protocol):
 
 
 def register_program(library: Library, program: Program) -> tuple[Node, ...]:
-    """Registers an op per launch of `program`, compiled in `library`, and returns their nodes; what is registered already stays.
+    """Register an op per launch of `program`, compiled in `library`, and return the nodes.
 
-    Raises AntiphonError where TensorRT is missing, where the program does not fit it, and where another version of the op is registered.
+    Registered ops stay.
+
+    Raises AntiphonError if TensorRT is missing, does not support the program, or has another version of the
+    op.
     """
     made = nodes(program, library.target)
     for node in made:
@@ -65,11 +70,12 @@ def register_program(library: Library, program: Program) -> tuple[Node, ...]:
 
 
 def add_program(network: Any, library: Library, program: Program, inputs: Mapping[str, Any], attributes: Mapping[str, int]) -> dict[str, Any]:
-    """Adds the nodes of `program` to a tensorrt.INetworkDefinition and returns its output ITensors by name.
+    """Add the nodes of `program` to a tensorrt.INetworkDefinition and return its output ITensors by name.
 
-    `inputs` are ITensors of the contract's types (INT8 for bool and uint8), outputs of the contract's shapes: leading axes of `*rows` come back as one. An
-    output in place is its input's memory: bind both to one address where they are inputs and outputs of the network. Raises AntiphonError where inputs or
-    attributes do not fit, and where a size must be constant and varies.
+    `inputs` are ITensors of the contract's types (INT8 for bool and uint8). Outputs have the contract's
+    shapes: leading axes of `*rows` become one axis. An output in place is the memory of its input: where both
+    are inputs and outputs of the network, bind them to one address. Raises AntiphonError if inputs or
+    attributes do not fit, or if a size varies that must be constant.
     """
     trt = _tensorrt("tensorrt")
     wanted, found = {spec.name for spec in program.inputs} | set(program.attributes), {*inputs, *attributes}
@@ -92,13 +98,13 @@ def add_program(network: Any, library: Library, program: Program, inputs: Mappin
         layer = network.add_plugin(request, aot=True)
         for place, name in enumerate(node.launch.outputs):
             held[name] = layer.get_output(place)
-            if name in node.aliases:  # whoever reads the input from here on reads what this node wrote
+            if name in node.aliases:  # later readers of the input read what this node wrote
                 held[program.tensor(name).alias] = held[name]
     return {spec.name: held[spec.name] for spec in program.outputs}
 
 
 def _register(node: Node, image: Image, ptx: Callable[[], str]) -> None:
-    """Tells tensorrt.plugin the three functions of a node: what it returns, which types it takes, and how it is launched."""
+    """Register a node's three functions with tensorrt.plugin: its outputs, its types and its launch."""
     trt, plugin = _tensorrt("tensorrt"), _tensorrt("tensorrt.plugin")
     program, launch = node.program, node.launch
     functions = {"ceil_div": _either(plugin.cdiv, "ceil_div"), "min": _either(plugin.min, "min"), "max": _either(plugin.max, "max")}
@@ -134,8 +140,9 @@ def _register(node: Node, image: Image, ptx: Callable[[], str]) -> None:
         shape = plugin.KernelLaunchParams(grid_x=x, grid_y=y, grid_z=z, block_x=32 * image.warps, shared_mem=image.shared_bytes)
         return image.entry, ptx(), shape, scalars
 
-    # tensorrt.plugin reads parameters and types from the signature alone, so that no source need be generated.
-    unique = [f"{name}_{place}" if name in launch.inputs[:place] else name for place, name in enumerate(launch.inputs)]  # a launch may take a tensor twice
+    # tensorrt.plugin reads parameters and types from the signature only, so no source code is generated.
+    # A launch may take a tensor twice.
+    unique = [f"{name}_{place}" if name in launch.inputs[:place] else name for place, name in enumerate(launch.inputs)]
     inputs = dict.fromkeys(unique, plugin.TensorDesc)
     attributes = dict.fromkeys(node.attributes, int)
     outputs = {"outputs": GenericAlias(tuple, (plugin.TensorDesc,))}
@@ -148,14 +155,15 @@ def _register(node: Node, image: Image, ptx: Callable[[], str]) -> None:
 
 
 def _typed(function: Any, types: Mapping[str, Any], result: Any) -> Any:
-    """`function` with the signature that inspection is to see."""
+    """`function` with the given signature for `inspect`."""
     parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for name, kind in types.items()]
     function.__signature__ = Signature(parameters, return_annotation=result)
     return function
 
 
 class _Size:
-    """A tensorrt.plugin.ShapeExpr that takes plain integers on either side; itself it takes them on the right only."""
+    """A tensorrt.plugin.ShapeExpr that accepts plain integers on both sides; ShapeExpr accepts them on the
+    right only."""
 
     def __init__(self, expression: Any) -> None:
         self.expression = expression
@@ -190,7 +198,7 @@ class _Size:
 
 
 def _either(symbolic: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
-    """`symbolic` for sizes, plain arithmetic for two integers, which TensorRT's functions refuse."""
+    """`symbolic` for sizes, and plain arithmetic for two integers, which TensorRT's functions refuse."""
 
     def apply(left: Any, right: Any) -> Any:
         size = next((side for side in (left, right) if isinstance(side, _Size)), None)

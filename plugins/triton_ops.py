@@ -1,8 +1,10 @@
-"""The compiled ops inside PyTorch: operators of the namespace `antiphon_triton`, made from the programs with `torch.library.triton_op`.
+"""The compiled ops in PyTorch: operators `antiphon_triton::FOLDER`, made by `torch.library.triton_op`.
 
-`antiphon_triton::FOLDER` takes the op's inputs, then its integer attributes, in the order of the registry, and returns the outputs that are memory of
-their own; an output that is aliased to an input is that input, written in place. Programs with further inputs become `FOLDER_with_INPUT...`. The
-kernels stay visible to torch.export and AOTInductor, which compile them into the stage; `use_triton_ops` puts the operators into a captured graph.
+An operator is made from the programs of an op. It takes the op's inputs, then its integer attributes, in the
+order of the registry. It returns the outputs that have memory of their own; an aliased output is written in
+place, over its input. Programs with further inputs become `FOLDER_with_INPUT...`. The kernels stay visible to
+torch.export and AOTInductor, which compile them into the stage. `use_triton_ops` puts the operators into a
+captured graph.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ Captured = TypeVar("Captured", ExportedProgram, GraphModule)
 
 @dataclass(frozen=True)
 class TritonOp:
-    """One operator: the programs that share a signature."""
+    """One operator: the programs with the same signature."""
 
     op: str
     name: str
@@ -44,7 +46,10 @@ class TritonOp:
     attributes: tuple[str, ...]
     outputs: tuple[str, ...]
     aliases: Mapping[str, str]
-    """Outputs that are an input's memory, with the input; the operator writes them and does not return them."""
+    """By output written in place: the input whose memory it is.
+
+    The operator does not return these outputs.
+    """
     programs: tuple[Program, ...]
 
     @property
@@ -53,14 +58,16 @@ class TritonOp:
 
 
 _REGISTERED: dict[str, tuple[TritonOp, Any]] = {}
-"""What PyTorch has of us, by name; its registration ends when the definition is let go."""
+"""The registered operators by name; PyTorch drops a registration when its definition is deleted."""
 
 
 def register(target: str | None = None, ops: Iterable[str] = ()) -> dict[str, TritonOp]:
-    """Registers the operators of the named ops, or of all, with the programs for `target`, and returns them by name.
+    """Register the operators of the named ops (default: all) with the programs for `target`; return them by
+    name.
 
-    Without `target` it is that of the GPU at hand. Registering again is cheap and replaces what was for another target. Raises AntiphonError without
-    Triton, without a GPU to choose for, and for an op or target that does not exist.
+    The default target is that of this machine's GPU. Registering again is cheap and replaces the programs of
+    another target. Raises AntiphonError without Triton, without a target or GPU, and for an unknown op or
+    target.
     """
     require_extra("kernels", "The operators of antiphon_triton", "triton")
     found = {item.name: item for item in triton_ops(programs(target or _target_at_hand(), ops))}
@@ -71,7 +78,10 @@ def register(target: str | None = None, ops: Iterable[str] = ()) -> dict[str, Tr
 
 
 def triton_ops(available: Iterable[Program]) -> Iterator[TritonOp]:
-    """The operators that these programs make: one for each op and set of inputs. Raises AntiphonError where two programs of one differ in signature."""
+    """The operators of these programs: one for each op and set of inputs.
+
+    Raises AntiphonError if two programs of one operator differ in signature.
+    """
     groups: dict[tuple[str, frozenset[str]], list[Program]] = {}
     for program in available:
         groups.setdefault((program.op, frozenset(spec.name for spec in program.inputs)), []).append(program)
@@ -93,10 +103,12 @@ def triton_ops(available: Iterable[Program]) -> Iterator[TritonOp]:
 
 
 def use_triton_ops(captured: Captured, target: str | None = None) -> Captured:
-    """Replaces every operator `antiphon::FOLDER` of a captured graph, in place, by `antiphon_triton::FOLDER` for `target`; returns `captured`.
+    """Replace every operator `antiphon::FOLDER` of a captured graph by `antiphon_triton::FOLDER`; return
+    `captured`.
 
-    A state (an input that an aliased output is written over) is updated where it is if nothing else reads it and it came in from the caller; else a copy
-    is. Raises AntiphonError where no program fits a call's dtypes and sizes: a size that may vary needs a program that serves all its values.
+    The graph is changed in place. A state (an input that an aliased output overwrites) is updated in place if
+    it is an input of the graph and nothing else reads it; else a copy is updated. Raises AntiphonError if no
+    program fits the dtypes and sizes of a call: a varying size needs a program that accepts all its values.
     """
     module = captured.graph_module if isinstance(captured, ExportedProgram) else captured
     calls = [node for node in module.graph.nodes if node.op == "call_function" and _replaced_op(node) is not None]
@@ -131,7 +143,8 @@ def _define(item: TritonOp) -> Any:
         device = tensors[item.inputs[0]].device
 
         def allocate(spec: TensorSpec, shape: tuple[Any, ...]) -> Tensor:
-            # Scratch in one axis: of several, PyTorch asks whether one has size 1, and would hold a dynamic size to what it was in the example.
+            # Scratch has one axis: with several, PyTorch compares a size with 1, which would fix a dynamic
+            # size to its example.
             sizes = (math.prod(shape),) if spec in program.scratch else shape
             return torch.empty(sizes, dtype=getattr(torch, spec.dtype), device=device)
 
@@ -156,7 +169,8 @@ def _define(item: TritonOp) -> Any:
     )
     run.__signature__ = signature  # type: ignore[attr-defined]  # PyTorch infers the schema from it
     definition = triton_op(f"{NAMESPACE}::{item.name}", run, mutates_args=tuple(item.aliases.values()))
-    # PyTorch finds the kernels of an operator by reading its source, where ours are not named; torch.compile keys its cache by them.
+    # PyTorch finds an operator's kernels by name in its source, which does not name ours; torch.compile keys
+    # its cache by them.
     torch._library.triton.triton_ops_to_kernels[f"{NAMESPACE}::{item.name}"] = list(kernels.values())
     return definition
 
@@ -175,7 +189,8 @@ def _contiguous(item: TritonOp, name: str, tensor: Tensor) -> Tensor:
 
 
 def _with_leading_axes(program: Program, name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """An output whose first axis an input brought as several (`*rows`) gets the axes of the first such input."""
+    """`tensor` with its first axis `rows` split into the axes of the first input that has several for it
+    (`*rows`)."""
     rows = program.tensor(name).shape[:1]
     for spec in program.inputs:
         if rows and spec.shape[:1] == (f"*{rows[0]}",):
@@ -205,7 +220,7 @@ def _replaced_op(node: Node) -> str | None:
 
 
 def _arguments(node: Node) -> dict[str, Any]:
-    """What a call of an operator is given, by name."""
+    """The arguments of an operator call, by name."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 

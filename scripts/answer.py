@@ -1,4 +1,4 @@
-"""One answer on its way out: events to the terminal or as JSON lines, samples to a WAV file."""
+"""Output of one answer: events to the terminal or as JSON lines, samples to a WAV file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .wav_file import WavFile
 
 
 class Printer(Protocol):
-    """Where the events of an answer are shown."""
+    """Shows the events of an answer."""
 
     def text(self, event: TextDelta) -> None:
         """New text."""
@@ -27,11 +27,11 @@ class Printer(Protocol):
         """A packet of speech."""
 
     def done(self, event: Done, output: Path | None) -> None:
-        """The end; `output` is the WAV file that holds the speech, None where there is none."""
+        """The end of the answer; `output` is the WAV file with the speech, or None without speech."""
 
 
 class TextPrinter:
-    """The text as it is written, then one line of facts."""
+    """Prints the text as it arrives, then one line of facts."""
 
     def text(self, event: TextDelta) -> None:
         """See Printer."""
@@ -47,7 +47,10 @@ class TextPrinter:
 
 
 class JsonPrinter:
-    """One JSON object a line: kind, seconds since the start, and what the event holds. Samples are counted, not printed."""
+    """Prints one JSON object per line: kind, seconds since the start, and the event's fields.
+
+    Samples are counted, not printed.
+    """
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -73,10 +76,11 @@ class JsonPrinter:
 
 
 def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, printer: Printer) -> None:
-    """Show `stream` to its end and write its speech to `output` (None: the answer is not spoken).
+    """Show `stream` to its end and write its speech to `output` (None: no speech).
 
-    Ctrl-C stops the model within a frame, keeps what was said and tells where. Raises AntiphonError for an answer without text, or without the
-    speech that was asked for: no empty file is ever left behind.
+    Ctrl-C stops the model within a frame, keeps the speech so far and prints where it is. Raises
+    AntiphonError for an answer without text, or without the speech that was requested: no empty file is left
+    behind.
     """
     done: Done | None = None
     writer = None if output is None else WavFile(output, sample_rate)
@@ -87,7 +91,8 @@ def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, prin
                     printer.text(event)
                 elif isinstance(event, AudioDelta):
                     assert file is not None, "an answer that is not spoken has no audio"
-                    file.write(event.samples)  # before it is shown: what was shown is in the file, also after Ctrl-C
+                    # Before it is shown, so that the file holds everything that was shown, also after Ctrl-C.
+                    file.write(event.samples)
                     printer.audio(event)
                 else:
                     done = event
@@ -105,7 +110,7 @@ def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, prin
 
 
 def closing_line(done: Done, output: Path | None) -> str:
-    """Why the answer ended, how long it is and when things happened, for people."""
+    """One line for people: why the answer ended, its length and its times."""
     timings = done.timings
     facts = [done.finish_reason, f"{len(done.token_ids)} {'token' if len(done.token_ids) == 1 else 'tokens'}"]
     if output is not None:

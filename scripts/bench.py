@@ -47,7 +47,8 @@ def bench(
     with interrupts.ending_at_once():
         from ..runtime.omni import load
 
-    # the pool is left last: after Ctrl-C the Omni stops the answers that its threads wait for
+    # The pool is left last: leaving the Omni stops the answers that the pool's threads wait for, also after
+    # Ctrl-C.
     with ThreadPoolExecutor(max(counts)) as pool, load(bundle, max_streams=max(counts)) as omni:
         messages = _prompt(omni, prompt_tokens)
         options = {"max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames, "min_frames": frames}
@@ -57,7 +58,7 @@ def bench(
 
         measured = []
         for count in counts:
-            # the same seeds in every round: the same answers, so that the rounds differ in time only
+            # The same seeds in every round give the same answers, so that the rounds differ in time only.
             rounds = [list(pool.map(answer, range(count))) for _ in range(runs + 1)]
             replies = [reply for warm in rounds[1:] for reply in warm]
             measured.append(_measured(count, replies))
@@ -77,7 +78,7 @@ def bench(
 
 
 def _counts(streams: str) -> list[int]:
-    """The numbers in `streams`, which are separated by commas."""
+    """The comma-separated numbers in `streams`."""
     try:
         counts = [int(part) for part in streams.split(",")]
     except ValueError:
@@ -88,7 +89,7 @@ def _counts(streams: str) -> list[int]:
 
 
 def _measured(count: int, replies: list[Reply]) -> dict[str, Any]:
-    """What `replies`, `count` of them at once, took; the memory is the most that the process ever had until now."""
+    """The measurements of `replies`, `count` at a time; memory is the peak of the process so far."""
     timings = [reply.timings for reply in replies]
     medians = {name: _median([getattr(timing, name) for timing in timings]) for name in MEASURES}
     underruns = max(timing.underruns for timing in timings)
@@ -96,7 +97,7 @@ def _measured(count: int, replies: list[Reply]) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """The most resident memory this process ever had, in bytes; None where the system does not tell."""
+    """The peak resident memory of this process in bytes; None if the system does not report it."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
@@ -106,7 +107,7 @@ def peak_memory() -> int | None:
 
 
 def _prompt(omni: Any, tokens: int) -> list[dict[str, str]]:
-    """A user turn whose whole prompt has at least `tokens` tokens: words are added until it is long enough."""
+    """A user turn whose whole prompt has at least `tokens` tokens: words are added until it has."""
     words = 1
     while True:
         messages = [{"role": "user", "content": " ".join(["tell"] * words)}]

@@ -1,4 +1,4 @@
-"""antiphon build: a checkpoint into a bundle, or the plan of it."""
+"""antiphon build: compile a checkpoint into a bundle, or show the plan."""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ from .answer import Printer, print_reply
 
 
 def chat(omni: Omni, system: str | None, output: Path | None, options: dict[str, Any], printer: Printer) -> None:
-    """Read a line, answer it, until an empty line, the end of input or Ctrl-C. Speech goes to numbered files: answer-1.wav, answer-2.wav ..."""
+    """Read and answer lines until an empty line, the end of input or Ctrl-C.
+
+    Speech goes to answer-1.wav, answer-2.wav ...
+    """
     conversation = omni.conversation(system, options.pop("voice", None), options.pop("style", None))
     turn = 0
     while line := _ask():
@@ -21,11 +24,12 @@ def chat(omni: Omni, system: str | None, output: Path | None, options: dict[str,
             turn += 1
             target = None if output is None else output.with_name(f"{output.stem}-{turn}{output.suffix}")
             print_reply(conversation.reply(**options), omni.sample_rate, target, printer)
-        except AntiphonError as error:  # one line or answer that failed does not end the conversation
+        except AntiphonError as error:  # a failed line or answer does not end the conversation
             print(f"antiphon: {error}", file=sys.stderr)
 
 
 def _ask() -> str:
     print("> ", end="", file=sys.stderr, flush=True)
     line = sys.stdin.buffer.readline()
-    return line.decode(sys.stdin.encoding, "surrogateescape").strip()  # what cannot be decoded is refused with the message, and the next line is asked
+    # The message check refuses undecodable characters, and the next line is read.
+    return line.decode(sys.stdin.encoding, "surrogateescape").strip()

@@ -1,7 +1,7 @@
-"""The command `antiphon`: one module a command, and one place that decides exit codes.
+"""The command `antiphon`: one module per command, and one place that decides exit codes.
 
-Exit codes: 0 done; 1 a verification found an output out of tolerance; 2 bad input, said in one sentence on stderr; 130 interrupted,
-143 terminated, 129 hung up.
+Exit codes: 0 success; 1 a verification found an output out of tolerance; 2 bad input, with one sentence on
+stderr; 130 interrupted, 143 terminated, 129 hung up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console script. A character that the terminal's encoding lacks is shown as a question mark."""
+    """Entry point of the console script.
+
+    A character that the terminal's encoding lacks is printed as a question mark.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -50,7 +53,8 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 
 
 def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with bad input, a full disk, missing memory, Ctrl-C and its kind turned into one sentence and an exit code."""
+    """`command` with errors turned into one sentence and an exit code: bad input, a full disk, missing
+    memory, Ctrl-C, SIGTERM."""
 
     @functools.wraps(command)
     @heed_signals()
@@ -58,12 +62,13 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with interrupts.raised():
                 command(*arguments, **options)
-                sys.stdout.flush()  # a full disk is said here, and nothing is lost when Ctrl-C ends the interpreter's own end
+                # A full disk is reported here, and Ctrl-C during the interpreter's exit loses no output.
+                sys.stdout.flush()
         except AntiphonError as error:
             _fail(str(error), 2)
         except MemoryError:
             _fail("Out of memory; antiphon build CHECKPOINT --plan says how much each stage needs.", 2)
-        except BrokenPipeError:  # the reader of a pipe left: typer ends quietly
+        except BrokenPipeError:  # the reader of the pipe is gone: typer ends quietly
             raise
         except OSError as error:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 2)
@@ -76,7 +81,7 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
 
 def _fail(sentence: str, code: int) -> None:
     print(f"antiphon: {sentence}", file=sys.stderr, flush=True)
-    interrupts.is_said()  # a command says one line, also if Ctrl-C comes after it
+    interrupts.is_said()  # a command prints one line, also if Ctrl-C follows
     raise typer.Exit(code)
 
 

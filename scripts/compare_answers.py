@@ -1,12 +1,13 @@
-"""Whether bundles answer as they did: the ids, the codes and the samples of fixed questions, bit by bit.
+"""Compare the answers of bundles with recorded ones: ids, codes and samples of fixed questions, bit by bit.
 
     python -m antiphon.scripts.compare_answers record FILE BUNDLE... [--threads 1] [--examples docs/examples]
     python -m antiphon.scripts.compare_answers compare FILE BUNDLE...
 
-`record` asks each bundle every question of `questions` (typed, with a sound, with a picture; greedy and drawn from a seed; a voice from a recording,
-each style and a language) and writes the answers to FILE. A question that the bundle refuses is not recorded. `compare` asks those that FILE holds, in
-the same order of bundles, and says "equal" or the first difference, with exit code 1. Equal answers are equal on one machine, with one version of the
-engine library and one number of threads.
+`record` asks each bundle every question of `questions` (typed, with audio, with an image; greedy and sampled
+with a seed; a voice from a recording, each style, a language) and writes the answers to FILE. Questions that
+the bundle refuses are not recorded. `compare` asks the questions of FILE, with the bundles in the same order.
+It prints "equal" or the first difference, with exit code 1. Answers are reproducible on one machine, with one
+version of the engine library and one number of threads.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ KEY = re.compile(r"[0-9]{1,6}/.+/(ids|codes|samples)")
 Messages = list[dict[str, Any]]
 Question = tuple[Messages, dict[str, Any]]
 Answers = dict[str, np.ndarray]
-"""One array for each "NUMBER/QUESTION/PART": bundle from 0, name of the question, one of PARTS."""
+"""One array per "NUMBER/QUESTION/PART": the bundle's number from 0, the question's name, one of PARTS."""
 
 
 def main() -> None:
-    """Record or compare; exit code 1 where an answer differs, 2 for bad input."""
+    """Record or compare; exit code 1 if an answer differs, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("record", "compare"))
     parser.add_argument("file", type=Path, help="the recorded answers, an .npz file")
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def questions(manifest: Manifest, examples: Path) -> dict[str, Question]:
-    """Messages and options by name; `examples` holds the sound and the picture."""
+    """Messages and options by name; `examples` holds the audio file and the image."""
     for name in (SOUND, PICTURE):
         if not (examples / name).is_file():
             raise AntiphonError(f"There is no {name} in {short_path(examples)}; name the folder docs/examples of the repository with --examples.")
@@ -82,7 +83,10 @@ def questions(manifest: Manifest, examples: Path) -> dict[str, Question]:
 
 
 def record(bundles: Sequence[Path], examples: Path = EXAMPLES, threads: int = 1) -> Answers:
-    """The answers of each bundle to every question that it takes; what it refuses is said on standard error. Raises AntiphonError where none is taken."""
+    """The answers of each bundle to every question that it accepts; refusals are printed on standard error.
+
+    Raises AntiphonError if a bundle accepts none.
+    """
     answers: Answers = {}
     for number, bundle in enumerate(bundles):
         with load(bundle, threads=threads) as omni:
@@ -100,9 +104,10 @@ def record(bundles: Sequence[Path], examples: Path = EXAMPLES, threads: int = 1)
 
 
 def compare(recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLES, threads: int = 1) -> str | None:
-    """The first difference between `recorded` and what the bundles answer now, in one sentence; None where all is equal.
+    """The first difference between `recorded` and the bundles' answers now, in one sentence; None if all are
+    equal.
 
-    Raises AntiphonError for another number of bundles than was recorded.
+    Raises AntiphonError if the number of bundles is not the recorded one.
     """
     known: dict[int, list[str]] = {}
     for key in recorded:
@@ -129,7 +134,7 @@ def compare(recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLE
 
 
 def first_difference(before: np.ndarray, now: np.ndarray) -> str | None:
-    """Where two arrays differ first, in words; None where type, shape and every bit are equal."""
+    """The first difference of two arrays, in words; None if type, shape and every bit are equal."""
     if before.dtype != now.dtype or before.shape != now.shape:
         return f"were {before.dtype} {list(before.shape)} and are {now.dtype} {list(now.shape)}"
     wrong = np.flatnonzero(np.ascontiguousarray(before).view(f"u{before.itemsize}") != np.ascontiguousarray(now).view(f"u{now.itemsize}"))

@@ -1,6 +1,6 @@
-"""What the commands print with: units for people, tables, and a progress bar that a pipe never sees.
+"""Printing helpers of the commands: units for people, tables, and a progress bar on terminals only.
 
-rich is imported where something is drawn: most of a command's start would else be its import.
+rich is imported where it draws, because its import would take most of a command's start.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from . import interrupts
 
 Report = Callable[[str, float, float, float | None], None]
-"""report(what, done, total, seconds to go or None)."""
+"""report(what, done, total, seconds left or None)."""
 
-_PIPE_WIDTH = 200  # columns where nobody says how wide the page is: tables must not be cut
+_PIPE_WIDTH = 200  # columns if the output is no terminal: tables must not be cut
 
 
 def seconds(value: float | None) -> str:
@@ -51,12 +51,12 @@ def count(value: int) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], last_is_total: bool = False) -> None:
-    """Print rows under columns; columns of numbers are flushed right."""
+    """Print rows under columns; numeric columns are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if title:  # above the table, because inside it rich would fold it to the table's width
+    if title:  # above the table, because rich would wrap it to the table's width
         print(title)
     table = Table()
     for place, column in enumerate(columns):
@@ -69,22 +69,23 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def interrupt_is_handled() -> None:
-    """Call it where a KeyboardInterrupt was caught, before leaving with an exit code.
+    """Clear Python's note of a handled KeyboardInterrupt; call it before leaving with an exit code.
 
-    Python notes an interrupt that leaves an `exec` of source text (dataclasses and torch.fx run some) as unhandled, and under `python -m` ends itself by
-    SIGINT whatever the exit code is. The next such `exec` takes the note back.
+    When an interrupt leaves an `exec` of source text (dataclasses and torch.fx run some), Python notes it as
+    unhandled. Under `python -m` it then ends by SIGINT, whatever the exit code is. The next such `exec`
+    clears the note.
     """
     exec("")
 
 
 @contextmanager
 def progress_bar() -> Iterator[Report]:
-    """A bar on stderr with the time gone and to go; silent where stderr is not a terminal."""
+    """A bar on stderr with elapsed and remaining time; silent if stderr is not a terminal."""
     with interrupts.ending_at_once():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -104,4 +105,4 @@ def progress_bar() -> Iterator[Report]:
 
             yield report
     finally:
-        console.show_cursor()  # also after a Ctrl-C in the middle of drawing or of taking the bar away
+        console.show_cursor()  # also after Ctrl-C while the bar is drawn or removed

@@ -1,9 +1,11 @@
-"""The quality table of a bundle: is it right, is it understood, does it sound like speech.
+"""The quality table of a bundle: whether answers are right, are understood, and sound like speech.
 
-    python -m antiphon.scripts.evaluate BUNDLE [--prompts 200] [--only text,speech] [--against OTHER_BUNDLE] [--work FOLDER] [--json]
+    python -m antiphon.scripts.evaluate BUNDLE [--prompts 200] [--only text,speech] [--against BUNDLE]
+        [--work FOLDER] [--json]
 
-Every number stands beside the same one of a synthesiser that speaks the right answers: recognisers err on good speech, too. docs/quality.md says what each
-row means. What synthesisers said and recognisers heard is remembered in `--work`, so a second run takes a part of the time.
+Every number is shown next to that of a synthesiser that speaks the right answers, because recognisers make
+errors on good speech too. docs/quality.md explains the rows. `--work` keeps synthesised audio and
+transcripts, so a second run is much faster.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from .quality.work import Work
 
 
 def main() -> None:
-    """Measure one bundle, or two, and print."""
+    """Measure one or two bundles and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts to ask")
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """What `main` was asked for. Raises AntiphonError."""
+    """Run the measurements that the arguments ask for. Raises AntiphonError."""
     for name, least in (("sampled", 1), ("threads", 1), ("mos", 0), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
@@ -84,7 +86,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _print_quality(title: str, found: Found) -> None:
-    """The tables of one bundle."""
+    """Print the tables of one bundle."""
     columns = [column for column in COLUMNS if any(value.column == column for value in found.values)]
     whole = [value for value in found.values if not value.kind]
     print_table(title, ("measure", *columns), [_row(found, measure, columns) for measure in dict.fromkeys(value.measure for value in whole)])
@@ -115,7 +117,7 @@ def _cell(found: Found, measure: str, column: str, kind: str = "") -> str:
 
 
 def _print_difference(bundles: Sequence[Path], results: Sequence[Found]) -> None:
-    """What the second bundle has more than the first; the synthesiser is the same for both."""
+    """Print the second bundle's values minus the first's; the synthesiser is the same for both."""
     rows = []
     for value in results[0].values:
         other = results[1].get(value.measure, value.column)

@@ -1,4 +1,4 @@
-"""antiphon inspect: what a bundle holds."""
+"""antiphon inspect: show the contents of a bundle."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def inspect(
 
 
 def state_bytes(stage: StageEntry) -> tuple[int, int]:
-    """Bytes of the states of one stream: the fixed part, and what each further row of the cache takes."""
-    fixed = sum(2 * _bytes(state, 1) for state in stage.states if "capacity" not in state.shape)  # two of each: read and written in turns
+    """Bytes of one stream's states: the fixed part, and the bytes per further cache row."""
+    # Two of each fixed state, one read and one written, which swap roles.
+    fixed = sum(2 * _bytes(state, 1) for state in stage.states if "capacity" not in state.shape)
     growing = sum(_bytes(state, 1) for state in stage.states if "capacity" in state.shape)
     return fixed, growing
 
@@ -93,7 +94,7 @@ def _print_facts(manifest: Manifest) -> None:
 
 
 def _contract(contract: TalkerContract) -> str:
-    """What the Talker is fed, in one line."""
+    """The rows that the Talker is fed, in one line."""
     own = "its own" if contract.embeds_text else "the Thinker's"
     most = f", at most {contract.hidden_rows} a turn" if contract.hidden_rows else ""
     takes = [name for name, there in (("a style", contract.takes_style), ("a language", contract.takes_language)) if there]
@@ -104,7 +105,7 @@ def _contract(contract: TalkerContract) -> str:
 
 
 def _kinds(manifest: Manifest) -> str:
-    """The memory of a stream by kind of state."""
+    """The memory of a stream by kind of state, in one line."""
     fixed: dict[str, int] = {}
     growing: dict[str, int] = {}
     for stage in manifest.stages.values():
@@ -117,7 +118,7 @@ def _kinds(manifest: Manifest) -> str:
 
 
 def _precision(precision: Precision) -> str:
-    """The formats of weights, activations and cache, once where all are the same."""
+    """The formats of weights, activations and cache; only one if all are equal."""
     return "/".join(dict.fromkeys(dataclasses.astuple(precision)))
 
 

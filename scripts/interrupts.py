@@ -1,11 +1,14 @@
-"""Ctrl-C in the process of the command: one line and exit code 130, from the first line of the package to the end of the interpreter.
+"""Ctrl-C in the process of the command: one line and exit code 130, at any time of the process.
 
-A process has three times, and each needs its answer. While it starts, it imports: a KeyboardInterrupt comes out of a C extension's import as another
-error or not at all, and nothing is half-written, so the process says its line and ends on the spot. While a command works, it may have files to take
-away: KeyboardInterrupt is raised, but not inside an import, if that takes no more than seconds. When the command is over, the process ends on the spot again.
+A process has three phases. At the start it imports: a KeyboardInterrupt in the import of a C extension
+appears as another error or is lost. Nothing is half-written yet, so the process prints its line and ends at
+once. While a command works, it may have files to remove: KeyboardInterrupt is raised, but not inside an
+import, unless that takes longer than a few seconds. When the command is over, Ctrl-C again ends the process
+at once.
 
-A program that imports the package as a library keeps its own handling of signals: nothing here has an effect in it, nor where SIGINT is ignored (a shell's
-background job) or handled by somebody else. The first line of the package imports this module, so it imports only what every interpreter has loaded.
+A program that imports the package as a library keeps its own handling of signals: nothing here affects it.
+The same holds where SIGINT is ignored (a shell's background job) or has another handler. The first line of
+the package imports this module, so it imports only modules that every interpreter has loaded.
 """
 
 import os
@@ -21,15 +24,16 @@ if TYPE_CHECKING:
 EXIT_CODE = 130
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 _RETRY_SECONDS = 0.02
-_PATIENCE_SECONDS = 5.0  # after which an import is interrupted all the same
+_PATIENCE_SECONDS = 5.0  # then an import is interrupted after all
 
-_is_ours = False  # whether this process is the command and heeds Ctrl-C as told above
+_is_ours = False  # whether this process is the command and handles Ctrl-C as described above
 _line = b"antiphon: Interrupted.\n"
-_waits_since: float | None = None  # when Ctrl-C came inside the import that is under way
+_waits_since: float | None = None  # time of a Ctrl-C during the current import
 
 
 def heed() -> None:
-    """From now on Ctrl-C ends the process on the spot, if it is the command and SIGINT is handled as Python does by itself."""
+    """From now on Ctrl-C ends the process at once, if it is the command and SIGINT has Python's default
+    handler."""
     global _is_ours
     if not is_the_command():
         return
@@ -38,36 +42,41 @@ def heed() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
-        # Registered first, this runs last. The interpreter takes its handlers away next, and a Ctrl-C would kill a process that has done everything.
+        # Registered first, so it runs last. Then the interpreter removes its handlers, and a Ctrl-C would
+        # kill a process that is already done.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         _is_ours = True
 
 
 def is_the_command() -> bool:
-    """Whether this process is `python -m antiphon` or a console script of any name; asked while the package is being imported."""
+    """Whether this process is `python -m antiphon` or a console script of any name.
+
+    Called during the package's import.
+    """
     arguments = getattr(sys, "argv", None)
     if arguments and arguments[0] == "-m":  # until runpy has found the module
         return sys.orig_argv[-len(arguments)] in ("antiphon", "-mantiphon")
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != "__main__":
         frame = frame.f_back
-    # what installers write into a console script: from antiphon.scripts.cli import main
+    # Installers write into a console script: from antiphon.scripts.cli import main
     return frame is not None and {"antiphon.scripts.cli", "main"} <= set(frame.f_code.co_names)
 
 
 def leave() -> None:
-    """Say the line and end the process, with what standard output still holds."""
+    """Print the line, flush standard output and end the process."""
     _leave(0, None)
 
 
 def is_said() -> None:
-    """The command has said by itself why it ends: another Ctrl-C prints nothing."""
+    """Record that the command has printed why it ends: another Ctrl-C prints nothing."""
     global _line
     _line = b""
 
 
 class Handling:
-    """A `with` block that `handler` is called in at SIGINT; without effect in a process that is not the command."""
+    """A `with` block in which `handler` handles SIGINT; it has no effect in a process that is not the
+    command."""
 
     def __init__(self, handler: "Handler") -> None:
         self._handler = handler
@@ -75,7 +84,7 @@ class Handling:
     def __enter__(self) -> None:
         if _is_ours:
             import signal
-            import threading  # noqa: F401  # not for the first time inside a handler
+            import threading  # noqa: F401  # a handler must not be the first to import it
 
             self._before = signal.signal(signal.SIGINT, self._handler)
 
@@ -87,12 +96,16 @@ class Handling:
 
 
 def raised() -> Handling:
-    """A command at work: Ctrl-C raises KeyboardInterrupt, as soon as no import is under way or after five seconds of waiting for one."""
+    """For a command at work: Ctrl-C raises KeyboardInterrupt, after the current import but at most five
+    seconds later."""
     return Handling(_raise)
 
 
 def ending_at_once() -> Handling:
-    """A command before its work, importing what that needs: Ctrl-C ends the process on the spot. Nothing may be half-written or half-drawn."""
+    """For a command that imports before its work: Ctrl-C ends the process at once.
+
+    Nothing may be half-written or half-drawn.
+    """
     return Handling(_leave)
 
 
@@ -100,7 +113,7 @@ def _leave(number: int, frame: "FrameType | None") -> None:
     try:
         os.write(2, _line)
         sys.stdout.flush()
-    except (AttributeError, OSError, RuntimeError, ValueError):  # closed, full, or just being flushed: the process ends all the same
+    except (AttributeError, OSError, RuntimeError, ValueError):  # closed, full or being flushed
         pass
     os._exit(EXIT_CODE)
 

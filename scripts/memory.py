@@ -1,4 +1,4 @@
-"""How much memory this process takes, for measurements. Linux tells; elsewhere the figures are 0."""
+"""Memory use of this process, for measurements. Only Linux reports it; elsewhere the figures are 0."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import TracebackType
 
 
 class Peak:
-    """The most resident memory above that at the beginning, in a `with` block.
+    """The peak of resident memory in a `with` block, above that at its start.
 
-    Linux keeps a high-water mark of the whole process, which tells exactly once it rises. Until then, because loading took more for a moment,
-    a thread looks every 20 ms.
+    Linux keeps a high-water mark of the whole process, which is exact once it rises. Until then, because
+    loading may have needed more for a moment, a thread samples every 20 ms.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Peak:
 
     @property
     def growth(self) -> int:
-        """Bytes of the most until now above `before`."""
+        """Bytes of the peak so far above `before`."""
         mark = high_water_mark()
         self._most = max(self._most, resident_memory(), mark if mark > self._mark else 0)
         return self._most - self.before
@@ -42,7 +42,7 @@ class Peak:
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory now."""
+    """Bytes of this process in memory now."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -50,7 +50,8 @@ def resident_memory() -> int:
 
 
 def high_water_mark() -> int:
-    """The most that was ever in memory. Linux hands `ru_maxrss` on to children, so it would be that of the parent."""
+    """The peak of resident memory of this process; not `ru_maxrss`, which a Linux process inherits from its
+    parent."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

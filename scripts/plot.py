@@ -1,4 +1,4 @@
-"""The figures of docs/ as SVG files, written by hand because nothing else here needs a plotting library: panels of lines, and panels of bars."""
+"""The figures of docs/ as SVG text, without a plotting library: panels of lines, and panels of bars."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")  # told apart by colour-blind readers (Okabe and Ito, and a grey)
+# Distinguishable by colour-blind readers (Okabe and Ito, and a grey).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 _LINES_WIDTH, _LINES_HEIGHT = 240, 190
 _BARS_WIDTH, _BARS_HEIGHT = 390, 190
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line through `points` (x, y); `name` stands above it unless it is empty."""
+    """A line through `points` (x, y); a non-empty `name` is written above it."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -22,9 +23,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars in groups: `values` of each of `groups`. A comma in a group's name begins a new line. Groups of one bar are coloured by group.
+    """Groups of bars: `values` of each of `groups`. A comma in a group's name starts a new line.
 
-    `most` is the end of the axis where the values do not decide it.
+    Groups of one bar are coloured by group. `most` is the end of the axis if the values do not decide it.
     """
 
     title: str
@@ -34,7 +35,7 @@ class Bars:
 
 
 def line_plot(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> str:
-    """SVG text: panels side by side, each (label of its vertical axis, its lines). All axes begin at 0."""
+    """SVG text: panels side by side, each (label of its vertical axis, its lines). All axes start at 0."""
     parts: list[str] = []
     for number, (label, lines) in enumerate(panels):
         parts += _line_panel(60 + number * (_LINES_WIDTH + 80), 60, label, lines, x_label)
@@ -104,13 +105,13 @@ def _scale(left: int, top: int, width: int, height: int, end: float, step: float
 
 
 def _round_step(most: float) -> float:
-    """A step of 1, 2 or 5 times a power of ten that fits four to nine times into `most` (0: into 1)."""
+    """A step of 1, 2 or 5 times a power of ten that fits four to nine times into `most` (0 counts as 1)."""
     power = 10.0 ** math.floor(math.log10((most or 1.0) / 4))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= (most or 1.0) / 4)
 
 
 def _ceiling(most: float, step: float) -> float:
-    """The first multiple of `step` that is not below `most` (0: 1)."""
+    """The smallest multiple of `step` that is at least `most` (0 counts as 1)."""
     return step * math.ceil((most or 1.0) / step - 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""antiphon plugins: the ops of ai.antiphon as GPU kernels; what there is, compiled ahead of time, and checked on the GPU at hand."""
+"""antiphon plugins: list, compile and check the GPU kernels of the ops of ai.antiphon."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def check_plugins(
 
 
 def _print_check(result: CheckResult) -> None:
-    """A line an op, a line for what failed, a line a timing."""
+    """Print one line per op, per failure and per timing."""
     rows = []
     for op in dict.fromkeys(row.op for row in result.rows):
         cases = [row for row in result.rows if row.op == op]
@@ -138,7 +138,7 @@ def _short(value: float | None) -> str:
 
 
 def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:
-    """Registers, shared memory and spills of every compiled kernel, per target."""
+    """Print registers, shared memory and spills of every compiled kernel, per target."""
     rows = []
     for target in TARGETS:
         wanted = {status.op for status in statuses if target in status.compiled}

@@ -47,7 +47,7 @@ def run(
     if is_chat and not sys.stdin.isatty() or not is_chat and not parts:
         raise AntiphonError('There is nothing to ask; give a text ("-" reads it from standard input) or a file with --audio, --image or --video.')
     if output is not None:
-        from .wav_file import check_wav_path  # it needs soundfile, which a machine that only checks kernels may lack
+        from .wav_file import check_wav_path  # needs soundfile, which may be missing
 
         check_wav_path(output)
         if text_only:
@@ -61,7 +61,7 @@ def run(
 
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
     if messages:
-        parse_messages(messages)  # said now: a conversation would say it at every turn
+        parse_messages(messages)  # a conversation would report it at every turn
     options: dict[str, Any] = {"greedy": greedy, "seed": seed, "max_text_tokens": max_text_tokens, "max_frames": max_frames}
     options |= {"style": style, "language": language, "interleave": interleave}
     options |= {"use_audio_in_video": use_audio_in_video} if not is_chat else {}
@@ -70,7 +70,7 @@ def run(
             raise AntiphonError(f"{bundle} holds no speech stages, so nothing can go to --output; leave it out.")
         speaks = omni.manifest.speaks and not text_only
         options |= {} if speaks else {"modalities": ("text",)}
-        choose(read_options(options), omni.manifest)  # before the first question of a conversation, too
+        choose(read_options(options), omni.manifest)  # before the first question, also of a conversation
         options |= {"voice": omni.voice(voice)} if speaks or voice is not None else {}  # a recording is encoded once
         target = (output or DEFAULT_OUTPUT) if speaks else None
         printer = JsonPrinter() if json else TextPrinter()
@@ -84,7 +84,10 @@ def run(
 
 
 def _standard_input() -> str:
-    """All of standard input, as UTF-8 whatever the terminal's encoding is. Raises AntiphonError for bytes that are no UTF-8."""
+    """All of standard input, decoded as UTF-8 whatever the terminal's encoding.
+
+    Raises AntiphonError for other bytes.
+    """
     content = sys.stdin.buffer.read()
     try:
         return content.decode("utf-8").strip()
@@ -93,5 +96,5 @@ def _standard_input() -> str:
 
 
 def _parts(kind: str, key: str, files: Files | None) -> list[dict[str, Any]]:
-    # An address stays text: a path would lose one of its slashes, and be said to be missing.
+    # A URL stays text: Path would remove one of its slashes, and the error would be a missing file.
     return [{"type": kind, kind: {key: file if "://" in file else Path(file)}} for file in files or []]

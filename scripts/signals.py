@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: with its clean-up, one line, and the exit code that a shell gives the signal."""
+"""SIGTERM and SIGHUP end a command like Ctrl-C: clean-up, one line, the shell's exit code for the signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENDINGS = {signal.SIGTERM: "Terminated.", signal.SIGHUP: "The terminal hung up."
 
 
 class Ended(KeyboardInterrupt):
-    """One of ENDINGS came: like Ctrl-C for all code that cleans up."""
+    """Raised by one of the signals in ENDINGS; clean-up code treats it like Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -21,9 +21,10 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def heed_signals() -> Iterator[None]:
-    """Within the block the first of ENDINGS raises Ended in the main thread, and later ones do nothing, so that the clean-up runs to its end.
+    """Within the block the first signal of ENDINGS raises Ended in the main thread.
 
-    A signal that somebody handles or ignores already, as nohup does, is left alone.
+    Later ones do nothing, so that the clean-up completes. A signal that already has a handler or is ignored,
+    as by nohup, is left alone.
     """
     before = {number: signal.getsignal(number) for number in ENDINGS}
     mine = [number for number in ENDINGS if before[number] is signal.SIG_DFL and threading.current_thread() is threading.main_thread()]
@@ -43,6 +44,7 @@ def heed_signals() -> Iterator[None]:
 
 
 def ending(interrupt: KeyboardInterrupt) -> tuple[str, int]:
-    """The line and the exit code of an interrupted command; a text of the interrupt, which tells what was kept, goes before the line."""
+    """The line and the exit code of an interrupted command; the interrupt's text, which tells what was kept,
+    comes first."""
     line, code = (ENDINGS[signal.Signals(interrupt.number)], 128 + interrupt.number) if isinstance(interrupt, Ended) else ("Interrupted.", 130)
     return str(interrupt) or line, code

@@ -1,4 +1,4 @@
-"""antiphon verify: every engine of a bundle against the checkpoint."""
+"""antiphon verify: compare every engine of a bundle with the checkpoint."""
 
 from __future__ import annotations
 

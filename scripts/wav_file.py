@@ -1,4 +1,4 @@
-"""A WAV file that grows while the model speaks and is always whole under its final name."""
+"""A WAV file that is written while the model speaks and is always complete under its final name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ..runtime.bundle.errors import AntiphonError
 
 
 def check_wav_path(path: Path) -> None:
-    """Raise AntiphonError unless `path` can become a WAV file: its suffix, its folder, and no folder of that name."""
+    """Raise AntiphonError unless `path` can become a WAV file: it checks suffix, folder, and that `path` is
+    no folder."""
     if path.suffix.lower() != ".wav":
         raise AntiphonError(f"The output {path} is not a .wav file; only WAV is written, so give a name that ends in .wav.")
     folder = Path(os.path.realpath(path)).parent
@@ -25,10 +26,12 @@ def check_wav_path(path: Path) -> None:
 
 
 class WavFile:
-    """Mono 16-bit WAV at `path` (a link: at what it points to), written beside as the samples come and renamed on leaving the `with` block.
+    """Mono 16-bit WAV at `path` (of a link: at its target), written under a temporary name and renamed at the
+    end.
 
-    Also after an interruption the file is whole and holds what was said until then. Without a single sample, or after an error, there
-    is no new file and an older one stays. `kept` tells which. Raises AntiphonError where the disk takes no more.
+    The end is that of the `with` block. After an interruption the file is complete and holds the speech so
+    far. Without a sample, or after an error, there is no new file and an older one stays; `kept` tells which.
+    Raises AntiphonError if the disk is full.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
@@ -49,7 +52,7 @@ class WavFile:
         """Append float32 [n]; values beyond [-1, 1] are clipped."""
         try:
             self._file.write(np.clip(samples, -1.0, 1.0))
-        except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were taken
+        except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts a complete write
             raise self._full(error) from None
         self.samples += len(samples)
 

@@ -1,1 +1,1 @@
-"""One row for a Talker's single stream of text and speech, or a hold: ARIA's schedule on a device."""
+"""AriaStep: one step of the ARIA schedule of a Talker with a single stream of text and speech."""

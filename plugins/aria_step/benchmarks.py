@@ -1,4 +1,4 @@
-"""AriaStep at the sizes of the Talkers, beside PyTorch."""
+"""Benchmarks of AriaStep at the sizes of the Talkers, compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import torch
 
 GROUPS, CODEBOOK, VOCAB, TABLE, SLOTS = 16, 2048, 4096, 4096, 2048
-"""A part of the text vocabulary is enough: one row of it is read."""
+"""The text vocabulary is smaller than a real one: a step reads one row of it."""
 
 
 def benchmarks() -> list[Benchmark]:
-    """Talkers of hidden 1,024 and 2,048, one stream and 16, on the dual track: every step sums 16 code rows and a text row."""
+    """Dual track (every step sums 16 code rows and a text row): hidden 1,024 and 2,048, 1 and 16 streams."""
     return [_benchmark(hidden, batch) for hidden in (1024, 2048) for batch in (1, 16)]
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> Any:
-    """The decisions and the row, as plugins.aria_step.torch_op writes them."""
+    """The outputs of AriaStep in PyTorch, as in plugins.aria_step.torch_op."""
     import torch
 
     counters, need, codes = inputs["counters"], inputs["need"], inputs["codes"]
@@ -52,7 +52,7 @@ def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> 
 
 
 def _benchmark(hidden: int, batch: int) -> Benchmark:
-    integers = GROUPS + 4 + 4 + 4  # codes, counters before and after, and a need, an id and two lengths
+    integers = GROUPS + 4 + 4 + 4  # codes, counters before and after, need, id, two lengths
     return Benchmark(
         name=f"hidden {hidden}, {batch} stream{'s' if batch > 1 else ''}",
         op="AriaStep",
@@ -83,7 +83,8 @@ def _inputs(hidden: int, batch: int, generator: torch.Generator) -> dict[str, to
         "text_length": torch.full((batch,), SLOTS, device=device),
         "text_complete": torch.ones(batch, dtype=torch.bool, device=device),
         "codes": integers(CODEBOOK, batch, GROUPS),
-        "counters": torch.stack([frames, frames, torch.zeros_like(frames), torch.ones_like(frames)], dim=1),  # text as far as the frames
+        # As much text as the frames need.
+        "counters": torch.stack([frames, frames, torch.zeros_like(frames), torch.ones_like(frames)], dim=1),
         "text_embedding": random(VOCAB, hidden),
         "code_embedding": random(GROUPS * CODEBOOK, hidden),
     }

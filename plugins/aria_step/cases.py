@@ -1,4 +1,4 @@
-"""Cases of AriaStep: streams in every state, also such as no answer comes to."""
+"""Cases of AriaStep: streams in every state, including states that no answer reaches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ END_ID, PAD_ID = 3, 4
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """Both tracks, 16 groups and fewer, hidden sizes of less than a block, of one and of more; codes and ids that must not be read are no ids."""
+    """Both tracks; 16 and fewer groups; hidden sizes below, equal to and above a block.
+
+    Codes and ids that the kernel must not read are out of range.
+    """
     for place, (batch, groups, hidden, codebook, table) in enumerate([(12, 16, 272, 5, 7), (5, 2, 16, 64, 1), (3, 1, 256, 9, 3), (1, 11, 128, 2, 5)]):
         for summed in (0, 1):
             attributes = {"end_id": END_ID, "pad_id": PAD_ID, "summed": summed, "end_anywhere": (place + summed) % 2}
@@ -30,7 +33,7 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
 def any_streams(
     program: Program, rng: np.random.Generator, batch: int, groups: int, hidden: int, codebook: int, table: int, slots: int = 6, vocab: int = 40
 ) -> dict[str, np.ndarray]:
-    """Inputs by name. Codes of a frame that is not pending and ids beyond text_length are far out of range."""
+    """Inputs by name. Codes of a frame that is not pending and ids beyond text_length are out of range."""
     length = rng.integers(0, slots + 1, batch)
     counters = np.stack([rng.integers(0, length + 1), rng.integers(0, table + 3, batch), rng.integers(0, 2, batch), rng.integers(0, 2, batch)], axis=1)
     return {

@@ -1,4 +1,4 @@
-"""The meaning of AriaStep as an ONNX function: conditions of integers choose among rows that are looked up in any case."""
+"""AriaStep as an ONNX function: it looks up every candidate row, and integer conditions choose among them."""
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>

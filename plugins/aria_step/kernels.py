@@ -1,4 +1,7 @@
-"""AriaStep on a GPU: one launch, a block per run of the hidden axis and stream. Every block decides by itself, from a few integers."""
+"""AriaStep on a GPU: one launch, with a block per stream and run of the hidden axis.
+
+Every block computes the decisions itself, from a few integers.
+"""
 
 import triton
 import triton.language as tl
@@ -11,10 +14,11 @@ def aria_step(
     row_ptr, query_length_ptr, sample_ptr, may_end_ptr, present_counters_ptr,
     GROUPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The decisions of runtime.stages.aria.speak for one stream, and BLOCK places of the row they make; the first block also writes the decisions.
+    """The decisions of runtime.stages.aria.speak for one stream, and BLOCK elements of the row.
 
-    Grid: runs of the hidden axis, streams. `present_counters` must be other memory than `counters`. Loads go out in three rounds: a pending
-    frame's rows and the next text id do not wait for the decision, which takes them or not.
+    The first block also writes the decisions. Grid: runs of the hidden axis, streams. `present_counters` must
+    not share memory with `counters`. A pending frame's rows and the next text id are loaded before the
+    decision is known, so there are three rounds of loads.
     """
     stream = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -32,17 +36,18 @@ def aria_step(
     has_text = text_in < length
     wanted = tl.load(need_ptr + tl.minimum(frames, table - 1))
     next_id = tl.load(text_ids_ptr + stream * slots + text_in, mask=has_text, other=0)
-    entry = group * codebook + tl.where(pending, codes, 0)  # where no frame is pending its codes may be anything
+    entry = group * codebook + tl.where(pending, codes, 0)  # codes are undefined unless a frame is pending
     code_rows = tl.load(
         code_embedding_ptr + entry[:, None] * hidden + column[None, :], mask=(group < groups)[:, None] & pending & in_row[None, :], other=0.0
-    )  # [GROUPS, BLOCK], all in flight at once
+    )  # [GROUPS, BLOCK], loaded at once
 
     is_summed = summed != 0
     is_due = (~ended) & (text_in < wanted) & (is_summed | ~pending)
     feeds_text = is_due & has_text
     feeds_end = is_due & ~has_text & complete & (text_in > 0)
     feeds_frame = pending & (~is_due | feeds_text | feeds_end)
-    feeds_id = feeds_text | feeds_end | (is_summed & feeds_frame)  # a frame without text due goes in with padding
+    # Without text due, padding is added to the frame.
+    feeds_id = feeds_text | feeds_end | (is_summed & feeds_frame)
     is_fed = feeds_frame | feeds_id
 
     text_id = tl.where(feeds_text, next_id, tl.where(feeds_end, end_id, pad_id).to(tl.int64))

@@ -1,4 +1,4 @@
-"""How AriaStep runs on a GPU."""
+"""The GPU programs of AriaStep."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from ...runtime.kernels.contract import DTYPE_BYTES, Launch, Program, Scalar, Te
 
 DTYPES = ("bfloat16", "float16", "float32")
 GROUPS = 16
-"""Most codebooks of a frame."""
+"""The largest number of codebooks in a frame."""
 
 
 def programs(target: str) -> list[Program]:
-    """One program per dtype of the embeddings; all policies are data."""
+    """One program per dtype of the embeddings. Policies are inputs, not programs."""
     return [_program(dtype) for dtype in DTYPES]
 
 
 def _program(dtype: str) -> Program:
-    # One warp with 16 bytes per lane: each lane holds all codebooks' rows of its places, so that their sum needs no exchange between lanes.
+    # One warp with 16 bytes per lane: a lane holds the rows of all codebooks for its columns, so their sum
+    # needs no exchange between lanes.
     block = 32 * 16 // DTYPE_BYTES[dtype]
     return Program(
         op="AriaStep",

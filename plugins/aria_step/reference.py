@@ -1,4 +1,4 @@
-"""The meaning of AriaStep, in NumPy."""
+"""Reference implementation of AriaStep, in NumPy."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ def aria_step(
     summed: bool,
     end_anywhere: bool,
 ) -> Outputs:
-    """One row per stream, as `runtime.stages.aria.speak` orders them; every decision is of integers.
+    """One row per stream, in the order of `runtime.stages.aria.speak`; decisions depend on integers only.
 
-    need int64 [table], at least 1 and never falling: text rows before frame k at place k - 1, its last value beyond. text_ids int64 [batch,
-    slots], slots at least 1: the text that arrived so far, text_length int64 [batch] ids of it, all there is where text_complete bool
-    [batch]. codes int64 [batch, groups]: the last frame. counters int64 [batch, 4]: text rows in, frames out, whether the end is in, whether
-    the last frame's row is still to be fed; zeros before the first step. text_embedding [vocab, hidden]; code_embedding [groups *
-    codebook, hidden], codebook g from row g * codebook. `summed`: the text row, or that of pad_id where none is due, is added to the
-    frame's row (dual track); else they are rows of their own, the frame's first.
+    need int64 [table], at least 1 and never decreasing: entry k - 1 is the number of text rows before frame
+    k; later frames use the last entry. text_ids int64 [batch, slots], slots at least 1: the text that has
+    arrived, of which text_length int64 [batch] ids are valid. text_complete bool [batch]: no more text
+    follows. codes int64 [batch, groups]: the last frame. counters int64 [batch, 4]: text rows fed, frames
+    sampled, whether the end is fed, whether the last frame's row is pending; zeros before the first step.
+    text_embedding [vocab, hidden]; code_embedding [groups * codebook, hidden], codebook g from row g *
+    codebook. `summed` (dual track): the text row, or the row of pad_id where no text is due, is added to the
+    frame's row. Else they are separate rows, the frame's first.
 
-    Returns row [batch, hidden]; query_length int64 [batch], 0 for a hold, whose row is zeros; sample bool [batch], whether a frame is to be
-    sampled behind this row; may_end bool [batch], whether codec EOS is allowed there; the new counters, in which a frame to be sampled
-    counts as out. A text of no tokens holds for ever.
+    Returns row [batch, hidden]; query_length int64 [batch], 0 for a hold, whose row is zeros; sample bool
+    [batch], whether a frame is sampled after this row; may_end bool [batch], whether that frame may be codec
+    EOS; the new counters, which already count that frame. A text without tokens holds for ever.
     """
     steps = [
         _step(need, *stream, text_embedding, code_embedding, end_id, pad_id, bool(summed), bool(end_anywhere))

@@ -1,4 +1,4 @@
-"""AriaStep beside stage modules: the PyTorch op `antiphon::aria_step`."""
+"""AriaStep inside stage modules: the PyTorch op `antiphon::aria_step`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def aria_step(
     summed: bool,
     end_anywhere: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See plugins.registry.ARIA_STEP. Nothing is read back from the device: a hold is a row of zeros."""
+    """See plugins.registry.ARIA_STEP.
+
+    It never reads a tensor back to the host: a hold returns a row of zeros.
+    """
     text_in, frames = counters[:, 0], counters[:, 1]
     ended, pending = counters[:, 2] != 0, counters[:, 3] != 0
     wanted = need[frames.clamp(max=len(need) - 1)]
@@ -33,7 +36,7 @@ def aria_step(
     feeds_frame = pending & (~is_due | feeds_text | feeds_end)
     feeds_id = feeds_text | feeds_end
     if summed:
-        feeds_id = feeds_id | feeds_frame  # a frame without text due goes in with padding
+        feeds_id = feeds_id | feeds_frame  # without text due, padding is added to the frame
     next_id = text_ids.gather(1, text_in.clamp(max=text_ids.shape[1] - 1)[:, None])[:, 0]
     ids = torch.where(feeds_text, next_id, torch.where(feeds_end, end_id, pad_id))
     groups = codes.shape[1]

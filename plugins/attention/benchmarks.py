@@ -1,4 +1,4 @@
-"""What of Attention is timed on a GPU: decoding behind contexts of three lengths, and prefill, at the shapes of both families."""
+"""Benchmarks of Attention on a GPU: decode at three context lengths, and prefill, for both model families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ HEADS = {"thinker": (32, 4, 128), "gated": (16, 2, 256)}
 
 
 def benchmarks() -> list[Benchmark]:
-    """Decode at 4,096, 32,768 and 262,144 rows of context, bfloat16 and FP8 cache; prefill of 4,096 tokens; a chunk of 64 behind 32,768."""
+    """Decode at 4,096, 32,768 and 262,144 rows of context, each with a bfloat16 and an FP8 cache.
+
+    Also prefill of 4,096 tokens, and a chunk of 64 tokens after 32,704.
+    """
     contexts = {"4k": 4096, "32k": 32768, "256k": 262144}
     decodes = [_benchmark(f"{model}-decode-{size}", model, context - 1, 1) for model in HEADS for size, context in contexts.items()]
     eight_bit = [_benchmark(f"thinker-eight-bit-decode-{size}", "thinker", context - 1, 1, eight_bit=True) for size, context in contexts.items()]
@@ -57,9 +60,10 @@ def _make(generator: torch.Generator, heads: int, kv_heads: int, dim: int, past:
 
 
 def _eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> Any:
-    """Writes the new rows, then PyTorch's own attention on the cache; an FP8 cache is first made bfloat16, as PyTorch has no other way.
+    """Write the new rows, then run PyTorch's attention on the cache.
 
-    The cache is full to its last row, so that no length is read on the host.
+    An FP8 cache is first converted to bfloat16, because PyTorch cannot attend to FP8. The cache is full to
+    its last row, so no length is read on the host.
     """
     import torch
 

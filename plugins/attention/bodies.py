@@ -1,4 +1,7 @@
-"""The bodies of the attention kernels; `kernels` gives each the inputs it takes, and None for the others."""
+"""The bodies of the attention kernels.
+
+A kernel of `kernels` passes the inputs it has, and None for the others.
+"""
 
 import triton
 import triton.language as tl
@@ -11,7 +14,10 @@ def write_rows(
     key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr,
     tokens, kv_heads, scales, capacity, present_key_ptr, present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """Rows (token, head) of one entry into the cache; what lies beyond its capacity is dropped. `capacity` counts pages where there are pages."""
+    """Write rows (token, head) of one batch entry into the cache; rows beyond its capacity are dropped.
+
+    `capacity` counts rows, or pages of a paged cache.
+    """
     entry = tl.program_id(1)
     past = tl.load(past_length_ptr + entry).to(tl.int32)
     length = tl.load(query_length_ptr + entry).to(tl.int32)
@@ -48,7 +54,10 @@ def attend_context(
     tokens, kv_heads, group, scales, capacity, y_ptr,
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """y of ROWS packed rows over their whole context. Grid: runs of rows, those with the longest context first, key heads, entries."""
+    """y of ROWS packed rows over their whole context.
+
+    Grid: runs of rows (those with the longest context first), key heads, batch entries.
+    """
     head = tl.program_id(1)
     entry = tl.program_id(2)
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
@@ -59,8 +68,9 @@ def attend_context(
     if PAGE > 0:
         slots = capacity * PAGE
         page_table_ptr += entry.to(tl.int64) * capacity
-    # From `end` on no row sees anything, and the cache may hold anything. Columns up to `shared` are seen by every row and need no mask; eight-bit
-    # keys are masked all the same: beside their decoding it is little, and two loops would not find room in the registers.
+    # No row sees cache rows from `end` on, and they may hold any bits. Every row sees the columns up to
+    # `shared`, which need no mask. Eight-bit keys are always masked: the mask costs little beside the
+    # decoding, and two loops would need too many registers.
     last_token = tl.minimum((first_row + ROWS - 1) // group, length - 1)
     end = tl.where(first_row // group < length, tl.minimum(past + last_token + 1, slots), 0)
     shared = 0
@@ -70,7 +80,8 @@ def attend_context(
     keys_ptr = head_rows(keys_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     values_ptr = head_rows(values_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     last_visible = past + row // group
-    best = tl.full([ROWS], -1e30, tl.float32)  # finite: a row may see nothing of a tile, and the difference of two infinities is no number
+    # Finite: where a row sees nothing of a tile, inf - inf would be NaN.
+    best = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS, DIM], tl.float32)
     if key_scale_ptr is None:
@@ -100,11 +111,13 @@ def attend_share(
     tokens, kv_heads, group, scales, capacity, splits, partial_ptr, level_ptr,
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
-    """One split's share of the context for ROWS packed rows. Grid: runs of rows within splits, key heads, entries.
+    """One split's share of the context for ROWS packed rows.
 
-    partial [batch, splits, kv_heads, tokens * group, DIM] is the attention over the share alone and level, without DIM, the log2 of its softmax's sum:
-    -inf where the row sees nothing of the share, and then nothing is written in partial. The shares are of the entry's own length, not of the capacity:
-    all splits have work as soon as there are as many tiles. Runs of rows lie side by side in the grid, so that they find the share in the L2 cache.
+    partial [batch, splits, kv_heads, tokens * group, DIM] is the attention over the share alone. level has
+    the same shape without DIM and is the log2 of the softmax's sum. level is -inf where the row sees nothing
+    of the share; partial is not written there. The shares divide the entry's own length, not the capacity, so
+    all splits have work as soon as there are as many tiles. Grid: runs of rows within splits, key heads,
+    batch entries. Runs of rows are neighbours in the grid, so they find the share in the L2 cache.
     """
     head = tl.program_id(1)
     entry = tl.program_id(2)
@@ -147,7 +160,10 @@ def attend_share(
 def combine_shares(
     partial_ptr, level_ptr, gate_ptr, tokens, kv_heads, group, splits, y_ptr, DIM: tl.constexpr, LANES: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """y of one packed row from the shares of its splits. Grid: rows of all key heads, runs of LANES columns, entries."""
+    """y of one packed row from the shares of its splits.
+
+    Grid: rows of all key heads, runs of LANES columns, batch entries.
+    """
     line = tl.program_id(0)
     entry = tl.program_id(2)
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
@@ -167,7 +183,7 @@ def combine_shares(
         total = total * shrink + tl.sum(weight, 0)
         y = y * shrink + tl.sum(weight[:, None] * share, 0)
         best = larger
-    y = y / tl.where(total > 0, total, 1.0)  # a padding row has seen nothing anywhere: zero
+    y = y / tl.where(total > 0, total, 1.0)  # a padding row sees nothing in any split: zero
     head = line // (tokens * group)
     row = line % (tokens * group)
     target = (((entry.to(tl.int64) * tokens + row // group) * kv_heads + head) * group + row % group) * DIM + lane

@@ -17,19 +17,22 @@ LARGEST_E4M3 = 448.0
 
 
 def fused_attention(inputs: Mapping[str, np.ndarray], num_heads: int, kv_num_heads: int) -> dict[str, np.ndarray]:
-    """What a program computes from its inputs, by name, in float64: y, present_key and present_value.
+    """The outputs y, present_key and present_value of a program, by name, computed in float64.
 
-    Around reference.attention: a page table, the scales of an FP8 cache (uint8 bits; new rows attend as they are stored), an output gate.
+    Extends reference.attention by a page table, the scales of an FP8 cache (uint8 bits; new rows attend with
+    their stored values) and an output gate.
     """
     past_length, query_length, table = inputs["past_length"], inputs["query_length"], inputs.get("page_table")
     outputs: dict[str, np.ndarray] = {}
-    attended: dict[str, np.ndarray] = {}  # new rows and the cache as attention sees them: numbers, the cache [batch, kv_heads, capacity, dim]
+    # Decoded new rows and cache, as attention sees them; the cache is [batch, kv_heads, capacity, dim].
+    attended: dict[str, np.ndarray] = {}
     for name in ("key", "value"):
         cache, scale = inputs[f"past_{name}"].copy(), inputs.get(f"{name}_scale")
         new = inputs[name].reshape(*inputs[name].shape[:2], kv_num_heads, cache.shape[-1])
         head_scale = None if scale is None else _per_head(scale, kv_num_heads)[:, None]
         if head_scale is not None:
-            new = encoded(new.astype(np.float32) / head_scale)  # in float32, as the kernels divide: one rounding more than in float64
+            # In float32 as in the kernels; float64 would round differently.
+            new = encoded(new.astype(np.float32) / head_scale)
         _write(cache, new, past_length, query_length, table)
         outputs[f"present_{name}"] = cache
         whole = cache if table is None else _gathered(cache, table)
@@ -57,7 +60,10 @@ def make_inputs(
     program: Program, rng: np.random.Generator, past: Sequence[int], lengths: Sequence[int], tokens: int, capacity: int, heads: tuple[int, int],
     garbage: float = np.nan, scales: int = 1,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Inputs of `program`, whose cache holds `garbage` where no row was written before; pages lie in a random order among others that no stream has."""
+    """Inputs of `program`. Cache rows that were never written hold `garbage`.
+
+    Pages are in random order, among pages that belong to no stream.
+    """
     num_heads, kv_heads = heads
     dtypes = {spec.name: spec.dtype for spec in program.inputs}
     batch, dim = len(past), int(program.tensor("past_key").shape[-1])
@@ -69,7 +75,8 @@ def make_inputs(
     made |= {"past_length": np.array(past, np.int64), "query_length": np.array(lengths, np.int64)}
     for name in ("key_scale", "value_scale"):
         if name in dtypes:
-            made[name] = rng.uniform(0.004, 0.02, scales).astype(np.float32)  # 448 of the smallest stand for 1.8: some rows saturate
+            # Some rows saturate: 448 times the smallest scale is 1.8.
+            made[name] = rng.uniform(0.004, 0.02, scales).astype(np.float32)
     written = np.arange(capacity)[None, None, :, None] < made["past_length"][:, None, None, None]
     table = rng.permutation(batch * (capacity // PAGE) + 3)[: batch * (capacity // PAGE)].reshape(batch, capacity // PAGE).astype(np.int32)
     for name in ("past_key", "past_value"):
@@ -89,7 +96,10 @@ def make_inputs(
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """Ragged batches, with entries without rows or past, at the regime's edges; every other cache holds NaN, behind its rows, in place of numbers."""
+    """Ragged batches at the regime's edges, with entries without rows or past.
+
+    Every other cache holds NaN after its rows.
+    """
     regime = program.name.rsplit("-", 1)[1]
     unit = PAGE if "page_table" in {spec.name for spec in program.inputs} else 1
     calls: dict[str, list[tuple[str, list[int], list[int], int, tuple[int, int]]]] = {
@@ -105,7 +115,7 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
 
 
 def case(program: Program, name: str, inputs: Mapping[str, np.ndarray], heads: tuple[int, int]) -> Case:
-    """One call; the cache is compared where all of it is finite."""
+    """One call. The cache is compared only where all of it is finite."""
 
     def expected() -> dict[str, np.ndarray]:
         outputs = fused_attention(inputs, *heads)

@@ -1,7 +1,8 @@
-"""The meaning of Attention as an ONNX function: new rows into the cache, then masked attention over all of it.
+"""Attention as an ONNX function: write new rows into the cache, then masked attention over all of it.
 
-The mask is explicit: TensorRT drops the `nonpad_kv_seqlen` input of Attention-24 silently (shared/toolchain.md). The cache is written by a
-choice of every slot, not by TensorScatter, which would write padding rows too: over old rows, and beyond the capacity.
+The mask is explicit, because TensorRT silently drops the `nonpad_kv_seqlen` input of Attention-24. The cache
+is written by a Where over every slot: TensorScatter would also write padding rows, over old rows and beyond
+the capacity.
 """
 
 FUNCTION = """

@@ -1,8 +1,8 @@
-"""Attention on a GPU: one launch writes the new rows into the cache, one attends, and where the context was split a third combines.
+"""The attention kernels: one writes the new rows into the cache, one attends, and one combines splits.
 
-A kernel's suffix says which further inputs it takes: `eight_bit` the scales of an FP8 cache, `paged` a page table, `gated` the output gate.
-Rows are packed: the tile of a key head holds the query heads of its group for several tokens, row = token * group + member, so that a cache
-row is read once for all of them.
+A suffix names the further inputs of a kernel: `eight_bit` the scales of an FP8 cache, `paged` a page table,
+`gated` the output gate. Query rows are packed: the tile of a key head holds the query heads of its group for
+several tokens, row = token * group + member, so that a cache row is read once for all of them.
 """
 
 import triton
@@ -16,7 +16,7 @@ def write(
     past_key_ptr, past_value_ptr, key_ptr, value_ptr, past_length_ptr, query_length_ptr, tokens, kv_heads, capacity, present_key_ptr, present_value_ptr,
     DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """New rows into the cache; past_* and present_* are the same memory."""
+    """Write new rows into the cache; past_* and present_* are the same memory."""
     write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, None, None, None, tokens, kv_heads, 1, capacity, present_key_ptr, present_value_ptr, DIM,
         ROWS, 0,
@@ -28,7 +28,7 @@ def write_paged(
     past_key_ptr, past_value_ptr, key_ptr, value_ptr, past_length_ptr, query_length_ptr, page_table_ptr, tokens, kv_heads, pages, present_key_ptr,
     present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """New rows into the cache in pages; past_* and present_* are the same memory."""
+    """Write new rows into a paged cache; past_* and present_* are the same memory."""
     write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, tokens, kv_heads, 1, pages, present_key_ptr, present_value_ptr,
         DIM, ROWS, PAGE,
@@ -40,7 +40,7 @@ def write_eight_bit(
     past_key_ptr, past_value_ptr, key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, tokens, kv_heads, scales, capacity,
     present_key_ptr, present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """New rows into the cache in eight bits; past_* and present_* are the same memory."""
+    """Write new rows into an eight-bit cache; past_* and present_* are the same memory."""
     write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, tokens, kv_heads, scales, capacity, present_key_ptr,
         present_value_ptr, DIM, ROWS, 0,
@@ -52,7 +52,7 @@ def write_eight_bit_paged(
     past_key_ptr, past_value_ptr, key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, tokens, kv_heads,
     scales, pages, present_key_ptr, present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """New rows into the cache in eight bits and pages; past_* and present_* are the same memory."""
+    """Write new rows into a paged eight-bit cache; past_* and present_* are the same memory."""
     write_rows(
         key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, tokens, kv_heads, scales, pages,
         present_key_ptr, present_value_ptr, DIM, ROWS, PAGE,
@@ -88,7 +88,7 @@ def attend_paged(
     query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, page_table_ptr, tokens, kv_heads, group, pages, y_ptr,
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a whole cache in pages."""
+    """Attention over a whole paged cache."""
     attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, None, tokens, kv_heads, group, 1,
         pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
@@ -100,7 +100,7 @@ def attend_paged_gated(
     query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, page_table_ptr, gate_ptr, tokens, kv_heads, group, pages, y_ptr,
     DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a whole cache in pages, gated."""
+    """Attention over a whole paged cache, gated."""
     attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, gate_ptr, tokens, kv_heads, group, 1,
         pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
@@ -112,7 +112,7 @@ def attend_eight_bit(
     query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, tokens, kv_heads, group, scales,
     capacity, y_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a whole cache in eight bits."""
+    """Attention over a whole eight-bit cache."""
     attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, None, tokens, kv_heads,
         group, scales, capacity, y_ptr, DIM, ROWS, COLUMNS, 0, SCALE, PRECISION,
@@ -124,7 +124,7 @@ def attend_eight_bit_gated(
     query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, gate_ptr, tokens, kv_heads, group,
     scales, capacity, y_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a whole cache in eight bits, gated."""
+    """Attention over a whole eight-bit cache, gated."""
     attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, gate_ptr, tokens, kv_heads,
         group, scales, capacity, y_ptr, DIM, ROWS, COLUMNS, 0, SCALE, PRECISION,
@@ -137,7 +137,7 @@ def attend_eight_bit_paged(
     group, scales, pages, y_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a whole cache in eight bits and pages."""
+    """Attention over a whole paged eight-bit cache."""
     attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, None, tokens,
         kv_heads, group, scales, pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
@@ -150,7 +150,7 @@ def attend_eight_bit_paged_gated(
     kv_heads, group, scales, pages, y_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a whole cache in eight bits and pages, gated."""
+    """Attention over a whole paged eight-bit cache, gated."""
     attend_context(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, gate_ptr, tokens,
         kv_heads, group, scales, pages, y_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE, PRECISION,
@@ -174,7 +174,7 @@ def split_paged(
     query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, page_table_ptr, tokens, kv_heads, group, pages, splits, partial_ptr,
     level_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a share of a cache in pages."""
+    """Attention over a share of a paged cache."""
     attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, None, None, page_table_ptr, tokens, kv_heads, group, 1, pages,
         splits, partial_ptr, level_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE,
@@ -186,7 +186,7 @@ def split_eight_bit(
     query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, tokens, kv_heads, group, scales,
     capacity, splits, partial_ptr, level_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a share of a cache in eight bits."""
+    """Attention over a share of an eight-bit cache."""
     attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, None, tokens, kv_heads, group,
         scales, capacity, splits, partial_ptr, level_ptr, DIM, ROWS, COLUMNS, 0, SCALE,
@@ -199,7 +199,7 @@ def split_eight_bit_paged(
     group, scales, pages, splits, partial_ptr, level_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr,
     SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Attention over a share of a cache in eight bits and pages."""
+    """Attention over a share of a paged eight-bit cache."""
     attend_share(
         query_ptr, present_key_ptr, present_value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, tokens, kv_heads,
         group, scales, pages, splits, partial_ptr, level_ptr, DIM, ROWS, COLUMNS, PAGE, SCALE,

@@ -8,16 +8,18 @@ from ..lowering import Attributes, Emitter, row_mask
 
 
 def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
-    """`com.microsoft.GroupQueryAttention` without its own rotary embedding; it writes the cache in place when past and present are one buffer.
+    """Lower to `com.microsoft.GroupQueryAttention`, without its rotary embedding.
 
-    The kernel knows no padding: told of `query_length` it would place the rows too early, over old ones. It is told of `tokens` instead, so
-    padding rows land behind the visible cache (the capacity must hold past_length + tokens), and their result is set to zero here.
-    It takes several rows (batch) only for single-token steps or an empty cache: the runtime prefills one stream at a time.
+    It writes the cache in place when past and present are one buffer. The kernel does not support padding:
+    given `query_length`, it would write the rows too early, over old ones. It gets `tokens` instead, so
+    padding rows land after the visible cache (the capacity must hold past_length + tokens), and their result
+    is set to zero here. The kernel accepts a batch of several rows only for single-token steps or an empty
+    cache, so the runtime prefills one stream at a time.
     """
     query, key, value, past_key, past_value, past_length, query_length = node.inputs
     attributes: Attributes = {"num_heads": node.attributes["num_heads"].as_int(), "kv_num_heads": node.attributes["kv_num_heads"].as_int(), "do_rotary": 0}
     emit = Emitter()
-    # Common subexpression elimination leaves one copy per graph of all that does not depend on the layer.
+    # Layer-independent nodes: common subexpression elimination leaves one copy per graph.
     one, one_int = emit("Constant", [], {"value_int": 1}), ir.DataType.INT32
     tokens = emit("Shape", [_shared_shape(query)], {"start": 1, "end": 2})
     total = emit("Cast", [emit("Add", [past_length, tokens])], {"to": one_int})
@@ -30,6 +32,7 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
 
 
 def _shared_shape(query: ir.Value | None) -> ir.Value | None:
-    """A value [batch, tokens, ...]: the rotary table where there is one, because all layers share it, else the query."""
+    """A value [batch, tokens, ...]: the rotary table if there is one, because all layers share it; else
+    query."""
     rotary = query.producer() if query is not None else None
     return rotary.inputs[1] if rotary is not None and rotary.op_type == "RotaryEmbedding" else query

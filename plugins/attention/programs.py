@@ -1,20 +1,23 @@
-"""How Attention runs on a GPU: the new rows into the cache, then one of four regimes by how many rows attend to how much.
+"""The GPU programs of Attention: write the new rows into the cache, then attend in one of four regimes.
 
-short (few rows, a cache of at most 128): a block per run of 16 packed rows, whole context each. decode (few rows): the context split over blocks,
-16 packed rows each. chunk (rows for too few blocks of prefill): split too, 64 packed rows each. prefill: a block per run of rows, whole context each.
+short (few rows, a cache of at most 128): a block per run of 16 packed rows, over the whole context. decode
+(few rows): blocks share the context, 16 packed rows each. chunk (too few rows to fill the GPU in prefill):
+blocks share the context, 64 packed rows each. prefill: a block per run of rows, over the whole context.
 
-| cache        | dtypes            | head sizes    | gate                          | regimes                                          |
-|--------------|-------------------|---------------|-------------------------------|--------------------------------------------------|
-| contiguous   | bfloat16          | 64, 128, 256  | at 128, 256                   | decode, prefill; at 128 and 256 also short, chunk |
-| contiguous   | float16           | 64, 128, 256  | at 256                        | decode, prefill                                  |
-| contiguous   | float32           | 64, 128, 256  | at 256                        | prefill, for all rows                            |
-| pages of 64  | bfloat16, float16 | 128, 256      | bfloat16                      | decode, prefill; bfloat16 also chunk             |
-| FP8          | bfloat16 queries  | 128, 256      | yes                           | decode, chunk, prefill                           |
-| FP8 in pages | bfloat16 queries  | 128, 256      | yes                           | decode, chunk, prefill                           |
+| cache        | dtypes            | head sizes    | gate        | regimes                              |
+|--------------|-------------------|---------------|-------------|--------------------------------------|
+| contiguous   | bfloat16          | 64            | no          | decode, prefill                      |
+| contiguous   | bfloat16          | 128, 256      | yes         | short, decode, chunk, prefill        |
+| contiguous   | float16           | 64, 128, 256  | at 256      | decode, prefill                      |
+| contiguous   | float32           | 64, 128, 256  | at 256      | prefill, for all rows                |
+| pages of 64  | bfloat16, float16 | 128, 256      | bfloat16    | decode, prefill; bfloat16 also chunk |
+| FP8          | bfloat16 queries  | 128, 256      | yes         | decode, chunk, prefill               |
+| FP8 in pages | bfloat16 queries  | 128, 256      | yes         | decode, chunk, prefill               |
 
-An FP8 cache brings key_scale and value_scale float32 [scales], one for all key heads or one each: stored = value / scale, rounded to nearest even,
-at most 448. Pages bring page_table int32 [batch, pages_per_stream]: the page of past_key [pages, kv_heads, 64, dim] for each 64 rows. A gate, like
-query, scales y by its sigmoid.
+An FP8 cache adds the inputs key_scale and value_scale float32 [scales], one for all key heads or one per key
+head: stored = value / scale, rounded to nearest even, at most 448. Pages add page_table int32 [batch,
+pages_per_stream]: the page of past_key [pages, kv_heads, 64, dim] for each 64 rows. A gate has the shape of
+query; its sigmoid scales y.
 """
 
 from __future__ import annotations
@@ -28,15 +31,15 @@ from ...runtime.kernels.contract import MAX_SHARED_BYTES, Launch, Program, Scala
 PAGE = 64
 """Rows of a page."""
 _BLOCKS = {"sm80": 216, "sm86": 168, "sm89": 256, "sm90": 264, "sm100": 296, "sm120": 340}
-"""Blocks that a split context aims at: two on each multiprocessor of the target's usual GPU."""
+"""The target number of blocks for a split context: two per multiprocessor of the target's usual GPU."""
 _SPLIT_ROWS = {"decode": 16, "chunk": 64}
 _SPLITS = 128
-"""Shares that the combining launch reads in one step: as many as there usually are."""
+"""Shares that the combining launch reads in one step: usually all of them."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What the programs of one row of the table have in common."""
+    """The properties that the programs of one row of the table share."""
 
     dtype: str
     dim: int
@@ -51,17 +54,17 @@ class _Form:
 
     @property
     def suffix(self) -> str:
-        """Of the kernels that read or write the cache."""
+        """Suffix of the kernels that read or write the cache."""
         return "_eight_bit" * self.eight_bit + "_paged" * self.paged
 
     @property
     def further(self) -> tuple[str, ...]:
-        """Inputs of those kernels behind the lengths."""
+        """Inputs of those kernels after the lengths."""
         return ("key_scale", "value_scale") * self.eight_bit + ("page_table",) * self.paged
 
 
 def programs(target: str) -> list[Program]:
-    """The programs of the table above, of each form the most particular regime first."""
+    """The programs of the table above; of each form the most specific regime first."""
     return [_program(target, form, regime) for form in _forms() for regime in _regimes(form)]
 
 
@@ -120,7 +123,7 @@ def _program(target: str, form: _Form, regime: str) -> Program:
 
 
 def _when(target: str, regime: str) -> list[str]:
-    """Conditions that leave the later, more general regimes."""
+    """The conditions of a regime; a call that fails them falls through to the later, more general regimes."""
     return {
         "short": ["rows <= 32", "capacity <= 128"],
         "decode": ["rows <= 32"],
@@ -130,7 +133,10 @@ def _when(target: str, regime: str) -> list[str]:
 
 
 def _splits(target: str, regime: str) -> str:
-    """Two blocks a multiprocessor, and no share under 128 rows of a full cache: below that, the shares cost more than the rows. A call may be empty."""
+    """The number of splits: two blocks per multiprocessor, and at least 128 rows of a full cache per share.
+
+    Smaller shares cost more than their rows. A call may be empty.
+    """
     return f"min(ceil_div(capacity, 128), ceil_div({_BLOCKS[target]}, max(1, ceil_div(rows, {_SPLIT_ROWS[regime]}) * kv_num_heads * batch)))"
 
 
@@ -181,7 +187,8 @@ def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
         warps=warps,
         stages=stages,
     )
-    lanes = max(32, form.dim // 4)  # four blocks a row at 128 and 256: one stream's rows already occupy most multiprocessors
+    # Four blocks per row at 128 and 256: one stream's rows already occupy most multiprocessors.
+    lanes = max(32, form.dim // 4)
     combine = Launch(
         kernel=f"attention.combine{'_gated' * form.gated}",
         inputs=("partial", "level", *(("gate",) * form.gated)),
@@ -197,13 +204,18 @@ def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
 
 
 def _tile(form: _Form, rows: int, columns: int) -> dict[str, int | float | bool | str]:
-    scale = math.log2(math.e) / math.sqrt(form.dim)  # the softmax is taken in powers of two
+    scale = math.log2(math.e) / math.sqrt(form.dim)  # the softmax uses powers of two
     return {"DIM": form.dim, "ROWS": rows, "COLUMNS": columns, **({"PAGE": PAGE} if form.paged else {}), "SCALE": scale}
 
 
 def _whole_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int, int]:
-    """Rows, columns, warps and stages: the most rows a warp that leave the accumulators their registers, columns by what shared memory then holds."""
-    warpgroups = target in ("sm90", "sm100")  # their tensor cores read both tiles in shared memory, and have much of it
+    """Rows, columns, warps and stages.
+
+    Rows per warp are as many as leave registers for the accumulators; columns are as many as then fit in
+    shared memory.
+    """
+    # Their tensor cores read both tiles from shared memory, which is large.
+    warpgroups = target in ("sm90", "sm100")
     if form.dtype == "float32":
         return 16, 16, 4, 1
     if regime == "short":
@@ -212,15 +224,18 @@ def _whole_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int, i
         return 64, 64, 4, 3
     if form.dim == 128:
         return 128, 64 if warpgroups else 32, 8, 3
-    if form.eight_bit and target == "sm80":  # its assembler is the one to run out of registers at 32 decoded columns
+    if form.eight_bit and target == "sm80":  # 32 decoded columns would need too many registers here
         return 64, 16, 8, 2
     return 64, 64 if warpgroups else 32, 8, 2
 
 
 def _split_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int]:
-    """Columns, warps and stages: tiles of 8 or 16 KiB, of keys and of values two on the way, for two blocks a multiprocessor."""
+    """Columns, warps and stages for two blocks per multiprocessor.
+
+    A tile is 8 or 16 KiB; two tiles of keys and two of values are in flight.
+    """
     small = MAX_SHARED_BYTES[target] < 128 * 1024
     columns = min(PAGE, (4096 if small else 8192) // form.dim)
-    if regime == "decode":  # the table's entry is loaded ahead of the rows that wait for it: the compiler gives each half of the stages
+    if regime == "decode":  # half of the stages load page table entries ahead
         return columns, 4, 5 if form.paged else 3
     return max(columns, 32), 8 if form.dim == 256 or form.eight_bit else 4, 2 if form.dim == 256 and (small or form.paged) else 3

@@ -1,4 +1,4 @@
-"""The meaning of Attention, in NumPy."""
+"""Reference implementation of Attention, in NumPy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ def attention(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Attention of `tokens` new rows over the cache and themselves, in the dtype of the arguments.
 
-    query [batch, tokens, num_heads * dim]; key, value [batch, tokens, kv_num_heads * dim]; past [batch, kv_num_heads, capacity, dim];
-    past_length, query_length int64 [batch]. Row t of a batch entry sees cache rows 0 .. past_length + t. Rows at or beyond query_length
-    are padding: they are not written, and their result is zero. Returns y like query, present_key, present_value.
+    query [batch, tokens, num_heads * dim]; key, value [batch, tokens, kv_num_heads * dim]; past [batch,
+    kv_num_heads, capacity, dim]; past_length, query_length int64 [batch]. Row t of a batch entry sees cache
+    rows 0 .. past_length + t. Rows at or beyond query_length are padding: they are not written, and their
+    result is zero. Returns y like query, present_key, present_value.
     """
     batch, tokens, _ = query.shape
     dim = past_key.shape[-1]

@@ -1,4 +1,4 @@
-"""What the attention kernels share: tiles of the cache, eight-bit numbers, and the online softmax over a run of cache rows."""
+"""Helpers of the attention kernels: cache tiles, eight-bit numbers, online softmax over cache rows."""
 
 import triton
 import triton.language as tl
@@ -6,11 +6,15 @@ import triton.language as tl
 
 @triton.jit
 def encode_e4m3(x):
-    """float32 to the bits of float8_e4m3fn, to nearest even, saturated at 448; in integers, because sm80 and sm86 have no such conversion."""
+    """The bits of float8_e4m3fn for float32, rounded to nearest even, saturated at 448.
+
+    Integer arithmetic, because sm80 and sm86 have no such conversion.
+    """
     bits = x.to(tl.int32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
     normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - ((127 - 7) << 3)
-    subnormal = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000  # the spacing at 2^14 is 2^-9: the sum rounds to the code itself
+    # Numbers near 2^14 have a spacing of 2^-9, so the sum rounds to the code.
+    subnormal = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000
     code = tl.where(magnitude < 0x3C800000, subnormal, tl.minimum(normal, 0x7E))
     code = tl.where(magnitude > 0x7F800000, 0x7F, code)
     return (((bits >> 24) & 0x80) | code).to(tl.uint8)
@@ -18,14 +22,17 @@ def encode_e4m3(x):
 
 @triton.jit
 def decode_e4m3(bits):
-    """The bits of float8_e4m3fn as float16, exact and 256 times too small: three integer operations; the caller folds 256 into a scale."""
+    """The number of float8_e4m3fn bits divided by 256, exact, as float16, in three integer operations.
+
+    The caller multiplies a scale by 256.
+    """
     wide = bits.to(tl.int16)
     return (((wide & 0x80) << 8) | ((wide & 0x7F) << 7)).to(tl.float16, bitcast=True)
 
 
 @triton.jit
 def head_rows(cache_ptr, entry, head, kv_heads, capacity, DIM: tl.constexpr, PAGE: tl.constexpr):
-    """Where a head's rows begin: those of its entry, or within every page."""
+    """Pointer to the first row of a head, in its batch entry or in page 0."""
     if PAGE > 0:
         return cache_ptr + head.to(tl.int64) * PAGE * DIM
     else:
@@ -36,9 +43,10 @@ def head_rows(cache_ptr, entry, head, kv_heads, capacity, DIM: tl.constexpr, PAG
 def load_tile(
     rows_ptr, page_table_ptr, kv_heads, start, valid, DIM: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Cache rows start .. start + COLUMNS of one head as [COLUMNS, DIM]; rows from `valid` on, which may hold anything, are zero where MASKED.
+    """Cache rows start .. start + COLUMNS of one head as [COLUMNS, DIM].
 
-    A tile lies in one page (COLUMNS divides PAGE): one look into the table for all its rows. Within a head 32 bits hold any offset.
+    Rows from `valid` on may hold any bits; MASKED makes them zero. COLUMNS divides PAGE, so a tile lies in
+    one page and needs one table lookup. Offsets within a head fit in 32 bits.
     """
     if PAGE > 0:
         page = tl.load(page_table_ptr + start // PAGE).to(tl.int64)
@@ -62,10 +70,11 @@ def attend_run(
     query, scale, last_visible, first, end, valid, keys_ptr, values_ptr, page_table_ptr, kv_heads, best, total, weighted,
     DIM: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax over cache rows first .. end: (best, total, weighted), carried on.
+    """Continue the online softmax (best, total, weighted) over cache rows first .. end.
 
-    best is the largest score so far in units of log2, total the sum of 2^(score - best), weighted the values so summed. Row i sees columns up to
-    last_visible[i]; without MASKED every row sees all of them.
+    best is the largest score so far in units of log2, total the sum of 2^(score - best), weighted the sum of
+    the values with these weights. Row i sees columns up to last_visible[i]; without MASKED every row sees all
+    of them.
     """
     for start in range(first, end, COLUMNS):
         keys = load_tile(keys_ptr, page_table_ptr, kv_heads, start, valid, DIM, COLUMNS, PAGE, MASKED)
@@ -84,9 +93,11 @@ def attend_run(
 
 @triton.jit
 def load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE: tl.constexpr, DIM: tl.constexpr):
-    """The packed query rows [rows, DIM] of one key head, row = token * group + member, and what makes their scores powers of two [rows].
+    """The packed query rows [rows, DIM] of one key head, and the scales of their scores [rows].
 
-    Against eight-bit keys, which arrive as float16, the query becomes float16 too: each row divided by a power of two, so that any bfloat16 fits.
+    Row = token * group + member. The scales turn scores into exponents of two. Eight-bit keys arrive as
+    float16, so the query becomes float16 too: each row is divided by a power of two, so that any bfloat16
+    fits.
     """
     rows_ptr = entry_rows(query_ptr, entry, tokens, kv_heads, group, DIM)
     found = tl.load(rows_ptr + query_places(head, kv_heads, group, row, DIM), mask=(row < tokens * group)[:, None], other=0)
@@ -104,12 +115,15 @@ def load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, 
 
 @triton.jit
 def entry_rows(tensor_ptr, entry, tokens, kv_heads, group, DIM: tl.constexpr):
-    """Where an entry begins in a tensor [batch, tokens, kv_heads * group * DIM]."""
+    """Pointer to the first element of an entry in a tensor [batch, tokens, kv_heads * group * DIM]."""
     return tensor_ptr + entry.to(tl.int64) * tokens * kv_heads * group * DIM
 
 
 @triton.jit
 def query_places(head, kv_heads, group, row, DIM: tl.constexpr):
-    """Offsets [rows, DIM] of packed rows from `entry_rows`; 32 bits hold them up to 2^31 elements an entry, 262,144 tokens of 4,096."""
+    """Offsets [rows, DIM] of packed rows from `entry_rows`.
+
+    32 bits suffice up to 2^31 elements per entry, for example 262,144 tokens of 4,096.
+    """
     line = (row // group * kv_heads + head) * group + row % group
     return line[:, None] * DIM + tl.arange(0, DIM)[None, :]

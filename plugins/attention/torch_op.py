@@ -11,7 +11,10 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor,
     num_heads: int, kv_num_heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """See plugins.registry.ATTENTION and plugins.attention.reference; functional here, in place in a lowered engine."""
+    """See plugins.registry.ATTENTION and plugins.attention.reference.
+
+    This op is functional; a lowered engine works in place.
+    """
     batch, tokens, _ = query.shape
     capacity, dim = past_key.shape[2:]
     present_key, present_value = past_key.clone(), past_value.clone()
@@ -19,7 +22,8 @@ def attention(
         start, new = int(past_length[entry]), int(query_length[entry])
         for present, rows in ((present_key, key), (present_value, value)):
             present[entry, :, start : start + new] = rows[entry, :new].reshape(new, kv_num_heads, dim).transpose(0, 1)
-    # Capacity beyond the longest row is never read; leaving it out keeps the eager module's cost independent of it.
+    # Capacity beyond the longest row is never read; without it the eager cost does not depend on the
+    # capacity.
     used = min(capacity, int((past_length + query_length).max())) if batch else capacity
     token = torch.arange(tokens)
     visible = torch.arange(used) <= (past_length[:, None, None] + token[:, None])  # [batch, tokens, used]

@@ -1,1 +1,1 @@
-"""Depthwise causal convolution over channels-last rows, with the rows before them as state."""
+"""Depthwise causal convolution over channels-last rows; the preceding rows are its state."""

@@ -1,4 +1,7 @@
-"""CausalConvState at the size of Qwen3.5's 30B-class decoders (queries, keys and values: 8192 channels), beside PyTorch."""
+"""Benchmarks of CausalConvState at the size of Qwen3.5's 30B-class decoders.
+
+8192 channels: queries, keys and values.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ CHANNELS = 8192
 
 
 def benchmarks() -> list[Benchmark]:
-    """Decode of 1 and 8 streams and prefill of 4,096 tokens, bfloat16 with the state in float32 as the graphs keep it."""
+    """Decode of 1 and 8 streams and prefill of 4,096 tokens, in bfloat16 with a float32 state as in the
+    graphs."""
     return [_benchmark(*call) for call in (("decode, 1 stream", 1, 1), ("decode, 8 streams", 8, 1), ("prefill, 4096 tokens", 1, 4096))]
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """y and present by PyTorch's depthwise convolution over past|x."""
+    """y and present from PyTorch's depthwise convolution over past|x."""
     import torch
 
     x, weight, past, query_length = inputs["x"], inputs["weight"], inputs["past"], inputs["query_length"]
@@ -40,7 +44,8 @@ def _benchmark(name: str, batch: int, tokens: int) -> Benchmark:
         make=partial(_inputs, batch, tokens),
         eager=eager,
         bytes_moved=2 * 2 * values + 2 * 4 * CHANNELS + 4 * 2 * batch * 3 * CHANNELS,  # x and y; weight; past and present
-        operations=(4 * 2 + 4) * values,  # four taps; SiLU counted as an exponential, a sum, a quotient and a product
+        # Four taps; SiLU counts as an exponential, a sum, a quotient and a product.
+        operations=(4 * 2 + 4) * values,
         aim="" if tokens == 1 else "80 % of measured memory bandwidth",
     )
 

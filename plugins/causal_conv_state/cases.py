@@ -1,4 +1,4 @@
-"""Calls with known answers for every program of CausalConvState."""
+"""Cases of CausalConvState: calls with known answers for every program."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..tools.cases import Case, rounded
 from .reference import causal_conv_state
 
 TOLERANCE = {"bfloat16": 5e-3, "float16": 7e-4, "float32": 1e-6}
-"""Half a step of the dtype and a little."""
+"""Half a rounding step of the dtype, plus a margin."""
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """No tokens at all, ragged and empty rows, lengths shorter than the window, and runs of tokens and channels that end within a block."""
+    """No tokens, ragged and empty rows, lengths shorter than the window, sizes that end within a block."""
     if program.name.endswith("decode"):
         calls = {"one stream": ([1], 1, 64), "with an empty row": ([1, 0, 1], 1, 80), "ragged": ([4, 2, 3], 4, 16)}
     else:
@@ -26,14 +26,14 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
 
 
 def make_case(program: Program, name: str, rng: np.random.Generator, lengths: Sequence[int], tokens: int, channels: int) -> Case:
-    """Random inputs of these sizes; padding rows are large."""
+    """Random inputs of these sizes; padding rows hold large values."""
     dtype, state = program.tensor("x").dtype, program.tensor("past").dtype
     x = rng.standard_normal((len(lengths), tokens, channels))
     x[np.arange(tokens) >= np.array(lengths)[:, None]] = 1000.0
     inputs = {
         "x": rounded(x, dtype),
         "weight": rounded(rng.standard_normal((channels, 1, 4)), dtype),
-        # What a state holds are earlier rows of x.
+        # A state holds earlier rows of x.
         "past": rounded(rounded(rng.standard_normal((len(lengths), 3, channels)), dtype), state),
         "query_length": np.array(lengths, np.int64),
     }

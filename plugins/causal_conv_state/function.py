@@ -1,4 +1,4 @@
-"""The meaning of CausalConvState as an ONNX function: every row's window of past|x, weighted and summed, then SiLU."""
+"""CausalConvState as an ONNX function: the weighted sum of every row's window of past|x, then SiLU."""
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>

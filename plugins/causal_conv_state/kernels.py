@@ -1,4 +1,4 @@
-"""CausalConvState on a GPU: one launch, a block per stream, run of tokens and run of channels."""
+"""CausalConvState on a GPU: one launch, with a block per stream, run of tokens and run of channels."""
 
 import triton
 import triton.language as tl
@@ -6,10 +6,12 @@ import triton.language as tl
 
 @triton.jit
 def causal_conv(x_ptr, weight_ptr, past_ptr, query_length_ptr, tokens, channels, y_ptr, present_ptr, BLOCK_TOKENS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
-    """y = SiLU of the convolution of 4 taps over past|x; the block of the first tokens also writes the state, from x and past alone.
+    """y = SiLU of the convolution of 4 taps over past|x, and the present state.
 
-    A block walks down its tokens, four a step, with the three rows before them in registers: each row is read once, beside the block's first three.
-    Grid: runs of tokens, runs of channels, streams. `present` must be other memory than `past` where there is more than one run of tokens.
+    A block computes its tokens in order, four per step, with the three preceding rows in registers. So it
+    reads every row once, plus the three rows before its first token. The block of the first tokens also
+    writes the state, from x and past alone. Grid: runs of tokens, runs of channels, streams. `present` must
+    not share memory with `past` where there is more than one run of tokens.
     """
     stream = tl.program_id(2).to(tl.int64)
     length = tl.load(query_length_ptr + stream).to(tl.int32)
@@ -28,7 +30,8 @@ def causal_conv(x_ptr, weight_ptr, past_ptr, query_length_ptr, tokens, channels,
     row_2 = _row(x_ptr, past_ptr, first - 1, length, channel, channels, in_channels)
     for start in range(0, BLOCK_TOKENS, 4):
         token = first + start
-        row_3 = _load(x_ptr, token, length, channel, channels, in_channels)  # four loads on their way before the first is waited for
+        # Issue four loads before waiting for the first.
+        row_3 = _load(x_ptr, token, length, channel, channels, in_channels)
         row_4 = _load(x_ptr, token + 1, length, channel, channels, in_channels)
         row_5 = _load(x_ptr, token + 2, length, channel, channels, in_channels)
         row_6 = _load(x_ptr, token + 3, length, channel, channels, in_channels)
@@ -49,7 +52,7 @@ def causal_conv(x_ptr, weight_ptr, past_ptr, query_length_ptr, tokens, channels,
 
 @triton.jit
 def _row(x_ptr, past_ptr, place, length, channel, channels, in_channels):
-    """Row `place` of x in float32, of past where it is negative, zeros from `length` on."""
+    """Row `place` of x in float32; a negative `place` is a row of past; rows from `length` on are zeros."""
     row = _load(x_ptr, place, length, channel, channels, in_channels & (place >= 0))
     return row + tl.load(past_ptr + (place + 3) * channels + channel, mask=in_channels & (place < 0), other=0.0).to(tl.float32)
 

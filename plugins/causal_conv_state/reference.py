@@ -1,4 +1,4 @@
-"""The meaning of CausalConvState, in NumPy."""
+"""Reference implementation of CausalConvState, in NumPy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 def causal_conv_state(x: np.ndarray, weight: np.ndarray, past: np.ndarray, query_length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """SiLU of the depthwise causal convolution of past|x, in the dtype of the arguments.
 
-    x [batch, tokens, channels]; weight [channels, 1, kernel]; past [batch, kernel - 1, channels]; query_length int64 [batch]. Rows at or
-    beyond query_length are padding: their result is zero and they never reach the state. Returns y like x, present like past.
-    Source: HF Qwen3_5MoeGatedDeltaNet.
+    x [batch, tokens, channels]; weight [channels, 1, kernel]; past [batch, kernel - 1, channels];
+    query_length int64 [batch]. Rows at or beyond query_length are padding: their result is zero and they do
+    not change the state. Returns y like x, present like past. Source: HF Qwen3_5MoeGatedDeltaNet.
     """
     batch, tokens, _ = x.shape
     kernel = weight.shape[-1]

@@ -1,4 +1,7 @@
-"""GatedDeltaRule at the sizes of Qwen3.5's 30B-class decoders (16 key heads, 32 value heads of 128, bfloat16), beside PyTorch."""
+"""Benchmarks of GatedDeltaRule at the sizes of Qwen3.5's 30B-class decoders, compared with PyTorch.
+
+16 key heads and 32 value heads of 128, in bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ def benchmarks() -> list[Benchmark]:
 
 
 def reference_kernel() -> Callable[[Mapping[str, torch.Tensor], Mapping[str, int]], Any] | None:
-    """The public kernel of the plain op (package flash-linear-attention) as a function of inputs and attributes, where it is installed; gates included."""
+    """The flash-linear-attention kernel of the plain op with its gates, or None if it is not installed.
+
+    The result is a function of inputs and attributes.
+    """
     if find_spec("fla") is None:
         return None
     import torch
@@ -45,7 +51,10 @@ def reference_kernel() -> Callable[[Mapping[str, torch.Tensor], Mapping[str, int
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """y and present in PyTorch, computed in float32: token by token for a few, else in chunks of 64 as HF's `torch_chunk_gated_delta_rule` does."""
+    """y and present in PyTorch, computed in float32.
+
+    Few tokens are computed one by one, more in chunks of 64 as in HF's `torch_chunk_gated_delta_rule`.
+    """
     import torch
 
     key_heads, heads = attributes["key_heads"], attributes["value_heads"]
@@ -112,7 +121,8 @@ def _benchmark(name: str, batch: int, tokens: int, fused: bool) -> Benchmark:
     rows = batch * tokens
     inputs_and_y = rows * DIM * (2 * KEY_HEADS + (3 if fused else 2) * VALUE_HEADS) + 2 * rows * VALUE_HEADS  # query, key, value, y, z; a, b
     states = 2 * batch * VALUE_HEADS * DIM * DIM
-    # Per token and head: a state decayed, read by a key and a query and written to; in chunks the decay is one of 64, and products within the chunk join.
+    # Per token and head: decay the state, read it by a key and by a query, write to it. In chunks one decay
+    # serves 64 tokens, and the products within the chunk are added.
     in_chunks = 6 * DIM * DIM + 2 * CHUNK * (DIM + DIM)
     return Benchmark(
         name=f"{name}{' with gated norm' if fused else ''}",

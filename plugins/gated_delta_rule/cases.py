@@ -1,4 +1,4 @@
-"""Calls with known answers for every program of GatedDeltaRule."""
+"""Cases of GatedDeltaRule: calls with known answers for every program."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Inputs = dict[str, np.ndarray]
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """Ragged and empty rows, edges of the chunks, gates at their ends, and keys that repeat."""
+    """Ragged and empty rows, edges of the chunks, extreme gates, and repeated keys."""
     key_dim, is_decode = int(program.tensor("past").shape[2]), "decode" in program.name
     value_dim = key_dim if is_fused(program) else 96 if key_dim == 64 else 32
     if is_decode:
         tokens, calls = 4, {"one token": ([1], 1, 1, 2), "ragged": ([3, 0, 1], 3, 2, 1)}
-    elif key_dim == 256:  # slow in the interpreter, and no other code
+    elif key_dim == 256:  # slow in the interpreter, and the code is the same
         tokens, calls = 66, {"ragged around one chunk": ([65, 0], 66, 1, 1)}
     else:
         tokens, calls = 70, {"ragged around one chunk": ([63, 64, 65, 0], 66, 1, 1), "three chunks with shared keys": ([130], 130, 1, 2)}
@@ -36,7 +36,7 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
 
 
 def random_inputs(program: Program, rng: np.random.Generator, lengths: Sequence[int], tokens: int, key_heads: int, group: int, value_dim: int) -> Inputs:
-    """Inputs of `program` by name; those of padding rows are large."""
+    """Inputs of `program` by name; padding rows hold large values."""
     sizes = {"batch": len(lengths), "tokens": tokens, "key_heads": key_heads, "value_heads": key_heads * group, "value_dim": value_dim}
     inputs: Inputs = {}
     for spec in program.inputs:
@@ -88,7 +88,7 @@ def _forget_without_bound(inputs: Inputs) -> None:
 
 
 def _repeat_one_key(inputs: Inputs) -> None:
-    """Every token overwrites what the one before wrote: the worst conditioned chunk."""
+    """Every token overwrites the write of the token before: the worst conditioned chunk."""
     inputs["key"][...], inputs["b"][...], inputs["a"][...] = inputs["key"][:, :1], 200.0, -1000.0
 
 
@@ -97,7 +97,7 @@ def _zero_queries_and_keys(inputs: Inputs) -> None:
 
 
 def _small_keys_and_large_values(inputs: Inputs) -> None:
-    """Values over the norms of keys, beyond float16."""
+    """Values divided by the norms of their keys exceed float16."""
     inputs["key"], inputs["value"] = inputs["key"] * 1e-4, inputs["value"] * 300
 
 

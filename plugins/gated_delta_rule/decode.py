@@ -1,4 +1,4 @@
-"""The gated delta rule token by token, and the gated norm behind it."""
+"""Kernels of the gated delta rule token by token, and of the gated norm after it."""
 
 import triton
 import triton.language as tl
@@ -12,7 +12,9 @@ def step(
     tokens, key_heads, value_heads, value_dim, y_ptr, present_ptr,
     KEY_DIM: tl.constexpr, BLOCK_VALUES: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
-    """A few tokens: a block keeps its columns of one head's state in registers, so the state is read and written once.
+    """A few tokens.
+
+    A block keeps its columns of one head's state in registers, so the state is read and written once.
 
     Grid: runs of value columns, value heads, streams.
     """
@@ -38,7 +40,10 @@ def step_and_norm(
     tokens, key_heads, value_heads, y_ptr, present_ptr,
     KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
-    """`step` with the gated norm behind it: a block has the whole head, as the norm needs. Grid: value heads, streams."""
+    """`step`, then the gated norm.
+
+    A block holds the whole head, as the norm needs. Grid: value heads, streams.
+    """
     stream = tl.program_id(1).to(tl.int64)
     head = tl.program_id(0)
     column = tl.arange(0, VALUE_DIM)
@@ -63,10 +68,10 @@ def step_and_norm(
 def gated_norm(
     x_ptr, z_ptr, norm_weight_ptr, query_length_ptr, tokens, value_heads, y_ptr, VALUE_DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr, EPSILON: tl.constexpr
 ):
-    """RMSNorm(x) * weight * SiLU(z) per head, zero in padding. Grid: runs of heads' rows, streams."""
+    """RMSNorm(x) * weight * SiLU(z) per head, zero in padding. Grid: runs of rows of heads, streams."""
     stream = tl.program_id(1).to(tl.int64)
     length = tl.load(query_length_ptr + stream).to(tl.int32)
-    row = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]  # of the stream's tokens * value_heads
+    row = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]  # of tokens * value_heads rows
     column = tl.arange(0, VALUE_DIM)[None, :]
     place = (stream * tokens * value_heads + row) * VALUE_DIM + column
     is_row = row < length * value_heads
@@ -81,9 +86,9 @@ def _token(
     query_ptr, key_ptr, value_ptr, a_ptr, b_ptr, dt_bias_ptr, decay_scale_ptr, row, head, key_heads, value_heads, value_dim, column, state, is_row,
     KEY_DIM: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
-    """One token's y and the state behind it: 0 and the state as it was where there is no row.
+    """y of one token and the new state; where `is_row` is false, zero and the unchanged state.
 
-    Both sums over the state are of the one before, so that neither waits for the other; and no load waits for the length.
+    Both sums read the old state, so neither waits for the other. No load waits for the length.
     """
     shared = (row * key_heads + head // (value_heads // key_heads)) * KEY_DIM + tl.arange(0, KEY_DIM)
     gate = row * value_heads + head

@@ -1,4 +1,4 @@
-"""The meaning of GatedDeltaRule as an ONNX function: a Scan over the tokens that carries the state, in float."""
+"""GatedDeltaRule as an ONNX function: a Scan over the tokens that carries the state, in float32."""
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>

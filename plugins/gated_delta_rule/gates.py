@@ -1,4 +1,4 @@
-"""How much of its state a head forgets and how strongly it writes, token by token."""
+"""The gates of the gated delta rule: the decay of a head's state per token, and exact sums of log decays."""
 
 import triton
 import triton.language as tl
@@ -6,9 +6,10 @@ import triton.language as tl
 
 @triton.jit
 def log_decay(a, dt_bias, decay_scale):
-    """decay_scale * softplus(a + dt_bias), at most 0: the log of what a token leaves of the state. float32.
+    """The log of a token's decay of the state, decay_scale * softplus(a + dt_bias), at most 0, in float32.
 
-    log(1 + x) for small x keeps its digits by dividing by what 1 + x rounded to (W. Kahan): a decay near 1 acts over thousands of tokens.
+    log(1 + x) of a small x is log(r) * x / (r - 1), where r is 1 + x rounded; this keeps all digits (W.
+    Kahan's method). Accuracy matters because a decay near 1 acts over thousands of tokens.
     """
     x = a + dt_bias
     small = tl.exp(-tl.abs(x))
@@ -19,7 +20,7 @@ def log_decay(a, dt_bias, decay_scale):
 
 @triton.jit
 def add_exactly(high, low, next_high, next_low):
-    """Sum of two numbers of two floats each (D. Knuth's two-sum): for `tl.associative_scan`."""
+    """The sum of two numbers, each stored as two floats (D. Knuth's two-sum), for `tl.associative_scan`."""
     total = high + next_high
     moved = total - high
     return total, low + next_low + ((high - (total - moved)) + (next_high - moved))

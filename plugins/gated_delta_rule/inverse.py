@@ -1,8 +1,11 @@
-"""A chunk's matrix of writes: (I + A)^-1 diag(beta), with A[t, j] = beta_t e^(g_t - g_j) k_t . k_j below the diagonal.
+"""A chunk's matrix of writes, (I + A)^-1 diag(beta).
 
-Blocks of the inverse grow from 1 to 64. The inverse of [[P, 0], [C, Q]] has -Q^-1 C P^-1 in its corner, so each doubling needs the corners C, made from
-their own rows and columns of the keys, and two small products. For the delta rule every block of the inverse holds products of contractions: its
-entries are at most 1 and rounding does not grow, as it would in a power series of A.
+A[t, j] = beta_t e^(g_t - g_j) k_t . k_j below the diagonal, and 0 elsewhere.
+
+Blocks of the inverse grow from 1 to 64. The inverse of [[P, 0], [C, Q]] has the corner -Q^-1 C P^-1, so a
+doubling needs the corners C, computed from their own rows and columns of the keys, and two small products.
+For the delta rule every block of the inverse holds products of contractions. So its entries are at most 1,
+and rounding errors do not grow as they would in a power series of A.
 """
 
 import triton
@@ -13,9 +16,9 @@ import triton.language as tl
 def invert_keys(
     key_ptr, factor_ptr, query_length_ptr, tokens, key_heads, value_heads, write_ptr, KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """`write` [batch, value_heads, chunks, 64, 64] from keys and `factor` (see `compare_queries`). Grid: chunks, value heads, streams.
+    """Write `write` [batch, value_heads, chunks, 64, 64] from keys and `factor` (see `compare_queries`).
 
-    Chunks of nothing but padding are left as they are.
+    Chunks of padding alone are not written. Grid: chunks, value heads, streams.
     """
     stream = tl.program_id(2).to(tl.int64)
     chunk, head = tl.program_id(0), tl.program_id(1)
@@ -27,7 +30,7 @@ def invert_keys(
     stride = key_heads * KEY_DIM
     factor_ptr += matrix * (8 * CHUNK)
     write_ptr += matrix * (CHUNK * CHUNK)
-    # Four blocks of 16 on the diagonal, one for each warp.
+    # Four blocks of 16 on the diagonal, one per warp.
     token = tl.arange(0, 4)[:, None] * 16 + tl.arange(0, 16)[None, :]
     i, j = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
     lower = tl.where(i > j, _entries(key_ptr, stride, factor_ptr, token, token, length, KEY_DIM, CHUNK, PRECISION), 0.0)
@@ -36,7 +39,7 @@ def invert_keys(
         corners = tl.where((i >> (power + 1) == j >> (power + 1)) & (i >> power != j >> power), lower, 0.0)
         inverse -= tl.dot(tl.dot(inverse, corners, input_precision=PRECISION), inverse, input_precision=PRECISION)
     _store(write_ptr, factor_ptr, inverse, token, token, CHUNK)
-    # Two corners between neighbours make blocks of 32.
+    # Two corners between neighbours give blocks of 32.
     above = tl.arange(0, 2)[:, None] * 32 + tl.arange(0, 16)[None, :]
     corner = _entries(key_ptr, stride, factor_ptr, above + 16, above, length, KEY_DIM, CHUNK, PRECISION)
     first, second = tl.split(tl.permute(tl.reshape(inverse, [2, 2, 16, 16]), [0, 2, 3, 1]))
@@ -44,7 +47,7 @@ def invert_keys(
     zeros = tl.zeros([2, 16, 16], tl.float32)
     _store(write_ptr, factor_ptr, corner, above + 16, above, CHUNK)
     _store(write_ptr, factor_ptr, zeros, above, above + 16, CHUNK)
-    # One corner between these makes the whole.
+    # One corner between these gives the whole matrix.
     pair = tl.join(tl.join(first, zeros), tl.join(corner, second))  # [2, row, column, column's half, row's half]
     upper, under = tl.split(tl.permute(tl.reshape(tl.permute(pair, [0, 4, 1, 3, 2]), [2, 32, 32]), [1, 2, 0]))
     half = tl.arange(0, 32)
@@ -56,7 +59,7 @@ def invert_keys(
 
 @triton.jit
 def _entries(key_ptr, stride, factor_ptr, rows, columns, length, KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr):
-    """A[rows, columns], of tokens [size] or [blocks, size] each; what lies on or above the diagonal means nothing."""
+    """A[rows, columns] for token indices [size] or [blocks, size]; undefined on and above the diagonal."""
     axis: tl.constexpr = len(rows.shape)
     part = tl.arange(0, 64)
     row_ptr = key_ptr + tl.expand_dims(rows, axis) * stride + part
@@ -84,7 +87,7 @@ def _dot_transposed(x, y, PRECISION: tl.constexpr):
 
 @triton.jit
 def _store(write_ptr, factor_ptr, blocks, rows, columns, CHUNK: tl.constexpr):
-    """`blocks` of the inverse, times the betas of their columns, to their places."""
+    """Store `blocks` of the inverse, each column times its beta."""
     axis: tl.constexpr = len(rows.shape)
     scaled = blocks * tl.expand_dims(tl.load(factor_ptr + 7 * CHUNK + columns), axis - 1)
     places = write_ptr + tl.expand_dims(rows, axis) * CHUNK + tl.expand_dims(columns, axis - 1)

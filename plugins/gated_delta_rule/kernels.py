@@ -1,4 +1,4 @@
-"""GatedDeltaRule on a GPU: few tokens in one launch, many in chunks, either with the gated norm behind it."""
+"""The kernels of GatedDeltaRule: few tokens in one launch, many in chunks, each also with the gated norm."""
 
 from .decode import gated_norm, step, step_and_norm
 from .inverse import invert_keys

@@ -1,4 +1,4 @@
-"""GatedDeltaRule on ONNX Runtime: LinearAttention and the gates in front of it."""
+"""GatedDeltaRule on ONNX Runtime: LinearAttention, and nodes for the gates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from .reference import EPSILON
 
 
 def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
-    """`com.microsoft.LinearAttention` by the gated delta rule; needs to know the size of query and state.
+    """Lower to `com.microsoft.LinearAttention` with the gated delta rule.
 
-    x / sqrt(sum x^2 + epsilon) is one RMSNormalization with epsilon / dim and the weight 1 / sqrt(dim). Padding neither decays nor writes.
+    The sizes of query and state must be known.
+
+    x / sqrt(sum x^2 + epsilon) is one RMSNormalization with epsilon / dim and the weight 1 / sqrt(dim).
+    Padding rows neither decay nor write.
     """
     query, key, value, a, b, dt_bias, decay_scale, past, query_length = node.inputs
     key_heads, value_heads = (node.attributes[name].as_int() for name in ("key_heads", "value_heads"))
@@ -32,7 +35,10 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
 def _normalised(
     emit: Emitter, query: ir.Value | None, key: ir.Value | None, value: ir.Value | None, key_shape: tuple[int, int], value_size: int
 ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-    """L2-normalised query and key of shape (heads, dim), and the value; query and key at once when all three are the parts of one Split."""
+    """L2-normalised query and key of shape (heads, dim), and the value.
+
+    Query and key are normalised together when query, key and value are the outputs of one Split.
+    """
     heads, dim = key_shape
     weight = emit("Constant", [], {"value_floats": [dim**-0.5] * dim})
 

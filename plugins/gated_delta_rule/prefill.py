@@ -1,12 +1,15 @@
-"""The gated delta rule over chunks of 64 tokens: what does not depend on the state for all chunks at once, then the state from chunk to chunk.
+"""The gated delta rule over chunks of 64 tokens: first what is independent of the state, then the state.
 
-Within a chunk let g_t be the sum of the log decays up to token t, S the state before it, and u_t what token t writes. Unrolled, the recurrence says
+Within a chunk let g_t be the sum of the log decays up to token t, S the state before it, and u_t the write of
+token t. The unrolled recurrence is
     u_t = beta_t (v_t - e^(g_t) S^T k_t - sum over j < t of e^(g_t - g_j) (k_t . k_j) u_j)
     y_t = e^(g_t) S^T q_t + sum over j <= t of e^(g_t - g_j) (q_t . k_j) u_j
-and S becomes e^(g_64) S + sum of e^(g_64 - g_j) k_j u_j^T. With A the matrix of the first sum, times beta, `write` = (I + A)^-1 diag(beta) gives all
-u at once (see `inverse`); `attend` is the matrix of the second. Source: Yang et al., Gated Delta Networks, arXiv 2412.06464, section 3.3, where the
-inverse times keys and values is kept: kept apart from them it is half their size, and the subtraction happens before anything is rounded.
-Keys and queries stay as they came: their norms are factors of rows, so the tensor cores multiply what lies in memory.
+and S becomes e^(g_64) S + sum of e^(g_64 - g_j) k_j u_j^T. With A the matrix of the first sum, times beta,
+`write` = (I + A)^-1 diag(beta) gives all u at once (see `inverse`); `attend` is the matrix of the second sum.
+Source: Yang et al., Gated Delta Networks, arXiv 2412.06464, section 3.3. The paper stores the inverse times
+keys and values. Here the inverse is stored alone, which is half the size, and the subtraction happens before
+rounding. Keys and queries are not normalised in memory: their norms scale rows, so the tensor cores multiply
+them as they are.
 """
 
 import triton
@@ -20,10 +23,11 @@ def compare_queries(
     query_ptr, key_ptr, a_ptr, b_ptr, dt_bias_ptr, decay_scale_ptr, query_length_ptr, tokens, key_heads, value_heads, attend_ptr, factor_ptr,
     KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
-    """`attend` [batch, value_heads, chunks, 64, 64] and, float32, `factor` [batch, value_heads, chunks, 8, 64]: per token
-    0 e^g / |k|, 1 e^g / |q| / sqrt(key_dim), 2 e^(g_64 - g) / |k|, 3 e^(g_64), 4 and 5 g as the sum of two floats, 6 1 / |k|, 7 beta.
+    """Write `attend` [batch, value_heads, chunks, 64, 64] and float32 `factor` [.., 8, 64].
 
-    Chunks of nothing but padding are left as they are. Grid: chunks, value heads, streams.
+    The rows of `factor`, per token: 0 e^g / |k|, 1 e^g / |q| / sqrt(key_dim), 2 e^(g_64 - g) / |k|, 3
+    e^(g_64), 4 and 5 g as the sum of two floats, 6 1 / |k|, 7 beta. Chunks of padding alone are not written.
+    Grid: chunks, value heads, streams.
     """
     stream = tl.program_id(2).to(tl.int64)
     chunk, head = tl.program_id(0), tl.program_id(1)
@@ -48,9 +52,10 @@ def compare_queries(
     a = tl.load(a_ptr + gates, mask=is_row, other=0.0).to(tl.float32)
     b = tl.load(b_ptr + gates, mask=is_row, other=0.0).to(tl.float32)
     decay = log_decay(a, tl.load(dt_bias_ptr + head).to(tl.float32), tl.load(decay_scale_ptr + head).to(tl.float32))
-    # Less than -10000 is nothing either way, but infinity less infinity is no number.
+    # e^-10000 is already zero, and a finite bound avoids inf - inf = NaN.
     decay = tl.where(is_row, tl.maximum(decay, -10000.0), 0.0)
-    # Two floats: behind a token that forgets all, one float would have no digits left for the tokens' own decays.
+    # Two floats: after a token that forgets all, one float would have no digits left for the tokens' own
+    # decays.
     high, low = tl.associative_scan((decay, tl.zeros([CHUNK], tl.float32)), 0, add_exactly)
     is_last = place == CHUNK - 1
     last_high, last_low = tl.sum(tl.where(is_last, high, 0.0), 0), tl.sum(tl.where(is_last, low, 0.0), 0)
@@ -76,10 +81,11 @@ def carry_state(
     query_ptr, key_ptr, value_ptr, past_ptr, query_length_ptr, write_ptr, attend_ptr, factor_ptr, tokens, key_heads, value_heads, value_dim, y_ptr, present_ptr,
     KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, BLOCK_VALUES: tl.constexpr, RELOAD: tl.constexpr,
 ):  # fmt: skip
-    """y and the present state, chunk after chunk; a block keeps its columns of one head's state in registers.
+    """y and the present state, chunk after chunk. A block keeps its columns of one head's state in registers.
 
-    In the state's update float16 scales the keys, at most 1 then: a write divided by a small key's norm may exceed it. RELOAD: the transposed keys are a
-    load of their own, where the tensor cores cannot read one tile in both directions. Grid: runs of value columns, value heads, streams.
+    In float16 the state's update scales the keys (to at most 1): a write divided by the norm of a small key
+    could overflow. RELOAD loads the transposed keys separately, for tensor cores that cannot read one tile in
+    both directions. Grid: runs of value columns, value heads, streams.
     """
     stream = tl.program_id(2).to(tl.int64)
     head = tl.program_id(1)
@@ -99,7 +105,8 @@ def carry_state(
         matrix = (stream * value_heads + head) * chunks + chunk
         rows = ((stream * tokens + token) * key_heads + key_head)[:, None] * KEY_DIM + dim[None, :]
         values = ((stream * tokens + token) * value_heads + head)[:, None] * value_dim + column[None, :]
-        # Each load stands before its use: there the compiler takes the tile from shared memory, which the loop fills ahead.
+        # A load directly before its use lets the compiler read the tile from shared memory, which the loop
+        # prefetches.
         factor = factor_ptr + matrix * (8 * CHUNK)
         decay = tl.load(factor + 3 * CHUNK)
         before = state.to(operand)

@@ -1,4 +1,7 @@
-"""How GatedDeltaRule runs on a GPU: the plain op, and with the inputs z and norm_weight the gated norm fused behind it (see `gated_norm`)."""
+"""The GPU programs of GatedDeltaRule: the plain op, and a fused form with the gated norm (see `gated_norm`).
+
+The fused form has the further inputs z and norm_weight.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,21 @@ DTYPES = ("bfloat16", "float16", "float32")
 KEY_DIMS = (64, 128, 256)
 CHUNK = 64
 DECODE_TOKENS = 8
-"""Up to here one token after another: a chunk costs as much with one row as with 64. Estimated from latencies, to be measured."""
+"""The most tokens of decode, which computes one token after another.
+
+A chunk costs as much with one row as with 64. Estimated from latencies, not measured.
+"""
 NORM_ROWS = 16
 SIZES = (Scalar("tokens", "tokens"), Scalar("key_heads", "key_heads"), Scalar("value_heads", "value_heads"))
 INPUTS = ("query", "key", "value", "a", "b", "dt_bias", "decay_scale", "past", "query_length")
 
 
 def programs(target: str) -> list[Program]:
-    """Per dtype and key size a decode and a prefill program for values of any multiple of 32, and both fused, for values of the key's size.
+    """Decode and prefill programs per dtype and key size, plain and fused.
 
-    float32 has decode alone, for any number of tokens: no model runs in it on a GPU, and the chunks' tiles in float32 do not fit the registers.
+    The plain ones accept value sizes that are multiples of 32, the fused ones the key's size. float32 has
+    decode alone, for any number of tokens: no model runs in it on a GPU, and its chunk tiles do not fit the
+    registers.
     """
     return [
         _program(target, dtype, key_dim, regime, fused)
@@ -33,7 +41,8 @@ def _program(target: str, dtype: str, key_dim: int, regime: str, fused: bool) ->
     value_dim = str(key_dim) if fused else "value_dim"
     keys, values, heads = ("batch", "tokens", f"key_heads * {key_dim}"), ("batch", "tokens", f"value_heads * {value_dim}"), ("batch", "tokens", "value_heads")
     state, square = ("batch", "value_heads", str(key_dim), value_dim), ("batch", "value_heads", "chunks", str(CHUNK), str(CHUNK))
-    in_one_launch = fused and regime == "decode" and key_dim <= 128  # a head's state of 256 by 256 would be all registers of a multiprocessor
+    # A head's state of 256 by 256 would fill all registers of a multiprocessor.
+    in_one_launch = fused and regime == "decode" and key_dim <= 128
     y = "attended" if fused and not in_one_launch else "y"
     scratch = [TensorSpec("attended", dtype, values)] if y == "attended" else []
     if in_one_launch:
@@ -71,7 +80,8 @@ def _program(target: str, dtype: str, key_dim: int, regime: str, fused: bool) ->
 
 
 def _step(key_dim: int, value_dim: str, y: str) -> Launch:
-    # 32 columns are 128 bytes of each row of the state; 32 heads of 128 then make 128 blocks for an H100's 132 multiprocessors.
+    # 32 columns are 128 bytes of each row of the state. 32 heads of 128 then make 128 blocks for an H100's
+    # 132 multiprocessors.
     return Launch(
         kernel="gated_delta_rule.step",
         inputs=INPUTS,
@@ -90,7 +100,8 @@ def _step_and_norm(dim: int) -> Launch:
         outputs=("y", "present"),
         grid=("value_heads", "batch", "1"),
         constants={"KEY_DIM": dim, "VALUE_DIM": dim, "EPSILON": EPSILON},
-        warps=dim // 16,  # a state of 128 by 128 is 64 registers of each thread of 8 warps, all of it on its way at once
+        # A state of 128 by 128 is 64 registers of each thread of 8 warps; all of it loads at once.
+        warps=dim // 16,
     )
 
 
@@ -108,7 +119,8 @@ def _compare(key_dim: int) -> Launch:
 
 
 def _invert(dtype: str, key_dim: int) -> Launch:
-    # tf32 has three bits more than bfloat16, to which the inverse is rounded, but no more than float16: there three products replace one.
+    # The inverse is rounded to the dtype. tf32 has three bits more than bfloat16 but no more than float16,
+    # where three products replace one.
     return Launch(
         kernel="gated_delta_rule.invert_keys",
         inputs=("key", "factor", "query_length"),
@@ -121,7 +133,8 @@ def _invert(dtype: str, key_dim: int) -> Launch:
 
 
 def _carry(target: str, key_dim: int, value_dim: str, y: str) -> Launch:
-    # Few columns, for many blocks: this launch alone is a loop over the chunks. Eight warps and, for keys of 256, 16 columns keep it out of local memory.
+    # Few columns, for many blocks: only this launch loops over the chunks. Eight warps and, for keys of 256,
+    # 16 columns avoid register spills to local memory.
     block_values = 16 if key_dim == 256 else 32
     is_large = MAX_SHARED_BYTES[target] > 160 * 1024
     return Launch(
@@ -134,7 +147,8 @@ def _carry(target: str, key_dim: int, value_dim: str, y: str) -> Launch:
             "KEY_DIM": key_dim,
             "CHUNK": CHUNK,
             "BLOCK_VALUES": block_values,
-            "RELOAD": target != "sm90" and (is_large or key_dim < 256),  # sm90's wgmma reads a tile of shared memory in both directions
+            # sm90's wgmma reads a tile of shared memory in both directions.
+            "RELOAD": target != "sm90" and (is_large or key_dim < 256),
         },
         warps=8,
         stages=3 if is_large and key_dim < 256 else 2,

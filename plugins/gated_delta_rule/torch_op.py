@@ -13,14 +13,17 @@ def gated_delta_rule(
     query: Tensor, key: Tensor, value: Tensor, a: Tensor, b: Tensor, dt_bias: Tensor, decay_scale: Tensor, past: Tensor, query_length: Tensor,
     key_heads: int, value_heads: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """See plugins.registry.GATED_DELTA_RULE and plugins.gated_delta_rule.reference; computes in the dtype of the state."""
+    """See plugins.registry.GATED_DELTA_RULE and plugins.gated_delta_rule.reference.
+
+    Computes in the state's dtype.
+    """
     batch, tokens, _ = value.shape
     key_dim = past.shape[2]
     is_row = torch.arange(tokens, device=query_length.device) < query_length[:, None]  # [batch, tokens]
     query_rows, key_rows = (_heads(rows.to(past.dtype).reshape(batch, tokens, key_heads, key_dim), value_heads) for rows in (query, key))
     value_rows = value.to(past.dtype).reshape(batch, tokens, value_heads, -1)
     decay = torch.exp(decay_scale.to(past.dtype) * torch.nn.functional.softplus(a.to(past.dtype) + dt_bias.to(past.dtype)))
-    # Padding: nothing decays, nothing is written.
+    # Padding rows neither decay nor write.
     decay = torch.where(is_row[..., None], decay, torch.ones((), dtype=past.dtype))[..., None, None]
     rate = torch.where(is_row[..., None], torch.sigmoid(b.to(past.dtype)), torch.zeros((), dtype=past.dtype))[..., None, None]
     state = past.clone()  # [batch, heads, key_dim, value_dim]

@@ -1,4 +1,4 @@
-"""What is timed of MoE: the 30B Thinker's block."""
+"""Benchmarks of MoE: the block of Qwen3-Omni-30B-A3B's Thinker."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import torch
 
 EXPERTS, TOP_K, HIDDEN, INTER = 128, 8, 2048, 768
-"""Of Qwen3-Omni-30B-A3B's Thinker."""
+"""The sizes of Qwen3-Omni-30B-A3B's Thinker."""
 DECODE_ROWS = 16
-"""The most rows that `eager` gathers weights for; with more it goes through the experts."""
+"""The most rows for which `eager` gathers weights; with more it loops over the experts."""
 
 
 def benchmarks() -> list[Benchmark]:
@@ -33,13 +33,16 @@ def benchmarks() -> list[Benchmark]:
 
 
 def bytes_moved(rows: int, expert_bytes: float) -> int:
-    """The weights of the experts that are chosen, each once, as many as random routing is expected to choose, x and y, and the logits."""
+    """Bytes of x, y, the logits and the chosen experts' weights, each read once.
+
+    The number of chosen experts is the one expected of random routing.
+    """
     chosen = EXPERTS * (1 - (1 - TOP_K / EXPERTS) ** rows)
     return round(chosen * expert_bytes) + rows * (2 * HIDDEN + EXPERTS) * 2
 
 
 def operations(rows: int) -> int:
-    """Of the three matrix products."""
+    """Operations of the three matrix products."""
     return 2 * 3 * rows * TOP_K * HIDDEN * INTER
 
 
@@ -57,7 +60,8 @@ def make(generator: torch.Generator, rows: int) -> Mapping[str, torch.Tensor]:
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> torch.Tensor:
-    """A few rows gather the weights of their experts and multiply in batch; many go through the experts one by one."""
+    """Few rows gather the weights of their experts and multiply them in a batch; many loop over the
+    experts."""
     import torch
 
     x, gate_up, down = inputs["x"], inputs["gate_up"], inputs["down"]
@@ -74,7 +78,7 @@ def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> 
 
 
 def route(logits: torch.Tensor, attributes: Mapping[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shares float32 and chosen experts, [rows, top_k] each."""
+    """Shares float32 and ids of the chosen experts, each [rows, top_k]."""
     import torch
 
     shares, chosen = torch.topk(torch.softmax(logits.float(), -1), attributes["top_k"], -1)
@@ -82,7 +86,7 @@ def route(logits: torch.Tensor, attributes: Mapping[str, int]) -> tuple[torch.Te
 
 
 def multiply_gathered(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """y of weights that are there once per row and slot, [rows * top_k, ...]."""
+    """y from weights that are gathered per row and slot, [rows * top_k, ...]."""
     import torch
 
     rows, top_k = shares.shape

@@ -1,4 +1,4 @@
-"""Small inputs for MoE's kernels, with their answers in float64."""
+"""Cases of MoE: small inputs with answers in float64."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..tools.cases import Case, rounded
 from .reference import moe
 
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
-"""Weights, inputs and shares are exact; the activations and each expert's output are rounded once."""
+"""Weights, inputs and shares are exact. The activations and each expert's output are rounded once."""
 ROUTINGS = ("random", "all to one", "half of the experts never", "equal")
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """One row, odd counts, all rows to one expert, experts without rows, equal logits, top_k of one and of all, leading axes."""
+    """One row, odd counts, all rows to one expert, experts without rows, equal logits; top_k 1 and all."""
     decode, odd = "-decode-" in program.name, not program.name.endswith("-128-experts")
     for rows, experts, top_k, routing, normalize in (
         ((1,), 5 if odd else 16, 2, "random", True),
@@ -67,7 +67,7 @@ def _expected(inputs: Mapping[str, np.ndarray], attributes: Mapping[str, int]) -
     rows, logits = x.reshape(-1, x.shape[-1]), logits.reshape(-1, logits.shape[-1])
     experts = logits.shape[-1]
     y = moe(rows, logits, gate_up[:experts], down[:experts], attributes["top_k"], bool(attributes["normalize"]))
-    if "shared_gate" in inputs:  # a mixture of one expert has a share of 1
+    if "shared_gate" in inputs:  # a mixture of one expert would give it the share 1
         share = 1 / (1 + np.exp(-inputs["shared_gate"].reshape(-1, 1)))
         y += share * moe(rows, np.zeros((len(rows), 1)), gate_up[experts:], down[experts:], 1, True)
     return {"y": y}

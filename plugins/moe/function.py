@@ -1,4 +1,4 @@
-"""The meaning of MoE as an ONNX function: every expert on every row, weighted by zero where it was not chosen."""
+"""MoE as an ONNX function: every expert computes every row; experts that are not chosen have weight zero."""
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>

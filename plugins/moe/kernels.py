@@ -1,7 +1,8 @@
-"""MoE on a GPU: routing, grouping of rows by expert, two grouped matrix products, weighted sum.
+"""The kernels of MoE: routing, grouping of rows by expert, two grouped matrix products, weighted sum.
 
-An assignment is one row at one of its slots (row * slots + slot); a shared expert is the last slot. `order` holds the assignments expert by expert. The
-table of blocks, [blocks, 3] int32, says of each tile of rows: its expert, its first place in `order`, its number of rows (0: nothing to do).
+An assignment is one slot of one row (row * slots + slot); a shared expert has the last slot. `order` holds
+the assignments sorted by expert. The table of blocks int32 [blocks, 3] gives for each tile of rows its
+expert, its first index in `order` and its number of rows (0: nothing to do).
 """
 
 import triton
@@ -10,19 +11,20 @@ import triton.language as tl
 
 @triton.jit
 def choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS: tl.constexpr, EXPERTS: tl.constexpr):
-    """slot int32 [ROWS, EXPERTS], the place of an expert among the top_k of the row or -1, and its share float32."""
+    """slot int32 [ROWS, EXPERTS], the rank of an expert in the top_k of its row or -1, and its share
+    float32."""
     row = first_row + tl.arange(0, ROWS)[:, None]
     expert = tl.arange(0, EXPERTS)[None, :]
     there = (row < rows) & (expert < experts)
     logit = tl.load(router_ptr + row.to(tl.int64) * experts + expert, mask=there, other=float("-inf")).to(tl.float32)
-    bits = tl.where(logit == 0.0, 0.0, logit).to(tl.int32, bitcast=True)  # -0.0 equals 0.0
+    bits = tl.where(logit == 0.0, 0.0, logit).to(tl.int32, bitcast=True)  # makes -0.0 equal to 0.0
     ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     IS_WIDE: tl.constexpr = router_ptr.dtype.element_ty == tl.float32
     LOWEST: tl.constexpr = -(1 << 62) if IS_WIDE else -(1 << 31)
     if IS_WIDE:
-        unique = ordered.to(tl.int64) * EXPERTS + (EXPERTS - 1 - expert)  # of equal logits the lower expert is larger
+        unique = ordered.to(tl.int64) * EXPERTS + (EXPERTS - 1 - expert)  # the lower of equal experts wins
     else:
-        unique = (ordered >> 13) * EXPERTS + (EXPERTS - 1 - expert)  # a 16-bit number has 19 bits of a float32 at most
+        unique = (ordered >> 13) * EXPERTS + (EXPERTS - 1 - expert)  # 16-bit numbers need 19 bits of float32
     key = tl.where(there, unique, LOWEST)
     slot = tl.full([ROWS, EXPERTS], -1, tl.int32)
     for place in range(top_k):
@@ -38,7 +40,7 @@ def choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS:
 
 @triton.jit
 def store_shared_shares(shared_gate_ptr, share_ptr, first_row, rows, slots, ROWS: tl.constexpr):
-    """The last slot of each row: sigmoid of its shared gate."""
+    """Write the share of the last slot of each row: the sigmoid of its shared gate."""
     row = first_row + tl.arange(0, ROWS)
     gate = tl.load(shared_gate_ptr + row, mask=row < rows, other=0.0).to(tl.float32)
     tl.store(share_ptr + row * slots + slots - 1, tl.sigmoid(gate), mask=row < rows)
@@ -49,7 +51,7 @@ def route_decode(
     router_ptr, shared_gate_ptr, rows, experts, top_k, normalize, share_ptr, order_ptr, block_ptr,
     ROWS: tl.constexpr, EXPERTS: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
-    """Everything before the matrix products, for at most ROWS rows, in one block: shares, order, and the table with one tile per chosen expert."""
+    """Route at most ROWS rows in one block: shares, order, and a table with one tile per chosen expert."""
     slot, share = choose_experts(router_ptr, 0, rows, experts, top_k, normalize, ROWS, EXPERTS)
     slots = top_k + SHARED
     chosen = slot >= 0
@@ -83,7 +85,11 @@ def route_prefill(
     router_ptr, shared_gate_ptr, rows, experts, top_k, normalize, share_ptr, chosen_ptr, rank_ptr, count_ptr,
     ROWS: tl.constexpr, EXPERTS: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
-    """A block routes ROWS rows: shares, chosen experts, rank among the block's rows with the same expert, and the block's rows per expert."""
+    """Route ROWS rows per block.
+
+    Writes shares, chosen experts, the rank of each row among the block's rows with the same expert, and the
+    block's number of rows per expert.
+    """
     first_row = tl.program_id(0) * ROWS
     slot, share = choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS, EXPERTS)
     slots = top_k + SHARED
@@ -101,7 +107,10 @@ def route_prefill(
 
 @triton.jit
 def sum_counts(count_ptr, row_blocks, experts, before_ptr, total_ptr, BLOCKS: tl.constexpr, EXPERTS: tl.constexpr):
-    """before [row_blocks, experts]: rows of an expert in the blocks before; total [experts]. A program takes EXPERTS experts."""
+    """before [row_blocks, experts]: rows of an expert in earlier blocks; total [experts].
+
+    Grid: runs of EXPERTS experts.
+    """
     expert = tl.program_id(0) * EXPERTS + tl.arange(0, EXPERTS)
     total = tl.zeros([EXPERTS], tl.int32)
     for first in range(0, row_blocks, BLOCKS):
@@ -115,7 +124,7 @@ def sum_counts(count_ptr, row_blocks, experts, before_ptr, total_ptr, BLOCKS: tl
 
 @triton.jit
 def fill_blocks(total_ptr, chosen_ptr, rows, experts, top_k, blocks, start_ptr, block_ptr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, SHARED: tl.constexpr):
-    """start [experts], where each expert begins in the order, and the table of blocks of BLOCK_M rows, of which there are `blocks` at most."""
+    """start [experts], each expert's first index in `order`, and the table of at most `blocks` blocks."""
     expert = tl.arange(0, EXPERTS)
     total = tl.load(total_ptr + expert, mask=expert < experts, other=0)
     start = tl.cumsum(total, axis=0) - total
@@ -146,7 +155,7 @@ def sort_assignments(
     chosen_ptr, rank_ptr, before_ptr, start_ptr, rows, experts, top_k, order_ptr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
-    """order: each assignment goes behind those of its expert in earlier blocks of ROWS rows and in earlier rows of its own."""
+    """order: assignments sorted by expert, then by block of ROWS rows, then by row."""
     slots = top_k + SHARED
     assignment = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = assignment // slots
@@ -161,14 +170,17 @@ def sort_assignments(
 
 @triton.jit
 def multiply_rows(a_ptrs, is_row, weight_ptrs, is_column, depth, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
-    """a [BLOCK_M, depth] times weight [BLOCK_N, depth] transposed, in float32; the pointers are of the first tiles [BLOCK_M, BLOCK_K], [BLOCK_K, BLOCK_N]."""
+    """a [BLOCK_M, depth] times the transpose of weight [BLOCK_N, depth], in float32.
+
+    The pointers are those of the first tiles [BLOCK_M, BLOCK_K] and [BLOCK_K, BLOCK_N].
+    """
     k = tl.arange(0, BLOCK_K)
     total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for first in range(0, depth, BLOCK_K):
         inside = k < depth - first
         a = tl.load(a_ptrs, mask=is_row[:, None] & inside[None, :], other=0.0)
         weight = tl.load(weight_ptrs, mask=is_column[None, :] & inside[:, None], other=0.0)
-        total = tl.dot(a, weight, total, input_precision="ieee")  # which concerns float32 alone
+        total = tl.dot(a, weight, total, input_precision="ieee")  # affects float32 only
         a_ptrs += BLOCK_K
         weight_ptrs += BLOCK_K
     return total
@@ -176,7 +188,7 @@ def multiply_rows(a_ptrs, is_row, weight_ptrs, is_column, depth, BLOCK_M: tl.con
 
 @triton.jit
 def swiglu(gate_up, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """SiLU(gate) * up from columns that hold them in turn, [BLOCK_M, BLOCK_N // 2]."""
+    """SiLU(gate) * up, [BLOCK_M, BLOCK_N // 2], from interleaved columns of gate and up."""
     gate, up = tl.split(tl.reshape(gate_up, [BLOCK_M, BLOCK_N // 2, 2]))
     return gate * tl.sigmoid(gate) * up
 
@@ -186,7 +198,10 @@ def gate_up(
     x_ptr, weight_ptr, order_ptr, block_ptr, hidden, inter, slots, activated_ptr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """activated [assignments in order, inter]. Grid: runs of BLOCK_N rows of gate_up, blocks; neighbours share x rows and the expert."""
+    """activated [assignments in order, inter].
+
+    Grid: runs of BLOCK_N rows of gate_up, blocks; neighbours in the grid share x rows and the expert.
+    """
     table = block_ptr + tl.program_id(1) * 3
     count = tl.load(table + 2)
     if count == 0:
@@ -211,7 +226,7 @@ def down(
     activated_ptr, weight_ptr, order_ptr, block_ptr, inter, hidden, partial_ptr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """partial [assignments, hidden], each at its own place. Grid: runs of BLOCK_N columns, blocks."""
+    """partial [assignments, hidden], in row order. Grid: runs of BLOCK_N columns, blocks."""
     table = block_ptr + tl.program_id(1) * 3
     count = tl.load(table + 2)
     if count == 0:
@@ -231,7 +246,10 @@ def down(
 
 @triton.jit
 def combine(partial_ptr, share_ptr, hidden, slots, y_ptr, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
-    """y = sum over a row's slots of share * partial. Grid: rows, runs of columns. SLOTS slots are read at once, or each would wait for the one before."""
+    """y = sum over a row's slots of share * partial. Grid: rows, runs of columns.
+
+    SLOTS slots are loaded at once, so that no load waits for the one before.
+    """
     row = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)

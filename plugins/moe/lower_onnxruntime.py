@@ -1,4 +1,4 @@
-"""MoE on ONNX Runtime: the contrib kernel, which reads only the chosen experts."""
+"""MoE on ONNX Runtime: the contrib kernel, which reads the chosen experts only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import onnx_ir as ir
 
 
 def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
-    """`com.microsoft.MoE` with fused SwiGLU (alpha 1, beta 0: Qwen's). Its weight layout is that of the op, so no weight is copied.
+    """Lower to `com.microsoft.MoE` with fused SwiGLU (alpha 1 and beta 0, as in Qwen).
 
-    Of exactly equal router logits the kernel takes the higher expert, the reference the lower; PyTorch promises neither.
+    Its weight layout equals that of the op, so no weight is copied. Of equal router logits the kernel takes
+    the higher expert and the reference the lower; PyTorch does not define the choice.
     """
     x, router_logits, gate_up, down = node.inputs
     attributes: dict[str, int | float | str] = {

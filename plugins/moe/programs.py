@@ -1,4 +1,7 @@
-"""How MoE runs on a GPU: routing, two grouped matrix products and a weighted sum; QuantizedMoE takes all but the products from here."""
+"""The GPU programs of MoE: routing, two grouped matrix products and a weighted sum.
+
+QuantizedMoE replaces the products and uses the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
 
 DTYPES = ("bfloat16", "float16")
 EXPERTS = (128, 512)
-"""Experts that a routing kernel holds in registers. The smaller, faster one needs a multiple of 16: then a row lies in one warp, and none waits for another."""
+"""The number of experts that a routing kernel holds in registers.
+
+The smaller kernel is faster and needs a multiple of 16 experts: a row then lies in one warp, which waits for
+no other.
+"""
 ROWS = 16
-"""Rows that a routing block takes, and the most that decode takes: the smallest tile of the tensor cores."""
+"""Rows of a routing block, and the most rows of decode: the smallest tile of the tensor cores."""
 REGIMES = {"decode": f"rows <= {ROWS}", "batch": "rows * top_k <= 16 * experts", "prefill": "rows >= 0"}
-"""Each with its condition; the first that holds is taken."""
+"""The regimes with their conditions; the first whose condition holds is used."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,19 @@ class Tile:
 
 
 DECODE = Tile(rows=ROWS, columns=32, depth=128, warps=4, stages=5)
-"""One token of the 30B Thinker makes 8 * 1536 / 32 = 384 blocks of gate_up and 512 of down: 3 and 4 for each of 132 SMs, all at work at once, each with
-four tiles of 8 KiB of weights under way (48 KiB of shared memory with those of x; two blocks fit the smaller chips)."""
+"""One token of the 30B Thinker makes 8 * 1536 / 32 = 384 blocks of gate_up and 512 of down: 3 and 4 per SM.
+
+All blocks run at once, each with four tiles of 8 KiB of weights in flight. They need 48 KiB of shared memory
+with the tiles of x; the smaller chips hold two blocks.
+"""
 BATCH = Tile(rows=32, columns=64, depth=128, warps=4, stages=4)
-"""For up to 16 rows per expert on average: few experts have more than one tile, and weights still set the time."""
+"""For up to 16 rows per expert on average: few experts have more than one tile; the weights limit the
+speed."""
 _LARGE = Tile(128, 256, 64, warps=8, stages=4)
-"""192 KiB of shared memory; without sharing between SMs, smaller tiles ask the L2 for more than it gives."""
+"""192 KiB of shared memory.
+
+SMs do not share tiles, so smaller tiles would exceed the bandwidth of the L2 cache.
+"""
 PREFILL = {
     "sm80": Tile(128, 128, 64, warps=8, stages=4), "sm86": Tile(128, 128, 32, warps=8, stages=4), "sm89": Tile(128, 128, 32, warps=8, stages=4),
     "sm90": _LARGE, "sm100": _LARGE, "sm120": Tile(128, 128, 32, warps=8, stages=4),
@@ -46,7 +60,10 @@ FLOAT32 = Tile(32, 64, 32, warps=4, stages=2)
 
 
 def programs(target: str) -> list[Program]:
-    """Every regime, without and with a shared expert, per dtype; float32, for parity alone, always as prefill."""
+    """Every regime per dtype, with and without a shared expert.
+
+    float32 exists for parity checks only, always as prefill.
+    """
     made = [
         _program(target, dtype, regime, shared, experts) for shared in (False, True) for dtype in DTYPES for regime in REGIMES for experts in EXPERTS
     ]  # fmt: skip
@@ -81,7 +98,7 @@ def _program(target: str, dtype: str, regime: str, shared: bool, experts: int) -
 
 
 def symbols(regime: str, shared: bool, tile: Tile) -> dict[str, str]:
-    """slots and assignments of rows, and the most blocks that they can need: an expert fills its last block in part only."""
+    """Expressions of the counts; `blocks` is a maximum, as an expert may fill its last block in part."""
     used = "min(experts, rows * top_k)"
     routed = used if regime == "decode" else f"(rows * top_k + {used} * {tile.rows - 1}) // {tile.rows}"
     return {
@@ -93,13 +110,13 @@ def symbols(regime: str, shared: bool, tile: Tile) -> dict[str, str]:
 
 
 def condition(regime: str, experts: int) -> str:
-    """What `when` asks of the sizes; decode takes no more rows than one tile has."""
+    """The `when` condition on the sizes; decode takes no more rows than one tile has."""
     held = "experts % 16 == 0 and " if experts == EXPERTS[0] else ""
     return f"hidden % 16 == 0 and inter % 16 == 0 and top_k <= experts and {held}experts <= {experts} and {REGIMES[regime]}"
 
 
 def scratch(dtype: str, regime: str) -> tuple[TensorSpec, ...]:
-    """What passes between the launches."""
+    """The tensors that the launches pass on."""
     sorting = (
         TensorSpec("chosen", "int32", ("rows", "top_k")),
         TensorSpec("rank", "int32", ("rows", "top_k")),
@@ -119,8 +136,9 @@ def scratch(dtype: str, regime: str) -> tuple[TensorSpec, ...]:
 
 
 def routing(regime: str, shared: bool, experts: int, tile: Tile) -> tuple[Launch, ...]:
-    """The launches that make share, order and block."""
-    logits = ("router_logits", "shared_gate" if shared else "router_logits")  # without a shared expert the second is not read
+    """The launches that compute share, order and block."""
+    # The second is not read without a shared expert.
+    logits = ("router_logits", "shared_gate" if shared else "router_logits")
     sizes = tuple(Scalar(name, name) for name in ("rows", "experts", "top_k"))
     constants = {"ROWS": ROWS, "EXPERTS": experts, "SHARED": int(shared)}
     given = (Scalar("rows", "rows"), Scalar("experts", "experts", multiple=16 if experts == EXPERTS[0] else 1), *sizes[2:], Scalar("normalize", "normalize"))
@@ -147,12 +165,12 @@ def routing(regime: str, shared: bool, experts: int, tile: Tile) -> tuple[Launch
 
 
 def product(kernel: str, inputs: tuple[str, ...], sizes: tuple[str, ...], output: str, columns: str, tile: Tile) -> Launch:
-    """A grouped matrix product; `sizes` that count elements are multiples of 16."""
+    """The launch of a grouped matrix product; `sizes` that count elements are multiples of 16."""
     scalars = tuple(Scalar(name, name, multiple=1 if name == "slots" else 16) for name in sizes)
     return Launch(kernel, inputs, scalars, (output,), (f"ceil_div({columns}, {tile.columns})", "blocks", "1"), tile.constants, tile.warps, tile.stages)
 
 
 def combination() -> Launch:
-    """The weighted sum of each row's slots."""
+    """The launch of the weighted sum of each row's slots."""
     scalars, grid = (Scalar("hidden", "hidden", multiple=16), Scalar("slots", "slots")), ("rows", "ceil_div(hidden, 256)", "1")
     return Launch("moe.combine", ("partial", "share"), scalars, ("y",), grid, {"SLOTS": 8, "BLOCK": 256}, stages=1)

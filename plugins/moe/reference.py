@@ -1,4 +1,4 @@
-"""The meaning of MoE, in NumPy."""
+"""Reference implementation of MoE, in NumPy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 
 
 def moe(x: np.ndarray, router_logits: np.ndarray, gate_up: np.ndarray, down: np.ndarray, top_k: int, normalize: bool) -> np.ndarray:
-    """Weighted sum of each row's `top_k` experts, computed in the dtype of the arguments (give float64 for a reference).
+    """The weighted sum of each row's `top_k` experts, in the dtype of the arguments (float64 for a
+    reference).
 
-    x [rows, hidden]; router_logits [rows, experts]; gate_up [experts, 2 * inter, hidden], gate and up rows interleaved;
-    down [experts, hidden, inter]. Returns [rows, hidden]. Source: HF Qwen3OmniMoeThinkerTextSparseMoeBlock. Of equal
-    router logits the lower expert wins.
+    x [rows, hidden]; router_logits [rows, experts]; gate_up [experts, 2 * inter, hidden], gate and up rows
+    interleaved; down [experts, hidden, inter]. Returns [rows, hidden]. Of equal router logits the lower
+    expert wins. Source: HF Qwen3OmniMoeThinkerTextSparseMoeBlock.
     """
     probabilities = np.exp(router_logits - router_logits.max(-1, keepdims=True))
     probabilities /= probabilities.sum(-1, keepdims=True)
@@ -28,5 +29,5 @@ def moe(x: np.ndarray, router_logits: np.ndarray, gate_up: np.ndarray, down: np.
 
 
 def interleave(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Gate and up matrices [..., inter, hidden] as the rows g0, u0, g1, u1 ... [..., 2 * inter, hidden] that MoE takes."""
+    """Interleave gate and up [..., inter, hidden] as rows g0, u0, g1, u1 ... [..., 2 * inter, hidden]."""
     return np.stack([gate, up], axis=-2).reshape(*gate.shape[:-2], -1, gate.shape[-1])

@@ -1,4 +1,4 @@
-"""MoE inside a stage module: the PyTorch op `antiphon::moe`, its eager meaning and its export."""
+"""MoE inside a stage module: the PyTorch op `antiphon::moe`, its eager implementation and its export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.library.custom_op("antiphon::moe", mutates_args=())
 def moe(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool) -> Tensor:
-    """See plugins.registry.MOE. Each chosen expert runs once on the rows that chose it; unchosen experts are never touched."""
+    """See plugins.registry.MOE. Each chosen expert runs once, on its rows; other experts are not read."""
     rows = x.reshape(-1, x.shape[-1])
     probabilities = torch.softmax(router_logits.float(), dim=-1)
     shares, chosen = torch.topk(probabilities, top_k, dim=-1)

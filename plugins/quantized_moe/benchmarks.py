@@ -1,4 +1,4 @@
-"""What is timed of QuantizedMoE: the 30B Thinker's block at 8 tokens, in every scheme."""
+"""Benchmarks of QuantizedMoE: the 30B Thinker's block at 8 tokens, in every scheme."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 ROWS = 8
 LARGEST = {FP8: 2, INT8: 128, INT4: 8}
-"""Of the numbers that `make` draws; their scales shrink them accordingly."""
+"""The largest number that `make` draws per format; the scales shrink accordingly."""
 
 
 def benchmarks() -> list[Benchmark]:
-    """One per scheme. bytes_moved counts the experts that random routing is expected to choose, with their scales."""
+    """One per scheme. bytes_moved counts the scales and weights of the experts expected of random routing."""
     return [
         Benchmark(
             name=f"Thinker 30B, {ROWS} tokens, {scheme.name}, bfloat16", op="QuantizedMoE",
@@ -33,7 +33,7 @@ def benchmarks() -> list[Benchmark]:
 
 
 def make(generator: torch.Generator, scheme: Scheme) -> Mapping[str, torch.Tensor]:
-    """Random activations, logits and bits, with scales that keep the size of what they multiply."""
+    """Random activations, logits and bits, with scales that keep the magnitude of the activations."""
     import torch
 
     device = generator.device
@@ -57,7 +57,7 @@ def make(generator: torch.Generator, scheme: Scheme) -> Mapping[str, torch.Tenso
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> torch.Tensor:
-    """The chosen experts' weights, once per row and slot, decoded to bfloat16 and multiplied in batch."""
+    """Gather the chosen experts' weights per row and slot, decode to bfloat16 and multiply in a batch."""
     from .torch_op import dequantize
 
     x, format = inputs["x"], attributes["format"]

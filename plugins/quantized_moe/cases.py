@@ -1,4 +1,4 @@
-"""Small inputs for QuantizedMoE's kernels, with their answers in float64."""
+"""Cases of QuantizedMoE: small inputs with answers in float64."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from .programs import SCHEMES, Scheme
 from .reference import FP8, INT4, decode, quantized_moe
 
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
-"""Weights scaled before the product are rounded once more than MoE's."""
+"""A weight that is scaled before the product is rounded once more than in MoE."""
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """One row, odd counts, all rows to one expert, experts without rows; sizes that end within a block of 128 where the scheme lets them."""
+    """One row, odd counts, all rows to one expert, experts without rows.
+
+    Sizes end within a block of 128 where the scheme allows it.
+    """
     is_decode, odd = "-decode-" in program.name, not program.name.endswith("-128-experts")
     group = scheme_of(program).inputs
     hidden, inter = {32: (160, 64), 64: (192, 64), 128: (256, 128)}[group] if scheme_of(program).format == INT4 else (208, 80)
@@ -48,12 +51,15 @@ def case(
 
 
 def scheme_of(program: Program) -> Scheme:
-    """The scheme of a program, which its name begins with."""
+    """The scheme of a program; the program's name begins with the scheme's."""
     return next(found for found in SCHEMES if program.name.startswith(found.name))
 
 
 def weights(rng: np.random.Generator, of: Scheme, experts: int, outputs: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random bits uint8 [experts, outputs, inputs or half] with scales float64, so that a product keeps the size of its input; E4M3 has no NaN."""
+    """Random bits uint8 [experts, outputs, inputs or half] and scales float64. E4M3 has no NaN.
+
+    The scales let a product keep the magnitude of its input.
+    """
     bits = rng.integers(0, 256, (experts, outputs, inputs // 2 if of.format == INT4 else inputs), dtype=np.uint8)
     if of.format == FP8:
         bits &= np.where((bits & 0x7F) == 0x7F, 0xFE, 0xFF).astype(np.uint8)

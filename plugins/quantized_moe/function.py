@@ -1,4 +1,4 @@
-"""The meaning of QuantizedMoE as an ONNX function: both weights decoded by table and scaled, then the function of MoE."""
+"""QuantizedMoE as an ONNX function: decode both weights by a table, scale them, then apply MoE."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ QuantizedMoE <top_k, normalize, format> (x, router_logits, gate_up, gate_up_scal
     numbers = Unsqueeze (numbers_scalar, i0)
     used_table = Slice (table, i0, numbers, i1)
 """
-"""Up to used_table [256, 1 or 2]: the numbers that a byte stands for, worked out for all formats at once."""
+"""Computes used_table [256, 1 or 2], the numbers of each byte, after tables of all formats."""
 
 _WEIGHT = """
     {w}_index = Cast <to = 7> ({w})

@@ -1,7 +1,8 @@
-"""QuantizedMoE on a GPU: the two grouped matrix products with weights decoded on their way to the tensor cores; the rest are MoE's kernels.
+"""The kernels of QuantizedMoE: two grouped matrix products that decode weights; the other kernels are MoE's.
 
-INT4 holds two columns in a byte. Rather than interleave them in registers, the product is two: over the even and over the odd columns of the other
-side, which therefore lies as [.., 2, columns / 2]: `split_columns` brings x into that order, and gate_up writes its results so.
+A byte of INT4 holds two columns. To avoid interleaving them in registers, a product is the sum of two: over
+the even and over the odd columns. The other operand is therefore laid out as [.., 2, columns / 2]:
+`split_columns` reorders x, and gate_up writes its results so.
 """
 
 import triton
@@ -28,28 +29,29 @@ def split_columns(x_ptr, hidden, split_ptr, BLOCK: tl.constexpr):
 
 @triton.jit
 def decode_byte(bits, dtype: tl.constexpr, FORMAT: tl.constexpr):
-    """The numbers of FP8, 256 times smaller, or of INT8, as `dtype`: exact in float16 and in bfloat16."""
+    """The numbers of INT8, or those of FP8 divided by 256, as `dtype`: exact in float16 and bfloat16."""
     if FORMAT == INT8:
         return bits.to(tl.int8, bitcast=True).to(tl.float32).to(dtype)
-    # E4M3 with a bias of 15 rather than 7, which Triton has for every GPU, is the same number 256 times smaller: a float16 but for the place of the bits.
+    # Triton has E4M3 with a bias of 15 on every GPU. With the usual bias of 7 it is the same number times
+    # 256; only the places of its bits differ from float16.
     return bits.to(tl.float8e4b15, bitcast=True).to(tl.float16).to(dtype)
 
 
 @triton.jit
 def decode_low(bits):
-    """The number of INT4 in a byte's low bits as float32, by way of the last places of 2 ** 23."""
+    """The INT4 number in the low bits of a byte, as float32, placed in the lowest bits of 2 ** 23."""
     return ((bits.to(tl.int32) & 0x0F) | 0x4B000000).to(tl.float32, bitcast=True) - 8388616.0
 
 
 @triton.jit
 def decode_high(bits):
-    """The number of INT4 in a byte's high bits, where they are: places of 2 ** 19."""
+    """The INT4 number in the high bits of a byte, as float32, without a shift: placed in bits of 2 ** 19."""
     return ((bits.to(tl.int32) & 0xF0) | 0x49000000).to(tl.float32, bitcast=True) - 524296.0
 
 
 @triton.jit
 def scale_groups(numbers, scale, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr):
-    """numbers [BLOCK_K, BLOCK_N] times scale [GROUPS, BLOCK_N], each for a run of BLOCK_K / GROUPS rows."""
+    """numbers [BLOCK_K, BLOCK_N] times scale [GROUPS, BLOCK_N]; each scale is for BLOCK_K / GROUPS rows."""
     grouped = tl.reshape(numbers, [GROUPS, BLOCK_K // GROUPS, BLOCK_N]) * scale[:, None, :]
     return tl.reshape(grouped, [BLOCK_K, BLOCK_N])
 
@@ -59,13 +61,15 @@ def multiply_rows(
     a_ptrs, odd, is_row, weight_ptrs, is_column, scale_ptrs, depth,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """As moe.kernels.multiply_rows for weights of `depth` bytes a column; `odd` is how far behind the even columns of a (INT4) the odd ones lie.
+    """moe.kernels.multiply_rows for quantised weights of `depth` bytes per column.
 
-    scale_ptrs [BLOCK_N] are of the columns' first scales. A scale is for GROUP bytes of a column, or for all where GROUP is 0. INT4 weights take
-    theirs before the product where a step has several groups, or no more columns than rows; else sums of whole steps do, in float32.
+    `odd` is the offset of the odd columns of a from the even ones (INT4). scale_ptrs [BLOCK_N] point to the
+    first scale of each column. A scale is for GROUP bytes of a column, or for all if GROUP is 0. INT4 weights
+    are scaled before the product where a step has several groups, or has at least twice as many rows as bytes
+    of depth. Elsewhere float32 sums are scaled.
     """
     dtype: tl.constexpr = a_ptrs.dtype.element_ty
-    GROUPS: tl.constexpr = BLOCK_K // GROUP if GROUP != 0 and BLOCK_K > GROUP else 1  # in a step
+    GROUPS: tl.constexpr = BLOCK_K // GROUP if GROUP != 0 and BLOCK_K > GROUP else 1  # per step
     k = tl.arange(0, BLOCK_K)
     total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for first in range(0, depth, BLOCK_K):
@@ -105,7 +109,10 @@ def gate_up(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     FORMAT: tl.constexpr, SCALE_OUTPUTS: tl.constexpr, SCALE_INPUTS: tl.constexpr,
 ):  # fmt: skip
-    """activated [assignments in order, inter], or [.., 2, inter / 2] for INT4. Grid: runs of BLOCK_N rows of gate_up, blocks (see moe.kernels)."""
+    """activated [assignments in order, inter], or [.., 2, inter / 2] for INT4.
+
+    Grid: runs of BLOCK_N rows of gate_up, blocks (see moe.kernels).
+    """
     table = block_ptr + tl.program_id(1) * 3
     count = tl.load(table + 2)
     if count == 0:
@@ -117,7 +124,7 @@ def gate_up(
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     BYTES: tl.constexpr = 2 if FORMAT == INT4 else 1  # columns in a byte
-    depth = tl.multiple_of(hidden // BYTES, 16)  # whole groups of INT4 see to it
+    depth = tl.multiple_of(hidden // BYTES, 16)  # INT4 has whole groups
     x_ptrs = x_ptr + row.to(tl.int64)[:, None] * hidden + k[None, :]
     weight_ptrs = weight_ptr + (expert * 2 * inter + column[None, :]) * depth + k[:, None]
     scales = tl.cdiv(hidden, SCALE_INPUTS) if SCALE_INPUTS != 0 else 1
@@ -145,7 +152,7 @@ def down(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     FORMAT: tl.constexpr, SCALE_OUTPUTS: tl.constexpr, SCALE_INPUTS: tl.constexpr,
 ):  # fmt: skip
-    """partial [assignments, hidden], each at its own place. Grid: runs of BLOCK_N columns, blocks."""
+    """partial [assignments, hidden], in row order. Grid: runs of BLOCK_N columns, blocks."""
     table = block_ptr + tl.program_id(1) * 3
     count = tl.load(table + 2)
     if count == 0:

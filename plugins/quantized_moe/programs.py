@@ -1,4 +1,4 @@
-"""How QuantizedMoE runs on a GPU: MoE's routing and sum, products of its own."""
+"""The GPU programs of QuantizedMoE: MoE's routing and weighted sum, with products for quantised weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .reference import FP8, INT4, INT8
 
 @dataclass(frozen=True)
 class Scheme:
-    """A format of weights with the places that one scale stands for."""
+    """A weight format, and the number of outputs and inputs that share one scale."""
 
     name: str
     format: int
     outputs: int
     inputs: int
-    """0: all of the axis."""
+    """0: the whole axis."""
 
 
 SCHEMES = (
@@ -75,8 +75,9 @@ def _program(target: str, scheme: Scheme, dtype: str, regime: str, experts: int)
 def _tile(target: str, scheme: Scheme, regime: str) -> Tile:
     """The block of the matrix products; its depth counts bytes.
 
-    Decode as in MoE: 384 blocks of gate_up for one token of the 30B Thinker, whose steps read 4 KiB of weights, of INT4 2 KiB. In prefill, where each
-    warp multiplies for itself (all but Hopper and its successor), it also decodes for itself: taller tiles would decode the same weights more often.
+    Decode is as in MoE: 384 blocks of gate_up for one token of the 30B Thinker; a step reads 4 KiB of weights
+    (INT4: 2 KiB). In prefill, except on Hopper and its successor, every warp decodes the weights that it
+    multiplies: taller tiles would decode the same weights more often.
     """
     is_int4 = scheme.format == INT4
     if regime == "decode":

@@ -1,4 +1,4 @@
-"""The meaning of QuantizedMoE, in NumPy."""
+"""Reference implementation of QuantizedMoE, in NumPy."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ def quantized_moe(
     normalize: bool,
     format: int,
 ) -> np.ndarray:
-    """`moe` with weights made by `dequantize`, computed in the dtype of x (give float64 for a reference).
+    """`moe` with weights from `dequantize`, computed in the dtype of x (float64 for a reference).
 
-    x [rows, hidden]; router_logits [rows, experts]; gate_up uint8 [experts, 2 * inter, hidden] (INT4: hidden / 2 bytes), gate and up rows interleaved;
-    down uint8 [experts, hidden, inter] (INT4: inter / 2 bytes). Returns [rows, hidden].
+    x [rows, hidden]; router_logits [rows, experts]; gate_up uint8 [experts, 2 * inter, hidden] (INT4: hidden
+    / 2 bytes), gate and up rows interleaved; down uint8 [experts, hidden, inter] (INT4: inter / 2 bytes).
+    Returns [rows, hidden].
     """
     first, second = (dequantize(bits, scale, format).astype(x.dtype) for bits, scale in ((gate_up, gate_up_scale), (down, down_scale)))
     return moe(x, router_logits, first, second, top_k, normalize)
 
 
 def dequantize(bits: np.ndarray, scale: np.ndarray, format: int) -> np.ndarray:
-    """Weights float64 [experts, outputs, inputs] of bits uint8 [experts, outputs, inputs] (INT4: inputs / 2 bytes) and scale, see registry.QUANTIZED_MOE."""
+    """Weights float64 [experts, outputs, inputs] from uint8 bits (INT4: inputs / 2 bytes) and scale.
+
+    registry.QUANTIZED_MOE defines the shapes of scale.
+    """
     numbers = decode(bits, format)
     for axis in (1, 2):
         size, scales = numbers.shape[axis], scale.shape[axis]
@@ -41,8 +45,12 @@ def dequantize(bits: np.ndarray, scale: np.ndarray, format: int) -> np.ndarray:
 
 
 def decode(bits: np.ndarray, format: int) -> np.ndarray:
-    """The numbers, float64, that uint8 [..., inputs] stands for; INT4 gives [..., 2 * bytes]. E4M3's two NaN patterns, which no quantiser writes, are 480."""
-    if format == FP8:  # the bits of a float16 256 times smaller, but for two places
+    """The numbers float64 of uint8 [..., inputs]; INT4 gives [..., 2 * bytes].
+
+    The two NaN patterns of E4M3, which no quantiser writes, give 480.
+    """
+    # E4M3 is a float16 divided by 256, apart from the places of its bits.
+    if format == FP8:
         wide = bits.astype(np.uint16)
         return ((wide & 0x80) << 8 | (wide & 0x7F) << 7).view(np.float16).astype(np.float64) * 256
     if format == INT8:

@@ -1,4 +1,4 @@
-"""QuantizedMoE inside a stage module: the PyTorch op `antiphon::quantized_moe`, its eager meaning and its export."""
+"""QuantizedMoE inside a stage module: the PyTorch op `antiphon::quantized_moe` and its export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def quantized_moe(
 
 
 def dequantize(bits: Tensor, scale: Tensor, format: int) -> Tensor:
-    """Weights float32 [..., outputs, inputs] of bits uint8 and scale of as many axes; as `reference.dequantize`."""
+    """Weights float32 [..., outputs, inputs] from uint8 bits and their scale; see `reference.dequantize`."""
     numbers = _decode(bits, format)
     for axis in (-2, -1):
         size, scales = numbers.shape[axis], scale.shape[axis]
@@ -39,7 +39,8 @@ def dequantize(bits: Tensor, scale: Tensor, format: int) -> Tensor:
 
 
 def _decode(bits: Tensor, format: int) -> Tensor:
-    if format == FP8:  # the bits of a float16 256 times smaller, but for two places
+    # E4M3 is a float16 divided by 256, apart from the places of its bits.
+    if format == FP8:
         wide = bits.to(torch.int32)
         return ((wide & 0x80) << 8 | (wide & 0x7F) << 7).to(torch.int16).view(torch.float16).float() * 256
     if format == INT8:

@@ -1,1 +1,1 @@
-"""One id per row of logits, from noise that is given."""
+"""SampleToken: one id per row of logits, from given noise."""

@@ -1,4 +1,4 @@
-"""SampleToken at the vocabularies of predictor, Talker and Thinker, beside PyTorch."""
+"""Benchmarks of SampleToken at the vocabularies of predictor, Talker and Thinker, compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def benchmarks() -> list[Benchmark]:
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> Any:
-    """The ids for temperatures above 0 and any filters, without reading anything back: a whole sort, as every row has its own top_k."""
+    """The ids for temperatures above 0 and any filters, in PyTorch.
+
+    Sorts the whole vocabulary, because every row has its own top_k. Reads nothing back to the host.
+    """
     import torch
 
     logits, penalty = inputs["logits"].float(), inputs["repetition_penalty"][:, None]
@@ -53,7 +56,7 @@ def _inputs(vocab: int, rows: int, generator: torch.Generator) -> dict[str, torc
 
     device = generator.device
     suppressed = torch.zeros((rows, vocab), dtype=torch.bool, device=device)
-    suppressed[:, vocab - vocab // 3 :] = vocab == 3072  # the Talker's vocabulary ends with 1,024 ids that are no codes
+    suppressed[:, vocab - vocab // 3 :] = vocab == 3072  # the last 1,024 ids of the Talker are no codes
     return {
         "logits": (3 * torch.randn((rows, vocab), generator=generator, device=device)).bfloat16(),
         "noise": torch.rand((rows,), generator=generator, device=device),

@@ -1,4 +1,4 @@
-"""Cases of SampleToken, and how clear a draw is: float32 may decide otherwise than float64 only where it hangs on a rounding."""
+"""Cases of SampleToken whose draws are clear: rounding to float32 cannot change the id that float64 gives."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ RECIPES = {  # temperature, top_k, top_p, repetition_penalty
 }
 
 KINDS = ("ordinary", "flat", "quantised")
-"""Logits that spread as a model's do, that hardly differ, and that have many equals, at the top too."""
+"""Logits that spread as a model's do, that hardly differ, and of which many are equal, the largest too."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One row in float64: what is kept, and the draw's margin."""
+    """One row in float64: the kept ids, and the margins of the draw."""
 
     ids: np.ndarray
-    """The kept ids in order."""
+    """The kept ids in ascending order."""
     edges: np.ndarray
-    """Cumulative probability behind each of them."""
+    """Cumulative probability up to and including each kept id."""
     filter_margin: float
-    """How far, in probability or in score, the filters (or the largest logit) are from another choice."""
+    """The smallest change of probability or score that changes the filters' choice (or the largest logit)."""
     margin: float
-    """The same of the whole draw: also how far the noise is from the nearest edge between two ids."""
+    """The smaller of filter_margin and the distance of the noise from the nearest edge between two ids."""
 
 
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
-    """All recipes at once, a row each, on logits of all kinds in turn; vocabularies that fill the blocks or end within one."""
+    """One row per recipe, on logits of every kind in turn. Vocabularies fill the blocks or end within one."""
     tile = program.launches[0].constants.get("TILE")
     vocabularies = {2048: (2048, 2048, 2048, 1900, 17, 1), 4096: (3072, 4096), 8192: (5120,)}.get(tile if isinstance(tile, int) else 0, (8208,))
     for shift, vocab in enumerate(vocabularies):
@@ -60,7 +60,7 @@ def expected(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def clear_inputs(program: Program, rng: np.random.Generator, vocab: int, shift: int = 0) -> dict[str, np.ndarray]:
-    """Inputs whose row r has recipe r and kind r + shift, drawn anew until each row's margin is wide."""
+    """Inputs whose row r has recipe r and kind r + shift; a row is drawn again until its margin is wide."""
     rows = []
     for place, recipe in enumerate(RECIPES.values()):
         kind = KINDS[(place + shift) % len(KINDS)]
@@ -75,7 +75,7 @@ def clear_inputs(program: Program, rng: np.random.Generator, vocab: int, shift: 
 
 
 def random_row(rng: np.random.Generator, vocab: int, kind: str, recipe: tuple[float, int, float, float], dtype: str) -> dict[str, np.ndarray]:
-    """One row's inputs by name; a fifth of the ids is suppressed, a tenth penalised."""
+    """Inputs of one row by name; a fifth of the ids is suppressed, a tenth penalised."""
     logits = rng.standard_normal(vocab) * {"ordinary": 3.0, "flat": 0.02, "quantised": 2.0}[kind]
     suppressed = rng.random(vocab) < 0.2
     suppressed[rng.integers(vocab)] = False
@@ -89,7 +89,7 @@ def random_row(rng: np.random.Generator, vocab: int, kind: str, recipe: tuple[fl
 
 
 def draw(row: Mapping[str, np.ndarray]) -> Draw:
-    """What the op keeps of `row`, written as its rule reads."""
+    """The ids that the op keeps of `row`, and their margins, by the op's definition."""
     logits, penalty = row["logits"].astype(np.float64), np.float64(row["repetition_penalty"])
     scores = np.where(row["penalised"], np.where(logits > 0, logits / penalty, logits * penalty), logits)
     scores = np.where(row["suppressed"], -np.inf, scores)
@@ -107,7 +107,8 @@ def draw(row: Mapping[str, np.ndarray]) -> Draw:
     if row["top_p"] < 1:
         share = np.exp(order - order[0])
         before = (np.cumsum(share) - share) / share.sum()
-        starts = np.flatnonzero(np.diff(order, prepend=np.inf))[1:]  # where a smaller score begins; the first is kept in any case
+        # The indices where a smaller score begins; the first score is always kept.
+        starts = np.flatnonzero(np.diff(order, prepend=np.inf))[1:]
         margin = min(margin, float(np.abs(before[starts] - row["top_p"]).min(initial=np.inf)))
         order = order[: 1 + np.count_nonzero(before[1:] < row["top_p"])]
     ids = np.flatnonzero(scores >= order[-1])

@@ -1,4 +1,4 @@
-"""The meaning of SampleToken as an ONNX function."""
+"""SampleToken as an ONNX function."""
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>

@@ -1,25 +1,29 @@
-"""SampleToken on a GPU, without sorting a vocabulary.
+"""The kernels of SampleToken, which do not sort the vocabulary.
 
-Almost always fewer than CAPACITY ids matter. Split a row into groups: the r-th largest of the groups' maxima is a bound that at least r ids reach, and
-for random logits few more do. Those candidates are compacted, in id order, and ranked against each other: the number and the weight of what is above
-each of them decides top-k and top-p exactly. Where that does not settle it (many ties, a large top_k, a flat nucleus), thresholds are found by
-bisection over the numbers a float can be, and where nothing is cut neither is needed.
+Usually fewer than CAPACITY ids can be drawn. A row is split into groups: at least r ids reach the r-th
+largest of the groups' maxima, and in random logits few more do. These candidates are compacted in id order
+and ranked against each other: the number and the weight of the ids above each candidate decide top-k and
+top-p exactly. Where this does not suffice (many ties, a large top_k, a flat nucleus), bisection over the
+float32 numbers finds the thresholds. Without top-k and top-p neither is needed.
 
-Weights are exp(score - largest) in float32. They are summed as trees, in the large form by blocks and then within one, so that a cumulative weight is off
-by some 20 roundings, 1e-6 of the total; the weight above a candidate is a sum in order, of at most CAPACITY terms. Nothing is atomic: equal inputs give
-equal ids.
+Weights are exp(score - largest) in float32, summed as trees (in the large form over blocks, then within one).
+So a cumulative weight has some 20 rounding errors, 1e-6 of the total. The weight above a candidate is a sum
+in order, of at most CAPACITY terms. There are no atomic operations: equal inputs give equal ids.
 """
 
 import triton
 import triton.language as tl
 
 NONE = tl.constexpr(2147483647)
-"""No id."""
+"""Stands for no id."""
 
 
 @triton.jit
 def _scores(logits, penalised, suppressed, inside, repetition_penalty, temperature):
-    """Logits after penalty, suppression and temperature, float32; -inf outside. Divisions round correctly, so that equal logits stay equal."""
+    """Scores float32: logits after penalty, suppression and temperature; -inf outside the vocabulary.
+
+    Divisions round correctly, so that equal logits stay equal.
+    """
     logits = logits.to(tl.float32)
     penalty = tl.zeros_like(logits) + repetition_penalty
     punished = tl.where(logits > 0, tl.div_rn(logits, penalty), logits * penalty)
@@ -30,7 +34,7 @@ def _scores(logits, penalised, suppressed, inside, repetition_penalty, temperatu
 
 @triton.jit
 def _key(score):
-    """An int32 that orders as the float32 `score` does; its own inverse after a bitcast."""
+    """An int32 with the same order as the float32 `score`; its own inverse after a bitcast."""
     bits = score.to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
@@ -43,20 +47,23 @@ def _score_of(key):
 
 @triton.jit
 def _bound(maxima, rank):
-    """The largest number that at least `rank` of `maxima` reach, -inf where there are not so many finite ones."""
+    """The largest number that at least `rank` of `maxima` reach; -inf if fewer than `rank` are finite."""
     above = tl.sum((maxima[None, :] > maxima[:, None]).to(tl.int32), axis=1)
     return tl.min(tl.where(above < rank, maxima, float("inf")), axis=0)
 
 
 @triton.jit
 def _rank(top_k, groups):
-    """Which of the groups' maxima bounds the candidates: the top_k-th, or where that is no help the middle one, to hold a nucleus."""
+    """The rank of the group maximum that bounds the candidates.
+
+    It is top_k where that is a useful bound; else the middle rank, so that the candidates hold a nucleus.
+    """
     return tl.where((top_k > 0) & (top_k <= groups), top_k, (groups + 1) // 2)
 
 
 @triton.jit
 def _compact(scores, ids, is_candidate, scores_ptr, ids_ptr, CAPACITY: tl.constexpr):
-    """Writes the candidates in their order, at most CAPACITY."""
+    """Write at most CAPACITY candidates, in their order."""
     chosen = is_candidate.to(tl.int32)
     place = tl.cumsum(chosen, axis=0) - chosen
     is_written = is_candidate & (place < CAPACITY)
@@ -66,7 +73,7 @@ def _compact(scores, ids, is_candidate, scores_ptr, ids_ptr, CAPACITY: tl.conste
 
 @triton.jit
 def _draw(weights, ids, is_kept, start, target):
-    """The first kept id at which `start` plus the weights so far passes `target`, else the last kept one."""
+    """The first kept id at which `start` plus the cumulative weight exceeds `target`, else the last."""
     cumulative = start + tl.cumsum(weights, axis=0)
     first = tl.min(tl.where(is_kept & (cumulative > target), ids, NONE), axis=0)
     last = tl.max(tl.where(is_kept, ids, -1), axis=0)
@@ -77,7 +84,8 @@ def _draw(weights, ids, is_kept, start, target):
 def _draw_candidate(scores_ptr, ids_ptr, count, largest, total, noise, top_k, top_p, CAPACITY: tl.constexpr):
     """The id drawn from `count` compacted candidates; -1 where they do not hold the whole nucleus.
 
-    Every score not among them is lower than theirs. top_k is at most `count`, or 0; then `total` is the weight of all ids.
+    Every other score is lower than theirs. top_k is at most `count`, or 0; in that case `total` is the weight
+    of all ids.
     """
     slot = tl.arange(0, CAPACITY)
     inside = slot < count
@@ -96,7 +104,8 @@ def _draw_candidate(scores_ptr, ids_ptr, count, largest, total, noise, top_k, to
     if top_k > 0:
         is_kept = inside & (above < top_k)
         last = tl.min(tl.where(is_kept, score, float("inf")), axis=0)
-        more = top_k - tl.sum((score > last).to(tl.int32), axis=0)  # of those equal to the last, as many count as top_k has room for
+        # Of the ids equal to the last kept one, as many count as top_k leaves room for.
+        more = top_k - tl.sum((score > last).to(tl.int32), axis=0)
         mass = tl.sum(tl.where(score > last, weight, 0.0), axis=0) + more * tl.exp(last - largest)
     token = -1
     if (top_k > 0) | (tl.sum(weight, axis=0) >= top_p * mass):
@@ -114,7 +123,10 @@ def sample_small(
     token_ptr, scores_ptr, ids_ptr,
     TILE: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """One token per row whose whole vocabulary is in one block's registers. Grid: rows. `scores` and `ids` are the candidates' places."""
+    """One token per row whose vocabulary fits in one block's registers. Grid: rows.
+
+    `scores` and `ids` are memory for the candidates.
+    """
     row = tl.program_id(0).to(tl.int64)
     ids = tl.arange(0, TILE)
     inside = ids < vocab
@@ -131,14 +143,15 @@ def sample_small(
     ids_ptr += row * CAPACITY
 
     token = -1
-    maxima = tl.max(tl.reshape(scores, [GROUPS, TILE // GROUPS], can_reorder=True), axis=1)  # any grouping will do
+    # Any grouping is valid.
+    maxima = tl.max(tl.reshape(scores, [GROUPS, TILE // GROUPS], can_reorder=True), axis=1)
     largest = tl.max(maxima, axis=0)
     if temperature == 0:
         token = tl.min(tl.where(scores == largest, ids, NONE), axis=0)
     else:
         is_free = scores > float("-inf")
         free = tl.sum(is_free.to(tl.int32), axis=0)
-        top_k = tl.where(top_k < free, top_k, 0)  # more than there are is no limit
+        top_k = tl.where(top_k < free, top_k, 0)  # a larger top_k is no limit
         total = tl.sum(tl.exp(scores - largest), axis=0)
         is_cut = (top_k > 0) | (top_p < 1)
         if is_cut:
@@ -161,11 +174,11 @@ def sample_small(
 
 @triton.jit
 def _threshold_small(scores, weights, is_free, largest, total, top_k, top_p):
-    """The lowest score that is kept: bisection between the lowest there is, which holds, and the next above the largest, which does not."""
+    """The lowest kept score, by bisection between the lowest score and the number above the largest."""
     lowest = _key(tl.min(tl.where(is_free, scores, float("inf")), axis=0)).to(tl.int64)
     mass = total
     if top_k > 0:
-        beyond = _key(largest).to(tl.int64) + 1  # at least top_k reach `lowest`, fewer than top_k reach `beyond`
+        beyond = _key(largest).to(tl.int64) + 1  # at least top_k ids reach `lowest`, fewer reach `beyond`
         while beyond - lowest > 1:
             middle = (lowest + beyond) >> 1
             enough = tl.sum((scores >= _score_of(middle)).to(tl.int32), axis=0) >= top_k
@@ -175,7 +188,9 @@ def _threshold_small(scores, weights, is_free, largest, total, top_k, top_p):
         more = top_k - tl.sum((scores > last).to(tl.int32), axis=0)
         mass = tl.sum(tl.where(scores > last, weights, 0.0), axis=0) + more * tl.exp(last - largest)
     if top_p < 1:
-        below = lowest - 1  # the weight above `lowest` or any higher is less than the nucleus from some score on: `kept`; the largest always is
+        # The weight above `kept` is less than the nucleus, the weight above `below` is not; the largest score
+        # is always kept.
+        below = lowest - 1
         kept = _key(largest).to(tl.int64)
         while kept - below > 1:
             centre = (below + kept) >> 1
@@ -192,7 +207,10 @@ def sample_large_scores(
     scores_ptr, maxima_ptr, sums_ptr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Scores of BLOCK ids, the maxima of the two groups they make, and the sum of exp(score - their maximum). Grid: blocks, rows."""
+    """Scores of BLOCK ids, the maxima of the block's two groups, and the sum of exp(score - block maximum).
+
+    Grid: blocks, rows.
+    """
     block = tl.program_id(0)
     row = tl.program_id(1).to(tl.int64)
     ids = block * BLOCK + tl.arange(0, BLOCK)
@@ -216,7 +234,10 @@ def sample_large_candidates(
     counts_ptr, candidate_scores_ptr, candidate_ids_ptr,
     BLOCK: tl.constexpr, BLOCKS: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """How many of BLOCK ids are candidates, and the first CAPACITY of them. Grid: blocks, rows. Each block finds the bound by itself."""
+    """The number of candidates among BLOCK ids, and the first CAPACITY of them. Grid: blocks, rows.
+
+    Each block computes the bound itself.
+    """
     block = tl.program_id(0)
     row = tl.program_id(1).to(tl.int64)
     ids = block * BLOCK + tl.arange(0, BLOCK)
@@ -225,7 +246,8 @@ def sample_large_candidates(
     maxima_ptr += row * blocks * 2
     maxima = tl.load(maxima_ptr + group, mask=group < 2 * blocks, other=float("-inf"))
     above = tl.zeros([2 * BLOCKS], tl.int32)
-    for start in tl.static_range(0, 2 * BLOCKS, 32):  # all against all, as `_bound` does, in tiles that fit the registers
+    # Compare all pairs as `_bound` does, in tiles that fit the registers.
+    for start in tl.static_range(0, 2 * BLOCKS, 32):
         others = start + tl.arange(0, 32)
         other = tl.load(maxima_ptr + others, mask=others < 2 * blocks, other=float("-inf"))
         above += tl.sum((other[None, :] > maxima[:, None]).to(tl.int32), axis=1)
@@ -239,7 +261,7 @@ def sample_large_candidates(
 
 @triton.jit
 def _threshold_large(scores_ptr, vocab, largest, total, top_k, top_p, SCAN: tl.constexpr):
-    """As `_threshold_small`, in quarters: each pass over the scores tries three thresholds."""
+    """As `_threshold_small`, but each pass over the scores tests three thresholds."""
     least = tl.zeros([SCAN], tl.float32) + float("inf")
     found = tl.zeros([SCAN], tl.int32)
     for start in range(0, vocab, SCAN):
@@ -277,7 +299,7 @@ def _threshold_large(scores_ptr, vocab, largest, total, top_k, top_p, SCAN: tl.c
 
 @triton.jit
 def _counts(scores_ptr, vocab, first, second, third, SCAN: tl.constexpr):
-    """How many scores reach each of three thresholds."""
+    """The number of scores that reach each of three thresholds."""
     counts = tl.zeros([SCAN], tl.int64)  # three counters of 21 bits
     for start in range(0, vocab, SCAN):
         ids = start + tl.arange(0, SCAN)
@@ -306,7 +328,7 @@ def _masses(scores_ptr, vocab, first, second, third, largest, SCAN: tl.constexpr
 
 @triton.jit
 def _above(scores_ptr, vocab, threshold, largest, SCAN: tl.constexpr):
-    """How many scores are above the threshold, and their weight."""
+    """The number and the weight of the scores above the threshold."""
     count = tl.zeros([SCAN], tl.int32)
     mass = tl.zeros([SCAN], tl.float32)
     for start in range(0, vocab, SCAN):
@@ -323,9 +345,12 @@ def sample_large_draw(
     token_ptr, drawn_scores_ptr, drawn_ids_ptr,
     BLOCK: tl.constexpr, BLOCKS: tl.constexpr, CAPACITY: tl.constexpr, SCAN: tl.constexpr,
 ):  # fmt: skip
-    """One token per row from all blocks' candidates, or where they do not settle it from the scores. Grid: rows.
+    """One token per row, from the candidates of all blocks or, where they do not suffice, from all scores.
 
-    The slow way reads the scores up to 32 times, SCAN at a time, through one SM: what is left for it is a top_k in the hundreds or a flat nucleus.
+    Grid: rows.
+
+    The slow path reads the scores up to 32 times, SCAN at a time, on one SM. Only a top_k in the hundreds or
+    a flat nucleus needs it.
     """
     row = tl.program_id(0).to(tl.int64)
     temperature = tl.load(temperature_ptr + row)
@@ -357,7 +382,7 @@ def sample_large_draw(
         source = (row * blocks + block) * CAPACITY
         place = tl.cumsum(counts, axis=0) - counts
         most = tl.max(counts, axis=0)
-        for start in range(0, most, 8):  # once or twice, unless the likely ids are neighbours
+        for start in range(0, most, 8):  # one or two passes, unless the likely ids are neighbours
             each = start + tl.arange(0, 8)[None, :]
             is_there = each < counts[:, None]  # [BLOCKS, 8]
             gathered = tl.load(candidate_scores_ptr + source[:, None] + each, mask=is_there, other=0.0)
@@ -372,7 +397,7 @@ def sample_large_draw(
         if is_cut:
             threshold = _threshold_large(scores_ptr, vocab, largest, tl.sum(sums, axis=0), top_k, top_p, SCAN)
             has_kept = has_kept & (maxima >= threshold)
-            tl.debug_barrier()  # what the quick way drew from is read before it is written over
+            tl.debug_barrier()  # the fast path's reads end before its memory is overwritten
             for start in range(0, vocab, SCAN):
                 ids = start + tl.arange(0, SCAN)
                 scores = tl.load(scores_ptr + ids, mask=ids < vocab, other=float("-inf"))

@@ -1,4 +1,4 @@
-"""SampleToken on ONNX Runtime: when every row is greedy, only the largest logit is looked for."""
+"""SampleToken on ONNX Runtime: if every row is greedy, only ArgMax runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..registry import DOMAIN
 
 
 def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
-    """An If over "all temperatures are 0": penalty, suppression and ArgMax, or the op itself by its function.
+    """An If on "all temperatures are 0": penalty, suppression and ArgMax; else the op itself, as a function.
 
-    Sorting and summing a whole vocabulary costs more than the largest logit, and a frame of speech samples sixteen times. Masks known to be
-    empty cost nothing in the greedy branch.
+    Sorting and summing a vocabulary costs more than an ArgMax, and a frame of speech takes sixteen samples.
+    Masks that are known to be empty cost nothing in the greedy branch.
     """
     temperature = node.inputs[2]
     zero = ir.node("Constant", [], {"value_float": 0.0})
@@ -33,7 +33,7 @@ def _greedy(node: ir.Node) -> ir.Graph:
 
     def emit(op: str, inputs: list[ir.Value | None], attributes: dict[str, int | float | list[int]] | None = None) -> ir.Value:
         nodes.append(ir.node(op, inputs, attributes or {}))
-        # A branch may not use a name of the graph around it.
+        # A branch must not reuse a name of the outer graph.
         nodes[-1].outputs[0].name = f"{node.outputs[0].name}.greedy.{len(nodes)}"
         return nodes[-1].outputs[0]
 

@@ -1,4 +1,4 @@
-"""How SampleToken runs on a GPU."""
+"""The GPU programs of SampleToken."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
 
 DTYPES = ("bfloat16", "float16", "float32")
 CAPACITY = 256
-"""Candidates that are ranked against each other; a top_k of 50 has about 65 of them."""
+"""The largest number of candidates that are ranked against each other; a top_k of 50 has about 65."""
 BLOCK = 2048
-"""Ids of a block of the large form: 75 blocks for 151,936 ids, 122 for 248,320."""
+"""Ids per block of the large form: 75 blocks for 151,936 ids, 122 for 248,320."""
 BLOCKS = 128
-"""Most blocks of the large form: their 256 groups' maxima are compared all with all in one tile."""
+"""The most blocks of the large form: one tile compares all pairs of their 256 group maxima."""
 SCAN = 8192
-"""Ids that one block of the large form reads at once where it has to read them all: as many bytes in flight as an SM's share of bandwidth wants."""
+"""Ids that one block of the large form loads at once on the slow path, to use an SM's bandwidth."""
 SMALL = {2048: (8, 128), 4096: (16, 128), 8192: (16, 256)}
-"""(warps, groups) of the small form by tile, 8 or 16 ids a lane. The predictor has 2,048 ids, Qwen3-Omni's Talker 3,072 and Qwen3.5-Omni's 5,120."""
+"""(warps, groups) of the small form by tile, with 8 or 16 ids per lane.
+
+The predictor has 2,048 ids, Qwen3-Omni's Talker 3,072 and Qwen3.5-Omni's 5,120.
+"""
 _ROWS = ("noise", "temperature", "top_k", "top_p")
 
 
 def programs(target: str) -> list[Program]:
-    """Vocabularies of one block, by tile, then those of many blocks."""
+    """Programs for vocabularies of one block, by tile, then for those of many blocks."""
     return [*(_small(dtype, tile) for dtype in DTYPES for tile in SMALL), *(_large(dtype) for dtype in DTYPES)]
 
 
@@ -37,7 +40,8 @@ def _inputs(dtype: str) -> tuple[TensorSpec, ...]:
 
 
 def _small(dtype: str, tile: int) -> Program:
-    # Nothing is taken to be aligned: one id a lane and load coalesces as well, and the tile's layout suits every step, so that it never changes.
+    # No alignment is assumed: one id per lane and load coalesces as well, and this layout suits every step,
+    # so it never changes.
     warps, groups = SMALL[tile]
     return Program(
         op="SampleToken",
@@ -62,7 +66,10 @@ def _small(dtype: str, tile: int) -> Program:
 
 
 def _large(dtype: str) -> Program:
-    """Three launches: per id dtype + 2 mask bytes are read and 4 of score written, then read again; the rest is a few kilobytes per row."""
+    """Three launches, with 12 to 14 bytes per id: logits and masks are read, scores written and read again.
+
+    Other traffic is a few kilobytes per row.
+    """
     vocab, blocks = Scalar("vocab", "vocab", multiple=16), Scalar("blocks", "blocks")
     candidates = ("candidate_scores", "candidate_ids")
     return Program(

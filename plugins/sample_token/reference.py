@@ -1,4 +1,4 @@
-"""The meaning of SampleToken, in NumPy."""
+"""Reference implementation of SampleToken, in NumPy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ def sample_token(
     penalised: np.ndarray,
     suppressed: np.ndarray,
 ) -> np.ndarray:
-    """One id per row, computed in the dtype of `logits` (give float64 for a reference).
+    """One id per row, computed in the dtype of `logits` (float64 for a reference).
 
-    logits [rows, vocab]; noise [rows] uniform in [0, 1); temperature [rows], 0 for the largest logit, the first of equals; top_k int64
-    [rows], 0 for off; top_p [rows], 1 for off; repetition_penalty [rows] divides positive and multiplies other logits of the ids
-    `penalised` bool [rows, vocab]; ids `suppressed` bool [rows, vocab] are never taken, at least one must be free. Returns int64 [rows].
-    Source: the logits processors of HF generate, in their order; then the inverse of the cumulative distribution in id order.
+    logits [rows, vocab]; noise [rows] uniform in [0, 1); temperature [rows], 0 takes the largest logit, the
+    first of equals; top_k int64 [rows], 0 for off; top_p [rows], 1 for off. repetition_penalty [rows] divides
+    the positive and multiplies the other logits of the ids in `penalised` bool [rows, vocab]. Ids in
+    `suppressed` bool [rows, vocab] are never drawn; at least one must be free. Returns int64 [rows]. Source:
+    the logits processors of HF generate, in their order; then the inverse of the cumulative distribution in
+    id order.
     """
     rows = [_sample_row(*arguments) for arguments in zip(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, strict=True)]
     return np.array(rows, np.int64)
@@ -50,7 +52,7 @@ def _sample_row(
 
 
 def _nucleus(largest_first: np.ndarray, top_p: np.floating) -> int:
-    """How many of the sorted logits are kept: those whose predecessors have less than `top_p` of the probability, at least one."""
+    """The number of sorted logits kept: those with less than `top_p` before them, at least one."""
     weights = np.exp(largest_first - largest_first[0])
     before = np.cumsum(weights / weights.sum())[:-1]
     return 1 + int(np.count_nonzero(before < top_p))

@@ -12,7 +12,7 @@ from .reference import sample_token as reference
 def sample_token(
     logits: Tensor, noise: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, repetition_penalty: Tensor, penalised: Tensor, suppressed: Tensor
 ) -> Tensor:
-    """See plugins.registry.SAMPLE_TOKEN; runs the NumPy reference, which is the meaning."""
+    """See plugins.registry.SAMPLE_TOKEN. Runs the NumPy reference."""
     arguments = (logits.float(), noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed)
     return torch.from_numpy(reference(*(argument.numpy(force=True) for argument in arguments)))
 

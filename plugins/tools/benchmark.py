@@ -1,4 +1,4 @@
-"""What is timed on a GPU, and beside what: one Benchmark per op, dtype and shape that a user would meet."""
+"""Benchmark: one op call at a dtype and shape of real use, and the PyTorch code it is compared with."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One op call at real shapes. Importing it needs no torch; `make` and `eager` run where torch and a GPU are."""
+    """One op call at real shapes.
+
+    Importing this needs no torch; `make` and `eager` run where torch and a GPU are.
+    """
 
     name: str
     op: str
     attributes: Mapping[str, int]
     make: Callable[[torch.Generator], Mapping[str, torch.Tensor]]
-    """The inputs by name, on the generator's device, new ones at every call: a timing rotates through several."""
+    """Returns new inputs by name, on the generator's device; a timing rotates through several sets."""
     eager: Callable[[Mapping[str, torch.Tensor], Mapping[str, int]], Any]
-    """The same computation as a user would write it in PyTorch; also what torch.compile gets."""
+    """The same computation as a user would write it in PyTorch; torch.compile gets it too."""
     bytes_moved: int
-    """Bytes that must be read and written at least."""
+    """The least number of bytes to read and write."""
     operations: int
-    """Multiplications and additions that must be done at least."""
+    """The least number of multiplications and additions."""
     aim: str = ""
-    """What the project aims at, in words; a figure is a finding either way."""
+    """The project's aim, in words; it is not enforced."""

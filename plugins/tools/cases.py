@@ -1,4 +1,5 @@
-"""Inputs with known answers: what every executor of a program is held to, in tests by the interpreter and on a GPU by `antiphon plugins check`."""
+"""Inputs with known answers for every program, run by the interpreter in tests and by `antiphon plugins
+check` on a GPU."""
 
 from __future__ import annotations
 
@@ -20,26 +21,30 @@ class Case:
     name: str
     program: Program
     inputs: Mapping[str, np.ndarray]
-    """By name: floats as float64 already rounded to the program's dtype (see `rounded`), float8_e4m3fn as uint8 bits, the rest as it is."""
+    """By name: floats as float64, already rounded to the program's dtype (see `rounded`); float8_e4m3fn as
+    uint8 bits; other types unchanged."""
     attributes: Mapping[str, int]
     expected: Callable[[], Mapping[str, np.ndarray]]
     """The outputs to compare, from the NumPy reference in float64."""
     tolerance: float
-    """Largest allowed |found - expected| divided by the largest |expected| of the output; 0 for integers and truths."""
+    """Largest allowed |found - expected| / largest |expected| of the output; 0 for integers and booleans."""
 
 
 def cases(program: Program, seed: int = 0) -> Iterator[Case]:
-    """Small cases for `program`, seconds in the interpreter: ordinary shapes and the edges of its class."""
+    """Small cases for `program`, ordinary shapes and edge cases; they take seconds in the interpreter."""
     yield from import_module(f"..{FOLDERS[program.op]}.cases", __package__).cases(program, np.random.default_rng(seed))
 
 
 def errors(case: Case, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The worst error of each expected output as `Case.tolerance` measures it; infinity where shapes differ or something is not finite."""
+    """The worst error of each expected output, as defined by `Case.tolerance`.
+
+    It is infinity if shapes differ or a value is not finite.
+    """
     return {name: _error(np.asarray(expected, np.float64), np.asarray(outputs[name], np.float64)) for name, expected in case.expected().items()}
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
-    """`values` as float64, rounded to the numbers that `dtype` has."""
+    """`values` rounded to the numbers of `dtype`, as float64."""
     kinds = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
     return np.asarray(values).astype(kinds[dtype]).astype(np.float64)
 

@@ -1,4 +1,5 @@
-"""Compiled programs on the GPU at hand, against the reference: what `antiphon plugins check` does."""
+"""`antiphon plugins check`: run compiled programs on this machine's GPU and compare them with the
+reference."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from .cuda_timer import CudaTimer
 from .timing import Ceilings, Timing, time_benchmarks
 
 Progress = Callable[[str, int, int, float | None], None]
-"""progress(what, done, to do, seconds to go or None)."""
+"""progress(what, number done, total, seconds left or None)."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,16 @@ class Row:
     program: str
     case: str
     error: float | None
-    """The worst of its outputs, as `cases.errors` measures it; None where nothing came out."""
+    """The worst error of the outputs (see `cases.errors`); None if there is no output."""
     tolerance: float
     passed: bool
     message: str = ""
-    """Why nothing came out."""
+    """The reason why there is no output."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found on one GPU."""
+    """The results of one GPU."""
 
     device: str
     capability: str
@@ -48,14 +49,14 @@ class CheckResult:
     rows: tuple[Row, ...]
     timings: tuple[Timing, ...]
     ceilings: Ceilings | None
-    """What the GPU itself was measured to do; None where nothing was timed."""
+    """The measured limits of the GPU; None if nothing was timed."""
 
     @property
     def passed(self) -> bool:
         return all(row.passed for row in self.rows)
 
     def to_plain(self) -> dict[str, Any]:
-        """JSON-ready: infinities, which JSON lacks, become null."""
+        """JSON-ready fields; infinities, which JSON lacks, become null."""
         plain = dataclasses.asdict(self) | {"passed": self.passed, "timings": [timing.to_plain() for timing in self.timings]}
         for row in plain["rows"]:
             row["error"] = row["error"] if row["error"] is not None and np.isfinite(row["error"]) else None
@@ -70,10 +71,11 @@ def run_check(
     device: int | Device = 0,
     compile_seconds: float = 150,
 ) -> CheckResult:
-    """Checks every compiled program of `ops` (all, where none is named) in the library at `folder`, then times the benchmarks where `timing`.
+    """Check every compiled program of `ops` (default: all) in the library at `folder`; with `timing`, run the
+    benchmarks too.
 
-    `compile_seconds` is how long torch.compile may take over all benchmarks together. Raises AntiphonError where there is no GPU, no kernels for it, an
-    unknown op, or PyTorch is missing and `timing` wanted.
+    `compile_seconds` limits the time of torch.compile over all benchmarks. Raises AntiphonError if there is
+    no GPU, no kernels for it, an unknown op, or no PyTorch when `timing` needs it.
     """
     wanted = list(dict.fromkeys(ops)) or list(FOLDERS)
     for op in wanted:
@@ -86,18 +88,21 @@ def run_check(
     if missing and ops:
         raise AntiphonError(f"{folder} holds no {', '.join(sorted(missing))} for {library.target}; run: antiphon plugins compile --target {library.target}")
     with Launcher(library, found) as launcher:
-        timer = CudaTimer(compile_seconds) if timing else None  # first: what is missing is said before minutes of checks
+        # First, so that a missing package is reported before minutes of checks.
+        timer = CudaTimer(compile_seconds) if timing else None
         rows = check(library, launcher, wanted, progress)
-        ceilings = timer.ceilings() if timer and _answers(launcher) else None  # a GPU that a case broke is not timed, and the rows say so
+        # A GPU that a case broke is not timed; the rows tell of it.
+        ceilings = timer.ceilings() if timer and _answers(launcher) else None
         timings = time_benchmarks(launcher, wanted, timer, ceilings, progress) if timer and ceilings else []
     versions = {**library.compiler, **found.versions(), **(timer.versions() if timer else {})}
     return CheckResult(found.name, ".".join(map(str, found.capability)), library.target, versions, tuple(rows), tuple(timings), ceilings)
 
 
 def check(library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_progress: Progress | None = None) -> list[Row]:
-    """Every case of every program of `ops` on the launcher's device against the reference.
+    """Compare every case of every program of `ops` on the launcher's device with the reference.
 
-    A failure is a row, not an exception. Where it broke the GPU's context (an address out of bounds does), the cases behind it are rows saying so.
+    A failure is a row, not an exception. If a case breaks the GPU's context (for example by an address out of
+    bounds), the rows of all later cases report it.
     """
     programs = [program for program in library.programs if program.op in ops]
     rows: list[Row] = []
@@ -111,7 +116,7 @@ def check(library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_pro
                 rows.append(_row(case, None, f"not run: the GPU stopped at {broken}") if broken else _checked(case, launcher))
                 if not broken and rows[-1].error is None and not _answers(launcher):
                     broken = f"{program.op} ({program.name}), case {case.name}"
-        except Exception as error:  # a mistake in one op's cases must not keep the GPU from the other ops
+        except Exception as error:  # one op's broken cases must not stop the checks of other ops
             rows.append(Row(program.op, program.name, "-", None, 0.0, False, f"its cases cannot be made: {error}"))
         if len(rows) == reached:
             rows.append(Row(program.op, program.name, "-", None, 0.0, False, "no case reaches this program"))
@@ -121,7 +126,7 @@ def check(library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_pro
 
 
 def run_case(case: Case, launcher: Launcher) -> dict[str, np.ndarray]:
-    """The outputs of `case` on the device, in host memory."""
+    """The outputs of `case` on the device, copied to host memory."""
     specs = {spec.name: spec for spec in case.program.inputs}
     inputs = {name: launcher.array(np.asarray(values), specs[name].dtype) for name, values in case.inputs.items()}
     outputs = launcher.run_program(case.program, inputs, case.attributes)
@@ -131,7 +136,7 @@ def run_case(case: Case, launcher: Launcher) -> dict[str, np.ndarray]:
 def _checked(case: Case, launcher: Launcher) -> Row:
     try:
         found = run_case(case, launcher)
-    except Exception as error:  # the driver raises all kinds, and the next case must have its turn
+    except Exception as error:  # the driver raises many types, and the next case must run
         return _row(case, None, str(error).strip() or type(error).__name__)
     worst = max(errors(case, found).values(), default=0.0)
     return _row(case, worst, "" if worst <= case.tolerance else "an output is not finite, or has another shape" if np.isinf(worst) else "beyond its tolerance")

@@ -1,4 +1,4 @@
-"""Ahead of time: every program's kernels into cubin, PTX and contract, for GPUs that need not be here."""
+"""Ahead-of-time compilation of every program's kernels into cubin, PTX and launch contract. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from .compile_worker import Compiled, Job, compile_kernel, compiler_versions, pr
 from .programs import programs
 
 Progress = Callable[[str, int, int, float | None], None]
-"""progress(what, images done, images to do, seconds to go or None)."""
+"""progress(what, images done, total images, seconds left or None)."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """One op for one target, as a compilation left it."""
+    """The compiled form of one op for one target."""
 
     target: str
     op: str
     programs: int
     images: int
     bytes: int
-    """Of cubins and PTX together."""
+    """Size of cubins and PTX together."""
     cached: bool
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One op for one target to be compiled: a folder of the library."""
+    """One op for one target to compile: a folder of the library."""
 
     target: str
     op: str
@@ -58,10 +58,12 @@ class _Part:
 def compile_library(
     folder: str | Path, targets: Sequence[str], ops: Iterable[str] = (), *, again: bool = False, workers: int | None = None, on_progress: Progress | None = None
 ) -> list[Built]:
-    """Compiles the programs of `ops` (all, where none is named) for `targets` into the library at `folder`, and says what it holds now.
+    """Compile the programs of `ops` (default: all) for `targets` into the library at `folder`; return what it
+    holds.
 
-    An op whose kernels, contract and compiler are unchanged is kept, unless `again`. Each op's folder is written beside and renamed when whole. Raises
-    AntiphonError for an unknown op or target, a missing compiler, and a kernel that does not compile.
+    An op whose kernels, contract and compiler are unchanged is kept, unless `again`. Each op's folder is
+    written under a temporary name and renamed when complete. Raises AntiphonError for an unknown op or
+    target, a missing compiler, and a kernel that does not compile.
     """
     require_extra("kernels", "antiphon plugins compile", "triton")
     root = Path(folder)
@@ -71,19 +73,22 @@ def compile_library(
     if stale:
         with suppress(FileExistsError, NotADirectoryError):
             root.mkdir(parents=True, exist_ok=True)
-        if not (root.is_dir() and os.access(root, os.W_OK | os.X_OK)):  # said before minutes of compiling
+        if not (root.is_dir() and os.access(root, os.W_OK | os.X_OK)):  # reported before minutes of compiling
             raise AntiphonError(f"{root} is no folder that can be written; give another with --library.")
         _compile(root, stale, versions, workers or len(os.sched_getaffinity(0)), on_progress or (lambda what, done, total, remaining: None))
     return [_built(root, part, part not in stale) for part in parts]
 
 
 def source_hash(target: str, op: str) -> str:
-    """What the compiled form of `op` for `target` depends on: all kernels' source, the op's programs, and the compiler."""
+    """Hash of everything that decides the compiled form of `op` for `target`.
+
+    That is the source of the kernels, the op's programs and the compiler versions.
+    """
     return _part(target, op, compiler_versions()).source
 
 
 def is_fresh(root: Path, target: str, op: str, source: str) -> bool:
-    """Whether the library holds `op` for `target` as `source` would make it, with all its files whole."""
+    """Whether the library holds the complete files of `op` for `target`, compiled from `source`."""
     home = root / target / op
     try:
         contract = read_contract(home / CONTRACT_FILE)
@@ -97,7 +102,8 @@ def is_fresh(root: Path, target: str, op: str, source: str) -> bool:
 
 
 def kernel_sources(wanted: Iterable[Program]) -> list[bytes]:
-    """The Triton source that the launches of `wanted` depend on: that of the folders they name, and of those that these import from."""
+    """The Triton source that the launches of `wanted` depend on: the folders they name, and the folders these
+    import from."""
     folders = {step.kernel.split(".")[0] for program in wanted for step in program.launches}
     sources: dict[Path, bytes] = {}
     while unseen := [file for folder in folders for file in (Path(__file__).parents[1] / folder).glob("*.py") if file not in sources]:
@@ -116,7 +122,7 @@ def _part(target: str, op: str, versions: dict[str, str]) -> _Part:
 
 
 def _compile(root: Path, parts: list[_Part], versions: dict[str, str], workers: int, progress: Progress) -> None:
-    """All parts through one pool of processes; a part is written as soon as its last image is there."""
+    """Compile all parts in one process pool; write a part as soon as its last image is compiled."""
     began, done, total = time.monotonic(), 0, sum(len(part.jobs) for part in parts)
     found: dict[tuple[str, str], list[Compiled]] = {(part.target, part.op): [] for part in parts}
     pool = ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn"), initializer=prepare)
@@ -131,7 +137,7 @@ def _compile(root: Path, parts: list[_Part], versions: dict[str, str], workers: 
                 finished.append(future.result())
             except BrokenProcessPool:
                 raise AntiphonError(f"A compiler process died at {names[future]} for {part.target}; is there enough memory?") from None
-            except Exception as error:  # the compiler raises all kinds
+            except Exception as error:  # the compiler raises many types
                 raise AntiphonError(f"{names[future]} does not compile for {part.target}: {str(error).strip() or type(error).__name__}") from error
             done += 1
             progress(f"{part.target} {part.op}", done, total, (time.monotonic() - began) * (total - done) / done)
@@ -159,10 +165,11 @@ def _write(root: Path, part: _Part, compiled: list[Compiled], versions: dict[str
 
 @contextmanager
 def _ctrl_c_for_us_alone() -> Iterator[None]:
-    """Processes that begin here never see Ctrl-C, which a terminal sends to all: this one ends them, and they print no traceback.
+    """Start processes that ignore Ctrl-C, which a terminal sends to the whole group.
 
-    A Ctrl-C in between is raised at the end: a process that is left while it is being started would say so. The mask alone does not hold it back, since any
-    other thread, such as one of a numeric library, takes it for the main thread.
+    This process ends them, so they print no traceback. A Ctrl-C within the block is raised at its end,
+    because a process that is interrupted while it starts prints one. The signal mask alone does not delay
+    Ctrl-C: another thread, such as one of a numeric library, can receive it for the main thread.
     """
     held_back: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
@@ -181,6 +188,6 @@ def _ctrl_c_for_us_alone() -> Iterator[None]:
 def _built(root: Path, part: _Part, cached: bool) -> Built:
     home = root / part.target / part.op
     size = 0
-    with suppress(FileNotFoundError):  # another compilation may be putting its folder there
+    with suppress(FileNotFoundError):  # another compilation may be replacing the folder
         size = sum(file.stat().st_size for file in home.iterdir())
     return Built(part.target, part.op, len(part.programs), len(part.jobs), size, cached)

@@ -1,7 +1,10 @@
-"""One kernel, from Triton source to PTX and cubin: what a process of the compiler's pool does. No GPU is needed.
+"""Compile one kernel from Triton source to PTX and cubin, in a worker process of the compiler pool.
 
-Triton makes the PTX; its two trailing parameters, scratch pointers of Triton's own launcher, are taken out of the signature after a check that nothing
-reads them, so that the entry has exactly the contract's parameters. ptxas, as it comes with Triton, makes the cubin and says what it used.
+Needs no GPU.
+
+Triton makes the PTX. Its two trailing parameters, scratch pointers of Triton's launcher, are removed after a
+check that nothing reads them, so that the entry has exactly the contract's parameters. Triton's ptxas makes
+the cubin and reports its resources.
 """
 
 from __future__ import annotations
@@ -42,12 +45,16 @@ class Compiled:
 
 
 def prepare() -> None:
-    """Before Triton is imported in a worker: kernels are compiled here, whatever the parent process does with them."""
+    """Set the environment before a worker imports Triton: compile kernels, whatever the parent process does
+    with them."""
     os.environ["TRITON_INTERPRET"] = "0"
 
 
 def compile_kernel(job: Job) -> Compiled:
-    """Compiles `job`. Raises ValueError, with the kernel's name, where the contract and the function differ or the target cannot hold the kernel."""
+    """Compile `job`.
+
+    Raises ValueError with the kernel's name if contract and function differ or the target cannot hold it.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -69,7 +76,7 @@ def compile_kernel(job: Job) -> Compiled:
         with triton.knobs.cache.scope(), triton.knobs.runtime.scope(), triton.knobs.compilation.scope():
             triton.knobs.cache.dir = folder
             triton.knobs.runtime.add_stages_inspection_hook = _leave_cubin_to_us
-            triton.knobs.compilation.disable_line_info = True  # it would carry this machine's paths
+            triton.knobs.compilation.disable_line_info = True  # line info would contain this machine's paths
             made = triton.compile(
                 ASTSource(function, signature, constants, attributes),
                 target=GPUTarget("cuda", capability, 32),
@@ -81,7 +88,8 @@ def compile_kernel(job: Job) -> Compiled:
         raise ValueError(f"{launch.kernel} wants global scratch or clusters, which the launch contract does not have.")
     if made.metadata.shared > MAX_SHARED_BYTES[job.target]:
         raise ValueError(f"{launch.kernel} wants {made.metadata.shared} bytes of shared memory; {job.target} has {MAX_SHARED_BYTES[job.target]}.")
-    warps = int(re.search(r"\.reqntid (\d+)", ptx)[1]) // 32  # type: ignore[index]  # more than asked for where Triton specialises warps
+    # More warps than requested where Triton specialises them.
+    warps = int(re.search(r"\.reqntid (\d+)", ptx)[1]) // 32  # type: ignore[index]
     image = Image(
         entry=made.metadata.name, target=job.target, parameters=job.parameters, warps=warps, shared_bytes=made.metadata.shared,
         registers=report["registers"], spill_bytes=report["spills"], cubin_sha256=hashlib.sha256(cubin).hexdigest(),

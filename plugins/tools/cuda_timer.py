@@ -1,4 +1,7 @@
-"""The clock of the timings: PyTorch's streams, events and CUDA graphs on the GPU at hand. Importing this module needs no PyTorch."""
+"""A timer on PyTorch's streams, events and CUDA graphs, on this machine's GPU.
+
+Importing it needs no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ if TYPE_CHECKING:
     import torch
 
 COMPILE_SECONDS_EACH = 45
-"""The most that torch.compile may take over one benchmark."""
+"""The time limit of torch.compile for one benchmark, in seconds."""
 
 
 class CudaTimer:
     """A timing.Timer on the current GPU of PyTorch."""
 
     def __init__(self, compile_seconds: float = 150) -> None:
-        """Raises AntiphonError where PyTorch is missing or was built without CUDA."""
+        """Raises AntiphonError if PyTorch is missing or was built without CUDA."""
         require_extra("build", "Timing beside PyTorch (left out by --no-timing)", "torch")
         import torch
 
@@ -66,7 +69,8 @@ class CudaTimer:
             raise AntiphonError("The time given for torch.compile is spent.")
         self._torch._dynamo.reset()
         began = time.monotonic()
-        before = signal.signal(signal.SIGALRM, _out_of_time)  # a loop over experts, unrolled, compiles for longer than a borrowed GPU is lent
+        # An unrolled loop over experts can compile for longer than the time on a borrowed GPU.
+        before = signal.signal(signal.SIGALRM, _out_of_time)
         signal.alarm(most)
         try:
             made = self._torch.compile(function, dynamic=False)
@@ -83,7 +87,7 @@ class CudaTimer:
         self._torch.cuda.synchronize()
         with torch.cuda.stream(self._stream):
             for call in calls:
-                call()  # loads, compiles, allocates
+                call()
             torch.cuda.synchronize()
             can_capture = self._runs_without_waiting(calls[0])
         if can_capture:
@@ -96,7 +100,8 @@ class CudaTimer:
         return self._spread(lambda: [call() for call in calls], len(calls), graph=False)
 
     def _runs_without_waiting(self, call: Callable[[], Any]) -> bool:
-        """Whether the host never waits for the GPU in `call`: a wait would break a capture, and PyTorch's allocator with it."""
+        """Whether `call` runs without the host waiting for the GPU; a wait would break a capture, and
+        PyTorch's allocator."""
         before = self._torch.cuda.get_sync_debug_mode()
         self._torch.cuda.set_sync_debug_mode("error")
         try:
@@ -109,7 +114,7 @@ class CudaTimer:
         return True
 
     def _spread(self, run: Callable[[], Any], calls: int, graph: bool) -> Spread:
-        """At least ten passes, and then until a third of a second went by."""
+        """Run at least ten passes, and more until a third of a second has passed."""
         torch = self._torch
         times: list[float] = []
         began = time.monotonic()

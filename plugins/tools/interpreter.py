@@ -1,7 +1,9 @@
-"""Programs on the CPU: the Triton interpreter, launch by launch from the contract, with its arithmetic made exact.
+"""Run programs on the CPU in the Triton interpreter, launch by launch from the contract, with exact
+arithmetic.
 
-Needs TRITON_INTERPRET=1 in the environment before triton is first imported: kernels decide when they are decorated whether they are interpreted.
-Every tensor lies between guard bytes, and outputs begin as garbage: what writes outside, or leaves a hole, is found.
+Needs TRITON_INTERPRET=1 in the environment before the first import of triton, because kernels read it when
+they are decorated. Every tensor lies between guard bytes, and outputs start as garbage, so writes outside a
+tensor and elements that are not written are detected.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from ...runtime.kernels.invoke import invoke
 from .programs import kernel_function
 
 _GUARD_BYTES = 256
-_GUARD = 0xFF  # a NaN in every float type: what takes part in a sum is seen
+_GUARD = 0xFF  # NaN in every float type, so that it shows in any sum
 _TORCH = {
     "bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float8_e4m3fn": torch.uint8, "int64": torch.int64,
     "int32": torch.int32, "int8": torch.int8, "uint8": torch.uint8, "bool": torch.bool,
@@ -30,9 +32,10 @@ _TORCH = {
 def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attributes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The outputs of `program` in the Triton interpreter, by name.
 
-    Float inputs are float32 or float64 arrays, rounded here to the program's dtype; float8_e4m3fn ones hold their bits as uint8. Outputs come back as
-    float32 where they are floats. `inputs` stay as they are, even where an output is aliased to one. Raises AssertionError where a kernel wrote
-    outside its tensors, AntiphonError where inputs do not fit the program or the interpreter is not on.
+    Float inputs are float32 or float64 arrays, rounded here to the program's dtype; float8_e4m3fn inputs hold
+    their bits as uint8. Float outputs are float32. `inputs` are not changed, even where an output is aliased
+    to one. Raises AssertionError if a kernel wrote outside its tensors, and AntiphonError if inputs do not
+    fit the program or the interpreter is off.
     """
     _patch_interpreter()
     guarded: list[tuple[str, torch.Tensor]] = []
@@ -50,7 +53,7 @@ def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attribut
             value = np.ascontiguousarray(inputs[spec.name])
             held[spec.name] = place(spec, value.shape)
             held[spec.name].copy_(torch.from_numpy(value))
-    held |= {name: torch.from_numpy(value) for name, value in inputs.items() if name not in held}  # named for the error that invoke raises
+    held |= {name: torch.from_numpy(value) for name, value in inputs.items() if name not in held}  # named in errors
     outputs = invoke(program, held, attributes, shape_of=lambda tensor: tensor.shape, allocate=place, launch=_launch)
     for name, block in guarded:
         if not (bool((block[:_GUARD_BYTES] == _GUARD).all()) and bool((block[-_GUARD_BYTES:] == _GUARD).all())):
@@ -72,7 +75,8 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
 
 @functools.cache
 def _patch_interpreter() -> None:
-    """Give the interpreter bfloat16 as devices have it: rounded to nearest even, and multiplied as numbers (its own dot multiplies the bits)."""
+    """Give the interpreter the bfloat16 of devices: rounding to nearest even, and products of numbers (its
+    dot multiplies bits)."""
     import triton
     import triton.language as tl
     from triton.runtime import interpreter
@@ -87,7 +91,8 @@ def _patch_interpreter() -> None:
 
     def between(source: Any, target: Any, otherwise: Any) -> Any:
         kinds = (source.dtype.scalar, target.scalar)
-        if kinds == (tl.float8e4b15, tl.float16):  # devices move the bits, those of subnormal numbers too, which the interpreter gets wrong
+        # Devices move the bits, also of subnormal numbers, for which the interpreter is wrong.
+        if kinds == (tl.float8e4b15, tl.float16):
             bits = source.data.astype(np.uint16)
             return interpreter.TensorHandle(((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16), tl.float16)
         if tl.bfloat16 not in kinds or kinds[0] == kinds[1] or not (kinds[0].is_floating() and kinds[1].is_floating()):
@@ -111,7 +116,8 @@ def _patch_interpreter() -> None:
     patch_tensor = interpreter._patch_lang_tensor
 
     def patch_tensor_and_index(tensor: Any, scope: Any) -> None:
-        """Loop bounds that a kernel has loaded are arrays of one element, which NumPy 2.4 no longer takes for a number."""
+        """Make a loaded loop bound usable as an index: it is an array of one element, which NumPy 2.4 does
+        not convert."""
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
@@ -119,7 +125,10 @@ def _patch_interpreter() -> None:
     patch_language = interpreter._patch_lang
 
     def patch_language_once(function: Any) -> Any:
-        """A function that a kernel calls finds the language patched: the interpreter would do it again at each call, a fifth of its time."""
+        """Patch the language once per kernel.
+
+        The interpreter would repeat it at each call, for a fifth of its time.
+        """
         languages = [value for value in function.__globals__.values() if value is tl or value is tl.core]
         if languages and not any(tl.core.is_builtin(language.load) for language in languages):
             return interpreter._LangPatchScope()

@@ -1,4 +1,4 @@
-"""All programs of all ops: what there is to compile, per target."""
+"""All programs of all ops, per target."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..registry import FOLDERS
 
 
 def programs(target: str, ops: Iterable[str] = ()) -> list[Program]:
-    """Every program for `target` (sm80 ...), of the named ops or of all. Plain data: needs no Triton.
+    """Every program for `target` (sm80 ...) of the named ops (default: all). Plain data: needs no Triton.
 
-    Raises AntiphonError for a target or an op that does not exist.
+    Raises AntiphonError for an unknown target or op.
     """
     if target not in TARGETS:
         raise AntiphonError(f"There is no target {target!r}; kernels are compiled for {', '.join(TARGETS)}.")

@@ -1,4 +1,4 @@
-"""What there is of an op: in this Antiphon, and compiled in a library."""
+"""The status of an op: its programs in this version of Antiphon, and its compiled files in a library."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ class OpStatus:
 
     op: str
     dtypes: tuple[str, ...]
-    """Of the first floating-point input, over the op's programs."""
+    """Dtypes of the first floating-point input, over the op's programs."""
     programs: int
     kernels: int
-    """Images to compile per target, at most."""
+    """The largest number of images per target."""
     compiled: tuple[str, ...]
-    """Targets in the library."""
+    """Compiled targets in the library."""
     stale: tuple[str, ...]
-    """Those of them that were compiled from other sources or by another compiler than there are now; empty where no compiler is installed to tell."""
+    """The compiled targets whose sources or compiler have changed; empty if no compiler is installed to
+    tell."""
     bytes: int
-    """Of the compiled files."""
+    """Size of the compiled files."""
 
     @property
     def state(self) -> str:
-        """For people: not compiled, ready, or which targets are out of date."""
+        """A text for people: not compiled, ready, or the targets that are out of date."""
         if not self.compiled:
             return "not compiled"
         return f"out of date: {', '.join(self.stale)}" if self.stale else "ready"
 
 
 def op_status(library: Path, op: str) -> OpStatus:
-    """The status of `op` in the library at `library`, which need not exist. Raises AntiphonError for an unknown op or a damaged contract."""
+    """The status of `op` in the library at `library`, which need not exist.
+
+    Raises AntiphonError for an unknown op or a damaged contract.
+    """
     wanted = {target: programs(target, [op]) for target in TARGETS}
     homes = {target: library / target / op for target in TARGETS}
     compiled = tuple(target for target, home in homes.items() if (home / CONTRACT_FILE).is_file())

@@ -1,4 +1,4 @@
-"""How long ops take on the GPU at hand, beside PyTorch and beside what the GPU can do at all."""
+"""Timings of ops on this machine's GPU, compared with PyTorch and with the limits of the GPU."""
 
 from __future__ import annotations
 
@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     import torch
 
 LAYERS = 8
-"""Input sets that a timing rotates through at least, as the layers of a model do: the L2 cache holds the weights of one, not of all."""
+"""The least number of input sets per timing, like the layers of a model: the L2 cache holds the weights of
+one, not all."""
 MOST_SETS = 64
 SHORT = 50e-6
-"""Seconds: calls with a bound below are captured in several rounds, so that starting the graph does not count."""
+"""In seconds.
+
+Calls with a lower bound are captured in several rounds, so that the start of the graph does not count.
+"""
 ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds of one call, over many passes through the input sets."""
+    """Seconds per call, over many passes through the input sets."""
 
     median: float
     low: float
@@ -42,19 +46,20 @@ class Spread:
     high: float
     """The 90th percentile."""
     graph: bool
-    """Whether the passes ran as a CUDA graph; else one launch at a time, with the host's time between them where it is slower."""
+    """True if the passes ran as a CUDA graph; else launches ran one by one, and the host's time counts where
+    it is slower."""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the GPU was measured to do, in the same run."""
+    """The measured limits of the GPU, from the same run."""
 
     bandwidth: float
-    """Bytes a second, read and written, of a copy of 1 GiB in its memory."""
+    """Bytes per second, read and written, of a copy of 1 GiB in GPU memory."""
     operations: float
-    """Multiplications and additions a second of a bfloat16 matrix product of size 8192."""
+    """Multiplications and additions per second of a bfloat16 matrix product of size 8192."""
     cache: int
-    """Bytes of the L2 cache, as the driver says."""
+    """Bytes of the L2 cache, from the driver."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,19 @@ class Timing:
     eager: Spread | None
     compiled: Spread | None
     reference: Spread | None
-    """A public kernel for the same op, where one is installed."""
+    """A public kernel of the same op, if one is installed."""
     bytes_bound: float
-    """The bytes that must move, at the measured bandwidth."""
+    """Seconds to move the necessary bytes at the measured bandwidth."""
     operations_bound: float
-    """The operations that must be done, at the measured peak."""
+    """Seconds for the necessary operations at the measured peak."""
     sets: int
     rotated_bytes: int
-    """Of all input sets; where this is below the L2 cache's size, the bound by bytes is no bound."""
+    """Bytes of all input sets; if they fit in the L2 cache, bytes_bound is not a bound."""
     difference: float | None
-    """Largest |ours - eager| of the first output, divided by its largest value: both round, so only a gross one means a mistake."""
+    """Largest |ours - eager| of the first output, divided by its largest value.
+
+    Both round, so only a large one is an error.
+    """
     aim: str
     notes: tuple[str, ...]
 
@@ -87,17 +95,17 @@ class Timing:
 
     @property
     def fraction(self) -> float | None:
-        """Of the bound: 1 is as fast as the GPU could be."""
+        """bound / our time; 1 is the limit of the GPU."""
         return self.bound / self.ours.median if self.ours else None
 
     def to_plain(self) -> dict[str, Any]:
-        """JSON-ready: a difference that is not finite becomes null."""
+        """JSON-ready fields; a difference that is not finite becomes null."""
         difference = self.difference if self.difference is not None and math.isfinite(self.difference) else None
         return dataclasses.asdict(self) | {"bound": self.bound, "fraction": self.fraction, "difference": difference}
 
 
 class Timer(Protocol):
-    """What timings ask of PyTorch on a GPU."""
+    """The functions of PyTorch that timings use."""
 
     def generator(self) -> torch.Generator: ...
 
@@ -106,19 +114,25 @@ class Timer(Protocol):
     def free_bytes(self) -> int: ...
 
     def stream(self) -> int:
-        """The driver's handle of the stream that calls are to use now."""
+        """The driver's handle of the stream for the next calls."""
 
     def array(self, tensor: torch.Tensor) -> DeviceArray: ...
 
     def compiled(self, function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-        """`function` by torch.compile, after a first call. Raises AntiphonError where the time for compiling is spent."""
+        """`function` by torch.compile, after a first call.
+
+        Raises AntiphonError when the time for compiling is used up.
+        """
 
     def measure(self, calls: Sequence[Callable[[], Any]], rounds: int) -> Spread:
-        """Times passes through all `calls`, `rounds` times each, as a CUDA graph where they can be captured."""
+        """Time passes through all `calls`, `rounds` times each, as a CUDA graph if they can be captured."""
 
 
 def time_benchmarks(launcher: Launcher, ops: Sequence[str], timer: Timer, ceilings: Ceilings, on_progress: Callable[..., None] | None = None) -> list[Timing]:
-    """Every benchmark of `ops` that has compiled kernels. What cannot be timed is said in the Timing's notes."""
+    """Time every benchmark of `ops` that has compiled kernels.
+
+    Notes of a Timing tell what could not be timed.
+    """
     benchmarks = [benchmark for op in ops for benchmark in op_benchmarks(op)]
     timings, began = [], time.monotonic()
     for done, benchmark in enumerate(benchmarks):
@@ -127,7 +141,8 @@ def time_benchmarks(launcher: Launcher, ops: Sequence[str], timer: Timer, ceilin
             on_progress(f"{benchmark.op} {benchmark.name}", done, len(benchmarks), left)
         try:
             timings.append(time_benchmark(launcher, benchmark, timer, ceilings))
-        except Exception as error:  # no memory for the inputs, or a GPU that a kernel broke, must not take what was timed before
+        # Too little memory or a GPU broken by a kernel must not lose earlier timings.
+        except Exception as error:
             timings.append(_untimed(benchmark, ceilings, _line(error)))
     if on_progress:
         on_progress("timed", len(benchmarks), len(benchmarks), 0.0)
@@ -135,12 +150,13 @@ def time_benchmarks(launcher: Launcher, ops: Sequence[str], timer: Timer, ceilin
 
 
 def op_benchmarks(op: str) -> list[Benchmark]:
-    """The benchmarks of plugins/FOLDER/benchmarks.py; none where there is no such file."""
+    """The benchmarks of plugins/FOLDER/benchmarks.py; none if there is no such file."""
     return list(_benchmarks_module(op).benchmarks()) if _has_benchmarks(op) else []
 
 
 def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceilings: Ceilings) -> Timing:
-    """Ours, PyTorch eager, torch.compile and the public kernel, if there is one, on the same rotating inputs."""
+    """Time our program, PyTorch eager, torch.compile and the public kernel if there is one, on the same
+    rotating inputs."""
     bytes_bound, operations_bound = benchmark.bytes_moved / ceilings.bandwidth, benchmark.operations / ceilings.operations
     rounds = ROUNDS if max(bytes_bound, operations_bound) < SHORT else 1
     generator, attributes = timer.generator(), dict(benchmark.attributes)
@@ -160,7 +176,7 @@ def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceili
     outputs: list[dict[str, DeviceArray]] = []
 
     def noted(name: str, work: Callable[[], Any]) -> Any:
-        """What `work` gives, or None and a note: one that does not run, or not in this much memory, must not end the others."""
+        """The result of `work`, or None and a note, so that one failure does not stop the other timings."""
         try:
             return work()
         except Exception as error:
@@ -203,7 +219,8 @@ def _untimed(benchmark: Benchmark, ceilings: Ceilings, note: str) -> Timing:
 
 
 def sets_to_rotate(bytes_moved: int, size: int, cache: int, free: int) -> int:
-    """How many input sets a timing rotates through: those of 8 layers, more where they would stay in the cache, fewer where memory ends."""
+    """The number of input sets of a timing: 8, more if they would fit in the cache, fewer if memory is
+    short."""
     wanted = max(LAYERS, math.ceil(3 * cache / max(bytes_moved, 1)))
     return max(1, min(wanted, MOST_SETS, int(0.6 * free) // max(size, 1)))
 
@@ -213,7 +230,7 @@ def _program(launcher: Launcher, benchmark: Benchmark, inputs: Mapping[str, Devi
 
 
 def _difference(found: np.ndarray, eager: Any) -> float | None:
-    """Of our first output from PyTorch's; None where PyTorch gives it in another shape."""
+    """The difference of our first output from PyTorch's; None if PyTorch's has another shape."""
     first = eager[0] if isinstance(eager, tuple | list) else next(iter(eager.values())) if isinstance(eager, Mapping) else eager
     expected = first.detach().double().cpu().numpy()
     if expected.shape != found.shape:
@@ -234,6 +251,7 @@ def _benchmarks_module(op: str) -> Any:
 
 
 def _reference_kernel(op: str) -> Callable[..., Any] | None:
-    """A public kernel for `op`, called like Benchmark.eager, if its file knows one and it is installed."""
+    """A public kernel for `op`, called like Benchmark.eager, if benchmarks.py names one and it is
+    installed."""
     maker = getattr(_benchmarks_module(op), "reference_kernel", None) if _has_benchmarks(op) else None
     return maker() if maker else None

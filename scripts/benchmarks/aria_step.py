@@ -1,8 +1,9 @@
-"""What ARIA's decision costs: one step of op AriaStep in ONNX Runtime on the CPU, and one frame of the host's loop.
+"""The cost of ARIA's decision on the CPU: a step of AriaStep in ONNX Runtime, and a frame of the host's loop.
 
     python -m antiphon.scripts.benchmarks.aria_step [--hidden 512] [--batch 1] [--steps 3000]
 
-The step gives the Talker's next row of a text that is there, chunks of four; the host's loop does the same for a Talker that costs nothing.
+The step makes the Talker's next row from text that has arrived, in chunks of four. The host's loop does the
+same for a Talker that takes no time.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def time_step(hidden: int, batch: int, steps: int) -> tuple[float, float]:
-    """Median seconds of a run with arrays in and out, and of one whose tensors are bound once."""
+    """Median seconds of a run with arrays as inputs and outputs, and of one with tensors bound once."""
     session = make_session(_model(hidden).SerializeToString(), 1)
     feeds = {
         "need": need_table(chunked(), FRAMES),
@@ -52,7 +53,7 @@ def time_step(hidden: int, batch: int, steps: int) -> tuple[float, float]:
     for output in session.get_outputs():
         binding.bind_output(output.name, "cpu")
     plain, bound = [], []
-    for count in range(steps + 100):  # the first hundred warm up
+    for count in range(steps + 100):  # the first hundred are warm-up
         began = time.perf_counter()
         session.run(None, feeds)
         between = time.perf_counter()
@@ -69,7 +70,7 @@ def _model(hidden: int) -> onnx.ModelProto:
     noise = np.random.default_rng(0)
     tables = {"text_embedding": VOCABULARY, "code_embedding": GROUPS * CODEBOOK}
     weights = [onnx.numpy_helper.from_array(noise.standard_normal((rows, hidden), np.float32), name) for name, rows in tables.items()]
-    # what a built graph knows of its shapes
+    # The shapes that a built graph declares.
     shapes = {"codes": (None, GROUPS), "counters": (None, 4)}
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(name, kinds[kind], shapes.get(name)) for name, kind in group if name not in tables]
@@ -83,7 +84,7 @@ def _model(hidden: int) -> onnx.ModelProto:
 
 
 class _Free:
-    """A text and a Talker that cost nothing: `tokens` ids, `frames` frames."""
+    """A text and a Talker that take no time: `tokens` ids, `frames` frames."""
 
     def __init__(self, tokens: int, frames: int) -> None:
         self.tokens, self.frames, self.codes = iter(range(tokens)), frames, np.zeros(GROUPS, np.int64)
@@ -97,7 +98,7 @@ class _Free:
 
 
 def time_host(frames: int = 2000) -> float:
-    """Seconds a frame of `speak`, the median of nine answers."""
+    """Seconds per frame of `speak`, median of nine answers."""
     taken = []
     for _ in range(9):
         free = _Free(frames // 4, frames)

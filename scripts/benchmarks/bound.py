@@ -1,9 +1,10 @@
-"""Where the time of a step goes, beside the least it can take: the bytes a step must read over this machine's memory bandwidth.
+"""Times of a step, against the least possible time: the bytes it reads over the memory bandwidth.
 
     python -m antiphon.scripts.benchmarks.bound BUNDLE [--threads 2] [--steps 60]
 
-The bandwidth is measured in the same process: a product of one row with a chain of matrices, 1 GiB in all, which is what a decode step does at its best.
-Bytes are those of every weight a step's matrix products touch; of experts only the chosen count.
+The bandwidth is measured in the same process with the product of one row and a chain of matrices, 1 GiB in
+all, the best case of a decode step. Bytes are those of every weight that a step's matrix products read; of
+experts only the chosen ones count.
 """
 
 from __future__ import annotations

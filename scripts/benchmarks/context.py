@@ -1,10 +1,13 @@
-"""How time and memory grow with the context: the Thinker up to its limit, and the Talker.
+"""Time and memory against the length of the context: the Thinker up to its limit, and the Talker.
 
-    python -m antiphon.scripts.benchmarks.context BUNDLE [--lengths 16384,65536,262144] [--stage thinker|talker] [--threads 2] [--json FILE] [--plot FILE.svg]
+    python -m antiphon.scripts.benchmarks.context BUNDLE [--lengths 16384,65536,262144]
+        [--stage thinker|talker] [--threads 2] [--json FILE] [--plot FILE.svg]
 
-Feeds random tokens through the chunked prefill that every conversation takes, with 20 decode steps before each length. At each length: the most
-memory until then above that of a context of 16 tokens, beside what the manifest's states say (bytes a row times rows, and the fixed part); seconds
-of prefill so far; and the median time of those steps. For the Talker the rows are text rows, as an interleave feeds them.
+Feeds random tokens through the chunked prefill of every conversation, with 20 decode steps before each
+length. For each length it reports the peak memory so far above that of a context of 16 tokens, next to the
+size from the manifest's states (rows times bytes per row, and the fixed part). It also reports the seconds of
+prefill so far and the median time of the decode steps. For the Talker the rows are text rows, as an
+interleave feeds them.
 """
 
 from __future__ import annotations

@@ -1,20 +1,25 @@
-"""The one script for a borrowed GPU: compiles for it, checks every op, times every benchmark, asks TensorRT-RTX, and writes one JSON document.
+"""Checks and times every op on a borrowed GPU, tests TensorRT-RTX, and writes one JSON document.
 
     packages=$(mktemp -d) && ln -s "$PWD" "$packages/antiphon"
-    PYTHONPATH="$packages" python3 -m antiphon.scripts.benchmarks.device_check --output "$OUT/device.json" --seconds 560 [--tensorrt-rtx FOLDER] [--library DIR]
+    PYTHONPATH="$packages" python3 -m antiphon.scripts.benchmarks.device_check --output "$OUT/device.json" \\
+        --seconds 560 [--tensorrt-rtx FOLDER] [--library DIR]
 
-Run it in the root of the repository on the machine with the GPU. That machine needs Python 3.11 or newer with numpy, ml_dtypes, typer, rich, cuda-core,
-cuda-bindings 13, Triton 3.6 (unless --library holds kernels compiled for that GPU already) and, for the timings, a PyTorch built for CUDA; nothing is
-downloaded.
+Run it in the root of the repository on the machine with the GPU. That machine needs Python 3.11 or newer with
+numpy, ml_dtypes, typer, rich, cuda-core, cuda-bindings 13 and Triton 3.6 (unless --library holds kernels that
+are compiled for that GPU). The timings also need a PyTorch built for CUDA. Nothing is downloaded.
 
-To be put in place first, only for the questions about TensorRT-RTX: a folder with two wheels, unpacked, for that machine's Python, and engines built here:
+Only the questions about TensorRT-RTX need a prepared folder: two unpacked wheels for that machine's Python,
+and engines that are built here:
 
-    pip install --no-deps --python-version 3.12 --only-binary=:all: --target rtx tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs
-    python -m antiphon.scripts.benchmarks.device_tensorrt_rtx prepare FOLDER      (here, with wheels for this Python; then copy FOLDER/*.engine to rtx/)
+    pip install --no-deps --python-version 3.12 --only-binary=:all: --target rtx \\
+        tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs
+    python -m antiphon.scripts.benchmarks.device_tensorrt_rtx prepare FOLDER
+        (here, with wheels for this Python; then copy FOLDER/*.engine to rtx/)
     xz --x86 --lzma2=preset=9e rtx/tensorrt_rtx_libs/*.so.1
 
-61 MiB in all; the script unpacks the libraries. Steps come in the order of their worth, and the document is written again after each: what a time limit
-cuts off is the end. Correctness first, then timings op by op, each in a process of its own, so that a kernel that breaks the GPU's context harms no other.
+These are 61 MiB in all; the script unpacks the libraries. The most important steps come first, and the
+document is written again after each, so a time limit cuts off the last steps only. Checks come first, then
+timings op by op, each in its own process, so that a kernel that breaks the GPU's context affects no other.
 """
 
 from __future__ import annotations
@@ -38,11 +43,11 @@ from ...runtime.kernels.driver import open_device, target_for
 
 LAST_WORDS = 3000
 MOST_COMPILING = 150
-"""Seconds that torch.compile may take over the benchmarks of one op."""
+"""Seconds of torch.compile for the benchmarks of one op, at most."""
 
 
 def main() -> None:
-    """Run all steps within the time given; exit code 1 if a check failed or did not run."""
+    """Run all steps within the given time; exit code 1 if a check failed or did not run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="Where the JSON document goes.")
     parser.add_argument("--library", type=Path, help="Compiled kernels; without it, they are compiled here.")
@@ -74,7 +79,8 @@ def main() -> None:
         if arguments.tensorrt_rtx:
             step("tensorrt-rtx", ["-m", "antiphon.scripts.benchmarks.device_tensorrt_rtx", "run", str(arguments.tensorrt_rtx)], 240)
         for place, op in enumerate(ops):
-            share = max(0.0, deadline - time.monotonic()) / (len(ops) - place)  # torch.compile may not eat the time of the ops behind
+            # torch.compile must not use up the time of the later ops.
+            share = max(0.0, deadline - time.monotonic()) / (len(ops) - place)
             compiling = str(int(min(MOST_COMPILING, share / 2)))
             step(f"time {op}", ["plugins", "check", "--library", library, "--json", "--compile-seconds", compiling, *chosen([op])], 240)
     print(summary(record))
@@ -82,12 +88,15 @@ def main() -> None:
 
 
 def chosen(ops: list[str]) -> list[str]:
-    """The command line's way to say these ops."""
+    """The command-line options that select these ops."""
     return [word for op in ops for word in ("--op", op)]
 
 
 def run_step(command: list[str], seconds: float) -> dict[str, Any]:
-    """One command of Antiphon, or of Python where it begins with -m: exit code, seconds, its JSON as `result`, and its last words where it failed."""
+    """Run one command of Antiphon, or of Python if it begins with -m.
+
+    Returns exit code, seconds, its JSON as `result`, and its last output if it failed.
+    """
     began = time.monotonic()
     python = [sys.executable, *([] if command[0] == "-m" else ["-m", "antiphon"])]
     with subprocess.Popen([*python, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
@@ -112,13 +121,13 @@ def run_step(command: list[str], seconds: float) -> dict[str, Any]:
 
 
 def _end(run: subprocess.Popen[str]) -> None:
-    """Ends a step with the processes that it began: one left on the GPU would be in the times of the next."""
+    """End a step and the processes that it started: one left on the GPU would slow the next timings."""
     with suppress(ProcessLookupError):
         os.killpg(run.pid, signal.SIGKILL)
 
 
 def gpu() -> str:
-    """What nvidia-smi says of the GPU: name, driver, memory."""
+    """The GPU's name, driver and memory from nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
@@ -127,7 +136,7 @@ def gpu() -> str:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """A short text: what failed, and every timing beside its bound."""
+    """A short text: the failures, and every timing with its bound."""
     lines = [f"{record['gpu']}; target {record['target']}"]
     for name, result in record["steps"].items():
         found = result.get("result") or {}

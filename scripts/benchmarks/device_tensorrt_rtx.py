@@ -1,10 +1,12 @@
-"""What TensorRT-RTX does on the GPU at hand: whether engines built without one run there, and whether plugin layers build.
+"""Tests whether TensorRT-RTX runs engines that were built without a GPU, and builds plugin layers.
 
-    python -m antiphon.scripts.benchmarks.device_tensorrt_rtx prepare FOLDER     on a machine without a GPU: builds two engines into FOLDER
+    python -m antiphon.scripts.benchmarks.device_tensorrt_rtx prepare FOLDER
+        (on a machine without a GPU: builds two engines into FOLDER)
     python -m antiphon.scripts.benchmarks.device_tensorrt_rtx run FOLDER [--output FILE]
 
-FOLDER holds, unpacked, the wheels tensorrt-rtx-cu13-bindings, for the Python that runs this, and tensorrt-rtx-cu13-libs; libraries packed as FILE.xz are
-unpacked first. Each question is a process of its own, because TensorRT-RTX may abort it; the answers are one JSON document.
+FOLDER holds two unpacked wheels: tensorrt-rtx-cu13-bindings for the Python that runs this, and
+tensorrt-rtx-cu13-libs. Libraries packed as FILE.xz are unpacked first. Each question runs in its own process,
+because TensorRT-RTX may abort it. The answers are one JSON document.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 
 ROWS, WIDTH = 16, 64
 TIMEOUT = 120
-"""Seconds for one question."""
+"""Seconds per question."""
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 def unpack(folder: Path) -> None:
-    """Every FILE.xz under `folder` beside itself, where FILE is not there yet."""
+    """Unpack every FILE.xz under `folder` next to it, unless FILE exists."""
     for packed in folder.rglob("*.xz"):
         target = packed.with_suffix("")
         if not target.exists():
@@ -56,7 +58,8 @@ def unpack(folder: Path) -> None:
 
 
 def ask(question: str, folder: Path) -> dict[str, Any]:
-    """The answer of a process of its own: `answer`, or how it ended (a negative code is the signal) and its last words."""
+    """The answer of a separate process: `answer`, or its exit code (negative: a signal) and its last
+    output."""
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, question, str(folder)]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
@@ -68,7 +71,7 @@ def ask(question: str, folder: Path) -> dict[str, Any]:
 
 
 def build(folder: Path, capability: str | None) -> dict[str, Any]:
-    """A float16 matrix product and ReLU, for SM80 or as the builder does by default, into FOLDER."""
+    """Build a float16 matrix product and ReLU into FOLDER, for SM80 or with the builder's default."""
     trt, builder, network = _network()
     x = network.add_input("x", trt.float16, (-1, WIDTH))
     weight = network.add_constant((WIDTH, WIDTH), trt.Weights(_weight()))
@@ -89,7 +92,7 @@ def build(folder: Path, capability: str | None) -> dict[str, Any]:
 
 
 def execute(folder: Path, capability: str | None) -> dict[str, Any]:
-    """Loads the engine in FOLDER and runs it once: whether it loads, and its error against NumPy."""
+    """Load the engine in FOLDER and run it once: whether it loads, and its error against NumPy."""
     from ...runtime.kernels.cuda_device import CudaDevice
     from ...runtime.kernels.device_array import DeviceArray
 
@@ -111,7 +114,7 @@ def execute(folder: Path, capability: str | None) -> dict[str, Any]:
 
 
 def build_plugin(folder: Path) -> dict[str, Any]:
-    """A plugin layer (IPluginV3 in Python), asked for by an ONNX node of its name: the API has no other way to it."""
+    """Build a plugin layer (IPluginV3 in Python) by an ONNX node of its name; the API has no other way."""
     from onnx import TensorProto, helper
 
     trt = _module()
@@ -202,7 +205,7 @@ def _weight() -> np.ndarray:
 
 
 def _plan(folder: Path, capability: str | None) -> Path:
-    """Where the engine for `capability`, or the builder's own choice, lies."""
+    """The file of the engine for `capability`, or for the builder's default."""
     return folder / f"{(capability or 'default').lower()}.engine"
 
 

@@ -1,9 +1,11 @@
-"""Ten hours of sound through the audio encoder as a stream: tokens, time, and memory that must not grow with the length.
+"""Ten hours of audio through the audio encoder as a stream: tokens, time, and memory, which must not grow.
 
-    python -m antiphon.scripts.benchmarks.long_audio BUNDLE [--hours 10] [--recording FILE] [--threads 2] [--json]
+    python -m antiphon.scripts.benchmarks.long_audio BUNDLE [--hours 10] [--recording FILE]
+        [--threads 2] [--json]
 
-Without a recording one is made: 16 kHz int16 in a sparse WAV file, ten seconds of noise every two minutes. The stages other than the audio
-encoder are not loaded. Memory is the peak of the process above what it had with the engine loaded and not yet run.
+Without --recording one is made: 16 kHz int16 in a sparse WAV file, ten seconds of noise every two minutes.
+Only the audio encoder is loaded. Memory is the peak of the process, above that with the loaded engine before
+its first run.
 """
 
 from __future__ import annotations

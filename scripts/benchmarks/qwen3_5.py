@@ -1,13 +1,15 @@
-"""How the decoders of Qwen3.5-Omni run: beside transformers, through a spoken answer, and over the length of the context.
+"""Benchmarks of Qwen3.5-Omni's decoders: against transformers, in spoken answers, by context length.
 
-    python -m antiphon.scripts.benchmarks.qwen3_5 CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--tokens 48] [--frames 48] [--steps 40]
-        [--lengths 2000,20000,200000] [--json FILE]
+    python -m antiphon.scripts.benchmarks.qwen3_5 CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--tokens 48]
+        [--frames 48] [--steps 40] [--lengths 2000,20000,200000] [--json FILE]
 
-Three measurements in one process, in float32 and on the same threads. The Thinker decodes greedily and prefills, in turns with HF
-Qwen3_5MoeForCausalLM on the same weights and prompt; of its experts implementations the fastest counts, stage by stage. The checkpoint must hold the
-Thinker under transformers' names: `new_checkpoint(..., layout="fused", linear_layout="split")`. Whole spoken answers have no counterpart there: ours
-alone is reported. Last, ONNX Runtime's profile of single decode steps at several lengths of context, in turns, says what the recurrent layers take
-and what full attention takes. All figures are medians of warm runs.
+There are three measurements in one process, in float32 and on the same threads. First, the Thinker's greedy
+decode and prefill alternate with HF Qwen3_5MoeForCausalLM on the same weights and prompt; per stage the
+fastest of its experts implementations counts. The checkpoint must hold the Thinker under transformers' names:
+`new_checkpoint(..., layout="fused", linear_layout="split")`. Second, whole spoken answers, which transformers
+cannot give: ours alone is reported. Third, ONNX Runtime's profile of single decode steps, alternating between
+several context lengths, gives the time of the recurrent layers and of full attention. All figures are medians
+of warm runs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Does a decode step cost what it reads, and nothing else? The Thinker at twice the experts, and with sixteen times the cache capacity.
+"""Tests whether a decode step costs only what it reads, with twice the experts or 16 times the cache.
 
     python -m antiphon.scripts.benchmarks.scaling FOLDER [--size small] [--threads 2] [--steps 60]
 
-Makes and builds two checkpoints under FOLDER (the second with twice the experts at the same top-k), unless they are there, and times decode steps
-at 256 tokens of context, alternating between the variants so that a slow moment of the machine hits all of them.
+Makes and builds two checkpoints under FOLDER unless they exist; the second has twice the experts and the same
+top-k. Times decode steps of the Thinker at 256 tokens of context, alternating between the variants, so that a
+slow moment of the machine affects all of them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""How a bundle compares with transformers: the same checkpoint, prompt and lengths, in one process and on the same threads.
+"""Compares a bundle with transformers: the same checkpoint, prompt, lengths and threads, in one process.
 
-    python -m antiphon.scripts.benchmarks.transformers CHECKPOINT BUNDLE [--threads 2] [--runs 5] [--text-tokens 48] [--frames 160] [--json FILE]
+    python -m antiphon.scripts.benchmarks.transformers CHECKPOINT BUNDLE [--threads 2] [--runs 5]
+        [--text-tokens 48] [--frames 160] [--json FILE]
 
-Both sides answer a prompt of 32 tokens with exactly as many text tokens and frames as asked, ends suppressed, in float32. A short probe of
-transformers' experts implementations decides which are worth measuring (those within twice the fastest); of these the fastest counts, stage by
-stage. All figures are medians of warm runs.
+Both answer a prompt of 32 tokens in float32 with exactly the given numbers of text tokens and frames; end
+tokens are suppressed. A short probe selects the experts implementations of transformers that are within twice
+the fastest. Of these the fastest counts, per stage. All figures are medians of warm runs.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ EXPERTS = ("eager", "batched_mm", "grouped_mm")
 
 
 def median(values: Iterable[float | None]) -> float:
-    """Median of measurements, all of which were made."""
+    """The median of measurements, none of which may be missing."""
     present = list(values)
     assert None not in present
     return statistics.median([value for value in present if value is not None])
 
 
 def median_seconds(work: Callable[[], Any], runs: int) -> float:
-    """Median wall time of `work` after one run that warms up."""
+    """Median wall time of `work` after one warm-up run."""
     work()
     taken = []
     for _ in range(runs):
@@ -43,7 +44,7 @@ def median_seconds(work: Callable[[], Any], runs: int) -> float:
 
 
 class Ours:
-    """The bundle, stage by stage and as a whole."""
+    """The bundle, by stage and as a whole."""
 
     def __init__(self, bundle: str, threads: int, text_tokens: int, frames: int) -> None:
         from ...runtime.omni import load
@@ -75,7 +76,8 @@ class Ours:
         }
 
     def _first_audio(self, messages: Any, exact: dict[str, Any], spoken: list[Any], runs: int) -> dict[str, float]:
-        """First audio, and the sum it is held to: prefill and first token, Talker prefill, one frame of predictor and Code2Wav."""
+        """Time to first audio, and the sum of its parts: prefill and first token, Talker prefill, one frame
+        of predictor and Code2Wav."""
         first_token = median(
             self.omni.generate(messages, **exact, modalities=("text",)).timings.time_to_first_token for _ in range(runs)
         )  # fmt: skip
@@ -101,7 +103,7 @@ class Ours:
             vocoder.decode(frames[start : start + packet])
 
     def _speak(self, frames: int) -> None:
-        """Talker and code predictor alone, all text at hand."""
+        """Run Talker and code predictor alone, with all text available."""
         import dataclasses
 
         from ...runtime.stages.aria import dual_track, speak
@@ -159,7 +161,7 @@ class Theirs:
         setattr(owner, method, timed)
 
     def probe(self, prompt_ids: np.ndarray) -> float:
-        """Seconds of a short spoken answer, warm."""
+        """Seconds of a short spoken answer, after warm-up."""
         return min(self._answer(prompt_ids, 4, 2)["answer"] for _ in range(2))
 
     def measure(self, prompt_ids: np.ndarray, long_prompt: np.ndarray, runs: int) -> dict[str, float]:
@@ -170,7 +172,7 @@ class Theirs:
         ids = torch.from_numpy(np.asarray(long_prompt, np.int64))[None]
 
         def prefill() -> None:
-            # The decoder alone: transformers' head would work on all 512 rows where only the last is wanted.
+            # The decoder alone: transformers' head would process all 512 rows, where only the last is needed.
             with torch.no_grad():
                 self.model.thinker.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
 
@@ -203,14 +205,14 @@ class Theirs:
 
 
 def _messages(omni: Any) -> list[dict[str, str]]:
-    """A user turn whose whole prompt has PROMPT tokens, or the least number above."""
+    """A user turn whose whole prompt has PROMPT tokens, or the smallest larger number possible."""
     from ..bench import _prompt
 
     return _prompt(omni, PROMPT)
 
 
 def main() -> None:
-    """Measure, print a table and write JSON where asked."""
+    """Measure, print a table and write JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint")
     parser.add_argument("bundle")

@@ -1,9 +1,11 @@
-"""A long video to text: how many tokens it is, where the time goes until the first of the answer, and how much memory it takes.
+"""Text answers to a long video: its tokens, the time until the first token of the answer, and memory.
 
-    python -m antiphon.scripts.benchmarks.video BUNDLE [--seconds 400] [--height 720] [--frames-per-second 1] [--threads 2] [--json]
+    python -m antiphon.scripts.benchmarks.video BUNDLE [--seconds 400] [--height 720] [--frames-per-second 1]
+        [--threads 2] [--json]
 
-A video in which a square crosses the picture, with a tone that rises, is written as MP4 and asked about with its sound heard and speech off.
-Only the Thinker and the encoders are loaded. Memory is the most of the process above what it had before the question.
+Writes an MP4 of a square that crosses the picture and a tone that rises, and asks about it with its audio
+heard and speech off. Only the Thinker and the encoders are loaded. Memory is the peak of the process, above
+that before the question.
 """
 
 from __future__ import annotations

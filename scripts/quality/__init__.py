@@ -1,1 +1,1 @@
-"""What `scripts/evaluate.py` measures speech with: synthesisers, recognisers, one normaliser of text, and the measures of the quality table."""
+"""Tools of `scripts/evaluate.py`: synthesisers, recognisers, a text normaliser, and measures of quality."""

@@ -1,4 +1,4 @@
-"""Sound through a bundle's codec alone: the stage codec_encoder makes frames of it, Code2Wav makes sound of those."""
+"""A bundle's codec alone: codec_encoder turns audio into frames, and Code2Wav turns frames into audio."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from ...runtime.stages.vocoder import Vocoder
 from .recognisers import resampled
 
 PACKET = 64
-"""Frames that Code2Wav gets at once; any number gives the same samples."""
+"""Frames per call of Code2Wav; any number gives the same samples."""
 
 
 def encode(omni: Omni, audio: np.ndarray, rate: int) -> np.ndarray:
-    """Codes int64 [frames, codebooks] of float32 [samples] at `rate` hertz; the bundle must have the stage codec_encoder."""
+    """Codes int64 [frames, codebooks] of audio float32 [samples] at `rate` hertz.
+
+    Needs the stage codec_encoder.
+    """
     engine = omni.engines["codec_encoder"]
     to, frame = engine.entry.constant("sample_rate"), engine.entry.constant("samples_per_frame")
     samples = resampled(audio, rate, to)
@@ -25,7 +28,7 @@ def encode(omni: Omni, audio: np.ndarray, rate: int) -> np.ndarray:
 
 
 def decode(omni: Omni, codes: np.ndarray) -> np.ndarray:
-    """Samples float32 at the bundle's rate of int64 [frames, codebooks]."""
+    """Samples float32 at the bundle's rate from codes int64 [frames, codebooks]."""
     vocoder = Vocoder(omni.engines["code2wav"], omni.engine_lock, lambda: NORMAL)
     frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
     return np.concatenate([vocoder.decode(frames[start : start + PACKET]) for start in range(0, len(frames), PACKET)])

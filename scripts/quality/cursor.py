@@ -1,4 +1,4 @@
-"""The ARIA cursor against the truth: how many words it says were begun at the end of each frame, and how many were."""
+"""Errors of the ARIA cursor: words reported as begun after each frame, against words that have begun."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from .recognisers import Word
 from .synthesisers import Alignment
 
 MERGED = 3
-"""Most words that a synthesiser runs together."""
+"""The most words that a synthesiser joins into one group."""
 CONSONANTS = dict(zip("bcdfgjklmnpqrstvwxzðθɹɾŋʃʒɡ", "bkdfgjklmnpkrstvwksttrtnsjg", strict=True)) | {"ɚ": "r", "ɝ": "r"}
-"""Letters and sounds that stand for each other."""
+"""Maps letters and sounds of similar consonants to one symbol."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a bundle takes turns: its policy, `frame_seconds`, and the frames per token by which the cursor is refined while the answer lasts, or None."""
+    """A bundle's interleaving policy, `frame_seconds`, and the frames per token (or None) that refine the
+    live cursor."""
 
     policy: Policy
     frame_seconds: float
@@ -27,9 +28,11 @@ class Schedule:
 
 
 def cursor_errors(schedule: Schedule, starts: Sequence[float], words_at: Sequence[int], frames: int) -> tuple[list[int], list[int]]:
-    """Errors in words at the end of every frame of an answer of `frames` frames, of (the estimate that `truncate` takes afterwards, that of AudioDelta).
+    """Errors in words at the end of every frame of an answer of `frames` frames, for two estimates.
 
-    `starts`: seconds at which each word begins, ascending. `words_at[n]`: words begun by the first n tokens, n from 0 to all tokens.
+    The first is the estimate that `truncate` uses after the answer, the second is that of AudioDelta.
+    `starts`: seconds at which each word begins, ascending. `words_at[n]`: words begun by the first n tokens,
+    n from 0 to all tokens.
     """
     tokens = len(words_at) - 1
     after, live = [], []
@@ -42,7 +45,7 @@ def cursor_errors(schedule: Schedule, starts: Sequence[float], words_at: Sequenc
 
 
 def words_by_token(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
-    """Words begun by the first n of the tokens `ids`, for n from 0 to all of them; never falling."""
+    """The number of words begun by the first n of the tokens `ids`, for n from 0 to all; never decreasing."""
     counts = [0]
     for tokens in range(1, len(ids) + 1):
         counts.append(max(counts[-1], len(normalise(decode(ids[:tokens])).split())))
@@ -50,9 +53,11 @@ def words_by_token(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -
 
 
 def aligned_starts(alignment: Alignment, text: str) -> list[float] | None:
-    """Seconds at which the words of `text` begin; None where the synthesiser's groups are no words of it.
+    """The seconds at which the words of `text` begin; None if the synthesiser's groups do not match its
+    words.
 
-    Words that a synthesiser runs together ("there was") share its time by their letters; which do is found by comparing consonants.
+    Words that a synthesiser joins ("there was") share the time of their group by their letters. A comparison
+    of consonants decides which words are joined.
     """
     groups = [group for sentence in alignment.sentences for group in sentence]
     words = normalise(text).split()
@@ -69,7 +74,11 @@ def aligned_starts(alignment: Alignment, text: str) -> list[float] | None:
 
 
 def heard_starts(words: Sequence[Word], text: str) -> list[float] | None:
-    """Seconds at which the words of `text` begin, as a recogniser heard them; None where it heard others. Words of one mark ("21") share its time."""
+    """The seconds at which the words of `text` begin in a recogniser's transcript; None if the transcript
+    differs.
+
+    Words of one written token ("21") share its time.
+    """
     starts: list[float] = []
     said: list[str] = []
     for word in words:
@@ -80,12 +89,13 @@ def heard_starts(words: Sequence[Word], text: str) -> list[float] | None:
 
 
 def _consonants(text: str) -> str:
-    """Those of a word in letters or sounds, separated by spaces."""
+    """The consonants of a word in letters or sounds, separated by spaces."""
     return " ".join(CONSONANTS[mark] for mark in text if mark in CONSONANTS)
 
 
 def _split(groups: Sequence[str], words: Sequence[str]) -> tuple[int, ...] | None:
-    """How many words each group holds, so that consonants differ least; None where it cannot be."""
+    """The number of words in each group that makes the consonants differ least; None if there is no
+    solution."""
 
     @cache
     def best(group: int, word: int) -> tuple[int, tuple[int, ...]] | None:

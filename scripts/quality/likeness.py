@@ -1,7 +1,8 @@
-"""How alike two voices are: by the embeddings of a network for speakers where its package is installed, and by their long-term spectrum.
+"""Similarity of two voices, by a speaker network's embeddings (if installed) and by long-term spectrum.
 
-The network is Resemblyzer's GE2E encoder (https://arxiv.org/abs/1710.10467), which nobody here trained. Its weights are read from the package's folder;
-the package itself is not imported: it asks for a voice detector that is built from source. `pip install --no-deps resemblyzer` brings them.
+The network is Resemblyzer's GE2E encoder (https://arxiv.org/abs/1710.10467), with its published weights. They
+are read from the package's folder; the package itself is not imported, because it needs a voice detector that
+is built from source. `pip install --no-deps resemblyzer` installs them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import numpy as np
 from .recognisers import RATE, resampled
 
 WINDOW, HOP, CHANNELS = 400, 160, 40
-"""Samples of a window and between windows at 16 kHz, and mel channels."""
+"""Window and hop in samples at 16 kHz, and the number of mel channels."""
 FRAMES, STEP = 160, 80
-"""Frames that the network reads at once, and between its readings."""
+"""Frames per input of the network, and the step between inputs."""
 LEVEL = 10 ** (-30 / 20)
-"""Root mean square that its training had."""
+"""Root mean square of the network's training audio."""
 CEPSTRA = 20
 
 
 def embedding(audio: np.ndarray, rate: int) -> np.ndarray | None:
-    """float32 [256] of length 1 for float32 [samples] at `rate` hertz; None where weights or PyTorch are missing, and of silence."""
+    """Unit vector float32 [256] for float32 [samples] at `rate` hertz; None for silence, or without weights
+    or PyTorch."""
     network = _network()
     sound = resampled(audio, rate)
     level = float(np.sqrt(np.mean(np.square(sound)))) if len(sound) else 0.0
@@ -45,13 +47,17 @@ def embedding(audio: np.ndarray, rate: int) -> np.ndarray | None:
 
 
 def likeness(first: np.ndarray, second: np.ndarray, rate: int) -> float | None:
-    """Cosine of two embeddings: about 0.5 of strangers, above 0.8 of one speaker; None where there are none."""
+    """Cosine of two embeddings: about 0.5 for strangers, above 0.8 for one speaker; None if one is
+    missing."""
     one, other = embedding(first, rate), embedding(second, rate)
     return None if one is None or other is None else float(one @ other)
 
 
 def spectral_distance(first: np.ndarray, second: np.ndarray, rate: int) -> float | None:
-    """Distance of the long-term mel cepstra in dB, loudness aside: it hears the vocal tract and the channel, and knows nothing of speakers."""
+    """Distance of the long-term mel cepstra in dB, without loudness.
+
+    It depends on vocal tract and channel, not on the speaker alone.
+    """
     one, other = _long_term(first, rate), _long_term(second, rate)
     return None if one is None or other is None else float(10 / np.log(10) * np.sqrt(2 * np.sum(np.square(one - other))))
 
@@ -69,7 +75,8 @@ def _long_term(audio: np.ndarray, rate: int) -> np.ndarray | None:
 
 
 def _mel(sound: np.ndarray) -> np.ndarray:
-    """Mel power spectrum float32 [frames, 40] of float32 [samples] at 16 kHz, as librosa makes it: Slaney's scale and areas, centred windows."""
+    """Mel power spectrum float32 [frames, 40] of float32 [samples] at 16 kHz, as in librosa: Slaney's scale
+    and areas, centred windows."""
     padded = np.pad(sound, WINDOW // 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     power = np.square(np.abs(np.fft.rfft(windows * np.hanning(WINDOW + 1)[:-1], axis=1)))
@@ -78,7 +85,7 @@ def _mel(sound: np.ndarray) -> np.ndarray:
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """[40, 201] triangles, equally wide below 1 kHz and in equal ratios above."""
+    """Triangles [40, 201]: equal widths below 1 kHz, equal ratios above."""
     ratio, linear = np.log(6.4) / 27, 200 / 3
     top = 15 + np.log(RATE / 2 / 1000) / ratio
     steps = np.linspace(0, top, CHANNELS + 2)
@@ -91,7 +98,7 @@ def _mel_filters() -> np.ndarray:
 
 @cache
 def _network() -> Any:
-    """(LSTM, linear) with Resemblyzer's weights, or None."""
+    """(LSTM, linear) with Resemblyzer's weights; None if weights or PyTorch are missing."""
     found = importlib.util.find_spec("resemblyzer")
     if found is None or found.origin is None or importlib.util.find_spec("torch") is None:
         return None

@@ -1,4 +1,4 @@
-"""A column of the quality table: recognisers, DNSMOS and the clock over many utterances."""
+"""One column of the quality table: recognisers, DNSMOS and timing over many utterances."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class Utterance:
 
 
 class Listener:
-    """Recognisers and measures, loaded when first asked; what they say of a piece of audio is remembered."""
+    """Recognisers and measures, loaded on first use. Results are cached per piece of audio."""
 
     def __init__(self, work: Work, threads: int = 1, mos_items: int = 40) -> None:
-        """`mos_items`: utterances of a column that DNSMOS hears; it is slow."""
+        """`mos_items`: the number of utterances per column that DNSMOS scores; it is slow."""
         self._work, self._threads, self._mos_items = work, threads, mos_items
 
     @cached_property
     def whisper(self) -> Whisper:
-        """The recogniser of the gates."""
+        """The recogniser that the gates use."""
         return Whisper(self._threads)
 
     @cached_property
     def recognisers(self) -> tuple[Recogniser, ...]:
-        """All of them, that of the gates first."""
+        """All recognisers; the gates' recogniser is first."""
         return self.whisper, Sphinx()
 
     def heard(self, recogniser: Recogniser, audio: np.ndarray, rate: int) -> str:
-        """The words of `audio`; none of no sound."""
+        """The transcript of `audio`; empty for empty audio."""
         if not len(audio):
             return ""
         return str(self._work.value(f"{recogniser.procedure} {digest(audio)}", lambda: recogniser.hear(audio, rate)))
 
     def words(self, audio: np.ndarray, rate: int) -> list[Word]:
-        """Whisper's words with their times."""
+        """Whisper's words and their times."""
         if not len(audio):
             return []
         key = f"words {self.whisper.procedure} {digest(audio)}"
@@ -84,7 +84,7 @@ class Listener:
 
 
 def _pace(found: Found, column: str, utterances: Sequence[Utterance], rate: int) -> None:
-    """Speaking rate and pauses."""
+    """Add speaking rate and pauses."""
     lasting = [(utterance, *sound.pauses(utterance.audio, rate)) for utterance in utterances]
     rates = [len(normalise(utterance.text).split()) / seconds for utterance, seconds, _ in lasting if seconds]
     silences = [pause for _, _, silent in lasting for pause in silent]

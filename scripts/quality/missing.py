@@ -1,4 +1,4 @@
-"""Packages of the extra `quality`, imported where they are used."""
+"""Imports the packages of the extra `quality` on first use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from ...runtime.engines.onnxruntime import library as onnxruntime_import  # noqa
 
 
 def needed(name: str) -> Any:
-    """The module `name`. Raises MissingExtra that says how to install it."""
+    """The module `name`. Raises MissingExtra, which tells how to install it."""
     require_extra("quality", "Measuring speech", name)
     return importlib.import_module(name)

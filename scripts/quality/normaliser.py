@@ -1,7 +1,8 @@
-"""The one normaliser of English text before words are compared, and the word error rate.
+"""The normaliser of English text for word comparisons, and the word error rate.
 
-Recognisers write what they hear in many ways ("51+18 = 69.", "It is 7.45.", "J-U-M-P"); all of them become the words that are said, lower case. The rules are
-fixed: every number of the quality table is under the same ones, whatever bundle or recogniser it is of. `normalise` applied twice changes nothing more.
+Recognisers write the same words in many ways ("51+18 = 69.", "It is 7.45.", "J-U-M-P"); all become the spoken
+words in lower case. The rules are fixed, and every number of the quality table uses the same ones, for all
+bundles and recognisers. `normalise` is idempotent.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ WORDS = {
 """Spellings and contractions, whole words."""
 ENDINGS = {"n't": " not", "'re": " are", "'ve": " have", "'ll": " will", "'d": " would"}
 IS = "it that what there here who where how he she".split()
-"""Words after which 's stands for "is"; elsewhere it is a possessive and stays, without its apostrophe."""
+"""Words after which 's means "is". Elsewhere it is a possessive and stays, without its apostrophe."""
 SIGNS = {"+": " plus ", "=": " is ", "&": " and ", "%": " percent "}
 TIME_BEFORE = r"\b(it is|it's|the time is|the time|shows|is now)"
-"""Before three or four bare digits: a recogniser's way to write the time of day."""
+"""Context of three or four bare digits: some recognisers write the time of day so."""
 
 _RULES = 6
 
 
 def normalise(text: str) -> str:
-    """`text` as lower-case words with single spaces between."""
-    for _ in range(_RULES):  # a rule may uncover another one's case; few do, and once more changes nothing
+    """`text` as lower-case words, separated by single spaces."""
+    # A rule may produce a case for another rule; a few passes reach a fixed point.
+    for _ in range(_RULES):
         before, text = text, _once(text)
         if text == before:
             break
@@ -51,7 +53,7 @@ def _once(text: str) -> str:
 
 
 def _numbers(text: str) -> str:
-    """Digits in words; `text` is in lower case."""
+    """Digits in words; `text` must be in lower case."""
     text = re.sub(r"(?<=\d),(?=\d{3}\b)(?!\d{3},? \d)", "", text)
     text = re.sub(r"\b(1[0-2]|0?[1-9])[:.]([0-5]\d)\b(?!\.\d)(?: o'?clock)?", _clock, text)
     text = re.sub(rf"{TIME_BEFORE} (1[0-2]|[1-9])([0-5]\d)\b", lambda found: f"{found[1]} {clock(int(found[2]), int(found[3]))}", text)
@@ -65,7 +67,7 @@ def _clock(found: re.Match[str]) -> str:
 
 
 def _expanded(token: str) -> str:
-    """One token, which may hold apostrophes, as words."""
+    """One token, which may contain apostrophes, as words."""
     if token in WORDS:
         return WORDS[token]
     if token.endswith("'s") and token[:-2] in IS:
@@ -77,7 +79,8 @@ def _expanded(token: str) -> str:
 
 
 def _phrases(words: Sequence[str]) -> list[str]:
-    """Rules that look at neighbours: o'clock, an oh within a number, "a hundred", "hundred and forty", "good bye"."""
+    """Apply rules on neighbouring words: o'clock, "oh" in a number, "a hundred", "hundred and forty", "good
+    bye"."""
     said: list[str] = []
     for place, word in enumerate(words):
         last, following = said[-1] if said else "", words[place + 1] if place + 1 < len(words) else ""
@@ -96,7 +99,7 @@ def _phrases(words: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Errors:
-    """Word errors of hypotheses against references of `words` words; sums of items add up."""
+    """Word errors of hypotheses against references of `words` words; results of several items add up."""
 
     errors: int = 0
     words: int = 0
@@ -106,14 +109,14 @@ class Errors:
 
     @property
     def rate(self) -> float | None:
-        """Word error rate, 0 to 1 and above; None of no words."""
+        """Word error rate, at least 0, also above 1; None without words."""
         return self.errors / self.words if self.words else None
 
 
 def word_errors(reference: str, hypothesis: str, prepare: Callable[[str], str] = normalise) -> Errors:
     """Substitutions, deletions and insertions that turn `reference` into `hypothesis`, both normalised."""
     expected, found = prepare(reference).split(), prepare(hypothesis).split()
-    costs = list(range(len(found) + 1))  # of turning nothing into the first words of `found`
+    costs = list(range(len(found) + 1))  # cost of turning nothing into each prefix of `found`
     for row, word in enumerate(expected, start=1):
         diagonal, costs[0] = costs[0], row
         for column, other in enumerate(found, start=1):

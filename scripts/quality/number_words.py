@@ -13,7 +13,7 @@ NUMBER_WORDS = frozenset([*UNITS, *TENS, *(name for _, name in SCALES)])
 
 
 def cardinal(value: int) -> str:
-    """`value` in words: 347 is "three hundred forty seven"; beyond `LARGEST` digit by digit."""
+    """`value` in words: 347 is "three hundred forty seven"; above `LARGEST` it is read digit by digit."""
     if value > LARGEST:
         return digits(str(value))
     if value < 20:
@@ -39,6 +39,6 @@ def clock(hour: int, minute: int) -> str:
 
 
 def digits(text: str) -> str:
-    """Digit by digit: "05" is "oh five"; zero is "oh" at the start, as it is read."""
+    """Digits in words: "05" is "oh five"; a leading zero is "oh"."""
     leading = len(text) - len(text.lstrip("0"))
     return " ".join("oh" if place < leading else UNITS[int(digit)] for place, digit in enumerate(text))

@@ -1,4 +1,4 @@
-"""The parts of an evaluation of one bundle; each adds its values to `Found`."""
+"""The parts of an evaluation of one bundle; each adds its values to a `Found`."""
 
 from __future__ import annotations
 
@@ -28,20 +28,26 @@ from .values import CURSOR_HIGH, CURSOR_MEDIAN, EMPTY, ENDLESS, GIVEN, LEAST_USE
 from .work import Work
 
 TEXT_LIMIT, FRAME_LIMIT = 256, 600
-"""Tokens and frames (48 s) beyond which an answer has no end: several times what the longest right answer takes."""
+"""Limits in tokens and frames (48 s).
+
+An answer that reaches one has no end; the longest right answer is several times shorter.
+"""
 FRAMES_BEYOND = 3
-"""A given text that takes so many times the synthesiser's frames (and 25 more) has no end either."""
+"""A given text also has no end if it takes this many times the synthesiser's frames, plus 25."""
 VOICE_SECONDS, VOICE_TEXTS = 6.0, 12
-"""Length of the recording that is given as a voice, and texts that are said with it."""
+"""Length of the recording that is given as a voice, and the number of texts spoken with it."""
 APART = 4
-"""One of so many spoken prompts is also asked by the unheard voice."""
+"""One in this many spoken prompts is also asked by the unheard voice."""
 CURSOR_ANSWERS = 40
-"""Own answers whose words are timed by Whisper."""
+"""The number of own answers whose words Whisper times."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded bundle and what it is asked. `seed` is that of the first sampled run; `sampled`: how many there are."""
+    """A loaded bundle and its prompts.
+
+    `seed` is that of the first sampled run, `sampled` the number of runs.
+    """
 
     omni: Omni
     bundle: Path
@@ -51,7 +57,10 @@ class Subject:
 
 
 class Evaluation:
-    """Makes and measures the speech of one subject. Audio of synthesisers is remembered by `work`, what was heard by `listener`."""
+    """Makes and measures the speech of one subject.
+
+    `work` caches synthesised audio, `listener` transcripts.
+    """
 
     def __init__(self, subject: Subject, work: Work, listener: Listener, tick: Tick) -> None:
         self.subject, self.omni, self.work, self.listener, self.tick, self.found = subject, subject.omni, work, listener, tick, Found()
@@ -59,20 +68,20 @@ class Evaluation:
 
     @property
     def missing(self) -> dict[str, str]:
-        """Parts that the bundle cannot be measured in, and the stage that they lack."""
+        """The parts that cannot be measured for this bundle, with the stage that is missing."""
         return {part: stage for part, stages in NEEDED.items() for stage in reversed(stages) if stage not in self.omni.engines}
 
     def run(self, parts: Sequence[str]) -> Found:
-        """Those of `parts` that the bundle has stages for, in the order of PARTS."""
+        """Measure those of `parts` that the bundle has stages for, in the order of PARTS."""
         for name, part in PARTS.items():
             if name in parts and name not in self.missing:
                 part(self)
         return self.found
 
-    # What the synthesiser says
+    # Synthesiser
 
     def spoken(self, text: str, voice: str = "joe") -> np.ndarray:
-        """`text` by a synthesiser, float32 at RATE."""
+        """`text` spoken by a synthesiser, float32 at RATE."""
         return self.work.audio(f"{voice} 0 {text}", lambda: synthesise(text, voice))
 
     @cached_property
@@ -85,13 +94,13 @@ class Evaluation:
         return made
 
     def floor(self) -> None:
-        """The synthesiser's own speech: nothing can be expected to be better."""
+        """Measure the synthesiser's own speech: the floor that no bundle is expected to beat."""
         self.listener.listen(self.found, SYNTHESISER, self.right, RATE, self.tick)
 
     # Codec
 
     def codec(self) -> None:
-        """The synthesiser's speech through the bundle's codec."""
+        """Measure the synthesiser's speech after encoding and decoding by the bundle's codec."""
         made, codes = [], []
         for done, utterance in enumerate(self.right):
             self.tick(f"{RESYNTHESIS}: encoding", done, len(self.right))
@@ -106,7 +115,7 @@ class Evaluation:
     # Talker
 
     def speech(self) -> None:
-        """The right answers given to the Talker as text."""
+        """Measure speech of the right answers, given to the Talker as text."""
         speaker, made, endless = Speaker(self.omni, self.subject.bundle), [], 0
         for done, (prompt, right) in enumerate(zip(self.subject.prompts, self.right, strict=True)):
             self.tick(f"{GIVEN}: speaking", done, len(self.right))
@@ -122,7 +131,7 @@ class Evaluation:
         return FRAMES_BEYOND * int(len(audio) / RATE / self._frame_seconds) + 25
 
     def _durations(self, column: str, made: Sequence[Utterance]) -> None:
-        """Length beside the synthesiser's of the same text."""
+        """Add durations relative to the synthesiser's of the same text."""
         ratios = [len(one.audio) / self.omni.sample_rate / (len(self.spoken(one.text)) / RATE) for one in made if normalise(one.text)]
         self.found.add("duration by the synthesiser's, median", column, statistics.median(ratios) if ratios else None)
         self.found.add("duration by the synthesiser's, 95th percentile", column, float(np.quantile(ratios, 0.95)) if ratios else None)
@@ -130,11 +139,11 @@ class Evaluation:
     # Thinker and hearing
 
     def text(self) -> None:
-        """Typed prompts, answered in text, greedily."""
+        """Measure greedy text answers to typed prompts."""
         self._right(TYPED, [_typed(prompt) for prompt in self.subject.prompts], self.subject.prompts)
 
     def hearing(self) -> None:
-        """Spoken prompts: all by the synthesiser's voice, some by one that no training heard."""
+        """Measure spoken prompts: all in the synthesiser's voice, some in a voice that no training heard."""
         self._asked_aloud(SPOKEN, "joe", self.subject.prompts)
         self._asked_aloud(SPOKEN_APART, HELD_OUT_VOICE, self.subject.prompts[::APART])
 
@@ -146,7 +155,7 @@ class Evaluation:
         self._right(measure, asked, prompts)
 
     def _right(self, measure: str, asked: Sequence[list[dict[str, Any]]], prompts: Sequence[Prompt]) -> None:
-        """Shares of answers whose words are the right ones, in all and by kind."""
+        """Add the shares of answers with the right words, in total and by kind."""
         hits: dict[str, list[float]] = {}
         for done, (messages, prompt) in enumerate(zip(asked, prompts, strict=True)):
             self.tick(f"{measure}: answering", done, len(prompts))
@@ -156,10 +165,10 @@ class Evaluation:
         for kind, shares in sorted(hits.items()):
             self.found.add(measure, OWN, mean(shares), "%", kind)
 
-    # All of it
+    # Whole answers
 
     def _replies(self, count: int) -> list[Reply]:
-        """The first answers to typed prompts with the bundle's own sampling, seeds counting up."""
+        """The first `count` answers to typed prompts with the bundle's own sampling and increasing seeds."""
         for number in range(len(self._sampled), count):
             self.tick(f"{OWN}: sampled runs", number, count)
             messages = _typed(self.subject.prompts[number % len(self.subject.prompts)])
@@ -167,7 +176,7 @@ class Evaluation:
         return self._sampled[:count]
 
     def sampled(self) -> None:
-        """Whether sampled answers end, are heard, and say the text that the bundle wrote."""
+        """Measure whether sampled answers end, are understood, and say the text that the bundle wrote."""
         prompts = [self.subject.prompts[number % len(self.subject.prompts)] for number in range(self.subject.sampled)]
         replies = list(zip(prompts, self._replies(self.subject.sampled), strict=True))
         self.found.add("right, typed, sampled", OWN, mean([float(normalise(reply.text) == normalise(prompt.answer)) for prompt, reply in replies]), "%")
@@ -180,7 +189,8 @@ class Evaluation:
     # Voices
 
     def voice(self) -> None:
-        """A voice that no training heard, given as a recording: how like it the bundle sounds, beside bounds from above and below."""
+        """Measure the likeness to a recorded voice that no training heard, with an upper and a lower
+        bound."""
         texts = list(dict.fromkeys(prompt.answer for prompt in self.subject.prompts))
         sample, others = self._long(texts, HELD_OUT_VOICE), texts[::-1][:VOICE_TEXTS]
         other = np.concatenate([self.spoken(text, HELD_OUT_VOICE) for text in others])
@@ -206,7 +216,7 @@ class Evaluation:
                     )
 
     def _long(self, texts: Sequence[str], voice: str) -> np.ndarray:
-        """Speech of the first texts, `VOICE_SECONDS` long or what there is."""
+        """Speech of the first texts, at most `VOICE_SECONDS` long."""
         audio = np.zeros(0, np.float32)
         for text in texts:
             audio = np.concatenate([audio, self.spoken(text, voice)])
@@ -222,7 +232,8 @@ class Evaluation:
         return entry.constant("samples_per_frame") / entry.constant("sample_rate")
 
     def cursor(self) -> None:
-        """Words that the cursor takes for begun, beside those that are: of the synthesiser's speech by its own durations, of own answers by Whisper's."""
+        """Measure the cursor's errors: on the synthesiser's speech with its own durations, on own answers
+        with Whisper's."""
         front_end = self.omni.front_end
         schedule = Schedule(find_policy(self.omni.manifest, None), self._frame_seconds, self.omni.frames_per_token)
         aligned = []
@@ -259,17 +270,17 @@ PARTS = {
     "floor": Evaluation.floor, "codec": Evaluation.codec, "speech": Evaluation.speech, "text": Evaluation.text, "hearing": Evaluation.hearing,
     "sampled": Evaluation.sampled, "voice": Evaluation.voice, "cursor": Evaluation.cursor,
 }  # fmt: skip
-"""By the names that `--only` takes."""
+"""By the names of `--only`."""
 
 NEEDED = {
     "codec": ("code2wav", "codec_encoder"), "speech": ("talker",), "hearing": ("audio_encoder",), "sampled": ("talker",), "voice": ("talker", "codec_encoder"),
     "cursor": ("talker",),
 }  # fmt: skip
-"""Stages without which a part cannot be measured."""
+"""The stages that a part needs."""
 
 
 def chosen_parts(names: str) -> list[str]:
-    """Parts named with commas between; "" takes all. Raises AntiphonError for a name that is none."""
+    """The comma-separated part names in `names`; "" means all. Raises AntiphonError for an unknown name."""
     chosen = [name.strip() for name in names.split(",")] if names else list(PARTS)
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:

@@ -1,6 +1,7 @@
-"""Piper's voice joe, whose random numbers come from a seed: its graph draws its own, and no two runs say a text alike.
+"""Piper's voice joe with seeded random numbers: its graph draws its own, so no two runs give the same audio.
 
-Source: VITS as exported by Piper; the durations of phonemes are a second output of the graph (`piper.patch_voice_with_alignment`).
+Source: VITS as exported by Piper; the durations of phonemes are a second output of the graph
+(`piper.patch_voice_with_alignment`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import numpy as np
 from .missing import needed
 
 DRAW = 2**20
-"""Random numbers that are ready for each draw of the graph: what a sentence of a minute takes."""
+"""Random numbers available to each draw of the graph: enough for a sentence of a minute."""
 
 
 class Seeded:
-    """A session of the voice's graph; `noise` gives the numbers that the graph would draw, and is set before every utterance."""
+    """A session of the voice's graph.
+
+    `noise` replaces the graph's random numbers; set it before every utterance.
+    """
 
     noise = np.random.default_rng(0)
 
@@ -27,14 +31,14 @@ class Seeded:
         self._session, self._draws = session, draws
 
     def run(self, names: list[str] | None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """As the session's."""
+        """Run the session like its `run`."""
         results: list[np.ndarray] = self._session.run(names, feed | {name: self.noise.standard_normal(DRAW, np.float32) for name in self._draws})
         return results
 
 
 @cache
 def voice() -> Any:
-    """The voice, with a `Seeded` session. Raises AntiphonError where a package is missing."""
+    """The voice, with a `Seeded` session. Raises AntiphonError if a package is missing."""
     from ...runtime.engines.onnxruntime.library import onnxruntime
 
     piper = needed("piper")
@@ -50,7 +54,10 @@ def voice() -> Any:
 
 
 def take_draws(model: Any) -> list[str]:
-    """Make every RandomNormalLike of the ONNX `model` take what it needs from a new input, float32 [DRAW]; returns the names of these."""
+    """Replace every RandomNormalLike of the ONNX `model` by a slice of a new input float32 [DRAW].
+
+    Returns the names of the inputs.
+    """
     make = needed("onnx").helper
     nodes: list[Any] = []
     names: list[str] = []

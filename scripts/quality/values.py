@@ -1,4 +1,4 @@
-"""What an evaluation found: values by measure and column, and the gates that they pass or miss."""
+"""The results of an evaluation: values by measure and column, and the gates on them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SYNTHESISER, RESYNTHESIS, GIVEN, OWN = COLUMNS = ("synthesiser", "resynthesis", "given text", "own text")
-"""The synthesiser's speech of the right answers; that through the bundle's codec; the bundle's speech of the right answers; its own answers."""
+"""The columns of the table.
+
+The synthesiser's speech of the right answers; the same through the bundle's codec; the bundle's speech of the
+right answers; its own answers.
+"""
 WER = "word error rate, {}"
 TYPED, SPOKEN, SPOKEN_APART = "right, typed", "right, spoken", "right, spoken by an unheard voice"
 LEAST_USED = "entries used of the least used codebook"
 ENDLESS, EMPTY = "runs without an end", "runs without sound"
 CURSOR_MEDIAN, CURSOR_HIGH = "cursor error, median", "cursor error, 95th percentile"
 LIVE = " while the answer lasts"
-"""Behind a measure of the cursor: as the events tell it, not as it is known afterwards."""
+"""Suffix of a cursor measure as reported by the events during the answer, not afterwards."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One cell. `value` is a share (0 to 1) where `unit` is "%", else a number of that unit; `kind`: the part of the domain that it is of, or "" for all."""
+    """One cell.
+
+    `value` is a share (0 to 1) where `unit` is "%", else a number in that unit; `kind`: a part of the domain,
+    or "" for all.
+    """
 
     measure: str
     column: str
@@ -28,7 +36,7 @@ class Value:
 
     @property
     def shown(self) -> str:
-        """For people; a dash for what could not be measured."""
+        """A text for people; a dash if the value could not be measured."""
         if self.value is None:
             return "-"
         if self.unit == "%":
@@ -38,7 +46,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Gate:
-    """A limit and what was found; `met` None: it was not measured."""
+    """A limit and the measured value; `met` is None if it was not measured."""
 
     name: str
     wanted: str
@@ -48,21 +56,21 @@ class Gate:
 
 
 class Found:
-    """Values by what they are of."""
+    """Values by measure, column and kind."""
 
     def __init__(self, values: Iterable[Value] = ()) -> None:
         self.values = list(values)
 
     def add(self, measure: str, column: str, value: float | None, unit: str = "", kind: str = "") -> None:
-        """Keep one value."""
+        """Store one value."""
         self.values.append(Value(measure, column, value, unit, kind))
 
     def get(self, measure: str, column: str, kind: str = "") -> float | None:
-        """The value of a cell; None where it was not measured."""
+        """The value of a cell; None if it was not measured."""
         return next((one.value for one in self.values if (one.measure, one.column, one.kind) == (measure, column, kind)), None)
 
     def gates(self, recogniser: str) -> list[Gate]:
-        """The gates of the shipped model, on `recogniser`'s word error rates."""
+        """The gates of the shipped model, with the word error rates of `recogniser`."""
         wer = WER.format(recogniser)
         floor = self.get(wer, SYNTHESISER)
         return [
@@ -79,7 +87,7 @@ class Found:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Of those that there are."""
+    """The mean of the values that are not None."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
 

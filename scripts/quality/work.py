@@ -1,4 +1,4 @@
-"""A folder that remembers what is slow to make: synthesised audio, and what recognisers and measures said of a piece of audio."""
+"""A cache folder for slow results: synthesised audio, and transcripts and measures of audio."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ SCALE = 32767
 
 
 def digest(samples: np.ndarray) -> str:
-    """The name of a piece of audio: float32 [samples], by its content."""
+    """The name of a piece of audio, from its content float32 [samples]."""
     return hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes()).hexdigest()[:24]
 
 
 class Work:
-    """What was made before is read, the rest is made and kept. Audio goes through int16 either way, so a second run measures the same samples."""
+    """Reads cached results, and makes and stores the others.
+
+    Audio is always rounded to int16, so that a second run measures the same samples.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is made where it is missing. Raises AntiphonError for a place that cannot be one."""
+        """Creates `folder` if it is missing. Raises AntiphonError if that is impossible."""
         self.folder, self._values = folder, folder / "values.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -35,19 +38,19 @@ class Work:
         for line in filter(None, lines):
             try:
                 self._known.update(json.loads(line))
-            except ValueError:  # a run that was killed while it wrote may leave half a line
+            except ValueError:  # a killed run may leave half a line
                 continue
 
     def value(self, key: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives for `key`, as JSON holds it."""
+        """The result of `make` for `key`, as JSON stores it."""
         if key not in self._known:
             self._known[key] = made = make()
             with self._values.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps({key: made}))  # on a line of its own, also after half a line
+                file.write("\n" + json.dumps({key: made}))  # on a new line, also after half a line
         return self._known[key]
 
     def audio(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Samples float32 [n] in [-1, 1] that `make` gives for `key`."""
+        """Samples float32 [n] in [-1, 1] from `make`, for `key`."""
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
         if not path.exists():
             made = np.round(np.clip(make(), -1, 1) * SCALE).astype(np.int16)

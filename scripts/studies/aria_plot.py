@@ -1,4 +1,4 @@
-"""The pictures of `aria_study`: which of its figures are shown, and how."""
+"""The figures of `aria_study`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def plot(outcomes: Sequence[Outcome]) -> str:
-    """First audio and underruns by Thinker and policy; text lead and broken bounds, which no Thinker changes, by policy. Returns SVG text."""
+    """First audio and underruns by Thinker and policy; text lead and broken bounds by policy.
+
+    Returns SVG text.
+
+    Lead and bounds do not depend on the Thinker.
+    """
     traces = list(dict.fromkeys(row.trace for row in outcomes))
     policies = list(dict.fromkeys(row.policy for row in outcomes))
     found = {(row.trace, row.policy): row for row in outcomes}
@@ -37,10 +42,13 @@ def plot(outcomes: Sequence[Outcome]) -> str:
 
 
 def plot_speech(said: Sequence[Voiced], outcomes: Sequence[Outcome]) -> str:
-    """Word errors and the spread of the duration by policy; first audio and underruns by Thinker and policy. Returns SVG text."""
+    """Word errors and the spread of durations by policy; first audio and underruns by Thinker and policy.
+
+    Returns SVG text.
+    """
     shown = [voiced for voiced in said if "lead" not in voiced.policy or voiced.policy.endswith(("lead 1", "lead 4"))]
     spoken = [voiced.policy for voiced in shown if any(row.policy == voiced.policy for row in outcomes)]
-    # The synthesiser, which no Thinker feeds, comes last: then a policy has one colour in all panels.
+    # The synthesiser has no Thinker; it comes last, so that a policy has one colour in all panels.
     shown.sort(key=lambda voiced: voiced.policy not in spoken)
     groups = [voiced.policy.replace("adaptive ", "") for voiced in shown]
     folded = [name if ", " in name else name.replace(" ", ", ") for name in groups]  # a comma begins a new line

@@ -1,8 +1,9 @@
-"""A simulation of interleaves of text and speech: the real loop of runtime.stages.aria in simulated time, between a Thinker's pace and playback.
+"""A simulation of text and speech interleaving: the loop of runtime.stages.aria in simulated time.
 
-An item is an answer: tokens of text, and the frames that its speech takes. `runtime.stages.aria.speak` says every item, with a Talker that ends at
-the item's length, or as soon after it as it may. Token i is there when the Thinker's trace says so, a frame takes the same time each, playback begins
-with the first frame and takes 80 ms a frame; where the next frame is not there it pauses, which is an underrun.
+An item is an answer: its tokens of text, and the frames of its speech. `runtime.stages.aria.speak` runs on
+every item, with a Talker that ends at the item's length, or as soon afterwards as it may. The Thinker's trace
+gives the arrival time of each token, and every frame takes the same time. Playback begins with the first
+frame at 80 ms per frame. It pauses if the next frame is missing, which is an underrun.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TRACES = ("8 tok/s", "12.5 tok/s", "30 tok/s", "75 tok/s", "bursts of 8, 30 tok/
 
 @dataclass(frozen=True)
 class Item:
-    """An answer: tokens of text, and the frames that it naturally takes to say them."""
+    """An answer: tokens of text, and the natural number of frames of its speech."""
 
     tokens: int
     frames: int
@@ -30,7 +31,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Told:
-    """How one item was said. Times in seconds; `lead` in tokens; `over` are prefixes that break the published bound."""
+    """The result of one item.
+
+    Times are in seconds, `lead` in tokens; `over` counts prefixes that break the published bound.
+    """
 
     first_audio: float
     underruns: int
@@ -42,7 +46,8 @@ class Told:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One row of the study. Medians over the items for `first_audio` and `lead`, means for `underruns` and `pause`, shares 0 to 1."""
+    """One row of the study: medians over the items for `first_audio` and `lead`, means for `underruns` and
+    `pause`, shares 0 to 1."""
 
     trace: str
     policy: str
@@ -57,7 +62,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BoundOutcome:
-    """The published bound with R = `ratio`, the `quantile` of frames per token. Shares 0 to 1; `of_safe_items` is that of items with N_s / N_t >= R."""
+    """The published bound with R = `ratio`, the `quantile` of frames per token.
+
+    Shares are 0 to 1; `of_safe_items` is the share of items with N_s / N_t >= R.
+    """
 
     quantile: float
     ratio: float
@@ -68,8 +76,12 @@ class BoundOutcome:
 
 
 def draw_items(count: int, seed: int) -> list[Item]:
-    """`count` drawn answers: tokens from a log-normal distribution with median 40, 1 to 400; natural frames per token from one with median 3.5 whose spread is
-    0.2 for the voice and 0.5 / sqrt(tokens) for the text, so that short answers differ more."""
+    """Draw `count` answers.
+
+    Tokens follow a log-normal distribution with median 40, clipped to 1 to 400. Natural frames per token
+    follow one with median 3.5. Its spread combines 0.2 for the voice and 0.5 / sqrt(tokens) for the text, so
+    that short answers vary more.
+    """
     noise = np.random.default_rng(seed)
     items = []
     for _ in range(count):
@@ -80,12 +92,12 @@ def draw_items(count: int, seed: int) -> list[Item]:
 
 
 def low_ratio(items: Sequence[Item], quantile: float = 0.05) -> float:
-    """A low quantile of frames per token, to two places, rounded down: what `adaptive` takes as R."""
+    """A low quantile of frames per token, rounded down to two places: the R of `adaptive`."""
     return float(np.floor(100 * np.quantile([item.frames / item.tokens for item in items], quantile)) / 100)
 
 
 def policies(ratio: float, lead: int = LEAD) -> dict[str, Policy]:
-    """The interleaves that are compared, by the names they have in the table."""
+    """The compared interleaves, by their names in the table."""
     return {
         "dual track": dual_track(),
         "fixed 1:3": chunked(1, 3),
@@ -96,11 +108,11 @@ def policies(ratio: float, lead: int = LEAD) -> dict[str, Policy]:
 
 
 def arrivals(trace: str, tokens: int, seed: int) -> np.ndarray:
-    """Seconds, float64 [tokens], at which the tokens of an answer arrive after the prompt."""
+    """Seconds, float64 [tokens], from the prompt to the arrival of each token."""
     if trace.startswith("bursts"):
         return np.minimum((np.arange(tokens) // 8 + 1) * 8, tokens) / 30
     times = (np.arange(tokens) + 1) / float(trace.split(" tok/s")[0].split()[-1])
-    if trace.startswith("stalls"):  # about one token in forty is followed by a pause of one to three seconds
+    if trace.startswith("stalls"):  # about one token in forty precedes a pause of one to three seconds
         noise = np.random.default_rng(seed)
         pauses = np.where(noise.random(tokens) < 1 / 40, noise.uniform(1, 3, tokens), 0.0)
         times[1:] += np.cumsum(pauses)[:-1]
@@ -108,7 +120,7 @@ def arrivals(trace: str, tokens: int, seed: int) -> np.ndarray:
 
 
 class _Simulation:
-    """Text source and Talker on one clock."""
+    """Text source and Talker with one clock."""
 
     def __init__(self, item: Item, times: np.ndarray, frame_seconds: float) -> None:
         self.item, self.times, self.frame_seconds = item, times, frame_seconds
@@ -130,7 +142,7 @@ class _Simulation:
 
 
 def tell(item: Item, policy: Policy, times: np.ndarray, frame_seconds: float) -> Told:
-    """Say one item and play it."""
+    """Simulate the speech and the playback of one item."""
     simulation = _Simulation(item, times, frame_seconds)
     cursors: list[int] = []
     first_audio = pause = lead = due = 0.0
@@ -149,13 +161,14 @@ def tell(item: Item, policy: Policy, times: np.ndarray, frame_seconds: float) ->
 
 
 def study(items: Sequence[Item] | Mapping[str, Sequence[Item]], named: Mapping[str, Policy], frame_seconds: float, seed: int = 0) -> list[Outcome]:
-    """Every trace with every policy; `items` are the same for all policies, or those of each policy's name."""
+    """The outcome of every trace with every policy; `items` are shared by all policies, or given per policy
+    name."""
     of = items if isinstance(items, Mapping) else dict.fromkeys(named, items)
     return [_outcome(trace, name, list(_told(of[name], policy, trace, frame_seconds, seed))) for trace in TRACES for name, policy in named.items()]
 
 
 def study_bound(items: Sequence[Item], quantile: float, ratio: float, lead: int = LEAD) -> BoundOutcome:
-    """The published bound under `adaptive` with this R; no Thinker changes it."""
+    """The published bound under `adaptive` with this R; it does not depend on the Thinker."""
     told = list(_told(items, adaptive(lead, ratio), TRACES[0], FRAME_SECONDS, 0))
     exact = Fraction(str(ratio))
     is_safe = [Fraction(item.frames, item.tokens) >= exact for item in items]
@@ -172,7 +185,7 @@ def study_bound(items: Sequence[Item], quantile: float, ratio: float, lead: int 
 
 def _told(items: Sequence[Item], policy: Policy, trace: str, frame_seconds: float, seed: int) -> Iterator[Told]:
     for number, item in enumerate(items):
-        # the same stalls for every policy
+        # The same stalls for every policy.
         yield tell(item, policy, arrivals(trace, item.tokens, seed * 1_000_003 + number), frame_seconds)
 
 

@@ -1,8 +1,11 @@
-"""The study of interleaves on real speech: a trained Talker says held-out texts under every policy, and recognisers that nobody here trained hear them.
+"""The study of interleaves on real speech.
 
-What is said is a function of text and seed alone (docs/aria.md), so every text is spoken once a policy; Thinkers of several speeds then decide only when. The
-text comes as the Thinker's answer would (quality.speak_text). Beside every policy stands the synthesiser's own speech of the same texts, as the recognisers err
-on that, too. Texts whose natural ratio of frames to tokens is below three are told apart: a fixed 1:3 cannot keep the published bound on them.
+A trained Talker speaks held-out texts under every policy, and recognisers transcribe them. The speech depends
+on text and seed alone (docs/aria.md), so every text is spoken once per policy; Thinkers of several speeds
+then change only the timing. The text reaches the Talker as the Thinker's answer would (quality.speak_text).
+Every policy is compared with the synthesiser's speech of the same texts, on which recognisers err too. Texts
+with fewer than three natural frames per token are reported separately: a fixed 1:3 cannot keep the published
+bound on them.
 """
 
 from __future__ import annotations
@@ -29,36 +32,38 @@ from .aria_simulation import Item
 
 LEADS = range(1, 9)
 FIXED_RATIO = 3
-"""Frames a text row of the fixed schedule."""
+"""Frames per text row of the fixed schedule."""
 FRAMES_BEYOND = 3
-"""A text that takes so many times the synthesiser's frames (and 25 more) has no end."""
+"""A text has no end if it takes this many times the synthesiser's frames, plus 25."""
 SYNTHESISER = "synthesiser"
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text to be said, and the synthesiser's speech of it, float32 at quality.synthesisers.RATE."""
+    """A text to speak, and the synthesiser's speech of it, float32 at quality.synthesisers.RATE."""
 
     prompt: Prompt
     tokens: int
     audio: np.ndarray
     frames: int
-    """That the synthesiser's speech takes."""
+    """Frames of the synthesiser's speech."""
 
     @property
     def ratio(self) -> float:
-        """Natural frames a token."""
+        """Natural frames per token."""
         return self.frames / self.tokens
 
 
 @dataclass(frozen=True)
 class Voiced:
-    """How all texts sound under one policy; of the synthesiser `policy` is SYNTHESISER.
+    """The speech of all texts under one policy; the synthesiser's `policy` is SYNTHESISER.
 
-    Word error rates (0 to 1, or more) by each recogniser, and by the first one of the texts whose ratio is at least FIXED_RATIO, and below. `length`: duration
-    by the synthesiser's, median; `rate_spread`: the standard deviation of that ratio's logarithm, how unevenly fast the texts are spoken beside it. `pause`:
-    median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published bound with their own totals. `endless`: texts
-    without an end. `frame_seconds`: measured, of Talker, code predictor and Code2Wav.
+    Word error rates (0 to 1, or more) are by recogniser, and for the first recogniser also for the texts with
+    a ratio of at least FIXED_RATIO and those below. `length`: median duration relative to the synthesiser's;
+    `rate_spread`: standard deviation of that ratio's logarithm, the unevenness of the speaking rate. `pause`:
+    median seconds; `paused`: share of the time. `over_bound`: share of the texts that break the published
+    bound with their own totals. `endless`: texts without an end. `frame_seconds`: measured time of Talker,
+    code predictor and Code2Wav.
     """
 
     policy: str
@@ -74,17 +79,17 @@ class Voiced:
     endless: int
     frame_seconds: float | None
     items: list[Item] = field(repr=False)
-    """Tokens and frames of every text as it was said."""
+    """Tokens and frames of every text as spoken."""
 
 
 def policies(ratio: float) -> dict[str, Policy]:
-    """What an interleaved Talker is asked for, by name; `ratio` is R of the bundle."""
+    """The policies for an interleaving Talker, by name; `ratio` is the bundle's R."""
     leads = {f"adaptive R={ratio:g}, lead {lead}": adaptive(lead, ratio) for lead in LEADS}
     return {f"fixed 1:{FIXED_RATIO}": chunked(1, FIXED_RATIO), "chunked 4:4": chunked(4, 4), **leads, "adaptive R=1, lead 4": adaptive(4, 1)}
 
 
 def texts(omni: Omni, prompts: Sequence[Prompt], work: Work, tick: Tick) -> list[Text]:
-    """The right answers of `prompts` by the synthesiser."""
+    """The right answers of `prompts`, spoken by the synthesiser."""
     made = []
     for done, prompt in enumerate(prompts):
         tick("synthesiser: speaking", done, len(prompts))
@@ -95,24 +100,27 @@ def texts(omni: Omni, prompts: Sequence[Prompt], work: Work, tick: Tick) -> list
 
 @dataclass(frozen=True)
 class Subject:
-    """A bundle that was loaded, and where from."""
+    """A loaded bundle and its folder."""
 
     omni: Omni
     bundle: Path
 
 
 class Study:
-    """Speaks and listens. `work` remembers what synthesisers and recognisers did."""
+    """Speaks and transcribes. `work` caches the results of synthesisers and recognisers."""
 
     def __init__(self, asked: Sequence[Text], listener: Listener, tick: Tick, seed: int = 0) -> None:
         self.asked, self.listener, self.tick, self.seed = asked, listener, tick, seed
 
     def synthesiser(self) -> Voiced:
-        """The same measures of the synthesiser's speech."""
+        """The same measures for the synthesiser's speech."""
         return self._voiced(SYNTHESISER, [one.audio for one in self.asked], RATE, [Item(one.tokens, one.frames) for one in self.asked], 0, 0.0, None)
 
     def interleaved(self, subject: Subject, wavs: Path | None = None, chosen: Sequence[str] = ()) -> Iterator[tuple[Policy, Voiced]]:
-        """Every policy, or those of the names `chosen` (aria.parse_policy), on a Talker that interleaves. Raises AntiphonError for one that cannot."""
+        """Every policy, or the `chosen` ones (names of aria.parse_policy), on an interleaving Talker.
+
+        Raises AntiphonError for another Talker.
+        """
         contract = subject.omni.manifest.talker
         if contract is None or contract.layout == "summed":
             raise AntiphonError(f"The Talker of {subject.bundle} cannot interleave text and speech; give a bundle of Qwen3.5-Omni with --bundle.")
@@ -121,7 +129,7 @@ class Study:
             yield policy, self._speak(subject, name, policy, wavs)
 
     def dual_track(self, subject: Subject, wavs: Path | None = None) -> tuple[Policy, Voiced]:
-        """The dual track, on a Talker that was trained for it. Raises AntiphonError for another."""
+        """The dual track, on a Talker that was trained for it. Raises AntiphonError for another Talker."""
         contract = subject.omni.manifest.talker
         if contract is None or contract.layout != "summed":
             raise AntiphonError(f"The Talker of {subject.bundle} was trained for {subject.omni.manifest.interleave}; give a bundle of a dual-track Talker.")
@@ -176,7 +184,7 @@ def _samples(omni: Omni) -> int:
 
 
 def _write(folder: Path, policy: str, made: Sequence[np.ndarray], rate: int) -> None:
-    """The first two texts as WAV files, named by the policy."""
+    """Write the first two texts as WAV files, named after the policy."""
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,15 @@
-"""How interleaves of text and speech fare with slow, bursty and stalling Thinkers, and how a trained Talker speaks under them.
+"""Compares interleaves of text and speech, for slow, bursty and stalling Thinkers and on a trained Talker.
 
-    python -m antiphon.scripts.studies.aria_study [--items 200] [--seed 0] [--frame-ms 25] [--json] [--plot aria.svg]
-    python -m antiphon.scripts.studies.aria_study --bundle BUNDLE [--dual-track OTHER_BUNDLE] [--interleave NAME]... [--prompts 60] [--work FOLDER] ...
+    python -m antiphon.scripts.studies.aria_study [--items 200] [--seed 0] [--frame-ms 25]
+        [--json] [--plot aria.svg]
+    python -m antiphon.scripts.studies.aria_study --bundle BUNDLE [--dual-track OTHER_BUNDLE]
+        [--interleave NAME]... [--prompts 60] [--work FOLDER] ...
 
-The first draws answers and simulates (aria_simulation): R is the 5 % quantile of frames per token of items drawn with another seed; a second table says how
-often the published bound, with an item's own totals, fails as R grows, and that it never does where R is at most the item's own ratio. The second lets the
-Talker of a bundle speak held-out texts (aria_speech), hears them, and simulates with the lengths of what was said and the measured time of a frame.
+The first form draws answers and simulates them (aria_simulation). R is the 5 % quantile of frames per token
+of items drawn with another seed. A second table shows how often the published bound, with an item's own
+totals, fails as R grows; it never fails if R is at most the item's own ratio. The second form lets the Talker
+of a bundle speak held-out texts (aria_speech) and transcribes them. It then simulates with the spoken lengths
+and the measured time of a frame.
 """
 
 from __future__ import annotations
@@ -71,7 +75,7 @@ def main() -> None:
 
 
 def _simulate(arguments: argparse.Namespace, frame_ms: float) -> None:
-    """The study of drawn items."""
+    """Study drawn items."""
     items, known = draw_items(arguments.items, arguments.seed), draw_items(2000, arguments.seed + 1)
     ratio = low_ratio(known)
     outcomes = study(items, policies(ratio, arguments.lead), frame_ms / 1000, arguments.seed)
@@ -97,7 +101,7 @@ def _cells(row: Outcome) -> tuple[str, ...]:
 
 
 def _speak(arguments: argparse.Namespace) -> None:
-    """The study of a trained Talker. Raises AntiphonError."""
+    """Study a trained Talker. Raises AntiphonError."""
     from ...runtime.omni import load
     from ..quality.listening import Listener
     from ..quality.prompts import read_prompts
@@ -117,7 +121,7 @@ def _speak(arguments: argparse.Namespace) -> None:
         other = None if arguments.dual_track is None else Subject(stack.enter_context(load(arguments.dual_track)), arguments.dual_track)
         spoken = Study(texts(subject.omni, prompts, work, tick), Listener(work), tick, arguments.seed)
         said = [spoken.synthesiser()]
-        # The dual track first: a bundle that is none is refused at once.
+        # The dual track comes first, so that a bundle without it is refused at once.
         beside = [] if other is None else [spoken.dual_track(other, arguments.wavs)]
         for policy, voiced in [*spoken.interleaved(subject, arguments.wavs, arguments.interleave), *beside]:
             named[voiced.policy] = policy

@@ -1,12 +1,15 @@
-"""Makes the goldens of the strictly causal codec decoder with the decoder class of the package qwen-tts, which no newer transformers runs.
+"""Makes the golden files of the strictly causal codec decoder with the decoder class of the package qwen-tts.
 
-In an environment of its own, from the root of the repository:
+Newer versions of transformers cannot run that class, so it needs an environment of its own. From the root of
+the repository:
 
-    python -m venv golden && golden/bin/pip install torch transformers==4.57.3 && golden/bin/pip install --no-deps qwen-tts==0.1.1
+    python -m venv golden && golden/bin/pip install torch transformers==4.57.3
+    golden/bin/pip install --no-deps qwen-tts==0.1.1
     golden/bin/python -P scripts/studies/golden_codec.py tests/data/codec_golden
 
--P keeps this folder, which has an inspect.py, from standing before the standard library. Each case is a small random decoder: NAME.npz holds its
-weights, codes and waveform, NAME.json its configuration, the seed and the versions.
+-P keeps this folder, whose inspect.py would hide the standard library's, off the import path. Each case is a
+small random decoder: NAME.npz holds its weights, codes and waveform, NAME.json its configuration, the seed
+and the versions.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch
 
 SEED = 20
 LOUDNESS = 0.05
-"""Root mean square of the waveform, so that nothing is clipped."""
+"""Root mean square of the waveform, low enough that nothing is clipped."""
 SMALL: dict[str, Any] = {
     "codebook_size": 16, "codebook_dim": 12, "num_quantizers": 4, "latent_dim": 16, "hidden_size": 12, "num_attention_heads": 2, "num_key_value_heads": 2,
     "head_dim": 8, "intermediate_size": 20, "num_hidden_layers": 2, "sliding_window": 5, "rope_theta": 10_000.0, "rms_norm_eps": 1e-5,
@@ -35,7 +38,10 @@ CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "published_rates": (SMALL, 2, 9),
     "long_stream": (SMALL | {"upsampling_ratios": [3], "upsample_rates": [3, 2], "num_key_value_heads": 1, "latent_dim": 12, "sliding_window": 7}, 1, 90),
 }
-"""Configuration of the decoder class, rows and frames; the second outlasts its window many times and has equal widths around its projections."""
+"""Configuration of the decoder class, rows and frames.
+
+The second outlasts its window many times and has projections of equal widths.
+"""
 PACKAGES = ("qwen-tts", "transformers", "torch", "numpy")
 
 
@@ -64,7 +70,8 @@ def main() -> None:
 
 
 def _modeling() -> Any:
-    """The module of the decoder alone: the package around it imports recording and download libraries that no decoder needs."""
+    """The module of the decoder alone: its package imports recording and download libraries that the decoder
+    does not need."""
     spec = importlib.util.find_spec("qwen_tts")
     if spec is None or not spec.submodule_search_locations:
         sys.exit("The package qwen-tts is not installed; make the environment that the head of this file describes.")
@@ -73,7 +80,7 @@ def _modeling() -> Any:
 
 
 def _decoder(modeling: Any, config: dict[str, Any]) -> Any:
-    """A decoder with random weights: every bias, scale, usage and exponent away from what it starts with."""
+    """A decoder with random weights: every bias, scale, usage and exponent differs from its initial value."""
     model = modeling.Qwen3TTSTokenizerV2Decoder(modeling.Qwen3TTSTokenizerV2DecoderConfig(**config)).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(SEED)
     for name, parameter in model.named_parameters():
@@ -90,7 +97,7 @@ def _decoder(modeling: Any, config: dict[str, Any]) -> Any:
             values = noise if name.endswith("embedding_sum") else 0.6 * noise / parameter[0].numel() ** 0.5
         parameter.data = values
     for name, parameter in model.named_parameters():
-        if name.endswith("embedding_sum"):  # entries that were hardly used have hardly been summed
+        if name.endswith("embedding_sum"):  # rarely used entries have small sums
             usage = model.get_parameter(name.replace("embedding_sum", "cluster_usage"))
             parameter.mul_(usage.clamp(min=1e-5)[:, None])
     return model

@@ -1,7 +1,9 @@
-"""Which token of its text every frame of an utterance speaks, found from the first codes alone: what the Talker is told while it learns.
+"""Alignment of each frame of an utterance with a token of its text, from the first codes alone.
 
-The first codes carry the words (codec_training), so a hidden Markov model is enough: a token is a few states in a row, a state has a distribution of codes,
-and best paths and distributions are found in turn, from an even spread on (Rabiner 1989, section III). At run time nobody needs it.
+The first codes carry the words (codec_training), so a hidden Markov model is enough. A token is a few states
+in a row, and a state has a distribution of codes. Best paths and distributions are estimated in turn,
+starting from equal durations (Rabiner 1989, section III). The Talker's training needs the alignment, the
+runtime does not.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import numpy as np
 from ..console import progress_bar
 
 PARTS = 3
-"""States of a token: its beginning, middle and end; every other state of a path may be left out."""
+"""States of a token: its beginning, middle and end. A path may skip every other state."""
 ROUNDS = 6
 PRIOR = 4.0
-"""Frames that the distribution of a state has of its token's, and that of all speech in a token's, before any is counted."""
+"""Weight, in frames, of a token's distribution in that of its states, and of all speech's in a token's."""
 
 
 class Aligner:
-    """Learns from utterances, texts as token ids and first codes int64 [frames], and aligns those and their variations."""
+    """Learns from utterances (texts as token ids, first codes int64 [frames]); aligns them and their
+    variations."""
 
     def __init__(self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], vocabulary: int, codebook: int) -> None:
         self._vocabulary, self._codebook = vocabulary, codebook
@@ -32,11 +35,14 @@ class Aligner:
                 paths = [self._path(text, rows) for text, rows in zip(texts, codes, strict=True)]
 
     def spoken(self, text: Sequence[int], codes: np.ndarray) -> np.ndarray:
-        """The index into `text` of the token that each frame speaks, int64 [frames]: never falls; silence belongs to the token before it."""
+        """The index into `text` of the token that each frame speaks, int64 [frames], never decreasing.
+
+        Silence belongs to the token before it.
+        """
         return self._path(text, codes) // PARTS
 
     def _count(self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], paths: Sequence[np.ndarray]) -> None:
-        """The distributions of codes along `paths`."""
+        """Estimate the distributions of codes along `paths`."""
         counts = np.zeros((self._vocabulary, PARTS, self._codebook))
         for text, rows, path in zip(texts, codes, paths, strict=True):
             np.add.at(counts, (np.asarray(text, np.int64)[path // PARTS], path % PARTS, rows), 1)
@@ -45,7 +51,8 @@ class Aligner:
         self._scores = np.log(_mixed(counts, tokens[:, None]))
 
     def _path(self, text: Sequence[int], codes: np.ndarray) -> np.ndarray:
-        """The states, numbers PARTS * index + part, of the best way through `text`; an even spread where there are too few frames for one."""
+        """The states PARTS * index + part of the best path through `text`; an even spread if there are too
+        few frames."""
         states, frames = PARTS * len(text), len(codes)
         if 2 * frames <= states or not states:
             return np.arange(frames) * states // max(1, frames)
@@ -67,5 +74,5 @@ class Aligner:
 
 
 def _mixed(counts: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Distributions along the last axis of `counts` seen and PRIOR expected."""
+    """Distributions along the last axis, from observed `counts` and PRIOR frames of `prior`."""
     return (counts + PRIOR * prior) / (counts.sum(-1, keepdims=True) + PRIOR)

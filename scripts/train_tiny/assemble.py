@@ -1,11 +1,12 @@
-"""One checkpoint from the trained parts.
+"""Assembles one checkpoint from the trained parts.
 
-    python -m antiphon.scripts.train_tiny.assemble START OUT [--codec RUN] [--vocoder RUN] [--talker RUN] [--thinker RUN] [--voices FILE.npz]
-        [--generation FILE.json]
+    python -m antiphon.scripts.train_tiny.assemble START OUT [--codec RUN] [--vocoder RUN] [--talker RUN]
+        [--thinker RUN] [--voices FILE.npz] [--generation FILE.json]
 
-START is the checkpoint of random weights that the trainings began with (train_tiny.shape); a part whose run is not given stays as it is there. OUT gets the
-same configuration, tokenizer and templates beside one model.safetensors of bfloat16. FILE.npz holds the codec prompt of every voice, int [frames, groups]
-under the voice's name; the keys of FILE.json are added to generation_config.json.
+START is the checkpoint of random weights from which the trainings began (train_tiny.shape). A part without a
+run keeps its weights. OUT gets the same configuration, tokenizer and templates, and one model.safetensors in
+bfloat16. FILE.npz holds the codec prompt of every voice, int [frames, groups], under the voice's name. The
+keys of FILE.json are added to generation_config.json.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ from .command import command
 from .stored import Stored, codebook_tensors, merged, stored_tensors
 
 LARGEST_BYTES = 25_000_000
-"""Of model.safetensors: it lies in the repository."""
+"""Limit of model.safetensors, because it is stored in the repository."""
 Parameters = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Folders of finished trainings (run.Run), the file of codec prompts and that of more keys for generation_config.json; None where a part stays as it is."""
+    """Folders of finished trainings (run.Run), the file of codec prompts, and the file of keys for
+    generation_config.json.
+
+    A part with None is not changed.
+    """
 
     codec: Path | None = None
     vocoder: Path | None = None
@@ -52,8 +57,9 @@ class Runs:
 def assemble(start: Path, out: Path, runs: Runs) -> int:
     """Write the checkpoint `out` and return the bytes of its weights.
 
-    Written beside and renamed; an earlier checkpoint at `out` is replaced. Raises AntiphonError for a run that does not fit `start`, an `out` that holds
-    something else, and weights of more than LARGEST_BYTES.
+    It is written under a temporary name and renamed; an earlier checkpoint at `out` is replaced. Raises
+    AntiphonError for a run that does not fit `start`, an `out` that holds something else, and weights of more
+    than LARGEST_BYTES.
     """
     checkpoint = Checkpoint(start)
     copied = [file for file in checkpoint.path.iterdir() if file.is_file() and file.suffix != ".safetensors" and file.name != INDEX_NAME]
@@ -72,7 +78,7 @@ def assemble(start: Path, out: Path, runs: Runs) -> int:
 
 
 def trained_tensors(checkpoint: Checkpoint, runs: Runs) -> Stored:
-    """The tensors of every part whose run is given."""
+    """The tensors of every part that has a run."""
     by_name = {stage.name: stage for stage in stages(checkpoint.config)}
     parts: list[Stored] = []
     if runs.codec:
@@ -96,7 +102,8 @@ def trained_tensors(checkpoint: Checkpoint, runs: Runs) -> Stored:
 
 
 def _expect_same_codebooks(codec: Path, vocoder: Path) -> None:
-    """Raises AntiphonError where Code2Wav was not trained with the codebooks of the codec, as when the codec has trained on since."""
+    """Raise AntiphonError unless Code2Wav was trained with the codebooks of the codec, which may have trained
+    further since."""
     encoder = module_state(codec, "encoder")
     if not np.array_equal(np.concatenate((encoder["semantic.entries"], encoder["acoustic.entries"])), module_state(vocoder, "average")["entries"]):
         raise AntiphonError(
@@ -105,7 +112,7 @@ def _expect_same_codebooks(codec: Path, vocoder: Path) -> None:
 
 
 def module_state(run: Path, module: str) -> Parameters:
-    """Parameters and buffers of one module of a run, float32. Raises AntiphonError where there is none."""
+    """Parameters and buffers of one module of a run, float32. Raises AntiphonError if there is none."""
     file = run / "state.pt"
     try:
         modules = torch.load(file, weights_only=True, map_location="cpu")["modules"]
@@ -117,7 +124,7 @@ def module_state(run: Path, module: str) -> Parameters:
 
 
 def codec_parameters(state: Parameters) -> Parameters:
-    """From the codec as it is trained (codec_training.TrainedQuantiser) to the parameters of its stage."""
+    """The parameters of the codec's stage, from the trained codec (codec_training.TrainedQuantiser)."""
     parameters: Parameters = {}
     for name, values in state.items():
         side, _, part = name.partition(".")
@@ -129,17 +136,19 @@ def codec_parameters(state: Parameters) -> Parameters:
 
 
 def vocoder_tensors(stage: Stage, checkpoint: Checkpoint, run: Path) -> Stored:
-    """The tensors of Code2Wav from a run of vocoder_training, of whose modules the average of the weights is taken."""
+    """The tensors of Code2Wav from the averaged weights of a run of vocoder_training."""
     state = module_state(run, "average")
     parameters = {name.removeprefix("module."): values for name, values in state.items() if name.startswith("module.")}
     assert checkpoint.config.code2wav is not None
-    # The table of codes is the product of the codebooks and the projections, which lie beside the stage's module.
+    # The table of codes is the product of codebooks and projections, which are stored next to the stage's
+    # module.
     codebooks = codebook_tensors(checkpoint.config.code2wav, state["entries"], state["semantic"].T, state["acoustic"].T)
     return merged(stored_tensors(stage, checkpoint, parameters, apart=("code_embedding",)), codebooks)
 
 
 def voice_table(file: Path, talker: TalkerConfig) -> np.ndarray:
-    """Codec prompts int64 [voices, groups, frames], padded with -1, in the rows that config.json gives the voices."""
+    """Codec prompts int64 [voices, groups, frames], padded with -1, in the row order that config.json gives
+    the voices."""
     rows = talker.speaker_id
     try:
         with np.load(file) as arrays:
@@ -160,7 +169,7 @@ def voice_table(file: Path, talker: TalkerConfig) -> np.ndarray:
 
 
 def replaced(checkpoint: Checkpoint, trained: Stored) -> Stored:
-    """All tensors of `checkpoint`, those of `trained` in place of its own."""
+    """All tensors of `checkpoint`, with those of `trained` in place of its own."""
     tensors: Stored = {}
     assert trained.keys() <= set(checkpoint.names()), f"unknown tensors {sorted(trained.keys() - set(checkpoint.names()))}"
     for name in checkpoint.names():
@@ -174,7 +183,7 @@ def replaced(checkpoint: Checkpoint, trained: Stored) -> Stored:
 
 
 def _add_keys(config: Path, more: Path) -> None:
-    """The keys of the JSON file `more` in the JSON file `config`."""
+    """Add the keys of the JSON file `more` to the JSON file `config`."""
     keys = json.loads(config.read_text(encoding="utf-8"))
     try:
         keys |= json.loads(more.read_text(encoding="utf-8"))
@@ -184,7 +193,7 @@ def _add_keys(config: Path, more: Path) -> None:
 
 
 def _write(file: Path, tensors: Stored) -> int:
-    """Floating tensors as bfloat16, integers as they are; returns the file's bytes."""
+    """Write floating tensors as bfloat16 and integers unchanged; return the file's bytes."""
     from safetensors.torch import save
 
     stored = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in tensors.items()}

@@ -1,10 +1,12 @@
-"""Gate (a), first half: the codec encoder and its residual quantiser, by what a small throwaway network makes of the codes.
+"""Trains the codec encoder and its residual quantiser, with temporary networks that read the codes.
 
-    python -m antiphon.scripts.train_tiny.codec_training CORPUS RUN --checkpoint START [--steps 8000] [--minutes 40]
+    python -m antiphon.scripts.train_tiny.codec_training CORPUS RUN --checkpoint START [--steps 8000]
+        [--minutes 40]
 
-Losses: log-mel reconstruction; commitment to the codebooks, which follow by moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1)
-with unused entries replaced; the text by CTC from the first codebook alone, so that it carries the words. The published encoder has no such networks:
-only encoder, input projections and codebooks are kept.
+This is the first half of gate (a) in graphs/pretrained/tiny/README.md. Losses: log-mel reconstruction;
+commitment to the codebooks; the text by CTC from the first codebook alone, so that it carries the words. The
+codebooks are moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1); unused entries are
+replaced. The published encoder has no such networks: only encoder, input projections and codebooks are kept.
 """
 
 from __future__ import annotations
@@ -29,17 +31,20 @@ from .run import Run, initialise
 FRAME = 1920
 MELS, MEL_HOP = 80, 240
 LONGEST = 48
-"""Frames of one training example; longer utterances are cut and teach no text."""
+"""Frames of one training example; longer utterances are cut and have no text loss."""
 BATCH_FRAMES = 320
 UNUSED = 0.1
-"""Of the mean use: an entry below it is replaced."""
+"""Share of the mean use below which an entry is replaced."""
 
 
 class TrainedQuantiser(nn.Module):
-    """A residual quantiser while it is trained: takes the place of graphs' ResidualQuantiser and keeps what its last call quantised.
+    """A residual quantiser for training, in place of the ResidualQuantiser of graphs.
 
-    forward: latents [batch, frames, hidden] -> codes int64 [batch, frames] of each codebook; afterwards `quantised` [batch, frames, dim] (straight
-    through) and `commitment`. With `mask` bool [batch, frames] set, only those frames count.
+    Keeps the results of its last call.
+
+    forward: latents [batch, frames, hidden] -> codes int64 [batch, frames] of each codebook. It also sets
+    `quantised` [batch, frames, dim] (straight through) and `commitment`. With `mask` bool [batch, frames]
+    set, only those frames count.
     """
 
     entries: Tensor
@@ -56,13 +61,13 @@ class TrainedQuantiser(nn.Module):
         self.mask: Tensor | None = None
         self.quantised = self.commitment = torch.zeros(())
 
-    @torch.autocast("cpu", enabled=False)  # distances decide between near entries
+    @torch.autocast("cpu", enabled=False)  # in float32, because distances decide between near entries
     def forward(self, latents: Tensor) -> list[Tensor]:
         projected = self.projection(latents.float())
         mask = torch.ones(projected.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
         rest, chosen, losses = projected, [], []
         total = torch.zeros_like(projected)
-        # A few examples do with fewer codebooks, so that the first ones carry the most.
+        # Half of the examples use fewer codebooks, so that the first ones carry the most.
         kept = torch.full((len(projected), 1, 1), self.codebooks)
         if self.training and self.codebooks > 1:
             fewer = torch.randint(1, self.codebooks + 1, kept.shape)
@@ -85,7 +90,7 @@ class TrainedQuantiser(nn.Module):
 
     @torch.no_grad()
     def _follow(self, index: int, vectors: Tensor, codes: Tensor, decay: float = 0.98) -> None:
-        """Move the entries to the vectors that chose them, and unused ones to random vectors."""
+        """Move the entries to the vectors that chose them, and unused entries to random vectors."""
         counts = torch.bincount(codes, minlength=self.size).float()
         sums = torch.zeros_like(self.sums[index]).index_add(0, codes, vectors)
         self.usage[index].mul_(decay).add_(counts, alpha=1 - decay)
@@ -100,7 +105,8 @@ class TrainedQuantiser(nn.Module):
 
 
 class Judges(nn.Module):
-    """What trains the codes and is thrown away: codes to log-mel [batch, frames * 8, MELS], and the first codebook to text."""
+    """Networks for training only: codes to log-mel [batch, frames * 8, MELS], and the first codebook to
+    text."""
 
     def __init__(self, dim: int, vocabulary: int, width: int = 192) -> None:
         super().__init__()
@@ -148,7 +154,7 @@ class LogMel(nn.Module):
 
 
 def trainable_encoder(config: CodecEncoderConfig) -> CodecEncoder:
-    """The stage's module with quantisers that can be trained."""
+    """The stage's module with trainable quantisers."""
     encoder = CodecEncoder(config)
     initialise([encoder], residual=8)
     encoder.semantic = TrainedQuantiser(config, config.num_semantic_quantizers)  # type: ignore[assignment]
@@ -166,10 +172,11 @@ def quantisers(encoder: CodecEncoder) -> tuple[TrainedQuantiser, TrainedQuantise
 
 
 def batches(corpus: Corpus, tokenizer: Any, noise: np.random.Generator) -> Any:
-    """Endless (waveform [batch, samples], samples int64 [batch], token ids of each, or [] where the text was cut)."""
+    """Endless (waveform [batch, samples], samples int64 [batch], token ids of each, or [] if the utterance
+    was cut)."""
     while True:
         order = noise.permutation(len(corpus.items))
-        # Similar lengths together, so that little is padding.
+        # Batches of similar lengths, so that there is little padding.
         for pool in np.array_split(order, max(1, len(order) // 400)):
             lengths = np.minimum([-(-corpus.items[number].samples // FRAME) for number in pool], LONGEST)
             groups: list[list[int]] = []
@@ -202,7 +209,7 @@ def _batch(corpus: Corpus, tokenizer: Any, numbers: list[int], noise: np.random.
 
 
 def train(corpus: Corpus, folder: Path, config: CodecEncoderConfig, tokenizer: Any, steps: int, minutes: float | None, seed: int = 0) -> Run:
-    """Train, or go on with, the encoder in `folder`."""
+    """Train the encoder in `folder`, or continue its training."""
     torch.manual_seed(seed)
     encoder, judges, mel = trainable_encoder(config), Judges(config.codebook_dim, tokenizer.get_vocab_size()), LogMel()
     semantic, acoustic = quantisers(encoder)

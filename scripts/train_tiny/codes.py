@@ -1,11 +1,13 @@
-"""The codes of a whole corpus by a trained codec encoder: what Code2Wav and the Talker learn from.
+"""Encodes a whole corpus with a trained codec encoder, for the training of Code2Wav and the Talker.
 
     python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN OUT.npz --checkpoint START [--variation SEED]
 
-With `--variation` every recording is shifted by a part of a frame and spoken a little faster or slower: the same speech as other codes. A Talker that sees only
-one code sequence of a text learns it by heart (measured: 98 % of the first codes right in training, 22 % on held-out texts).
+`--variation` shifts every recording by a part of a frame and makes it a little faster or slower: the same
+speech as other codes. A Talker that sees only one code sequence per text memorises it (measured: 98 % of the
+first codes right in training, 22 % on held-out texts).
 
-OUT.npz holds `codes` uint8 [frames of all items, codebooks] and `ends` int64 [items]: the end of every item's rows. An item has ceil(samples / 1920) frames.
+OUT.npz holds `codes` uint8 [frames of all items, codebooks] and `ends` int64 [items], the end of every item's
+rows. An item has ceil(samples / 1920) frames.
 """
 
 from __future__ import annotations
@@ -31,7 +33,11 @@ LARGEST_TEMPO = 0.06
 
 
 def encode_corpus(run: Path, clips: list[np.ndarray], config: CodecEncoderConfig) -> list[np.ndarray]:
-    """Codes uint8 [frames, codebooks] of every clip, float32 [samples] at 24 kHz, by the encoder of the training `run` (whose state is only read)."""
+    """Codes uint8 [frames, codebooks] of every clip, float32 [samples] at 24 kHz, by the encoder of the
+    training `run`.
+
+    Does not change the run.
+    """
     encoder = trainable_encoder(config)
     trained(run, {"encoder": encoder})
     encoder.eval()
@@ -51,7 +57,7 @@ def encode_corpus(run: Path, clips: list[np.ndarray], config: CodecEncoderConfig
 
 
 def save_codes(path: Path, codes: list[np.ndarray]) -> None:
-    """Write the codes of `encode_corpus`: whole, or not at all."""
+    """Write the codes of `encode_corpus`: complete, or not at all."""
     part = path.with_suffix(".part.npz")
     np.savez(part, codes=np.concatenate(codes), ends=np.cumsum([len(rows) for rows in codes]))
     part.rename(path)
@@ -66,14 +72,18 @@ def load_codes(path: Path, corpus: Corpus) -> list[np.ndarray]:
         make = f"python -m antiphon.scripts.train_tiny.codes CORPUS CODEC_RUN {path} --checkpoint START"
         raise AntiphonError(f"{path} holds no codes; make them with {make}.") from None
     expected = np.array([-(-item.samples // FRAME) for item in corpus.items])
-    # A variation is a little longer or shorter, and a frame longer where it was shifted.
+    # A variation has a slightly different length, and a shift adds up to one frame.
     if len(codes) != len(expected) or (np.abs(np.array([len(rows) for rows in codes]) - expected) > 2 + expected * LARGEST_TEMPO / (1 - LARGEST_TEMPO)).any():
         raise AntiphonError(f"{path} holds codes of {len(codes)} items, not those of this corpus ({len(expected)} items); make them anew from this corpus.")
     return codes
 
 
 def varied(clip: np.ndarray, noise: np.random.Generator) -> np.ndarray:
-    """`clip` float32 [samples] after up to a frame of silence, up to LARGEST_TEMPO faster or slower (and higher or lower), and a little louder or softer."""
+    """A variation of `clip` float32 [samples].
+
+    It starts with up to a frame of silence, is up to LARGEST_TEMPO faster or slower (with its pitch), and
+    slightly louder or softer.
+    """
     import soxr
 
     tempo = 1 + noise.uniform(-LARGEST_TEMPO, LARGEST_TEMPO)
@@ -82,7 +92,7 @@ def varied(clip: np.ndarray, noise: np.random.Generator) -> np.ndarray:
 
 
 def _of_similar_length(frames: np.ndarray) -> list[np.ndarray]:
-    """Item numbers in groups of at most BATCH_FRAMES frames, padding counted."""
+    """Item numbers in groups of at most BATCH_FRAMES frames, including padding."""
     groups: list[np.ndarray] = []
     group: list[int] = []
     for number in np.argsort(frames, kind="stable"):

@@ -1,4 +1,4 @@
-"""How the trainings end when something is wrong, or when they are stopped: one sentence, and an exit code."""
+"""The end of a training on an error or an interruption: one sentence, and an exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..console import interrupt_is_handled
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run `main`; exit code 2 with the sentence of an AntiphonError, 130 when interrupted."""
+    """Run `main`. An AntiphonError prints its sentence with exit code 2; an interruption exits with 130."""
     try:
         main()
     except AntiphonError as error:

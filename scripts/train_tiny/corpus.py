@@ -1,9 +1,10 @@
-"""The spoken training data: made once into a folder, read back as arrays.
+"""The spoken training data: made once into a folder, read as arrays.
 
     python -m antiphon.scripts.train_tiny.corpus DATA [--hours 3] [--processes 2]
 
-DATA/items.jsonl has a line an utterance (text, voice, role, kind, first sample, samples); DATA/audio.i16 holds all samples, int16 at 24 kHz. Answers are
-spoken by the two voices that the model will have, prompts by those and by many variants. Nothing held out (domain.HELD_OUT) is among them.
+DATA/items.jsonl has one line per utterance (text, voice, role, kind, first sample, samples); DATA/audio.i16
+holds all samples, int16 at 24 kHz. The model's two voices speak the answers; those and many variants speak
+the prompts. No held-out content (domain.HELD_OUT) is included.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .command import command
 from .domain import draw
 
 SHARES = {("answer", "joe"): 0.54, ("answer", "espeak"): 0.1, ("prompt", "joe"): 0.13, ("prompt", "many"): 0.23}
-"""Of the hours, by role and voice."""
+"""Shares of the hours, by role and voice."""
 BATCH = 32
 
 
@@ -42,7 +43,7 @@ class Item:
 
 
 class Corpus:
-    """The utterances of a folder; audio is mapped, not read."""
+    """The utterances of a folder; audio is memory-mapped."""
 
     def __init__(self, folder: str | Path) -> None:
         """Raises AntiphonError for a folder without a corpus."""
@@ -59,12 +60,13 @@ class Corpus:
         return self._audio[item.start : item.start + item.samples].astype(np.float32) / 32767
 
     def where(self, role: str, voice: str | None = None) -> list[int]:
-        """Numbers of the items of a role, and of one voice if given."""
+        """Numbers of the items of a role, and of one voice if it is given."""
         return [number for number, item in enumerate(self.items) if item.role == role and voice in (None, item.voice)]
 
 
 def texts(role: str, voice: str) -> Iterator[Item]:
-    """Endless training utterances, always the same; an answer that one voice has spoken is spoken again only by chance of the draw."""
+    """Endless training utterances, always the same; a voice may speak an answer again only if it is drawn
+    again."""
     choice = draws(role, voice)
     while True:
         exchange = draw(choice, held_out=False)
@@ -73,7 +75,8 @@ def texts(role: str, voice: str) -> Iterator[Item]:
 
 
 def draws(role: str, voice: str) -> random.Random:
-    """What decides the texts of a role and a voice: whoever draws again (hearing_data.prompt_answers) gets them again."""
+    """The random generator of the texts of a role and a voice; drawing again (hearing_data.prompt_answers)
+    gives the same texts."""
     return random.Random(f"{role} {voice} 0")
 
 
@@ -82,7 +85,7 @@ def _spoken(item: Item) -> np.ndarray:
 
 
 def main() -> None:
-    """Make the corpus; written beside and renamed when whole."""
+    """Make the corpus; it is written under a temporary name and renamed when complete."""
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -104,7 +107,7 @@ def main() -> None:
                     used += len(samples)
             print(f"{role} {voice}: {used / RATE / 3600:.2f} h")
     (arguments.folder / "items.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    # The items last: a folder that has them is whole.
+    # The items come last: a folder with items is complete.
     (arguments.folder / "audio.part").rename(arguments.folder / "audio.i16")
     (arguments.folder / "items.part").rename(arguments.folder / "items.jsonl")
     print(f"{len(lines)} utterances, {total / RATE / 3600:.2f} h")

@@ -1,8 +1,9 @@
-"""The curves of finished or running trainings as one picture.
+"""Plots the curves of finished or running trainings in one figure.
 
-python -m antiphon.scripts.train_tiny.curves OUT.svg [--codec RUN] [--vocoder RUN] [--talker RUN] [--thinker RUN [RUN]]
+python -m antiphon.scripts.train_tiny.curves OUT.svg [--codec RUN] [--vocoder RUN] [--talker RUN]
+    [--thinker RUN [RUN]]
 
-A run that began with the modules of another one is given behind that one.
+A run that began with the modules of another run is given after it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ SHOWN = {
     "talker": ("Talker: cross entropy of codes", {"first": ("first", 1.0), "residual": ("residual", 1.0)}),
     "thinker": ("Thinker: right, held out", {"typed": ("typed all", 1.0), "spoken": ("spoken all", 1.0)}),
 }
-"""By part: the label, and the lines by name with the value of the curves and a factor."""
+"""By part: the label, and by line name the value in the curves and its factor."""
 BEGINNING = 4
-"""Reports left out at the start, where losses are of another size."""
+"""Number of first reports that are left out, because their losses are much larger."""
 
 
 def panel(part: str, runs: Sequence[Path]) -> tuple[str, list[Line]]:
-    """The panel of one training, from the curves of its runs, one after the other."""
+    """The panel of one training, from the curves of its consecutive runs."""
     label, lines = SHOWN[part]
     shown: list[dict[str, float]] = []
     for run in runs:
@@ -38,7 +39,7 @@ def panel(part: str, runs: Sequence[Path]) -> tuple[str, list[Line]]:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path)
     for part in SHOWN:

@@ -1,6 +1,7 @@
-"""The ops of the stage modules as plain differentiable PyTorch, for whole sequences that begin with empty states.
+"""The ops of the stage modules in differentiable PyTorch, for whole sequences that start with empty states.
 
-The registered ops are opaque to autograd and go token by token; inside `differentiable()` the layers use these instead, which a test holds equal to them.
+Autograd cannot see into the registered ops, and they work token by token. Inside `differentiable()` the
+layers use these functions instead; a test shows that they are equal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ SHORT = 32
 
 @contextmanager
 def differentiable(router_losses: list[Tensor] | None = None) -> Iterator[None]:
-    """Inside, stage modules can be trained. `router_losses` collects a load-balancing term for every layer of experts that runs."""
+    """Context in which stage modules can be trained.
+
+    `router_losses` collects a load-balancing term per MoE layer run.
+    """
 
     def experts(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool) -> Tensor:
         return moe(x, router_logits, gate_up, down, top_k, normalize, router_losses)
@@ -40,7 +44,8 @@ def differentiable(router_losses: list[Tensor] | None = None) -> Iterator[None]:
 
 
 def norm(self: layers.RootMeanSquareNorm, x: Tensor) -> Tensor:
-    """graphs.layers.decoder.RootMeanSquareNorm in float32, whatever autocast made of x: PyTorch fuses no mixture of dtypes."""
+    """graphs.layers.decoder.RootMeanSquareNorm in float32, even under autocast: PyTorch fuses no mixture of
+    dtypes."""
     return F.rms_norm(x.float(), (x.shape[-1],), self.weight, self.epsilon)
 
 
@@ -57,12 +62,14 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor,
     num_heads: int, kv_num_heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """plugins.attention over the call's own tokens; rows behind query_length hold anything."""
+    """plugins.attention over the call's own tokens; results of rows at or beyond query_length are
+    undefined."""
     query, key, value = (
         rows.reshape(*rows.shape[:2], heads, -1).transpose(1, 2) for rows, heads in ((query, num_heads), (key, kv_num_heads), (value, kv_num_heads))
     )
     tokens = query.shape[2]
-    if tokens <= SHORT:  # many short rows (a frame's codes): two batched products are faster than the fused kernel
+    # For many short rows (a frame's codes) two batched products are faster than the fused kernel.
+    if tokens <= SHORT:
         key, value = (rows.repeat_interleave(num_heads // kv_num_heads, dim=1) for rows in (key, value))
         hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
         scores = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
@@ -73,7 +80,7 @@ def attention(
 
 
 def causal_conv_state(x: Tensor, weight: Tensor, past: Tensor, query_length: Tensor) -> tuple[Tensor, Tensor]:
-    """plugins.causal_conv_state; rows behind query_length hold anything."""
+    """plugins.causal_conv_state; results of rows at or beyond query_length are undefined."""
     taps = weight.shape[2]
     padded = F.pad(x, (0, 0, taps - 1, 0))
     y = sum((padded[:, tap : tap + x.shape[1]] * weight[:, 0, tap] for tap in range(taps)), torch.zeros(()))
@@ -84,7 +91,8 @@ def gated_delta_rule(
     query: Tensor, key: Tensor, value: Tensor, a: Tensor, b: Tensor, dt_bias: Tensor, decay_scale: Tensor, past: Tensor, query_length: Tensor,
     key_heads: int, value_heads: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """plugins.gated_delta_rule in its chunk-parallel form (Yang et al. 2024, arXiv 2412.06464, section 3.3); the past is taken as zero."""
+    """plugins.gated_delta_rule with past zero, in chunk-parallel form (Yang et al. 2024, arXiv 2412.06464,
+    section 3.3)."""
     batch, tokens, _ = value.shape
     chunks = -(-tokens // CHUNK)
     space = chunks * CHUNK - tokens
@@ -98,7 +106,8 @@ def gated_delta_rule(
     query_rows = query_rows * query_rows.shape[-1] ** -0.5
     value_rows = heads(value, value_heads)
     rate = heads(torch.sigmoid(b), value_heads)  # [..., CHUNK, 1]
-    decay = heads(decay_scale * F.softplus(a + dt_bias), value_heads)[..., 0].cumsum(-1)  # [..., CHUNK], logarithms
+    # [..., CHUNK], sums of logarithms
+    decay = heads(decay_scale * F.softplus(a + dt_bias), value_heads)[..., 0].cumsum(-1)
     lower = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=value.device).tril()
     fading = torch.exp((decay[..., :, None] - decay[..., None, :]).masked_fill(~lower, -torch.inf))
     mixing = (key_rows * rate) @ key_rows.transpose(-1, -2) * fading
@@ -120,7 +129,10 @@ def gated_delta_rule(
 
 
 def moe(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool, router_losses: list[Tensor] | None = None) -> Tensor:
-    """plugins.moe: every expert on the rows that chose it. Adds the loss of Switch Transformer (arXiv 2101.03961, section 2.2) to `router_losses`."""
+    """plugins.moe: every expert on the rows that chose it.
+
+    Adds the loss of Switch Transformer (arXiv 2101.03961, section 2.2) to `router_losses`.
+    """
     rows = x.reshape(-1, x.shape[-1])
     probabilities = torch.softmax(router_logits, dim=-1)
     shares, chosen = torch.topk(probabilities, top_k, dim=-1)
@@ -131,7 +143,7 @@ def moe(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: 
         used = F.one_hot(chosen, experts).float().mean((0, 1))
         router_losses.append(experts * (used * probabilities.mean(0)).sum())
     order = chosen.flatten().argsort(stable=True)
-    taken = order // top_k  # the row of each chosen slot, by expert
+    taken = order // top_k  # the row of each chosen slot, sorted by expert
     counts = torch.bincount(chosen.flatten(), minlength=experts).tolist()
     parts = []
     for expert, part in enumerate(rows[taken].split(counts)):

@@ -1,8 +1,9 @@
-"""The closed domain of the shipped tiny model: what can be asked, typed or spoken, and the one right answer.
+"""The closed domain of the shipped tiny model: questions, typed or spoken, each with one right answer.
 
-Everything is English and small enough for a few million parameters: numbers and sums, clock times, dates, colours, spelling, repeating a phrase, small
-talk, and long answers joined from templates. What is asked about (a number, a pair, a phrase) decides by its hash whether an exchange may be trained on,
-so that nothing that is evaluated was ever heard or read in training.
+It is English and small enough for a few million parameters: numbers and sums, clock times, dates, colours,
+spelling, repeating a phrase, small talk, and long answers from templates. A hash of the content (a number, a
+pair, a phrase) decides whether an exchange may be used in training. So no evaluated content appears in
+training, heard or read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .small_talk import COLOURS, MIXTURES, SMALL_TALK
 from .words import DAYS, MONTHS, clock, number, ordinal
 
 HELD_OUT = 0.08
-"""Share of all contents that no training sees."""
+"""Share of all contents that no training uses."""
 WORDS = (
     "cat dog sun map red bag box cup day egg fan gum hat ink jam key leg mud net oil pen rug sky toe van wax yes zoo apple bread chair dance earth flame "
     "grass house image juice knife lemon mouse night ocean paper queen river stone table uncle voice water yacht zebra bird cake door fish gold hand iron "
@@ -34,7 +35,10 @@ MOODS = dict(zip(SIZES, ("proud", "shy", "wise", "curious", "glad", "tired", "ch
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question, as one types it and as one says it, and its answer. `key` is the content by which it is held out, `kind` the generator."""
+    """A question, as typed and as spoken, and its answer.
+
+    `key` is its content, which decides about holding out; `kind` the generator.
+    """
 
     kind: str
     key: str
@@ -44,17 +48,17 @@ class Exchange:
 
     @property
     def held_out(self) -> bool:
-        """Whether this content is kept for evaluation."""
+        """Whether this content is reserved for evaluation."""
         return is_held_out(f"{self.kind}:{self.key}")
 
 
 def is_held_out(content: str) -> bool:
-    """The same for everybody and for ever: a hash decides."""
+    """Whether `content` is held out, decided by a hash, which never changes."""
     return int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "big") < HELD_OUT * 2**32
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital and a full stop."""
+    """`text` with a capital letter and a full stop."""
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
@@ -93,7 +97,7 @@ def tell_date(choice: random.Random) -> Exchange:
 
 
 def name_colour(choice: random.Random) -> Exchange:
-    """The colour of a thing, or of a mixture. Few contents, so wordings are held out instead."""
+    """The colour of a thing or of a mixture. There are few contents, so wordings are held out instead."""
     if choice.random() < 0.5:
         thing, colour = choice.choice(sorted(COLOURS.items()))
         ask = choice.choice(("What color is {}?", "Which color does {} have?", "Tell me the color of {}.")).format(thing)
@@ -113,14 +117,15 @@ def spell(choice: random.Random) -> Exchange:
 
 
 def repeat(choice: random.Random) -> Exchange:
-    """Say a phrase again."""
+    """Repeat a phrase."""
     phrase = f"the {choice.choice(SIZES)} {choice.choice(SHADES)} {choice.choice(THINGS)} {choice.choice(DOINGS)}"
     ask = choice.choice(("Repeat after me: {}.", "Say this: {}.")).format(phrase)
     return Exchange("repeat", phrase, ask, ask, sentence(phrase))
 
 
 def talk(choice: random.Random) -> Exchange:
-    """Small talk: several wordings have one answer; wordings are held out where an answer has another."""
+    """Small talk: several wordings share one answer; a wording is held out if its answer has another
+    wording."""
     wordings, answer = choice.choice(SMALL_TALK)
     ask = choice.choice(wordings)
     return Exchange("talk", ask, ask, ask, answer)
@@ -136,7 +141,7 @@ def count(choice: random.Random) -> Exchange:
 
 
 def story(choice: random.Random) -> Exchange:
-    """A small story of 30 words and more, joined from templates."""
+    """A small story of at least 30 words, from templates."""
     size, shade, thing = choice.choice(SIZES), choice.choice(SHADES), choice.choice(THINGS)
     friend, place = FRIENDS[thing], PLACES[thing]
     answer = (
@@ -155,7 +160,8 @@ KINDS: dict[str, tuple[Callable[[random.Random], Exchange], float]] = {
 
 
 def draw(choice: random.Random, held_out: bool, kind: str | None = None) -> Exchange:
-    """One exchange of the training contents or of the held-out ones; of one `kind`, or of all by their shares."""
+    """One exchange from the training contents or from the held-out ones; of one `kind`, or of any by their
+    shares."""
     while True:
         name = kind or choice.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
         exchange = KINDS[name][0](choice)

@@ -1,4 +1,4 @@
-"""What the Thinker hears in training: the log power of the corpus' recordings, kept in memory, and variations of it."""
+"""Audio for the Thinker's training: the log power of the corpus' recordings, and variations of it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .domain import draw
 
 SETTINGS = MelSettings()
 LONGEST = 800
-"""Mel frames of the longest recording that is used: one attention window."""
+"""Mel frames of the longest recording used: one attention window."""
 SILENCE = np.float32(-10.0)
-"""Decimal logarithm of the power where nothing sounds."""
+"""Decimal logarithm of the power of silence."""
 HELD_OUT = (("joe", 60), ("many", 24), ("new", 24))
-"""Held-out spoken prompts by voice; "new" is a voice that no training hears."""
+"""Number of held-out spoken prompts by voice; "new" is a voice that no training hears."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording: its words, its answer where it is a prompt, and where its log power stands in memory."""
+    """A recording: its words, its answer if it is a prompt, and the position of its log power in memory."""
 
     text: str
     answer: str | None
@@ -37,7 +37,8 @@ class Clip:
 
 
 class Recordings:
-    """All short recordings of a corpus as log power float16 [frames, mel], computed once and kept in the file `cache`."""
+    """All short recordings of a corpus as log power float16 [frames, mel], computed once and stored in the
+    file `cache`."""
 
     def __init__(self, corpus: Corpus | Path, cache: Path) -> None:
         corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
@@ -69,7 +70,8 @@ class Recordings:
 
 
 def prompt_answers(items: list[Item]) -> dict[int, str]:
-    """The answers to the prompts among a corpus' `items`, by item number: the draws of corpus.texts once more."""
+    """The answers to the prompts in a corpus' `items`, by item number, from the same draws as
+    corpus.texts."""
     choices = {voice: draws("prompt", voice) for voice in ("joe", "many")}
     answers: dict[int, str] = {}
     for number, item in enumerate(items):
@@ -88,13 +90,15 @@ def prompt_answers(items: list[Item]) -> dict[int, str]:
 
 
 def recorded_power(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
-    """Log power float32 [mel, frames] of samples float32 [samples] at `rate` Hz; `normalise` of it is what frontend.mel.log_mel gives."""
+    """Log power float32 [mel, frames] of float32 [samples] at `rate` Hz; its `normalise` equals
+    frontend.mel.log_mel."""
     mono = soxr.resample(samples, rate, SETTINGS.sampling_rate, quality="HQ") if rate != SETTINGS.sampling_rate else samples
     return log_power(np.pad(mono.astype(np.float32), SETTINGS.n_fft // 2, mode="reflect"), SETTINGS, len(mono) // SETTINGS.hop_length)
 
 
 def augmented(power: np.ndarray, noise: np.random.Generator) -> np.ndarray:
-    """Log-mel features float32 [mel, frames] of a variation of log `power`: other speed, speaker, loudness, room, and parts left out."""
+    """Log-mel features float32 [mel, frames] of a variation of log `power`: speed, speaker, loudness, room,
+    masked parts."""
     bands, frames = power.shape
     if noise.random() < 0.6:
         power = _resampled(power, 1, int(frames * noise.uniform(0.87, 1.15)))
@@ -123,7 +127,7 @@ def _resampled(power: np.ndarray, axis: int, size: int) -> np.ndarray:
 
 
 def _warped(power: np.ndarray, factor: float) -> np.ndarray:
-    """`power` with its bands moved as by a shorter or longer vocal tract."""
+    """`power` with its bands shifted as by a shorter or longer vocal tract."""
     return _at(power, 0, np.minimum(np.arange(len(power)) * factor, len(power) - 1))
 
 
@@ -135,7 +139,10 @@ def _at(power: np.ndarray, axis: int, places: np.ndarray) -> np.ndarray:
 
 
 def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
-    """Spoken prompts that are not trained on: voice (of HELD_OUT), answer, log-mel features float32 [mel, frames]; made once into the file `cache`."""
+    """Held-out spoken prompts: voice (of HELD_OUT), answer, log-mel features float32 [mel, frames].
+
+    Made once and stored in the file `cache`.
+    """
     exchanges = []
     choice = random.Random("held out, spoken")
     for name, count in HELD_OUT:
@@ -158,5 +165,5 @@ def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
 
 
 def plain(text: str) -> str:
-    """`text` without what is not heard."""
+    """`text` without characters that are not heard."""
     return re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", text)).strip()

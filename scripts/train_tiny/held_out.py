@@ -1,9 +1,9 @@
-"""Write the held-out prompts that `scripts/evaluate.py` asks, which the wheel ships as scripts/quality/prompts.json.
+"""Writes the held-out prompts of `scripts/evaluate.py`, shipped as scripts/quality/prompts.json.
 
     python -m antiphon.scripts.train_tiny.held_out [FILE] [--prompts 240] [--seed 0]
 
-Kinds come by their shares; of a kind with few held-out contents (colours, small talk) come as many as there are. An answer that no training wording has is
-left out: nobody could have learnt it.
+Kinds have their shares; of a kind with few held-out contents (colours, small talk) all are used. An answer
+that no training wording has is left out, because it cannot be learnt.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .command import command
 from .domain import KINDS, draw
 
 ATTEMPTS = 2000
-"""Draws without a new prompt after which a kind is taken to have no more."""
+"""Draws without a new prompt after which a kind counts as exhausted."""
 LEARNT_BY_HEART = ("color", "talk")
-"""Kinds whose answers follow from nothing but training."""
+"""Kinds whose answers can only be known from training."""
 
 
 def prompts(count: int, seed: int = 0) -> list[Prompt]:
@@ -31,7 +31,7 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     known = {draw(choice, held_out=False, kind=kind).answer for kind in LEARNT_BY_HEART for _ in range(ATTEMPTS)}
     streams = {kind: _different(choice, kind, known) for kind in KINDS}
     taken = [prompt for kind, (_, share) in KINDS.items() for prompt, _ in zip(streams[kind], range(round(count * share)), strict=False)]
-    while len(taken) < count:  # what the small kinds lack
+    while len(taken) < count:  # fill up what the small kinds lack
         kind = choice.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
         taken += [prompt for prompt in [next(streams[kind], None)] if prompt is not None]
     choice.shuffle(taken)

@@ -1,9 +1,9 @@
-"""How many frames of speech the model's voices take for a token of text, as keys of generation_config.json.
+"""Measures the frames of speech per text token of the model's voices, for generation_config.json.
 
     python -m antiphon.scripts.train_tiny.paces CORPUS CODES.npz OUT.json --checkpoint START
 
-`frames_per_text` is the 5 % quantile, of the voice where it is lowest: R of the interleave `adaptive`. `frames_per_token` is the median over all, by which the
-text cursor is spread while an answer lasts.
+`frames_per_text` is the 5 % quantile of the voice with the lowest: R of the interleave `adaptive`.
+`frames_per_token` is the median over all, which spreads the text cursor during an answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .shape import VOICES
 
 
 def paces(corpus: Corpus, codes: Sequence[np.ndarray], tokenizer: Any) -> dict[str, float]:
-    """Both keys, measured on the answers of the corpus."""
+    """Both keys, measured on the corpus' answers."""
     by_voice = [
         [Item(len(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids), len(codes[number])) for number in numbers]
         for voice in VOICES

@@ -1,6 +1,6 @@
-"""What every training has in common: a folder with checkpoints and curves, from which it goes on where it stopped.
+"""The common part of all trainings: a folder with checkpoints and curves, from which a training can continue.
 
-RUN/state.pt holds modules, optimiser, step and time; RUN/curves.jsonl has a line a report.
+RUN/state.pt holds modules, optimiser, step and time; RUN/curves.jsonl has one line per report.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ from torch import nn
 from ..console import progress_bar
 
 REPORT_EVERY, SAVE_EVERY = 50, 250
-"""Steps."""
+"""In steps."""
 
 
 class Run:
-    """One training: `steps` yields the step numbers that are left, with the learning rate set; `log` collects values for the curves."""
+    """One training.
+
+    `steps` yields the remaining step numbers and sets the learning rate; `log` collects values for the
+    curves.
+    """
 
     def __init__(
         self, folder: Path, modules: dict[str, nn.Module], rate: float, steps: int, minutes: float | None = None, warmup: int = 200,
         betas: tuple[float, float] = (0.9, 0.98), decay: float = 0.01,
     ) -> None:  # fmt: skip
-        """The schedule, warm-up and cosine, ends after `steps` or `minutes` of training, whichever is first; a folder with a state goes on from it."""
+        """The schedule has a warm-up and a cosine. It ends after `steps` or `minutes`, whichever comes first.
+
+        A folder with a state continues from it.
+        """
         self.folder, self.modules, self.rate, self.total, self.minutes, self.warmup = folder, modules, rate, steps, minutes, warmup
         folder.mkdir(parents=True, exist_ok=True)
         parameters = [parameter for module in modules.values() for parameter in module.parameters() if parameter.requires_grad]
@@ -53,9 +60,10 @@ class Run:
         return min(1.0, max(self.step / self.total, by_time))
 
     def steps(self) -> Iterator[int]:
-        """Step numbers until the schedule ends; saves now and then, at the end, and when interrupted."""
+        """Step numbers until the schedule ends. Saves regularly, at the end, and when interrupted."""
         before = time.perf_counter()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops as Ctrl-C does: nothing is lost
+        # `kill` stops like Ctrl-C, and saves.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with progress_bar() as report:
             try:
                 while self.progress < 1.0:
@@ -75,7 +83,8 @@ class Run:
                 self.save()
 
     def update(self, loss: torch.Tensor, clip: float = 1.0) -> None:
-        """One step of the optimiser; a step without finite gradients is skipped and counted in the curves."""
+        """One step of the optimiser; a step with gradients that are not finite is skipped and counted in the
+        curves."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, clip)
@@ -87,12 +96,12 @@ class Run:
         self.log(skipped=float(not torch.isfinite(norm)), gradient=float(norm))
 
     def log(self, **values: float) -> None:
-        """Remember values of this step."""
+        """Collect values of this step."""
         for name, value in values.items():
             self._values[name].append(float(value))
 
     def save(self) -> None:
-        """Write the state beside and rename it."""
+        """Write the state under a temporary name and rename it."""
         modules = {name: module.state_dict() for name, module in self.modules.items()}
         state = {"modules": modules, "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds}
         torch.save(state, self.folder / "state.part")
@@ -120,7 +129,10 @@ def trained(folder: Path, modules: dict[str, nn.Module]) -> None:
 
 
 def initialise(modules: Iterable[nn.Module], residual: int = 4) -> None:
-    """Start values for the projections of stage modules (std 1 / sqrt(inputs)), whose parameters are made empty; `residual` layers share a variance."""
+    """Set initial values (std 1 / sqrt(inputs)) of the empty projections of stage modules.
+
+    `residual` layers share a variance.
+    """
     for module in modules:
         for name, parameter in module.named_parameters():
             last = name.rpartition(".")[2]

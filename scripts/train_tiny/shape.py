@@ -1,4 +1,4 @@
-"""The sizes, the configuration and the tokenizer of the tiny model, and a checkpoint of it to start from.
+"""The sizes, configuration and tokenizer of the tiny model, and a checkpoint of random weights to start from.
 
 python -m antiphon.scripts.train_tiny.shape START
 """
@@ -37,7 +37,7 @@ SIZE = Qwen35Size(
 )
 VOICES = ("joe", "espeak")
 VOCABULARY = 1024
-"""Of text, special tokens included."""
+"""Size of the text vocabulary, including special tokens."""
 CODEC_VOCABULARY = 272
 CODEC_IDS = {
     "codec_pad_id": 256, "codec_bos_id": 257, "codec_eos_token_id": 258, "codec_think_id": 259, "codec_nothink_id": 260, "codec_think_bos_id": 261,
@@ -48,12 +48,16 @@ CORPUS_LINES = 20_000
 GENERATION = {
     "talker_temperature": 0.5, "talker_top_k": 20, "talker_repetition_penalty": 1.0, "predictor_temperature": 0.05, "interleave": "adaptive",
 }  # fmt: skip
-"""Of generation_config.json. Cooler than the family's 0.9: the codes of a small predictor are nearly even, and what is sampled from them is heard as noise; no
-penalty, as codes come again where words do. Text goes in as speech needs it: with all of it at once, long answers lost their place (docs/tiny-model.md)."""
+"""Keys of generation_config.json.
+
+Temperatures are below the family's 0.9: a small predictor's codes have nearly even probabilities, and samples
+from them sound like noise. There is no penalty, because codes repeat where words do. The text is fed at the
+pace of the speech: with all text at once, long answers lost their place (docs/tiny-model.md).
+"""
 
 
 def text_tokenizer() -> Any:
-    """The tokenizer, trained on what may be trained on; the same every time."""
+    """The tokenizer, trained on the training contents; every call gives the same."""
     choice = random.Random("tokenizer")
     lines = []
     for _ in range(CORPUS_LINES):
@@ -78,7 +82,11 @@ def configuration(tokens: tokenizer.TokenIds) -> dict[str, Any]:
 
 
 def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """Write a checkpoint of random weights with the tokenizer and the configuration of the tiny model to the new folder `folder`: whole, or not at all."""
+    """Write a checkpoint of random weights with the tiny model's tokenizer and configuration to the new
+    folder `folder`.
+
+    It is written completely or not at all.
+    """
     if folder.exists():
         raise AntiphonError(f"{folder} exists; give a new folder, or go on with the one that is there.")
     with whole_checkpoint(folder) as beside:
@@ -96,7 +104,7 @@ def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
 
 
 def main() -> None:
-    """Write it from the command line."""
+    """Write the checkpoint from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("start", type=Path)
     starting_checkpoint(parser.parse_args().start)

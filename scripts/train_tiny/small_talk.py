@@ -49,4 +49,4 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Is the earth round?", "What shape is the earth?"), "Yes, the earth is round."),
     (("Are you smart?", "Are you clever?"), "I am small, but I do my best."),
 )
-"""Wordings and the answer that they share."""
+"""Wordings and their common answer."""

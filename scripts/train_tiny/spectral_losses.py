@@ -1,4 +1,4 @@
-"""Losses between waveforms that ignore phase: short-time spectra of several windows, and the log-mel spectrum.
+"""Losses between waveforms that ignore phase: short-time spectra with several windows, and log-mel spectra.
 
 Source: Yamamoto et al. 2020 (Parallel WaveGAN), arXiv 1910.11480, section 2.2.
 """
@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 WINDOWS = (256, 512, 1024, 2048)
 MEL_WINDOW = 1024
-"""Its spectra serve the log-mel loss too."""
+"""The window whose spectra the log-mel loss uses too."""
 FLOOR = 1e-7
-"""Of power, where white noise of unit power has 1 everywhere: 48 dB below speech of the corpus, were that white."""
+"""Minimum power; white noise of unit power has 1 everywhere. It is 48 dB below white noise of speech's
+power."""
 
 
 class SpectralLosses(nn.Module):
-    """forward: made and wanted waveforms float32 [batch, samples] -> the losses by name: `logarithm`, `convergence` (means over the windows) and `mel`."""
+    """forward: generated and target waveforms float32 [batch, samples] -> the losses by name.
+
+    They are `logarithm` and `convergence` (means over the windows), and `mel`.
+    """
 
     filters: Tensor
 
@@ -48,7 +52,7 @@ class SpectralLosses(nn.Module):
         return {"logarithm": sum(logarithms, mel * 0) / count, "convergence": sum(convergences, mel * 0) / count, "mel": mel}
 
     def _power(self, waveform: Tensor, window: int) -> Tensor:
-        """[batch, samples] -> [batch, bins, columns], of unit mean for white noise of unit power."""
+        """[batch, samples] -> [batch, bins, columns], with mean 1 for white noise of unit power."""
         shape = getattr(self, f"window{window}")
         spectrum = torch.stft(waveform, window, window // 4, window=shape, center=False, return_complex=True)
         return (spectrum.real.square() + spectrum.imag.square()) / (0.375 * window) + FLOOR

@@ -1,7 +1,8 @@
-"""From the trained parameters of stage modules back to the tensors of a checkpoint: the inverse of `Stage.weights`.
+"""Converts trained parameters of stage modules back to checkpoint tensors: the inverse of `Stage.weights`.
 
-Most parameters are an arrangement of stored values plus a constant. What goes where is found by assembling the numbers of the elements instead of their
-values; a few parameters have a formula. Every inversion is proven by assembling its result again.
+Most parameters are a rearrangement of stored values plus a constant. To find it, the numbers of the elements
+are assembled instead of their values; a few parameters have a formula. Every inversion is verified by
+assembling its result again.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from ...graphs.stages.code2wav.tensors import PREFIX, quantizer_groups
 from ...runtime.bundle.errors import AntiphonError
 
 SCALES = (".gamma", ".scale", ".cluster_usage")
-"""Ends of tensors that only multiply or divide another one: they become ones, as training knows their product alone."""
+"""Suffixes of tensors that only multiply or divide another. They become ones: training knows the product
+alone."""
 DERIVED = ".half_square"
-"""End of parameters that follow from others."""
+"""Suffix of parameters that are derived from others."""
 RELATIVE_ERROR, ABSOLUTE_ERROR = 1e-5, 1e-6
-"""Of a parameter assembled again; its checkpoint form is float32."""
+"""Tolerances of a parameter that is assembled again; its checkpoint form is float32."""
 Stored = dict[str, np.ndarray]
-"""Tensors of a checkpoint by name, float32; elements that nothing has set are NaN."""
+"""Tensors of a checkpoint by name, float32; elements that are not set are NaN."""
 
 
 def _decay(parameter: np.ndarray) -> np.ndarray:
@@ -41,19 +43,21 @@ def _frequency(parameter: np.ndarray) -> np.ndarray:
 
 
 def _magnitude(parameter: np.ndarray) -> np.ndarray:
-    """The logarithm of 1 / magnitude [channels, 1], whose assembling adds 1e-9 to the denominator."""
+    """The logarithm of 1 / magnitude [channels, 1]; assembling adds 1e-9 to the denominator."""
     return np.log(1 / parameter[:, 0] - 1e-9)
 
 
 FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {".A_log": _decay, ".alpha": _frequency, ".beta": _magnitude}
-"""Inverses by the end of the only tensor that a parameter is made of."""
+"""Inverse formulas by the suffix of the only tensor of a parameter."""
 
 
 def stored_tensors(stage: Stage, checkpoint: Checkpoint, parameters: Mapping[str, np.ndarray], apart: Collection[str] = ()) -> Stored:
-    """The tensors of `checkpoint` from which `stage` assembles `parameters` (every parameter of its module but the names in `apart`).
+    """The tensors of `checkpoint` from which `stage` assembles `parameters` (all of its module's except those
+    in `apart`).
 
-    Where a parameter reads a part of a tensor, the rest is NaN. Raises AntiphonError for a parameter that is missing, has another shape than the stage's
-    or cannot be stored, and for two that need different values of one tensor.
+    If a parameter reads a part of a tensor, the rest is NaN. Raises AntiphonError for a parameter that is
+    missing, has another shape than the stage's or cannot be stored, and for two that need different values of
+    one tensor.
     """
     stored: Stored = {}
     for name, source in stage.weights(checkpoint).items():
@@ -67,7 +71,11 @@ def stored_tensors(stage: Stage, checkpoint: Checkpoint, parameters: Mapping[str
 
 
 def codebook_tensors(config: Code2WavConfig, entries: np.ndarray, semantic: np.ndarray, acoustic: np.ndarray) -> Stored:
-    """What Code2Wav's code_embedding is a product of: codebooks `entries` [quantisers, size, dim], and the weight [quantizer_dim, dim] of each projection."""
+    """The factors of Code2Wav's code_embedding, as tensors.
+
+    They are the codebooks `entries` [quantisers, size, dim] and the weight [quantizer_dim, dim] of each
+    projection.
+    """
     stored: Stored = {}
     index = 0
     for (group, count), projection in zip(quantizer_groups(config), (semantic, acoustic), strict=True):
@@ -81,9 +89,10 @@ def codebook_tensors(config: Code2WavConfig, entries: np.ndarray, semantic: np.n
 
 
 def tie_repeated_biases(module: nn.Module) -> None:
-    """From now on the gradients of Code2Wav's upsampling biases, which repeat one stored bias [out] a column each, are the same in every column.
+    """Give the columns of Code2Wav's upsampling biases, which repeat one stored bias [out], equal gradients
+    from now on.
 
-    Biases that start equal stay so, and the checkpoint can hold them.
+    Biases that start equal then stay equal, and the checkpoint can hold them.
     """
     for part in module.modules():
         if isinstance(part, UpsamplingBlock):
@@ -97,7 +106,10 @@ def _columns_mean(columns: int, gradient: Tensor) -> Tensor:
 
 
 def merged(*parts: Mapping[str, np.ndarray]) -> Stored:
-    """The tensors of all `parts`, which may set different elements of one tensor. Raises AntiphonError where two set one element differently."""
+    """The tensors of all `parts`, which may set different elements of a tensor.
+
+    Raises AntiphonError if two set the same element differently.
+    """
     together: Stored = {}
     for part in parts:
         for name, tensor in part.items():
@@ -112,7 +124,7 @@ def merged(*parts: Mapping[str, np.ndarray]) -> Stored:
 
 
 def _inverted(what: str, source: WeightSource, checkpoint: Checkpoint, parameter: np.ndarray) -> Stored:
-    """The tensors of `source` that assemble to `parameter`, proven."""
+    """The tensors of `source` that assemble to `parameter`, verified."""
     if not np.isfinite(parameter).all():
         raise AntiphonError(f"{what} has values that are not finite; take an earlier state of this training.")
     shapes = {name: checkpoint.shape(name) for name in source.tensors}
@@ -130,14 +142,16 @@ def _inverted(what: str, source: WeightSource, checkpoint: Checkpoint, parameter
 
 
 def _rearranged(what: str, source: WeightSource, shapes: Mapping[str, tuple[int, ...]], parameter: np.ndarray) -> Stored:
-    """The tensors of a parameter that holds their elements in another order, perhaps repeated, plus a constant."""
+    """The tensors of a parameter that holds their elements in another order, possibly repeated, plus a
+    constant."""
     scales = {name for name in shapes if len(shapes) > 1 and name.endswith(SCALES)}
     numbers: dict[str, np.ndarray] = {}
     starts: dict[str, int] = {}
     count = 0
     for name, shape in shapes.items():
         size = 0 if name in scales else int(np.prod(shape))
-        # From 1, so that an element which is left out or turned to zero is noticed; exact in float32 below 2 ** 24.
+        # Numbers start at 1, so that an element that is dropped or set to zero is noticed. They are exact in
+        # float32 below 2 ** 24.
         numbers[name] = np.arange(count + 1, count + 1 + size, dtype=np.float64).reshape(shape) if size else np.ones(shape)
         starts[name] = count
         count += size

@@ -1,9 +1,10 @@
-"""What the Talker learns from: the row sequences that the runtime feeds.
+"""Training data of the Talker: the row sequences that the runtime feeds.
 
-Each has a codec prompt from another utterance of the voice, and an interleave of text and frames drawn anew: a lead of 1 to 8 rows or all text, R from 0.3 to 1
-of the item's own frames per row (so that the published bound of ARIA holds at every prefix), or, for a quarter, four rows and four frames in turn. Every time
-one of several variations of the recording is taken (train_tiny.codes): with one the Talker learns its 3,600 utterances by heart. Which token a frame speaks is
-found by train_tiny.alignment.
+Each has a codec prompt from another utterance of the voice, and a newly drawn interleave of text and frames.
+Most have a lead of 1 to 8 rows or all text, and R from 0.3 to 1 of the item's own frames per row, so that the
+published bound of ARIA holds at every prefix. A quarter alternate four rows and four frames. Every time one
+of several variations of the recording is drawn (train_tiny.codes), because with a single one the Talker
+memorises its 3,600 utterances. train_tiny.alignment finds the token that each frame speaks.
 """
 
 from __future__ import annotations
@@ -26,19 +27,23 @@ LEADS = 8
 LOWEST_SHARE = 0.3
 CHUNKED_SHARE, ALL_TEXT_SHARE = 0.25, 0.15
 PROMPT_FRAMES = (12, 32)
-"""Frames of a voice's codec prompt, at least and at most."""
+"""Minimum and maximum frames of a voice's codec prompt."""
 CONTENT_ROWS = 16
 BATCH_ROWS = 2000
 LONGEST = 260
-"""Frames; longer utterances are left out."""
+"""In frames; longer utterances are left out."""
 MOST_AHEAD = 16
-"""Text rows ahead of the voice that are told apart: so many, and more, are one."""
+"""The largest number of text rows ahead of the voice that is a class of its own; larger numbers share it."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One training sequence: text_ids and codec_ids int64 [rows] (-1: none), hidden int64 [content rows], frames int64 [n, groups] at rows `frame_index`,
-    and what is learnt: after row `asked[i]` comes `answers[i]`, a first code, or the end where `may_end[i]`."""
+    """One training sequence.
+
+    text_ids and codec_ids int64 [rows] (-1: none), hidden int64 [content rows], frames int64 [n, groups] at
+    rows `frame_index`. After row `asked[i]` the target is `answers[i]`: a first code, or the end where
+    `may_end[i]`.
+    """
 
     text_ids: np.ndarray
     codec_ids: np.ndarray
@@ -49,17 +54,20 @@ class Rows:
     answers: np.ndarray
     may_end: np.ndarray
     spoken: np.ndarray
-    """The token that frame i speaks, int64 [frames + 1]; the end of text for the end."""
+    """Index of the token that frame i speaks, int64 [frames + 1]; the end of the text for the end."""
     ahead: np.ndarray
-    """Text rows that were fed from that token on, int64 [frames + 1]."""
+    """Number of text rows fed from that token on, int64 [frames + 1]."""
     targets: np.ndarray
-    """The frames that are spoken, int64 [frames, groups]; asked has one row more, for the end."""
+    """The spoken frames, int64 [frames, groups]; `asked` has one more row, for the end."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """The rows after the prompt: their text ids (-1: none), which of them are (also) a frame, the rows after which a first code or the end is asked for,
-    and whether the end may be the answer there."""
+    """The rows after the prompt.
+
+    Their text ids (-1: none), the rows that are (also) a frame, the rows after which a first code or the end
+    is the target, and whether the end is allowed there.
+    """
 
     text_ids: list[int]
     frame_rows: list[int]
@@ -76,7 +84,7 @@ def interleaved(text: list[int], frames: int, policy: Policy, end_id: int) -> Tr
         if frame:
             track.frame_rows.append(len(track.text_ids))
             track.text_ids.append(NOTHING)
-        # The runtime masks the end until all text is in: where the text is behind when speech ends, it comes then.
+        # The runtime masks the end until all text is fed: text that is left when speech ends is fed then.
         wanted = len(rows) if frame == frames else min(len(rows), policy.text_rows_before(frame + 1))
         if wanted > fed:
             track.text_ids.extend(rows[fed:wanted])
@@ -87,13 +95,16 @@ def interleaved(text: list[int], frames: int, policy: Policy, end_id: int) -> Tr
 
 
 def dual_track(text: list[int], frames: int, end_id: int, pad_id: int) -> Track:
-    """Text row k is added to the row before frame k, padding after the end of the text; the first row is text alone, as there is no frame yet."""
+    """Text row k is added to the row before frame k, and padding after the end of the text.
+
+    The first row is text alone.
+    """
     rows = [*text, end_id] + [pad_id] * max(0, frames - len(text))
     return Track(rows[: frames + 1], list(range(1, frames + 1)), list(range(frames + 1)), [True] * (frames + 1))
 
 
 def draw_policy(noise: np.random.Generator, tokens: int, frames: int) -> Policy:
-    """A schedule that keeps a lead and ARIA's bound for an item of `tokens` text rows and `frames` frames."""
+    """A policy with a lead that keeps ARIA's bound for an item of `tokens` text rows and `frames` frames."""
     kind = noise.random()
     ratio = max(0.05, noise.uniform(LOWEST_SHARE, 1.0) * frames / tokens)
     if kind < CHUNKED_SHARE:
@@ -103,7 +114,7 @@ def draw_policy(noise: np.random.Generator, tokens: int, frames: int) -> Policy:
 
 
 def special_ids(config: OmniConfig, tokenizer: Any) -> dict[str, int]:
-    """The ids that prompts are made of, by the names of a manifest."""
+    """The special ids of prompts, by their names in a manifest."""
     assert config.talker is not None
     names = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
     text = {name: getattr(config, f"{name}_token_id") for name in names}
@@ -114,8 +125,11 @@ def special_ids(config: OmniConfig, tokenizer: Any) -> dict[str, int]:
 
 
 def sequence(track: Track, text: Sequence[int], codes: np.ndarray, places: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
-    """The rows of one utterance, `codes` [frames, groups] that speak the tokens of `text` at `places` [frames]; its prompt has `content` rows of what the
-    user said."""
+    """The rows of one utterance whose `codes` [frames, groups] speak the tokens of `text` at `places`
+    [frames].
+
+    Its prompt has `content` rows of the user's words.
+    """
     user = [ids["im_start"], ids["user"], ids["newline"], *[ids["tts_pad"]] * content, ids["im_end"], ids["newline"]]
     prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, SpeakingStyle(voice_codes))
     start = len(prompt.text_ids)
@@ -137,7 +151,7 @@ def sequence(track: Track, text: Sequence[int], codes: np.ndarray, places: np.nd
 
 
 class Speech:
-    """What the Talker learns from: utterances of its voices as text ids and codes, in batches of similar length."""
+    """Utterances of the Talker's voices as text ids and codes, in batches of similar length."""
 
     def __init__(self, corpus: Corpus, codes: Sequence[Sequence[np.ndarray]], tokenizer: Any, ids: Mapping[str, int], dual_track: bool = False) -> None:
         """`codes`: uint8 [frames, groups] of every item, in one or more variations."""
@@ -153,12 +167,13 @@ class Speech:
         self.places = {number: [aligner.spoken(text, rows[:, 0]) for rows in self.codes[number]] for number, text in zip(numbers, texts, strict=True)}
 
     def _any(self, number: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One of the variations of an item, and the places in its text that its frames speak."""
+        """One of the variations of an item, and the indices into its text of the tokens that its frames
+        speak."""
         variation = int(noise.integers(len(self.codes[number])))
         return self.codes[number][variation], self.places[number][variation]
 
     def example(self, number: int, noise: np.random.Generator) -> Rows:
-        """One utterance as it is learnt this time."""
+        """One newly drawn training sequence of an utterance."""
         others = self.by_voice[self.voice[number]]
         other, _ = self._any(others[int(noise.integers(len(others)))], noise)
         length = min(len(other), int(noise.integers(PROMPT_FRAMES[0], PROMPT_FRAMES[1] + 1)))
@@ -171,7 +186,7 @@ class Speech:
         return sequence(track, text, codes, places, voice_codes, self.ids, content)
 
     def batches(self, noise: np.random.Generator) -> Iterator[list[Rows]]:
-        """Endless batches of about BATCH_ROWS rows, padding included."""
+        """Endless batches of about BATCH_ROWS rows, including padding."""
         while True:
             for pool in np.array_split(noise.permutation(self.numbers), max(1, len(self.numbers) // 300)):
                 examples = sorted((self.example(int(number), noise) for number in pool), key=lambda rows: len(rows.text_ids))

@@ -1,9 +1,11 @@
-"""What a Talker makes of texts that it was not trained on, in nats: lower is better, and a gap to its training is what it has learnt by heart.
+"""Losses of a Talker on held-out texts, in nats.
 
-    python -m antiphon.scripts.train_tiny.talker_evaluation CODEC_RUN TALKER_RUN VOICES.npz --checkpoint START [--prompts 100] [--dual-track]
+    python -m antiphon.scripts.train_tiny.talker_evaluation CODEC_RUN TALKER_RUN VOICES.npz --checkpoint START
+        [--prompts 100] [--dual-track]
 
-The synthesiser says the answers of held-out prompts, the codec makes codes of them, and the Talker is asked for every code after the true ones, in interleaves
-as it was trained on, drawn with a seed; nothing it reads is replaced.
+A gap to the training loss shows memorisation. The synthesiser speaks the answers of held-out prompts, and the
+codec encodes them. The Talker predicts every code after the true ones. Interleaves are drawn with a seed as
+in training; no input frame is replaced.
 """
 
 from __future__ import annotations
@@ -29,12 +31,16 @@ from .talker_data import CONTENT_ROWS, LONGEST, Rows, draw_policy, dual_track, i
 from .talker_training import asked_rows, choices, new_modules, residual_losses
 
 SHOWN = (1, 4, 15)
-"""Residual codebooks whose losses are shown."""
+"""The residual codebooks whose losses are printed."""
 
 
 @torch.no_grad()
 def held_out_losses(talker: Talker, predictor: PredictorStep, rows: Rows) -> tuple[np.ndarray, int]:
-    """Nats a code of the first codes (and the end), of all residual codes, and of each of those, float [1 + 1 + groups - 1]; and the frames of `rows`."""
+    """Nats per code and the number of frames of `rows`.
+
+    The array float [1 + 1 + groups - 1] holds the first codes (and the end), all residual codes, and each
+    residual codebook.
+    """
     with differentiable():
         wanted, spoken = asked_rows(talker, [rows], torch.from_numpy(rows.frames))
         logits, answers = choices(talker, wanted, [rows])

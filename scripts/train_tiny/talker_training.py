@@ -1,11 +1,14 @@
-"""Gate (b): the Talker and its code predictor, from given text to codes.
+"""Trains the Talker and its code predictor, from given text to codes.
 
-    python -m antiphon.scripts.train_tiny.talker_training CORPUS RUN CODES.npz [VARIATION.npz]... --checkpoint START [--minutes 80] [--dual-track]
+    python -m antiphon.scripts.train_tiny.talker_training CORPUS RUN CODES.npz [VARIATION.npz]...
+        --checkpoint START [--minutes 80] [--dual-track]
 
-Every example is the row sequence that the runtime feeds (train_tiny.talker_data). Some of the frames that are read are replaced, and the Talker is also asked
-which token the next frame speaks and how many rows lie ahead of it, by a layer that is thrown away: without it long answers lose their place in the text. Rows
-of the user's turn carry nothing but the bias of the projection: its weight is zero until a Thinker has been trained, so that speech is a function of text and
-voice. `--dual-track` trains the same Talker, for the study alone, on rows that add text and frame.
+This is gate (b) in graphs/pretrained/tiny/README.md. Every example is a row sequence as the runtime feeds it
+(train_tiny.talker_data). Some input frames are replaced. A layer that is not kept also predicts which token
+the next frame speaks and how many rows are ahead of it: without it long answers lose their place in the text.
+Rows of the user's turn hold the bias of the projection alone. Its weight is zero until a Thinker is trained,
+so that speech is a function of text and voice. `--dual-track` trains the same Talker on rows that add text
+and frame, for the study alone.
 """
 
 from __future__ import annotations
@@ -33,28 +36,35 @@ from .run import Run, initialise, trained
 from .talker_data import MOST_AHEAD, Rows, Speech, special_ids
 
 PREDICTED_FRAMES = 320
-"""Frames of a step whose residual codes are learnt, drawn of about twice as many: they cost fifteen times as much as the first code. Always as many, because
-the predictor is compiled for them."""
+"""Frames per step whose residual codes are trained, drawn from about twice as many.
+
+They cost fifteen times as much as the first code. The number is constant, because the predictor is compiled
+for it.
+"""
 COMPILED_FROM = 500
-"""Steps of a training from which on compiling the predictor, a minute, pays."""
+"""Number of training steps from which compiling the predictor, which takes a minute, is worth it."""
 MOST_CORRUPTED = 0.4
-"""Of the frames that a Talker reads in one sequence, at most so many are replaced by others: it learns to go on after mistakes, and to read the text."""
+"""The largest share of a sequence's input frames that are replaced.
+
+The Talker so learns to recover from mistakes and to read the text.
+"""
 ROUGH_SHARE = 0.5
-"""Of the sequences, those in which the later codes of all frames that are read are those of others: what the predictor makes of them is no better."""
+"""Share of the sequences whose input frames have the later codes of other frames; a predictor's are no
+better."""
 FOLLOWED = 0.5
-"""Weight of the loss of the token that is spoken and of how many text rows lie ahead of it."""
+"""Weight of the loss of the spoken token and of the number of text rows ahead of it."""
 DROPOUT = 0.1
 ROUTER_WEIGHT = 0.01
 Through = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Rows and the two tables of their positions to rows."""
+"""A function from rows and the two tables of their positions to rows."""
 
 
 def read_frames(batch: list[Rows], noise: torch.Generator) -> Tensor:
-    """The frames that are read, int64 [frames of all sequences, groups], as the Talker might have made them."""
+    """Input frames int64 [frames of all sequences, groups], with errors like a Talker's own."""
     frames = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
     of_each = torch.tensor([len(rows.frames) for rows in batch])
     groups = frames.shape[1]
-    # from which code on they are others': beyond the last, for a part of the sequences
+    # The first code that comes from another frame; `groups` for sequences without such codes.
     rough = torch.where(torch.rand(len(batch), generator=noise) < ROUGH_SHARE, torch.randint(2, groups, (len(batch),), generator=noise), groups)
     shuffled = frames[torch.randperm(len(frames), generator=noise)]
     frames = torch.where(torch.arange(groups) < rough.repeat_interleave(of_each)[:, None], frames, shuffled)
@@ -63,8 +73,11 @@ def read_frames(batch: list[Rows], noise: torch.Generator) -> Tensor:
 
 
 def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tensor, Tensor]:
-    """The hidden rows [asked rows of all sequences, hidden] that first codes and ends are chosen from, where `frames` int64 [frames of all sequences, groups]
-    are read, and which of them choose a first code, bool."""
+    """The hidden rows [asked rows of all sequences, hidden] that predict first codes and ends, and which
+    predict a code (bool).
+
+    The input frames are `frames` int64 [frames of all sequences, groups].
+    """
     tokens, width = max(len(rows.text_ids) for rows in batch), talker.text.hidden_size
     text_ids, codec_ids = torch.full((len(batch), tokens), NOTHING), torch.full((len(batch), tokens), NOTHING)
     for index, rows in enumerate(batch):
@@ -88,7 +101,11 @@ def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tenso
 def losses(
     talker: Talker, predictor: PredictorStep, follower: nn.Linear, batch: list[Rows], noise: torch.Generator, through: Through | None = None
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
-    """Cross entropy of the first codes, of the residual codes and of the place in the text (both answers of the `follower`), and values for the curves."""
+    """Cross entropy of the first codes, of the residual codes and of the place in the text, and values for
+    the curves.
+
+    The `follower` predicts the place in the text: the token and the rows ahead.
+    """
     wanted, spoken = asked_rows(talker, batch, read_frames(batch, noise))
     logits, answers = choices(talker, wanted, batch)
     first = F.cross_entropy(logits, answers)
@@ -101,18 +118,19 @@ def losses(
     values = {"first": first.item(), "residual": residual.mean().item(), "right": right[spoken].mean().item(), "end_right": right[~spoken].mean().item()}
     values |= {"followed": (followed.argmax(1) == tokens).float().mean().item(), "ahead": (lead.argmax(1) == ahead).float().mean().item()}
     place = F.cross_entropy(followed, tokens) + F.cross_entropy(lead, ahead)
-    # Earlier codes are heard more, and can be known: the later ones are nearly noise.
+    # Earlier codes are more audible and more predictable; the later ones are nearly noise.
     weights = 1 / torch.arange(1, len(residual) + 1)
     total = (residual * weights).sum() / weights.sum()
     return first, total, place, values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
 
 
 def choices(talker: Talker, wanted: Tensor, batch: list[Rows]) -> tuple[Tensor, Tensor]:
-    """Logits [asked rows, ids] of first codes and ends after the hidden rows `wanted`, and the right answers, int64 [asked rows]."""
+    """Logits [asked rows, ids] of first codes and ends after the hidden rows `wanted`, and the targets int64
+    [asked rows]."""
     logits = talker.head(wanted)
     answers = torch.from_numpy(np.concatenate([rows.answers for rows in batch]))
     may_end = torch.from_numpy(np.concatenate([rows.may_end for rows in batch]))
-    # What the runtime suppresses is no choice here either: special ids always, the end until the text has ended.
+    # As in the runtime, special ids are always suppressed, and the end until the text has ended.
     end = int(batch[0].answers[-1])
     suppressed = torch.zeros(logits.shape, dtype=torch.bool)
     suppressed[:, talker.codebook :] = True
@@ -121,8 +139,11 @@ def choices(talker: Talker, wanted: Tensor, batch: list[Rows]) -> tuple[Tensor, 
 
 
 def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor, through: Through | None = None) -> Tensor:
-    """Mean cross entropy of each residual code [groups - 1]: hidden [frames, talker hidden] are the rows that chose the first codes, codes [frames, groups].
-    `through`: the predictor's layers in another form."""
+    """Mean cross entropy of each residual code [groups - 1].
+
+    hidden [frames, talker hidden]: the rows that predicted the first codes. codes [frames, groups].
+    `through`: the predictor's layers in another form.
+    """
     config, groups = predictor.config, talker.groups
     tables = torch.cat((talker.codec_embedding[: talker.codebook], talker.residual_embedding))
     embedded = F.embedding(codes[:, :-1] + torch.arange(groups - 1) * talker.codebook, tables)  # [frames, groups - 1, talker hidden]
@@ -136,7 +157,8 @@ def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, co
 
 
 def layers_of(predictor: PredictorStep) -> Through:
-    """The predictor's layers on rows [frames, groups, hidden], with tables of rotate, beginning with empty states."""
+    """The predictor's layers on rows [frames, groups, hidden], with the tables of rotate, starting with empty
+    states."""
     layers = predictor.layers
 
     def through(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -148,7 +170,7 @@ def layers_of(predictor: PredictorStep) -> Through:
 
 
 def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
-    """Talker and predictor with start values; the predictor's own table is not used: it shares the Talker's."""
+    """Talker and predictor with initial values. The predictor uses the Talker's table instead of its own."""
     assert config.talker is not None
     talker, predictor = Talker(config.talker), PredictorStep(config.talker)
     initialise([talker], residual=config.talker.text.num_hidden_layers)
@@ -158,7 +180,7 @@ def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
         talker.head.weight.mul_(0.5)
         predictor.heads.mul_(0.5)
         talker.hidden_projection.weight.zero_()
-        nn.init.normal_(talker.hidden_projection.bias, std=0.5)  # type: ignore[arg-type]  # the whole row: one of zeros has no direction to be normalised
+        nn.init.normal_(talker.hidden_projection.bias, std=0.5)  # type: ignore[arg-type]  # a row of zeros cannot be normalised
         predictor.code_embedding.zero_()
     talker.hidden_projection.weight.requires_grad_(False)
     predictor.code_embedding.requires_grad_(False)
@@ -168,7 +190,8 @@ def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
 def train(
     speech: Speech, folder: Path, config: OmniConfig, steps: int, minutes: float | None, seed: int = 0, rate: float = 2e-3, begin_with: Path | None = None
 ) -> Run:
-    """Train, or go on with, the Talker in `folder`; a new training can `begin_with` the modules of another run."""
+    """Train the Talker in `folder`, or continue its training; a new training can `begin_with` the modules of
+    another run."""
     torch.manual_seed(seed)
     talker, predictor = new_modules(config)
     follower = nn.Linear(talker.text.hidden_size, speech.vocabulary + MOST_AHEAD)

@@ -1,9 +1,11 @@
-"""Gate (c): the Thinker and its audio encoder, on typed prompts without end and on the spoken prompts of the corpus.
+"""Trains the Thinker and its audio encoder, on endless typed prompts and on the spoken prompts of the corpus.
 
-    python -m antiphon.scripts.train_tiny.thinker_training CORPUS RUN --checkpoint START [--minutes 95] [--deaf]
+    python -m antiphon.scripts.train_tiny.thinker_training CORPUS RUN --checkpoint START
+        [--minutes 95] [--deaf]
 
-Losses: the answers, after typed and after spoken prompts; the words of a recording by CTC from the audio features. CTC scores features against the
-Thinker's own embedding (Hearing), so that what was heard looks to the Thinker like what was typed.
+This is gate (c) in graphs/pretrained/tiny/README.md. Losses: the answers, after typed and after spoken
+prompts; the words of a recording by CTC from the audio features. CTC scores features against the Thinker's
+own embedding (Hearing), so that heard words resemble typed ones.
 """
 
 from __future__ import annotations
@@ -32,27 +34,32 @@ from .small_talk import SMALL_TALK
 from .thinker_rows import SILENT, Batch, Layout, Turn, answer_logits
 
 TEXT_TOKENS = 1024
-"""Of one step, padding included."""
+"""Tokens per step, including padding."""
 CLIPS = 24
-"""Of one step."""
+"""Clips per step."""
 POOL = 16
-"""Batches that are drawn at a time, to be of similar lengths."""
+"""Batches drawn at a time, to group similar lengths."""
 FREQUENT = ("sum",) * 10 + ("number",) * 2 + ("count",) * 3 + ("spelling",) * 3 + ("talk",) * 3 + ("color",) * 2
-"""Kinds drawn more often than by their shares: they have the most contents, or are the hardest."""
+"""Kinds drawn more often than by their shares, because they have the most contents or are the hardest."""
 MADE_UP, GAPS = 0.7, 0.4
-"""Shares of spelled words that are made up, and of prompts with a word less or another word."""
+"""Shares of spelled words that are invented, and of prompts with a missing or changed word."""
 CTC_WEIGHT, ROUTER_WEIGHT = 0.5, 0.01
 EVALUATE_EVERY = 250
 REPEAT = "Repeat what I said."
-"""Written after a recording whose words are the answer: teaches hearing by recordings that ask nothing."""
+"""Text after a recording whose words are the answer: recordings without a question teach hearing too."""
 
 
 PROMPT_TIMES, OVERHEARD = 2, 0.7
-"""How often prompts are heard for one time of the other recordings, and the share of those that train by CTC alone, which is cheap."""
+"""Weight of prompts relative to other recordings, and the share of those that train by CTC alone, which is
+cheap."""
 
 
 class Hearing(nn.Module):
-    """What trains the audio encoder and is thrown away: log-probabilities of tokens by the likeness of features and embedded tokens; the last is blank."""
+    """A network for training the audio encoder only.
+
+    It gives log-probabilities of tokens from the similarity of features and embedded tokens; the last is
+    blank.
+    """
 
     def __init__(self, hidden: int, vocabulary: int) -> None:
         super().__init__()
@@ -70,7 +77,7 @@ class Hearing(nn.Module):
 
 
 def text_turn(layout: Layout, choice: random.Random) -> Turn:
-    """A typed exchange that may be trained on, now and then written carelessly."""
+    """A typed exchange of the training contents, sometimes written carelessly."""
     exchange = draw(choice, False, choice.choice(FREQUENT) if choice.random() < 0.4 else None)
     text, answer = worded(exchange, choice), exchange.answer
     if exchange.kind == "spelling" and choice.random() < MADE_UP:
@@ -84,12 +91,13 @@ def text_turn(layout: Layout, choice: random.Random) -> Turn:
 
 
 KEPT_BACK = {plain(wording).lower() for wordings, _ in SMALL_TALK for wording in wordings if is_held_out(f"talk:{wording}")}
-"""Small talk that is evaluated: "Bye bye." without a word must not become "Bye."."""
+"""Small talk for evaluation: "Bye bye." with a missing word must not become "Bye."."""
 COLOUR_WORDS = "what which color is does have? have tell me the of do and make? make mix you get? get".split()
 
 
 def made_up_word(choice: random.Random) -> str:
-    """The head of one word and the tail of another, so that the letters of every part of a word can be learnt; none that is held out."""
+    """The head of one word and the tail of another, not held out; teaches the letters of every part of a
+    word."""
     while True:
         first, second = choice.choice(WORDS), choice.choice(WORDS)
         word = first[: choice.randint(1, len(first))] + second[choice.randint(0, len(second) - 1) :]
@@ -98,7 +106,8 @@ def made_up_word(choice: random.Random) -> str:
 
 
 def with_gap(text: str, choice: random.Random, among: Sequence[str] | None) -> str:
-    """`text` without one of its words (of those in lower case in `among`, if given), or with another in its place: the rest must do."""
+    """`text` without one of its words, or with another in its place; the word is one of `among` (lower case),
+    if given."""
     words = text.split()
     places = [place for place, word in enumerate(words) if among is None or word.lower() in among]
     if len(words) < 2 or not places:
@@ -109,7 +118,7 @@ def with_gap(text: str, choice: random.Random, among: Sequence[str] | None) -> s
 
 
 def worded(exchange: Exchange, choice: random.Random) -> str:
-    """The question with digits or with words, as it is or without capitals and marks, sums also as formulas."""
+    """The question with digits or words, as it is or without capitals and marks; sums also as formulas."""
     if exchange.kind == "sum" and choice.random() < 0.1:
         first, second = exchange.key.split("+")
         return choice.choice(("{}+{}", "{} + {}", "{} plus {}", "{} plus {}?", "{} + {} =", "What's {} + {}?", "what is {}+{}")).format(first, second)
@@ -123,7 +132,7 @@ def worded(exchange: Exchange, choice: random.Random) -> str:
 
 
 def text_batches(layout: Layout, choice: random.Random) -> Iterator[Batch]:
-    """Endless; a quarter of the conversations have several turns, of which each is learnt."""
+    """Endless batches; a quarter of the conversations have several turns, all with a loss."""
     while True:
         conversations, tokens = [], 0
         while tokens < POOL * TEXT_TOKENS:
@@ -142,7 +151,8 @@ def text_batches(layout: Layout, choice: random.Random) -> Iterator[Batch]:
 
 
 def sound_batches(layout: Layout, recordings: Recordings, noise: np.random.Generator) -> Iterator[tuple[Batch, list[np.ndarray], list[list[int]]]]:
-    """Endless: spoken prompts, and recordings to repeat; all sounds, first those of the batch; the ids of the words of each."""
+    """Endless batches of spoken prompts and recordings to repeat; all sounds, first those of the batch; the
+    word ids of each."""
     choice = random.Random(int(noise.integers(2**31)))
     prompts, others = ([number for number, clip in enumerate(recordings.clips) if (clip.answer is not None) == asks] for asks in (True, False))
     while True:
@@ -168,7 +178,10 @@ def sound_batches(layout: Layout, recordings: Recordings, noise: np.random.Gener
 
 
 def ctc_loss(scores: Tensor, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> Tensor:
-    """`scores` log-probabilities [tokens of all sounds, vocabulary + 1], blank last; a mean over the sounds, by words."""
+    """CTC loss of `scores`, log-probabilities [tokens of all sounds, vocabulary + 1], blank last.
+
+    It is a mean over the sounds, each divided by its words.
+    """
     padded = nn.utils.rnn.pad_sequence(list(scores.split(list(tokens))))
     targets, lengths = torch.tensor([index for row in words for index in row]), torch.tensor([len(row) for row in words])
     return F.ctc_loss(padded, targets, torch.tensor(tokens), lengths, blank=scores.shape[1] - 1, zero_infinity=True)
@@ -176,7 +189,7 @@ def ctc_loss(scores: Tensor, tokens: Sequence[int], words: Sequence[Sequence[int
 
 @torch.no_grad()
 def right_answers(thinker: Thinker, encoder: AudioEncoder, layout: Layout, turns: Sequence[Turn], size: int = 24) -> list[bool]:
-    """Whether each answer is the likeliest, token by token: what greedy decoding gives."""
+    """Whether each answer is the most probable, token by token, as in greedy decoding."""
     right: list[bool] = []
     for start in range(0, len(turns), size):
         batch = layout.batch([[turn] for turn in turns[start : start + size]])
@@ -189,7 +202,8 @@ def right_answers(thinker: Thinker, encoder: AudioEncoder, layout: Layout, turns
 
 
 class Examination:
-    """Held-out prompts, the same every time: typed ones by their kind, spoken ones by their voice where a file for their recordings is given."""
+    """Fixed held-out prompts: typed ones by kind, and spoken ones by voice if a file for their recordings is
+    given."""
 
     def __init__(self, layout: Layout, recordings: Path | None, count: int = 160) -> None:
         self._layout = layout
@@ -211,26 +225,31 @@ class Examination:
 
 
 def start(config: OmniConfig) -> tuple[Thinker, AudioEncoder]:
-    """Both modules with start values."""
+    """Both modules with initial values."""
     audio = config.thinker.audio
     assert audio is not None, "the tiny model hears"
     thinker, encoder = Thinker(config), AudioEncoder(audio)
     initialise([thinker], residual=2 * config.thinker.text.num_hidden_layers)
     initialise([encoder], residual=2 * audio.encoder_layers)
     with torch.no_grad():
-        thinker.head.weight.mul_(0.2)  # the first guess is even
-        # GELU halves what it lets through: without this the sound would drown in the encoder's positions.
+        thinker.head.weight.mul_(0.2)  # the first predictions are even
+        # GELU halves its input's scale: without this the encoder's positions would be much larger than the
+        # audio.
         for name, parameter in encoder.convolutions.named_parameters():
             if name.endswith("weight"):
                 parameter.mul_(1.7)
-        encoder.convolution_output.weight.normal_(0, encoder.convolution_output.weight.shape[0] ** -0.5)  # no branch of a residual layer
+        # This layer is not the branch of a residual layer.
+        encoder.convolution_output.weight.normal_(0, encoder.convolution_output.weight.shape[0] ** -0.5)
     return thinker, encoder
 
 
 def train(
     checkpoint: Path, corpus: Path | None, folder: Path, steps: int, minutes: float | None, rate: float = 2e-3, seed: int = 0, begin_with: Path | None = None
 ) -> Run:
-    """Train, or go on with, both in `folder`, without a corpus the text alone; a new training can `begin_with` the modules of another run."""
+    """Train both in `folder`, or continue their training; without a corpus the text alone.
+
+    A new training can `begin_with` the modules of another run.
+    """
     torch.manual_seed(seed)
     config = read_config(checkpoint)
     layout = Layout(checkpoint, config)

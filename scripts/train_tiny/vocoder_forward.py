@@ -1,7 +1,9 @@
-"""Code2Wav's forward pass for training: whole crops with empty states, several times as fast as the stage's module on a CPU, and equal to it.
+"""Code2Wav's forward pass for training: whole crops with empty states.
 
-The columns above the frame rate are computed in bfloat16 (where convolutions take a third of the time). Data gradients of dilated convolutions are
-convolutions themselves (oneDNN's own are slow), and SnakeBeta is one loop in each direction where a C++ compiler is found.
+It equals the stage's module and is several times as fast on a CPU. The columns above the frame rate are
+computed in bfloat16, where convolutions take a third of the time. Data gradients of dilated convolutions are
+computed as convolutions, because oneDNN's own are slow. SnakeBeta is one loop in each direction if a C++
+compiler is found.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from ...graphs.stages.code2wav.transformer import rotary_tables, window_bias
 
 
 def hidden_frames(module: Code2Wav, embedded: Tensor) -> Tensor:
-    """The transformer over whole streams: embedded codes float [batch, frames, quantizer_dim] -> float [batch, frames, hidden]."""
+    """The transformer over whole streams: float [batch, frames, quantizer_dim] -> float [batch, frames,
+    hidden]."""
     config, frames, batch = module.config, embedded.shape[1], embedded.shape[0]
     assert module.pre_conv is not None
     tape = StateTape(_zeros(module, batch, ("pre_conv", "layers.")))
@@ -34,7 +37,10 @@ def hidden_frames(module: Code2Wav, embedded: Tensor) -> Tensor:
 
 
 def waveform(module: Code2Wav, hidden: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """What follows, from zero states: hidden float [batch, frames, hidden] -> audio float32 [batch, samples], not clamped, so that it keeps its gradient."""
+    """The decoder from zero states: hidden float [batch, frames, hidden] -> audio float32 [batch, samples].
+
+    It does not clamp, so that gradients are kept.
+    """
     tape = StateTape(_zeros(module, hidden.shape[0], ("upsampling.",)))
     x = hidden
     for block in module.upsampling:
@@ -64,7 +70,8 @@ def _unit(unit: ResidualUnit, x: Tensor) -> Tensor:
 
 
 def _transpose(layer: TransposedConvolution, x: Tensor) -> Tensor:
-    """graphs.layers.streaming_conv.TransposedConvolution, not turning the columns to the last axis: [batch, in, columns] -> [batch, out, stride * columns]."""
+    """graphs.layers.streaming_conv.TransposedConvolution with columns last: [batch, in, columns] -> [batch,
+    out, stride * columns]."""
     pairs = torch.cat((F.pad(x, (1, 0))[:, :, :-1], x), dim=1)
     y = layer.weight.to(x.dtype).T @ pairs + layer.bias.to(x.dtype)[:, None]  # [batch, stride * out, columns]
     return y.unflatten(1, (layer.stride, -1)).permute(0, 2, 3, 1).flatten(2)
@@ -79,7 +86,10 @@ def _snake(layer: SnakeBeta, x: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """Causal convolution from a zero state, without groups: x [batch, in, columns], weight [out, in, taps], bias [out] -> [batch, out, columns]."""
+    """Causal convolution from a zero state, without groups.
+
+    x [batch, in, columns], weight [out, in, taps], bias [out] -> [batch, out, columns].
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
@@ -101,7 +111,8 @@ class _Convolution(torch.autograd.Function):
 
 
 class _Pointwise(torch.autograd.Function):
-    """x + weight @ mixed + bias: x and mixed [batch, channels, columns], weight [channels, channels], bias [channels]."""
+    """x + weight @ mixed + bias; x and mixed [batch, channels, columns], weight [channels, channels], bias
+    [channels]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mixed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -121,7 +132,8 @@ class _Snake(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frequency: Tensor, magnitude: Tensor) -> Tensor:
-        # Rows [batch * channels, columns] and their parameters: one rank for all layers, so that one loop compiled for any size serves them.
+        # Rows [batch * channels, columns] have one rank for all layers, so that one loop, compiled for any
+        # size, serves all.
         rows = x.flatten(0, 1)
         frequencies, magnitudes = (parameter.detach().repeat(len(x), 1) for parameter in (frequency, magnitude))
         ctx.save_for_backward(rows, frequencies, magnitudes)
@@ -153,14 +165,14 @@ def _snake_backward(gradient: Tensor, x: Tensor, frequency: Tensor, magnitude: T
 
 @cache
 def _loops() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Both directions of SnakeBeta, compiled where that is possible."""
+    """Both directions of SnakeBeta, compiled if possible."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         return _snake_forward, _snake_backward
     return torch.compile(_snake_forward, dynamic=True), torch.compile(_snake_backward, dynamic=True)
 
 
 def keep_positive(module: nn.Module, least: float = 0.02) -> None:
-    """Keep what a checkpoint stores as logarithms above `least`."""
+    """Keep the parameters that a checkpoint stores as logarithms above `least`."""
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, SnakeBeta):

@@ -1,10 +1,14 @@
-"""Gate (a), second half: Code2Wav, from the frozen codes of the codec encoder to the waveform.
+"""Trains Code2Wav, from the frozen codes of the codec encoder to the waveform.
 
-    python -m antiphon.scripts.train_tiny.vocoder_training CORPUS CODEC_RUN CODES.npz RUN --checkpoint START [--minutes 85]
-    python -m antiphon.scripts.train_tiny.vocoder_training ... --resynthesise 8 FOLDER    (of what is trained, instead of training)
+    python -m antiphon.scripts.train_tiny.vocoder_training CORPUS CODEC_RUN CODES.npz RUN --checkpoint START
+        [--minutes 85]
+    python -m antiphon.scripts.train_tiny.vocoder_training ... --resynthesise 8 FOLDER
+        (writes examples of the trained model, instead of training)
 
-The codebooks stay those of the encoder; their output projections are trained. Losses: `spectral_losses`. The transformer sees an utterance from its start,
-the decoder a crop of it, the first frames of which only fill its convolutions. RUN keeps a moving average of the weights: that one is published.
+This is the second half of gate (a) in graphs/pretrained/tiny/README.md. The codebooks stay those of the
+encoder; their output projections are trained. Losses: `spectral_losses`. The transformer sees an utterance
+from its start, the decoder a crop of it; the first frames of a crop only fill the convolutions. RUN keeps a
+moving average of the weights, which is published.
 """
 
 from __future__ import annotations
@@ -31,19 +35,21 @@ from .stored import tie_repeated_biases
 from .vocoder_forward import hidden_frames, keep_positive, waveform
 
 CROP, CONTEXT, HISTORY = 18, 3, 96
-"""Frames that the decoder sees, those of them without a loss, and what the transformer sees before the crop at most."""
+"""Frames of a crop, those of them without a loss, and the most frames before it that the transformer sees."""
 BATCH = 6
 FINE = 0.85
-"""From this part of the schedule on all is computed in float32: before, the rounding of bfloat16 is noise of about -30 dB in the audio."""
+"""Share of the schedule after which all is in float32; bfloat16 adds noise of about -30 dB to the audio."""
 WEIGHTS = {"logarithm": 1.0, "convergence": 0.5, "mel": 1.5}
 OTHER_VOICES = 0.5
-"""How often a second of a voice that never answers is drawn, relative to one that does."""
+"""Weight of a second of a voice that never answers, relative to one that does."""
 
 
 class TrainedVocoder(nn.Module):
-    """Code2Wav while it is trained: the stage's module, with its table of codes made from fixed codebooks and trained projections.
+    """Code2Wav for training: the stage's module, whose table of codes comes from fixed codebooks and trained
+    projections.
 
-    `entries` float32 [codebooks, size, codebook_dim]; `semantic` and `acoustic` [codebook_dim, quantizer_dim] are the output projections (transposed).
+    `entries` float32 [codebooks, size, codebook_dim]; `semantic` and `acoustic` [codebook_dim, quantizer_dim]
+    are the output projections (transposed).
     """
 
     entries: Tensor
@@ -56,8 +62,8 @@ class TrainedVocoder(nn.Module):
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 if name.endswith("pointwise"):
-                    parameter.mul_(0.3)  # what twelve residual units add
-            self.module.output.weight.mul_(0.2)  # about the loudness of speech at once
+                    parameter.mul_(0.3)  # the outputs of twelve residual units add up
+            self.module.output.weight.mul_(0.2)  # starts near the loudness of speech
         self.module.code_embedding.requires_grad_(False).zero_()
         tie_repeated_biases(self.module)
         self.register_buffer("entries", torch.zeros(config.num_quantizers, config.codebook_size, config.codebook_dim))
@@ -65,23 +71,26 @@ class TrainedVocoder(nn.Module):
 
     @torch.no_grad()
     def take_codebooks(self, run: Path, config: CodecEncoderConfig) -> None:
-        """Take the entries of the trained encoder, and projections that make of them values of about unit variance."""
+        """Take the entries of the trained encoder, and projections that give values of about unit
+        variance."""
         encoder = trainable_encoder(config)
         trained(run, {"encoder": encoder})
         self.entries.copy_(torch.cat((encoder.semantic.entries, encoder.acoustic.entries)))  # type: ignore[arg-type]
-        variance = self.entries.var(1).sum(1)  # of a whole entry, by codebook
+        variance = self.entries.var(1).sum(1)  # of a whole entry, per codebook
         self.semantic.mul_((2 * variance[:1].sum()) ** -0.5)
         self.acoustic.mul_((2 * variance[1:].sum()) ** -0.5)
 
     def embedded(self, codes: Tensor) -> Tensor:
-        """codes int64 [batch, frames, codebooks] -> what the table gives in sum, [batch, frames, quantizer_dim]."""
+        """codes int64 [batch, frames, codebooks] -> the sum of their table rows, [batch, frames,
+        quantizer_dim]."""
         rows = self.config.codebook_size * torch.arange(codes.shape[2])
         vectors = F.embedding(codes + rows, self.entries.flatten(0, 1))
         semantic = self.config.num_semantic_quantizers
         return vectors[:, :, :semantic].sum(2) @ self.semantic + vectors[:, :, semantic:].sum(2) @ self.acoustic
 
     def forward(self, codes: Tensor, first: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-        """codes int64 [batch, frames, codebooks] of streams, first int64 [batch] frame of each crop -> audio of the crops [batch, CROP * 1920]."""
+        """codes int64 [batch, frames, codebooks], first int64 [batch] (the first frame of each crop) -> audio
+        [batch, CROP * 1920]."""
         hidden = hidden_frames(self.module, self.embedded(codes))
         places = first[:, None] + torch.arange(CROP)
         return waveform(self.module, hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2])), dtype)
@@ -97,11 +106,12 @@ class TrainedVocoder(nn.Module):
 
 
 Crops = tuple[Tensor, Tensor, Tensor, Tensor]
-"""codes int64 [batch, frames, codebooks], first int64 [batch], wanted audio [batch, CROP * 1920] and which samples count, float of the same shape."""
+"""codes int64 [batch, frames, codebooks], first int64 [batch], target audio [batch, CROP * 1920], mask like
+audio."""
 
 
 def crops(corpus: Corpus, codes: list[np.ndarray], noise: np.random.Generator) -> Iterator[Crops]:
-    """Endless batches, every frame of the corpus about as often as another."""
+    """Endless batches that draw every frame of the corpus about equally often."""
     answering = {item.voice for item in corpus.items if item.role == "answer"}
     shares = np.array([len(rows) * (1.0 if item.voice in answering else OTHER_VOICES) for item, rows in zip(corpus.items, codes, strict=True)])
     while True:
@@ -113,7 +123,7 @@ def _batch(corpus: Corpus, codes: list[np.ndarray], numbers: np.ndarray, noise: 
     wanted, counted = np.zeros((2, len(numbers), CROP * FRAME), np.float32)
     for row, number in enumerate(numbers):
         frames = len(codes[number])
-        # Beyond both ends, so that the first and the last frames get their share.
+        # Starts may lie beyond both ends, so that the first and last frames are drawn as often as others.
         start = int(np.clip(noise.integers(-CROP // 2, max(1, frames - CROP // 2)), 0, max(0, frames - CROP)))
         before = max(0, start - HISTORY)
         streams.append(codes[number][before : start + CROP])
@@ -121,7 +131,7 @@ def _batch(corpus: Corpus, codes: list[np.ndarray], numbers: np.ndarray, noise: 
         clip = corpus.audio(number)[start * FRAME : (start + CROP) * FRAME]
         wanted[row, : len(clip)] = clip
         counted[row, (CONTEXT if start else 0) * FRAME : (frames - start) * FRAME] = 1.0
-    # Behind a short utterance stands any code: nothing that counts sees it.
+    # Codes after a short utterance may be any: masked samples alone depend on them.
     stacked = np.zeros((len(numbers), max(first + CROP for first in firsts), codes[0].shape[1]), np.int64)
     for place, stream in zip(stacked, streams, strict=True):
         place[: len(stream)] = stream
@@ -138,7 +148,7 @@ def loss_of(vocoder: TrainedVocoder, losses: SpectralLosses, batch: Crops, dtype
 def train(
     corpus: Corpus, codes: list[np.ndarray], folder: Path, vocoder: TrainedVocoder, steps: int, minutes: float | None, rate: float = 1.5e-3, seed: int = 0
 ) -> Run:
-    """Train, or go on with, `vocoder` in `folder`."""
+    """Train `vocoder` in `folder`, or continue its training."""
     losses, average = SpectralLosses(), copy.deepcopy(vocoder).requires_grad_(False)
     run = Run(folder, {"vocoder": vocoder, "average": average}, rate, steps, minutes, betas=(0.8, 0.99))
     stream = crops(corpus, codes, np.random.default_rng(seed + run.step))
@@ -156,7 +166,7 @@ def train(
 
 @torch.no_grad()
 def rounded(vocoder: TrainedVocoder) -> TrainedVocoder:
-    """A copy with the weights that a bfloat16 checkpoint holds, SnakeBeta's as logarithms."""
+    """A copy with the weights of a bfloat16 checkpoint; SnakeBeta's are rounded as logarithms."""
     copied = copy.deepcopy(vocoder)
     for name, parameter in copied.named_parameters():
         logarithms = name.endswith((".frequency", ".magnitude"))
@@ -166,7 +176,7 @@ def rounded(vocoder: TrainedVocoder) -> TrainedVocoder:
 
 @torch.no_grad()
 def evaluate(vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarray], batches: int = 6) -> dict[str, float]:
-    """Mean loss and its parts over some crops of the corpus, the same every time, in float32."""
+    """Mean loss and its parts over a fixed set of crops of the corpus, in float32."""
     losses, stream = SpectralLosses(), crops(corpus, codes, np.random.default_rng(1))
     rows = []
     for _ in range(batches):
@@ -184,7 +194,7 @@ def resynthesise(vocoder: TrainedVocoder, codes: np.ndarray) -> np.ndarray:
 
 
 def write_examples(vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarray], count: int, folder: Path) -> None:
-    """Write `count` utterances, the original and the resynthesised one side by side."""
+    """Write `count` utterances: each original next to the resynthesised one."""
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)

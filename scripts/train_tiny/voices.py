@@ -1,9 +1,9 @@
-"""The codec prompts by which the model knows its voices: one recording of each, as codes.
+"""Chooses the codec prompts of the model's voices: one recording of each, as codes.
 
     python -m antiphon.scripts.train_tiny.voices CORPUS CODES.npz OUT.npz
 
-Of each voice the answer whose mean code is the least surprising for that voice, among those of about two seconds: an even, typical recording. The choice is
-a function of the codes alone.
+For each voice it takes the answer of about two seconds whose codes are the most typical of the voice: the
+highest mean log-frequency. The choice depends on the codes alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from .corpus import Corpus
 from .shape import VOICES
 
 FRAMES = (22, 30)
-"""At least and at most; what the Talker is trained on is 12 to 32."""
+"""Minimum and maximum frames; the Talker is trained on 12 to 32."""
 
 
 def typical(codes: list[np.ndarray], size: int = 256) -> np.ndarray:
-    """The most typical of utterances [frames, groups]: the highest mean log-frequency of its codes among all frames of `codes`; int64."""
+    """The most typical of utterances int64 [frames, groups]: the highest mean log-frequency of its codes in
+    all of `codes`."""
     frames = np.concatenate(codes)
     groups = np.arange(frames.shape[1])
     counts = np.ones((frames.shape[1], size))

@@ -1,4 +1,4 @@
-"""Numbers, clock times and dates as this domain says them: the words of the normaliser, within what the domain can say."""
+"""Numbers and clock times in words, for the contents of the domain."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def number(value: int) -> str:
 
 
 def clock(hour: int, minute: int) -> str:
-    """A time of day (hour 1 to 12) in words, spelled as one writes it: 7:05 is "seven oh five", 7:00 is "seven o'clock"."""
+    """A time of day (hour 1 to 12) in words, as written: 7:05 is "seven oh five", 7:00 is "seven o'clock"."""
     return number_words.clock(hour, minute).replace("oclock", "o'clock")

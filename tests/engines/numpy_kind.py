@@ -19,7 +19,8 @@ from antiphon.runtime.bundle.specs import Capabilities, Precision, StageEntry
 from antiphon.runtime.states.pool import UNLIMITED, Slot, StatePool
 
 KIND = "numpy"
-REFUSED = ("AriaStep", "QuantizedMoE")
+REFUSED = ("AriaStep", "GatedDeltaRule", "QuantizedMoE")
+"""onnx.reference has no Scan over another axis than the first, which the meaning of GatedDeltaRule needs."""
 LOOPS: dict[str, StageLoop] = {}
 """The loop of each stage that was built, which this kind runs in Python; a kind for use would store it beside its engine."""
 
