@@ -22,6 +22,11 @@ TEXT_IDS = ("im_start", "im_end", "system", "user", "assistant", "newline")
 SPEECH_IDS = ("tts_pad", "tts_bos", "tts_eos", "codec_eos", "codec_nothink", "codec_think_bos", "codec_think_eos", "codec_pad", "codec_bos")
 FRONT_END_IDS = ("im_start", "im_end", "system", "user", "assistant", "audio", "image", "video")
 LONGEST_CONTEXT = 2**31 - 1
+SOUND_CONSTANTS = {
+    "code2wav": ("sample_rate", "samples_per_frame", "lead_samples"),
+    "codec_encoder": ("sample_rate", "samples_per_frame"),
+}
+"""Constants of the stages that give or take sound."""
 SAMPLE_RATES = (1000, 768_000)
 LARGEST_FRAME = 2**20
 """Samples."""
@@ -129,16 +134,13 @@ def _check_speech(manifest: Manifest, sizes: dict[str, int]) -> None:
 
 
 def _check_sound(manifest: Manifest) -> None:
-    for stage in ("code2wav", "codec_encoder"):
-        if stage not in manifest.stages:
-            continue
+    for stage in SOUND_CONSTANTS.keys() & manifest.stages.keys():
         found = manifest.stages[stage].interface.constants
-        frame = found.get("samples_per_frame")
-        limits = {"sample_rate": SAMPLE_RATES, "samples_per_frame": (1, LARGEST_FRAME)}
-        if stage == "code2wav":  # what it gives late it gives within the first frame
-            limits["lead_samples"] = (0, frame - 1 if isinstance(frame, int) else 0)
-        for name, (least, most) in limits.items():
-            value = found.get(name)
+        frame = found.get("samples_per_frame", 1)
+        # A lead is shorter than a frame, so that the first frame gives sound.
+        limits = {"sample_rate": SAMPLE_RATES, "samples_per_frame": (1, LARGEST_FRAME), "lead_samples": (0, frame - 1)}
+        for name in SOUND_CONSTANTS[stage]:
+            value, (least, most) = found.get(name), limits[name]
             is_fitting = isinstance(value, int) and least <= value <= most
             _expect(manifest, f"stages.{stage}.interface.constants.{name}", value, is_fitting, f"an integer from {least} to {most}")
 
