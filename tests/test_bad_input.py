@@ -90,7 +90,7 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "config of other weights": (config("thinker_config.audio_config.encoder_ffn_dim", 128), r"shape .* expected .* from config.json"),
     "missing shard": (building(lambda checkpoint: (checkpoint / FIRST_SHARD).unlink()), f"{FIRST_SHARD} is missing"),
     "truncated shard": (building(lambda checkpoint: cut(checkpoint / FIRST_SHARD)), f"{FIRST_SHARD} is truncated"),
-    "empty shard": (building(lambda checkpoint: replace(checkpoint / FIRST_SHARD, b"")), f"{FIRST_SHARD} is truncated or not a safetensors file"),
+    "empty shard": (building(lambda checkpoint: replace(checkpoint / FIRST_SHARD, b"")), f"{FIRST_SHARD} is truncated, broken or not a safetensors file"),
     "wrong dtype": (building(as_int8), "is stored as I8, expected one of BF16, F16"),
     "missing tensor": (building(drop_tensor), "tensor talker.codec_head.weight is missing"),
     "index is no index": (building(lambda checkpoint: replace(checkpoint / "model.safetensors.index.json", b"{}")), "is not an index of shards"),
