@@ -13,10 +13,11 @@ from .bundle.errors import InvalidInput
 from .bundle.manifest import Manifest
 from .bundle.numeric import LARGEST_COUNT, number, whole
 from .bundle.said import short
+from .bundle.sampling_parameters import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
 from .bundle.talker_contract import Layout
 from .frontend.media.media_options import check_frame_rate
 from .stages.aria import Policy, dual_track, parse_policy
-from .stages.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters, check_seed
+from .stages.sampling import check_seed
 from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")

@@ -15,13 +15,13 @@ from typing import Protocol
 
 import numpy as np
 
+from .bundle.sampling_parameters import SamplingParameters
 from .events import AudioDelta, Done, Event, FinishReason, TextDelta, Timings
 from .scheduling.channels import Cancelled, Channel, Control
 from .scheduling.engine_lock import NORMAL, URGENT
 from .scheduling.forks import check_process
 from .scheduling.threads import here, start_thread
 from .stages.aria import Frame, Policy, dual_track, speak, spoken_text
-from .stages.sampling import SamplingParameters
 from .stages.talker import Talker
 from .stages.thinker import Thinker, ThinkerContext
 from .stages.vocoder import Vocoder, packets

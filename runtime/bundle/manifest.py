@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..stages.sampling import SamplingParameters
 from .beside import set_aside
 from .errors import BrokenBundle, UnsupportedTarget, as_broken_bundle
 from .files import MANIFEST_FILE, FileHash, check_file, check_files
 from .json_file import read_json_object
 from .said import short, short_path
+from .sampling_parameters import SamplingParameters
 from .talker_contract import TalkerContract
 from .typed_json import typed
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..bundle.manifest import Manifest
+from ..bundle.sampling_parameters import SamplingParameters
 from ..engines.onnxruntime.engine import Engine
 from ..scheduling.engine_lock import EngineLock
 from ..states.pool import StateSet
 from .aria import PenaltyWindow, Policy
-from .sampling import PREDICTOR, TALKER, Noise, SamplingParameters
+from .sampling import PREDICTOR, TALKER, Noise
 from .talker_rows.rows import Spoken, TalkerRows, in_chunks
 
 

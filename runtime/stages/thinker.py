@@ -14,11 +14,12 @@ import numpy as np
 
 from ..bundle.errors import ContextFull, InvalidInput
 from ..bundle.manifest import Manifest
+from ..bundle.sampling_parameters import SamplingParameters
 from ..engines.onnxruntime.engine import Engine
 from ..scheduling.engine_lock import NORMAL, EngineLock
 from ..states.pool import Snapshot, StateSet
 from .features import Features
-from .sampling import THINKER, Noise, SamplingParameters
+from .sampling import THINKER, Noise
 from .talker_rows.tapped_rows import tapped_rows
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle.errors import AntiphonError
+from ...runtime.bundle.sampling_parameters import SamplingParameters
 from ...runtime.events import Reply
 from ...runtime.omni import Omni
-from ...runtime.stages.sampling import SamplingParameters
 from ...runtime.stages.thinker import Thinker, ThinkerContext, Token
 from ...runtime.stages.voices import read_voice_table
 

@@ -17,9 +17,9 @@ from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FileHash, hash_folder
 from antiphon.runtime.bundle.manifest import Manifest, read_manifest, write_manifest
+from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.bundle.version import VERSION
-from antiphon.runtime.stages.sampling import SamplingParameters
 
 PREDICTOR = SamplingParameters(temperature=1.0, top_k=50, top_p=0.8)
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.manifest import Manifest, StageEntry, StateSpec, TensorSpec
+from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.frontend.prompt.front_end import EncoderCall, Prompt
 from antiphon.runtime.frontend.prompt.positions import MediaItem
 from antiphon.runtime.omni import Omni
-from antiphon.runtime.stages.sampling import SamplingParameters
 
 IDS = {
     "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8, "video": 9,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
+from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
 from antiphon.runtime.options import DEFAULT_MAX_TEXT_TOKENS, choose, read_options
-from antiphon.runtime.stages.sampling import SamplingParameters
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.manifest import Manifest
+from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
 from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 from antiphon.runtime.stages.aria import dual_track
-from antiphon.runtime.stages.sampling import SamplingParameters, uniform
+from antiphon.runtime.stages.sampling import uniform
 from antiphon.runtime.stages.talker import Talker
 from antiphon.runtime.stages.talker_rows.joined_prompt import talker_prompt
 from antiphon.runtime.stages.talker_rows.rows import SummedRows
