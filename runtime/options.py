@@ -12,10 +12,11 @@ import numpy as np
 from .bundle.errors import InvalidInput
 from .bundle.manifest import Manifest
 from .bundle.numeric import LARGEST_COUNT, number, whole
-from .bundle.said import short
+from .bundle.said import article, short
 from .bundle.sampling_parameters import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
 from .bundle.talker_contract import Layout
 from .frontend.media.media_options import check_frame_rate
+from .frontend.prompt.tools import check_unicode
 from .stages.aria import Policy, dual_track, parse_policy
 from .stages.sampling import check_seed
 from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
@@ -25,6 +26,9 @@ USABLE: dict[Layout, str] = {"summed": "dual_track", "interleaved": "chunked:TEX
 """The interleaves that a Talker of each layout can follow."""
 DEFAULT_MAX_TEXT_TOKENS = 1024
 """Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
+
+TEXT_OPTIONS = ("max_text_tokens", "min_text_tokens", "modalities", "temperature", "top_k", "top_p", "repetition_penalty")
+"""Options of the text that the Thinker writes. Omni.speak, whose text is given, takes all others."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,26 @@ def read_options(given: Mapping[str, Any]) -> ReplyOptions:
         if name not in known:
             raise InvalidInput(f"There is no option {short(name)}; the options are {', '.join(known)}.")
     return ReplyOptions(**given)
+
+
+def read_speech_options(given: Mapping[str, Any], manifest: Manifest) -> ReplyOptions:
+    """The options of a given text's speech. Raises AntiphonError as `read_options`, for an option of the text, and where the bundle has no speech stages."""
+    if not manifest.speaks:
+        raise InvalidInput("The bundle holds no speech stages, so it speaks no text; build it from a checkpoint with a Talker.")
+    options = read_options(given)
+    for name in TEXT_OPTIONS:
+        if getattr(options, name) is not None:
+            raise InvalidInput(f"{name} is an option of an answer's text, and speak is given the text; leave it out.")
+    return options
+
+
+def check_words(text: Any) -> str:
+    """`text` to be spoken. Raises AntiphonError for what is no text, no Unicode, or holds nothing but white space."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"The text to speak is {article(type(text).__name__)}, expected text.")
+    if not text.strip():
+        raise InvalidInput("The text to speak is empty; give at least one word.")
+    return check_unicode(text, "The text to speak")
 
 
 def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> ResolvedOptions:

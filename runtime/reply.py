@@ -15,15 +15,15 @@ from typing import Protocol
 
 import numpy as np
 
-from .bundle.sampling_parameters import SamplingParameters
 from .events import AudioDelta, Done, Event, FinishReason, TextDelta, Timings
+from .scheduling.admission import Admission, Place
 from .scheduling.channels import Cancelled, Channel, Control
 from .scheduling.engine_lock import NORMAL, URGENT
 from .scheduling.forks import check_process
 from .scheduling.threads import here, start_thread
 from .stages.aria import Frame, Policy, dual_track, speak, spoken_text
 from .stages.talker import Talker
-from .stages.thinker import Thinker, ThinkerContext
+from .stages.text_source import TextSource
 from .stages.vocoder import Vocoder, packets
 
 SHORT_BUFFER = 0.5
@@ -87,22 +87,20 @@ class SpeechRecord:
 class ReplyRequest:
     """Everything one reply needs, decided before it starts. `speech` None: text only."""
 
-    thinker: Thinker
-    context: ThinkerContext
+    text: TextSource
     decoder: TextDecoder
-    sampling: SamplingParameters
-    seed: int
     speech: SpeechRequest | None
     began: float
+    """When the reply was asked for, by time.perf_counter."""
     on_end: Callable[[], None]
-    """Called once, when the last worker has ended."""
+    """Called once, after the last worker's work."""
 
 
 class Workers:
     """The running part of a reply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs before `start`."""
 
-    def __init__(self, plan: ReplyRequest) -> None:
-        self._plan, self._speech = plan, plan.speech
+    def __init__(self, request: ReplyRequest) -> None:
+        self._request, self._speech = request, request.speech
         self.control = Control()
         self.events: Channel[Event] = Channel(self.control, MAX_EVENTS_AHEAD)
         self._text: Channel[int] = Channel(self.control, MAX_TEXT_AHEAD)
@@ -114,7 +112,7 @@ class Workers:
         self._over_budget = False
         self._moments: dict[str, float] = {}
         self._samples, self._sample_rate, self._underruns, self._text_waits = 0, 0, 0, 0
-        self._prefill_tokens = plan.context.waiting_tokens
+        self._prefill_tokens = request.text.prompt_tokens
         self._step_seconds: list[float] = []
         self._talker_seconds = self._vocoder_seconds = 0.0
         self._speaking = self._speech is not None
@@ -147,6 +145,15 @@ class Workers:
         self.control.stop()
         self.join()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the workers were told to stop."""
+        return self.control.stopped
+
+    def stop(self) -> None:
+        """Tell the workers to stop, without waiting. May be called from a finaliser and from the handler of a signal."""
+        self.control.stop()
+
     def join(self) -> None:
         """Wait until the workers have ended. A thread that may not wait, a worker among them, goes on at once."""
         for thread in self._threads:
@@ -173,7 +180,7 @@ class Workers:
             self._left -= workers
             is_last = self._left == 0 and workers > 0
         if is_last:
-            self._plan.on_end()
+            self._request.on_end()
             try:
                 self.events.put(self.done())
                 self.events.close()
@@ -189,11 +196,11 @@ class Workers:
     # Thinker
 
     def _think(self) -> None:
-        plan = self._plan
-        for token in plan.thinker.answer(plan.context, plan.sampling, plan.seed, self._before_thinking, self._step_seconds.append):
+        request = self._request
+        for token in request.text.tokens(self._before_thinking, self._step_seconds.append):
             self._mark("token")
             self._token_ids.append(token.id)
-            self._emit_text(plan.decoder.push(token.id), (token.id,))
+            self._emit_text(request.decoder.push(token.id), (token.id,))
             if token.is_last:
                 self._text_reason = "length"
             if token.spoken and self._speech:
@@ -201,7 +208,7 @@ class Workers:
                 self._text.put(token.id)
         if not self._token_ids or self._speech and not self._speech.record.places:
             self._text_reason = "empty"
-        rest = plan.decoder.flush()
+        rest = request.decoder.flush()
         if rest:
             self._emit_text(rest, ())
         self._text.close()
@@ -244,7 +251,7 @@ class Workers:
         self._text.abandon()
 
     def next(self) -> int | None:
-        """See aria.TextSource."""
+        """See aria.TextRows."""
         token, waited = self._text.get()
         if token is None:
             self._frames_at_text_end = len(self._codes)
@@ -293,7 +300,7 @@ class Workers:
 
     def _timings(self) -> Timings:
         def since(event: str) -> float | None:
-            return self._moments[event] - self._plan.began if event in self._moments else None
+            return self._moments[event] - self._request.began if event in self._moments else None
 
         frames, steps = len(self._codes), self._step_seconds
         return Timings(
@@ -304,7 +311,7 @@ class Workers:
             seconds_per_token=sum(steps) / len(steps) if steps else None,
             seconds_per_frame=self._talker_seconds / (frames - 1) if frames > 1 else None,
             seconds_per_vocoder_frame=self._vocoder_seconds / frames if frames else None,
-            total=time.perf_counter() - self._plan.began,
+            total=time.perf_counter() - self._request.began,
             audio_seconds=self._samples / self._sample_rate if self._sample_rate else 0.0,
             underruns=self._underruns,
             text_waits=self._text_waits,
@@ -345,7 +352,7 @@ class ReplyStream:
 
     def cancel(self) -> None:
         """Stop the workers without waiting for them. May be called from a finaliser and from the handler of a signal."""
-        self._workers.control.stop()
+        self._workers.stop()
 
     def close(self) -> None:
         """Stop the workers and wait until they have ended: at most one run of one engine.
@@ -363,3 +370,24 @@ class ReplyStream:
     def __del__(self) -> None:
         if hasattr(self, "_workers"):
             self.cancel()
+
+
+def start_reply(admission: Admission, place: Place, make_request: Callable[[], ReplyRequest], undo: Callable[[], None]) -> ReplyStream:
+    """Wait for `place`, then make the request and start its workers.
+
+    Whatever it raises, an interrupt too, the place is given back, and `undo` is called unless the source of the text had begun.
+    """
+    workers: Workers | None = None
+    try:
+        admission.take(place)
+        workers = Workers(make_request())
+        stream = ReplyStream(workers)
+        admission.register(place, workers)
+        workers.start()
+        return stream
+    except BaseException:
+        if workers is None:
+            admission.give_back(place)
+        if workers is None or not workers.abort():
+            undo()
+        raise

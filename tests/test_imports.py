@@ -195,6 +195,5 @@ def test_circles_and_upward_imports_are_found() -> None:
     graph = edges(of(runtime__a="from .b import x", runtime__b="from . import c", runtime__c="from .a import y", runtime__bundle__d="from ..a import z"))
     assert circles(graph) == [frozenset({"runtime.a", "runtime.b", "runtime.c"})]
     assert upward(graph) == {("runtime.bundle.d", "runtime.a")}
-    assert importers_of("onnxruntime", of(a="import onnxruntime as ort", b="from onnxruntime.quantization import x", c="import onnxruntime_extras")) == {"a", "b"}
-
-
+    library = of(a="import onnxruntime as ort", b="from onnxruntime.quantization import x", c="import onnxruntime_extras")
+    assert importers_of("onnxruntime", library) == {"a", "b"}

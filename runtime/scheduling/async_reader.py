@@ -49,7 +49,7 @@ class AsyncReader:
         if not self._loop.is_running():  # the garbage collector closes the generator, and nobody can wait in it
             self._wishes.put(None)
             return
-        has_begun = self._place.workers is not None
+        has_begun = self._place.running is not None
         end = self._ask(is_last=True)
         if has_begun:
             await asyncio.shield(end)

@@ -7,14 +7,12 @@ that reaches into the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..frontend.prompt.front_end import EncoderCall
+from ..frontend.prompt.encoder_calls import EncoderCall
 
-Encode = Callable[["EncoderCall"], Mapping[str, np.ndarray]]
+Encode = Callable[[EncoderCall], Mapping[str, np.ndarray]]
 
 
 class Features:

@@ -1,14 +1,13 @@
-"""The Thinker of one conversation: features in, chunked prefill, then ids one by one.
+"""The Thinker: chunked prefill with the features of media, then the ids of an answer one by one.
 
 Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video, and optionally think_open, think_close. Manifest
-constants: thinker_context (rows). Which hidden rows are kept for the Talker is in the manifest's TalkerContract.
+constants: thinker_context (rows). The manifest's TalkerContract says which hidden rows are kept for the Talker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,19 +15,17 @@ from ..bundle.errors import ContextFull, InvalidInput
 from ..bundle.manifest import Manifest
 from ..bundle.sampling_parameters import SamplingParameters
 from ..engines.onnxruntime.engine import Engine
+from ..frontend.prompt.encoder_calls import EncoderCall
+from ..frontend.prompt.front_end import Prompt
+from ..frontend.prompt.positions import MediaItem
 from ..scheduling.engine_lock import NORMAL, EngineLock
 from ..states.pool import Snapshot, StateSet
 from .features import Features
 from .sampling import THINKER, Noise
 from .talker_rows.tapped_rows import tapped_rows
 
-if TYPE_CHECKING:
-    from ..frontend.prompt.front_end import EncoderCall, Prompt
-    from ..frontend.prompt.positions import MediaItem
-
-
 OPENING_ROWS = 16
-"""Rows at the end of a prompt among which a template's own think block is looked for."""
+"""A think block that the chat template opens is looked for in so many rows at the end of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Queued:
 
     waiting: tuple[Segment, ...]
     media: tuple[MediaItem, ...]
-    unfed: tuple[int, ...]
+    pending_id: int | None
     next_position: float
     answer_start: tuple[Snapshot, float] | None
     answers: tuple[tuple[int, int], ...]
@@ -54,31 +51,32 @@ class Queued:
 
 @dataclass
 class ThinkerContext:
-    """What a conversation has fed to its Thinker, and what waits to be fed. Used by one worker at a time."""
+    """The Thinker's side of a conversation: prefilled rows and queued turns. One worker uses it at a time."""
 
     states: StateSet
     token_ids: list[int] = field(default_factory=list)
-    """Every id in the kv states, by row."""
+    """Ids of all rows of the kv states."""
     hidden_rows: dict[int, np.ndarray] = field(default_factory=dict)
-    """Tapped hidden rows, float32 [hidden], that the Talker may need (see tapped_rows), by row."""
+    """Hidden rows, float32 [hidden], that the Talker may need (see tapped_rows), by row."""
     media: list[MediaItem] = field(default_factory=list)
     """The pieces of media of all turns, in order."""
     waiting: list[Segment] = field(default_factory=list)
-    """Segments queued and not yet prefilled."""
+    """Segments that are queued and not yet prefilled."""
     next_position: float = 0.0
-    """Position of the token after everything fed and waiting."""
-    unfed: list[int] = field(default_factory=list)
-    """The last sampled id where no run has read it yet."""
+    """Position of the token after all prefilled and queued ones."""
+    pending_id: int | None = None
+    """The last sampled id, until a run has read it."""
     answer_row: int = 0
-    """Row of the first token of the latest answer: what lies before is its prompt."""
+    """Row of the first token of the latest answer: the rows before it are its prompt."""
     answer_start: tuple[Snapshot, float] | None = None
-    """The states and the next position at that row, to which `cut_answer` returns; None before an answer, and once something follows it."""
+    """The states and the next position at that row, to which `cut_answer` returns. None before an answer and after a turn was queued behind it."""
 
     answers: list[tuple[int, int]] = field(default_factory=list)
     """(first row, row after the last) of every earlier answer."""
 
     @property
     def waiting_tokens(self) -> int:
+        """The number of queued tokens."""
         return sum(len(segment.token_ids) for segment in self.waiting)
 
     def queue_prompt(self, prompt: Prompt) -> None:
@@ -95,23 +93,25 @@ class ThinkerContext:
         self.next_position += len(token_ids)
 
     def queued(self) -> Queued:
-        """What waits now, for `requeue`."""
-        return Queued(tuple(self.waiting), tuple(self.media), tuple(self.unfed), self.next_position, self.answer_start, tuple(self.answers))
+        """The queue as it is now, for `requeue`."""
+        return Queued(tuple(self.waiting), tuple(self.media), self.pending_id, self.next_position, self.answer_start, tuple(self.answers))
 
     def requeue(self, queued: Queued) -> None:
-        """Forget what was queued after `queued` was taken; nothing may have been fed since."""
-        self.waiting, self.media, self.unfed = list(queued.waiting), list(queued.media), list(queued.unfed)
+        """Drop what was queued after `queued` was taken. Nothing may have been prefilled since."""
+        self.waiting, self.media, self.pending_id = list(queued.waiting), list(queued.media), queued.pending_id
         self.next_position, self.answer_start, self.answers = queued.next_position, queued.answer_start, list(queued.answers)
 
     def end_answer(self, turn_end: Sequence[int]) -> None:
-        """Queue the id of the latest answer that no run has read, and what ends its turn."""
+        """Queue the pending id of the latest answer and `turn_end`, which ends its turn."""
+        pending = [] if self.pending_id is None else [self.pending_id]
         if self.answer_start is not None:
-            self.answers.append((self.answer_row, self.states.length + self.waiting_tokens + len(self.unfed)))
-        self.queue_text([*self.unfed, *turn_end])
-        self.unfed = []
+            self.answers.append((self.answer_row, self.states.length + self.waiting_tokens + len(pending)))
+        self.queue_text([*pending, *turn_end])
+        self.pending_id = None
 
     def turn_ids(self, rows: int | None = None) -> np.ndarray:
-        """int64 [rows]: everything fed and waiting, earlier answers as -1: a model that writes the marks of a turn makes none."""
+        """int64 [rows]: ids of all prefilled and queued tokens, or of the first `rows`. Tokens of earlier answers are -1, so control tokens inside an
+        answer do not start a turn."""
         ids = np.concatenate([np.asarray(self.token_ids, np.int64), *(segment.token_ids for segment in self.waiting)])[:rows]
         for start, end in self.answers:
             ids[start:end] = -1
@@ -119,11 +119,15 @@ class ThinkerContext:
 
     @property
     def answer_ids(self) -> list[int]:
-        """All ids of the latest answer, the one no run has read included."""
-        return [*self.token_ids[self.answer_row :], *self.unfed]
+        """All ids of the latest answer, the pending id too. Empty before an answer and after a turn was queued behind it."""
+        if self.answer_start is None:
+            return []
+        kept = [token for segment in self.waiting for token in segment.token_ids.tolist()]  # what a cut left of it
+        pending = self.pending_id
+        return [*self.token_ids[self.answer_row :], *kept, *([] if pending is None else [pending])]
 
     def cut_answer(self, tokens: int) -> None:
-        """Keep the first `tokens` of the latest answer: back to the states of its start, the kept ids wait to be fed again.
+        """Keep the first `tokens` of the latest answer: the states return to its start, and the kept ids are queued.
 
         Recurrent states cannot be cropped, so they are restored and replayed; the next prefill then gives the states of a fresh one.
         """
@@ -132,7 +136,7 @@ class ThinkerContext:
         snapshot, self.next_position = self.answer_start
         self.states.restore(snapshot)
         del self.token_ids[self.answer_row :]
-        self.unfed = []
+        self.pending_id = None
         if kept:
             self.queue_text(kept)
 
@@ -261,7 +265,7 @@ class Thinker:
             if token in self.eos:
                 return
             is_last = index + 1 == limit
-            context.unfed = [token]
+            context.pending_id = token
             thinking = token != self._think[1] and (thinking or token == self._think[0])
             is_silent = thinking or token == self._think[1]
             # an answer of a single token by its limit is spoken all the same: speech for text, never silence
@@ -280,9 +284,9 @@ class Thinker:
             outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, context.states, ("token",))
             on_step(seconds)
             context.states.advance(1)
+            context.pending_id = None  # first: who reads the answer meanwhile sees no id twice
             context.token_ids.append(token)
             context.next_position += 1
-            context.unfed = []
             token = int(outputs["token"][0])
 
     def sampling_inputs(self, sampling: SamplingParameters) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """The study of interleaves on real speech: a trained Talker says held-out texts under every policy, and recognisers that nobody here trained hear them.
 
 What is said is a function of text and seed alone (docs/aria.md), so every text is spoken once a policy; Thinkers of several speeds then decide only when. The
-text comes as the Thinker's answer would (quality.speak_text). Beside every policy stands the synthesiser's own speech of the same texts, as the recognisers err
+text comes as the Thinker's answer would (Omni.speak). Beside every policy stands the synthesiser's own speech of the same texts, as the recognisers err
 on that, too. Texts whose natural ratio of frames to tokens is below three are told apart: a fixed 1:3 cannot keep the published bound on them.
 """
 
@@ -22,7 +22,6 @@ from ..quality.listening import Listener, Tick
 from ..quality.normaliser import Errors, word_errors
 from ..quality.prompts import Prompt
 from ..quality.sound import pauses
-from ..quality.speak_text import Speaker
 from ..quality.synthesisers import RATE, synthesise
 from ..quality.work import Work
 from .aria_simulation import Item
@@ -128,12 +127,12 @@ class Study:
         return dual_track(), self._speak(subject, "dual track", dual_track(), wavs)
 
     def _speak(self, subject: Subject, name: str, policy: Policy, wavs: Path | None) -> Voiced:
-        speaker, made, items, over, endless, seconds = Speaker(subject.omni, subject.bundle), [], [], 0, 0, []
+        made, items, over, endless, seconds = [], [], 0, 0, []
         for done, one in enumerate(self.asked):
             self.tick(f"{name}: speaking", done, len(self.asked))
             messages = [{"role": "user", "content": one.prompt.typed}]
             limit = FRAMES_BEYOND * one.frames + 25
-            reply = speaker.say(messages, one.prompt.answer, seed=self.seed + done, interleave=policy.name, max_frames=limit)
+            reply = subject.omni.speak(one.prompt.answer, messages, seed=self.seed + done, interleave=policy.name, max_frames=limit)
             frames = len(reply.codes)
             cursors = [min(one.tokens, policy.text_rows_before(frame)) for frame in range(1, frames + 1)]
             over += bound_violations(cursors, one.tokens, frames) > 0

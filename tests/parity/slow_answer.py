@@ -34,7 +34,7 @@ class Recorded:
 def recorded(omni: Omni) -> tuple[Omni, list[np.ndarray]]:
     """The same bundle, and the place where the Talker's logits [vocabulary] of every run appear."""
     talker = Recorded(omni.engines["talker"])
-    return Omni(omni.manifest, omni.engines | {"talker": talker}, omni.front_end, voice_table=omni._voice_table), talker.logits  # type: ignore[operator]
+    return Omni(omni.manifest, omni.engines | {"talker": talker}, omni.front_end, voice_table=omni.model.voice_table), talker.logits  # type: ignore[operator]
 
 
 def features(omni: Omni, prompt: Prompt, first_row: int = 0) -> dict[int, np.ndarray]:

@@ -155,7 +155,7 @@ def test_the_end_waits_for_all_text_and_ends_then(hybrid_checkpoint: Path, omni:
     end = int(answer(omni, case).codes[-1, 0]) if end is None else end
     reference = SlowLoop(hybrid_checkpoint)
     reference.ids = reference.ids | {"codec_eos_token_id": end}
-    changed = Omni(replace(omni.manifest, ids=omni.manifest.ids | {"codec_eos": end}), omni.engines, omni.front_end, voice_table=omni._voice_table)
+    changed = Omni(replace(omni.manifest, ids=omni.manifest.ids | {"codec_eos": end}), omni.engines, omni.front_end, voice_table=omni.model.voice_table)
     reply = answer(changed, case)
     prompt, _, hidden = read(omni, reference, case, reply.token_ids)
     speech = spoken(omni, reference, case, reply, prompt, hidden, follow=reply.codes)
