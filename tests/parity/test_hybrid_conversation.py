@@ -18,7 +18,7 @@ from antiphon.runtime.events import AudioDelta, Reply
 from antiphon.runtime.omni import Omni, collect, load
 from antiphon.runtime.options import ReplyOptions
 
-from .slow_answer import assert_spoken, assert_written, features, manner, recorded
+from .slow_answer import assert_spoken, assert_written, features, speaking_style, recorded
 from .slow_loop import SlowLoop, chunked
 
 SAMPLES = 1920
@@ -116,7 +116,7 @@ def test_every_reply_equals_the_slow_reference_on_the_whole_history(omni: Omni, 
         positions = np.concatenate([past.positions, np.broadcast_to(steps, (3, len(steps)))], axis=1)
         logits, hidden = reference.read(np.concatenate([past.token_ids, token_ids]), positions, past.features)
         assert_written(token_ids, logits[len(past.token_ids) - 1 : -1], end=omni.front_end.im_end)
-        rows = reference.prompt(past.token_ids, hidden, manner(omni, reference))
+        rows = reference.prompt(past.token_ids, hidden, speaking_style(omni, reference))
         speech = reference.speak(rows, token_ids[:-1], chunked(turn.tokens, 4, 4), turn.frames, follow=replies[-1].codes)
         assert_spoken(replies[-1].codes, speech, turn.frames, talker_logits)
 

@@ -18,7 +18,7 @@ from antiphon.runtime.events import Reply
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni, load
 
-from .slow_answer import assert_spoken, assert_written, features, manner, recorded
+from .slow_answer import assert_spoken, assert_written, features, speaking_style, recorded
 from .slow_loop import SlowLoop, Speech, adaptive, chunked
 
 
@@ -117,7 +117,7 @@ def spoken(omni: Omni, reference: SlowLoop, case: Case, reply: Reply, prompt: Pr
     options = {name: value for name, value in case.options.items() if name != "interleave"}
     if isinstance(options.get("voice"), np.ndarray):
         options["voice"] = omni.voice(options["voice"], 22050).codes  # the codec encoder is compared elsewhere
-    rows, text = reference.prompt(prompt.token_ids, hidden, manner(omni, reference, **options)), reply.token_ids[: case.tokens]
+    rows, text = reference.prompt(prompt.token_ids, hidden, speaking_style(omni, reference, **options)), reply.token_ids[: case.tokens]
     return reference.speak(rows, text, case.parts(case.tokens + 1), case.frames, case.restarts, case.penalty, case.least, follow)
 
 
