@@ -14,7 +14,7 @@ from ..graphs.config import NO_ID, OmniConfig
 from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.files import FileHash
 from ..runtime.bundle.manifest import Manifest, SpeechPrompts, StageEntry
-from ..runtime.bundle.sampling_parameters import SamplingParameters
+from ..runtime.bundle.sampling import SamplingParameters
 from ..runtime.bundle.talker_contract import TalkerContract
 from ..runtime.bundle.version import VERSION
 from ..runtime.stages.aria import dual_track, parse_policy

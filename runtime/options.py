@@ -13,7 +13,7 @@ from .bundle.errors import InvalidInput
 from .bundle.manifest import Manifest
 from .bundle.numeric import LARGEST_COUNT, number, whole
 from .bundle.said import article, short
-from .bundle.sampling_parameters import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
+from .bundle.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
 from .bundle.talker_contract import Layout
 from .frontend.media.media_options import check_frame_rate
 from .frontend.prompt.tools import check_unicode

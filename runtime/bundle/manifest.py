@@ -19,7 +19,7 @@ from .errors import BrokenBundle, UnsupportedTarget, as_broken_bundle
 from .files import MANIFEST_FILE, FileHash, check_file, check_files
 from .json_file import read_json_object
 from .said import short, short_path
-from .sampling_parameters import SamplingParameters
+from .sampling import SamplingParameters
 from .talker_contract import TalkerContract
 from .typed_json import typed
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..bundle.manifest import Manifest
-from ..bundle.sampling_parameters import SamplingParameters
+from ..bundle.sampling import SamplingParameters
 from ..engines.onnxruntime.engine import Engine
 from ..scheduling.engine_lock import EngineLock
 from ..states.pool import StateSet

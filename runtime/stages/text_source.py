@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..bundle.sampling_parameters import SamplingParameters
+from ..bundle.sampling import SamplingParameters
 from .thinker import Thinker, ThinkerContext, Token
 
 

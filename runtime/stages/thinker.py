@@ -13,7 +13,7 @@ import numpy as np
 
 from ..bundle.errors import ContextFull, InvalidInput
 from ..bundle.manifest import Manifest
-from ..bundle.sampling_parameters import SamplingParameters
+from ..bundle.sampling import SamplingParameters
 from ..engines.onnxruntime.engine import Engine
 from ..frontend.prompt.encoder_calls import EncoderCall
 from ..frontend.prompt.front_end import Prompt

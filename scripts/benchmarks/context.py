@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.bundle.sampling_parameters import SamplingParameters
+from ...runtime.bundle.sampling import SamplingParameters
 from ...runtime.omni import Omni, load
 from ...runtime.states.pool import StateSet
 from ..console import print_table, seconds, size

@@ -17,7 +17,7 @@ from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FileHash, hash_folder
 from antiphon.runtime.bundle.manifest import Manifest, read_manifest, write_manifest
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.bundle.version import VERSION
 

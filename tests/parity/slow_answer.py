@@ -45,7 +45,9 @@ def features(omni: Omni, prompt: Prompt, first_row: int = 0) -> dict[int, np.nda
     return rows
 
 
-def speaking_style(omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None) -> SpeakingStyle:
+def speaking_style(
+    omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None
+) -> SpeakingStyle:
     """Options of a reply as the checkpoint's own numbers. `voice`: a name, or codes [frames, 16]."""
     talker = reference.raw["talker_config"]
     if isinstance(voice, str):

@@ -18,7 +18,7 @@ from antiphon.runtime.events import AudioDelta, Reply
 from antiphon.runtime.omni import Omni, collect, load
 from antiphon.runtime.options import ReplyOptions
 
-from .slow_answer import assert_spoken, assert_written, features, speaking_style, recorded
+from .slow_answer import assert_spoken, assert_written, features, recorded, speaking_style
 from .slow_loop import SlowLoop, chunked
 
 SAMPLES = 1920

@@ -18,7 +18,7 @@ from antiphon.runtime.events import Reply
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni, load
 
-from .slow_answer import assert_spoken, assert_written, features, speaking_style, recorded
+from .slow_answer import assert_spoken, assert_written, features, recorded, speaking_style
 from .slow_loop import SlowLoop, Speech, adaptive, chunked
 
 

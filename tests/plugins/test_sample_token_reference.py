@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.plugins.sample_token.reference import sample_token
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.stages.sampling import uniform
 
 VOCABULARY = 12

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.manifest import Manifest, StageEntry, StateSpec, TensorSpec
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.frontend.prompt.front_end import EncoderCall, Prompt
 from antiphon.runtime.frontend.prompt.positions import MediaItem

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.options import DEFAULT_MAX_TEXT_TOKENS, choose, read_options
 
 

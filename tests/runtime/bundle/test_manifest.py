@@ -7,7 +7,7 @@ import pytest
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FRONT_END, hash_folder
 from antiphon.runtime.bundle.manifest import Manifest, StageEntry, StateSpec, TensorSpec, check_hashes, read_manifest, seal, write_manifest
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.manifest import Manifest
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 from antiphon.runtime.stages.aria import dual_track
 from antiphon.runtime.stages.sampling import uniform

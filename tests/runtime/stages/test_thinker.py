@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.sampling_parameters import SamplingParameters
+from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.scheduling.engine_lock import NORMAL
 from antiphon.runtime.stages.sampling import uniform
 from antiphon.runtime.stages.thinker import Thinker

@@ -1,4 +1,4 @@
-"""How ids are sampled: the parameters that a bundle states for a stage and that a reply may change."""
+"""How ids are drawn: the parameters of one sampling stage."""
 
 from __future__ import annotations
 
