@@ -14,6 +14,7 @@ THINKER, TALKER, PREDICTOR = 0, 1, 2
 """Stage ids in the noise counter."""
 
 LARGEST_SEED = 2**64 - 1
+
 _BLOCK = 64  # positions drawn at once: one vectorised call instead of 64 small ones
 
 
