@@ -1,4 +1,4 @@
-"""One conversation: the Thinker's states go on from turn to turn; the Talker's prompt is made anew from all user turns."""
+"""One conversation. The Thinker's states are kept from turn to turn; the Talker's prompt is made anew for each answer from all user turns."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class Conversation:
 
     @property
     def live_difference(self) -> float:
-        """Of the last turn appended with `more`: the most that a log-mel feature differs from that of the finished recording, whose loudest
-        sound was not known when it went in; 0.25 is a decade of power, and 0 where nothing louder followed the first 8 s."""
+        """The largest difference between a log-mel feature of the last turn that was appended with `more` and that of the finished recording, whose loudest
+        sound was not known then. 0.25 is a decade of power; 0 where nothing louder followed the first 8 s."""
         return self._live_difference
 
     def reply(self, **options: Any) -> ReplyStream:
@@ -254,7 +254,7 @@ class Conversation:
         return self._context.queued(), self._state
 
     def _forget_since(self, before: tuple[Queued, _State]) -> None:
-        """Back to what `_what_waits` returned. Nothing may have been prefilled since."""
+        """Restore what `_what_waits` returned. Nothing may have been prefilled since."""
         queued, self._state = before
         self._context.requeue(queued)
 
@@ -286,7 +286,7 @@ class Conversation:
                 self._holder = None
 
     def _enter(self, place: Place, move: Move) -> None:
-        """Let `place` hold the conversation for `move`. A reply that was closed or forgotten is waited for: its workers are about to end."""
+        """Let `place` hold the conversation for `move`. It waits for a reply that was closed or forgotten, whose workers are about to end."""
         self._admission.check_open()
         holder = self._holder
         running = None if holder is None else holder.running

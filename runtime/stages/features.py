@@ -1,7 +1,6 @@
-"""What the encoders make of a prompt's media, computed when the Thinker gets there and forgotten when it has passed.
+"""Encoder outputs of a prompt's media, computed when the Thinker reaches their tokens and dropped behind them.
 
-An hour of audio or minutes of video are never in memory as a whole: only the features of the tokens of one chunk and of the encoder call
-that reaches into the next.
+Long audio and video are never in memory as a whole: only the features of one chunk's tokens, and of the encoder call that reaches into the next chunk.
 """
 
 from __future__ import annotations

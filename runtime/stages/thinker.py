@@ -143,7 +143,7 @@ class ThinkerContext:
 
 @dataclass(frozen=True)
 class Token:
-    """A sampled text id. `is_last`: the length limit stops the text here. `spoken`: whether the Talker gets it."""
+    """A text id of an answer. `is_last`: the length limit stops the text here. `spoken`: whether the Talker gets it."""
 
     id: int
     spoken: bool
@@ -151,10 +151,10 @@ class Token:
 
 
 class Thinker:
-    """Runs the Thinker and the encoders for any conversation; holds no state between calls."""
+    """Runs the Thinker and the encoders for any conversation. It holds no state between calls."""
 
     def __init__(self, engines: Mapping[str, Engine], manifest: Manifest, engine_lock: EngineLock, chunk: int = 512) -> None:
-        """`chunk`: the most tokens of one prefill run; between chunks other streams get their turn."""
+        """`chunk`: the most tokens of one prefill run. Between chunks other streams may run."""
         self._engines, self._manifest, self._engine_lock, self._chunk = engines, manifest, engine_lock, chunk
         self._engine = engines["thinker"]
         ids = manifest.ids
@@ -186,10 +186,10 @@ class Thinker:
                 raise InvalidInput(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
 
     def prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None) -> int:
-        """Feed what waits in `context`; returns the id sampled after the last token with the sampling inputs `draw`.
+        """Prefill the queued segments of `context`. Returns the id sampled after the last token with the sampling inputs `draw`.
 
-        Without `draw` the id means nothing. `check` is called before every run and may raise to stop: then the context is as it was.
-        Tapped hidden rows of multimodal tokens are kept in the context.
+        Without `draw` the id has no meaning. `check` is called before every run and may raise to stop; the context is then as it was.
+        The context keeps the hidden rows that the Talker may need (see tapped_rows).
         """
         self.check_room(context, context.waiting_tokens)
         before = context.states.snapshot()
@@ -239,7 +239,7 @@ class Thinker:
     def answer(
         self, context: ThinkerContext, sampling: SamplingParameters, seed: int, before_step: Callable[[], int], on_step: Callable[[float], None]
     ) -> Iterator[Token]:
-        """Prefill what waits, then yield the answer's tokens, the end of turn excluded, until it or the limit comes.
+        """Prefill the queued segments, then yield the tokens of the answer until the end of the turn, which is not among them, or the limit.
 
         `before_step` returns the priority of the next run, may wait, and may raise to stop; `on_step` gets the seconds of each decode
         run. Wherever the iterator stops, the context is whole and the next turn can follow.
@@ -260,7 +260,7 @@ class Thinker:
         context.answer_start = (context.states.snapshot(), context.next_position)
         feeds = self._step_feeds(draw)
         marks = [token for token in context.token_ids[-OPENING_ROWS:] if token in self._think]
-        thinking = bool(marks) and marks[-1] == self._think[0]  # a template may open the block itself
+        thinking = bool(marks) and marks[-1] == self._think[0]  # a chat template may open the block itself
         for index in range(limit):
             if token in self.eos:
                 return
@@ -268,7 +268,7 @@ class Thinker:
             context.pending_id = token
             thinking = token != self._think[1] and (thinking or token == self._think[0])
             is_silent = thinking or token == self._think[1]
-            # an answer of a single token by its limit is spoken all the same: speech for text, never silence
+            # the token of an answer that is limited to one is spoken too: text never comes with silence
             yield Token(token, spoken=not is_silent and (not is_last or index == 0), is_last=is_last)
             if is_last:
                 return
@@ -290,7 +290,7 @@ class Thinker:
             token = int(outputs["token"][0])
 
     def sampling_inputs(self, sampling: SamplingParameters) -> dict[str, np.ndarray]:
-        """The sampling inputs of one row, to be changed in place."""
+        """The sampling inputs of one row. The caller changes them in place."""
         masks = {name: np.zeros((1, self.vocabulary), bool) for name in ("penalised", "suppressed")}
         return {"noise": np.zeros(1, np.float32), **sampling.feeds(1), **masks}
 
@@ -298,7 +298,7 @@ class Thinker:
         draw["suppressed"][0, list(self.eos)] = forbidden
 
     def _step_feeds(self, draw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Feeds of a decode step for one token, to be changed in place."""
+        """Feeds of a decode step for one token. The caller changes them in place."""
         return {
             "input_ids": np.zeros((1, 1), np.int64),
             "positions": np.zeros((3, 1, 1), np.float32),
@@ -310,7 +310,7 @@ class Thinker:
         }
 
     def _features(self, segments: Sequence[Segment], check: Callable[[], object]) -> Features:
-        """The encoders' part of a prefill; a call runs when its first token's turn comes."""
+        """The encoder outputs of a prefill. An encoder call runs when the chunk with its first token is prefilled."""
         calls, offset = [], 0
         for segment in segments:
             calls += [(call, offset) for call in segment.calls]
