@@ -1,35 +1,44 @@
-"""One conversation: the Thinker's states go on from turn to turn; the Talker's prompt is made anew from all user turns."""
+"""One conversation. The Thinker's states are kept from turn to turn; the Talker's prompt is made anew for each answer from all user turns."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .bundle.errors import Busy, ContextFull, InvalidInput
+from .bundle.errors import InvalidInput
 from .bundle.numeric import is_whole
 from .bundle.said import article, short
-from .bundle.talker_contract import TalkerContract
+from .conversation_status import ANSWERED, IS_SPOKEN, MOVES, Move, Status, after, check
 from .frontend.live_turn import LiveTurn
+from .frontend.prompt.front_end import Prompt
 from .frontend.prompt.tools import parse_tools
+from .history import HistoryMessage, summary
+from .model import LoadedModel
 from .options import ReplyOptions, ResolvedOptions, choose, read_options
-from .reply import ReplyRequest, ReplyStream, SpeechRecord, SpeechRequest, Workers
-from .scheduling.admission import Place
-from .stages.talker import Talker
-from .stages.talker_rows.joined_prompt import ASSISTANT_ROWS, talker_prompt, user_rows
-from .stages.talker_rows.rows import InterleavedRows, SummedCodeRows, SummedRows, TalkerPrompt, TalkerRows
-from .stages.talker_rows.sequence_prompt import SpeakingStyle, interleaved_prompt, prompt_rows
-from .stages.vocoder import Vocoder
-from .stages.voices import Voice
+from .reply import ReplyRequest, ReplyStream, SpeechRecord, start_reply
+from .scheduling.admission import Admission, Place
+from .speech_request import speech_request
+from .stages.text_source import GivenText, TextSource, ThinkerText
+from .stages.thinker import Queued, ThinkerContext
 
-if TYPE_CHECKING:
-    from .frontend.prompt.front_end import Prompt
-    from .omni import Omni
-    from .stages.thinker import Queued
+
+@dataclass(frozen=True)
+class _State:
+    """All of a conversation that its Thinker's context does not hold. A move replaces it in one assignment, which an interrupt cannot split."""
+
+    status: Status = Status.NEW
+    messages: tuple[HistoryMessage, ...] = ()
+    """All turns but an answer that is the last one."""
+    record: SpeechRecord | None = None
+    """Of the last answer, while it is SPOKEN."""
+    live: LiveTurn | None = None
+    """The turn that is being spoken, while LISTENING."""
 
 
 class Conversation:
@@ -39,19 +48,47 @@ class Conversation:
     as its text was made.
     """
 
-    def __init__(self, omni: Omni, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> None:
+    def __init__(
+        self, model: LoadedModel, admission: Admission, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None
+    ) -> None:
+        """`voice` (a Voice) and `style` are the defaults of its replies. Raises AntiphonError for invalid tools."""
         self._tools = parse_tools(tools)
-        self._omni, self._voice, self._style = omni, voice, style
+        self._model, self._admission, self._voice, self._style = model, admission, voice, style
         self._opening: list[Any] = [] if system is None else [{"role": "system", "content": system}]
-        self._context = omni.thinker.new_context()
+        self._context = model.thinker.new_context()
         self._lock = threading.Lock()
-        self._holder: Place | None = None  # what the conversation is at: a call, or a reply until its workers have ended
-        self._begun = False  # a first prompt was queued
-        self._answered = True  # nothing was appended since the last answer
-        self._turn_is_open = False  # the last answer's turn has no end in the context yet
-        self._record: SpeechRecord | None = None  # of the last answer
-        self._live: LiveTurn | None = None  # the turn that is being spoken
+        self._holder: Place | None = None  # the call that runs, or the reply whose workers run
+        self._state = _State()
         self._live_difference = 0.0
+
+    @property
+    def status(self) -> Status:
+        """What may happen next: see conversation_status."""
+        return self._state.status if self._holder is None else Status.BUSY
+
+    @property
+    def history(self) -> tuple[HistoryMessage, ...]:
+        """All turns so far, the system prompt first. An answer that is being written is there as far as its text was made, one that was truncated as
+        far as it was heard."""
+        state = self._state
+        if state.status not in ANSWERED:
+            return state.messages
+        return (*state.messages, HistoryMessage("assistant", self._model.front_end.decode(self._context.answer_ids)))
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Ids of all tokens that the Thinker has read: prompts, answers and the ends of turns."""
+        return tuple(self._context.token_ids)
+
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        """Ids of the last answer; empty before it and after the next turn was appended."""
+        return tuple(self._context.answer_ids)
+
+    @property
+    def context(self) -> ThinkerContext:
+        """The Thinker's side of the conversation, for measurements: to be read, not changed."""
+        return self._context
 
     def append(
         self,
@@ -71,15 +108,15 @@ class Conversation:
         Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order; `sample_rate` in hertz is
         that of audio given as an array. With `more` the turn is still being spoken: `audio` is an array of what was heard since the last
         call, and the first call without `more`, with the last of the audio and perhaps text, ends the turn; the states are then those of one
-        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. EngineLock
+        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. Turns
         that could not be prefilled are not in the history; sound of a turn that is being spoken is, and is prefilled with what follows.
         """
         call = Place()
         try:
-            self._enter(call)
-            if more or self._live is not None:
+            self._enter(call, Move.APPEND)
+            if more or self._state.status is Status.LISTENING:
                 if messages is not None or image is not None or video is not None:
-                    raise InvalidInput("A turn is being spoken; give further audio, end it with an append without more, and then append the rest.")
+                    raise InvalidInput(IS_SPOKEN)
                 self._listen(audio, text, sample_rate, more)
                 self._prefill()
             else:
@@ -97,12 +134,12 @@ class Conversation:
 
     def _prefill(self) -> None:
         if self._context.waiting_tokens:
-            self._omni.thinker.prefill(self._context, self._omni.check_open)
+            self._model.thinker.prefill(self._context, self._admission.check_open)
 
     @property
     def live_difference(self) -> float:
-        """Of the last turn appended with `more`: the most that a log-mel feature differs from that of the finished recording, whose loudest
-        sound was not known when it went in; 0.25 is a decade of power, and 0 where nothing louder followed the first 8 s."""
+        """The largest difference between a log-mel feature of the last turn that was appended with `more` and that of the finished recording, whose loudest
+        sound was not known then. 0.25 is a decade of power; 0 where nothing louder followed the first 8 s."""
         return self._live_difference
 
     def reply(self, **options: Any) -> ReplyStream:
@@ -115,103 +152,110 @@ class Conversation:
         chosen = read_options(options)
         place = Place()
         try:
-            self._enter(place)
-            if self._live is not None:
-                raise InvalidInput("A turn is being spoken; end it with an append without more before asking for a reply.")
-            if self._answered:
-                raise InvalidInput("There is nothing to answer; append a turn before asking for a reply.")
-            return self.start(chosen, began, False, place)
+            self._enter(place, Move.WRITE)
+            check(self._state.status, Move.WRITE)
+            return self._start(chosen, began, place, self._model.front_end.answer_opening.tolist())
         except BaseException:
-            if self._holder is place and place.workers is None:
+            if self._holder is place and place.running is None:
                 self._holder = None
             raise
 
+    def answer(self, messages: Sequence[Any], options: ReplyOptions, began: float, place: Place) -> ReplyStream:
+        """Append `messages` and answer them, both with one prefill, on `place`: the reply of a conversation of one turn."""
+        self.queue(messages, options, add_generation_prompt=True)
+        return self._start(options, began, place)
+
+    def recite(self, token_ids: Sequence[int], messages: Sequence[Any] | None, options: ReplyOptions, began: float, place: Place) -> ReplyStream:
+        """Speak the text `token_ids` as the answer to `messages` (None: to nothing) on `place`. The conversation ends with it (see GivenText)."""
+        if messages is not None:
+            self.queue(messages, options, add_generation_prompt=True)
+        return self._start(options, began, place, given=token_ids)
+
     def queue(self, messages: Sequence[Any], options: ReplyOptions, add_generation_prompt: bool) -> None:
-        """Turn `messages` into tokens that wait for the next prefill; nothing changes when it raises."""
-        front_end = self._omni.front_end
+        """Turn `messages` into tokens that wait for the next prefill. Nothing changes when it raises."""
+        front_end, state = self._model.front_end, self._state
+        target = after(state.status, Move.APPEND)
         media = {"use_audio_in_video": options.use_audio_in_video, "video_fps": options.video_fps, "tools": self._tools}
-        if not self._begun:
-            whole = [*self._opening, *messages] if self._opening and isinstance(messages, list | tuple) else messages
-            prompt = front_end.prompt(whole, add_generation_prompt=add_generation_prompt, **media)
+        if state.status is Status.NEW:
+            if self._opening and isinstance(messages, Sequence) and not isinstance(messages, str | bytes):  # else the front end says what is wrong
+                messages = [*self._opening, *messages]
+            prompt = front_end.prompt(messages, add_generation_prompt=add_generation_prompt, **media)
         else:
             prompt = front_end.continuation(messages, add_generation_prompt=add_generation_prompt, **media)
+        said = (*self.history, *summary(messages))
         self._queue(prompt)
+        self._state = _State(target, said)
 
     def _queue(self, prompt: Prompt) -> None:
         """Let `prompt` wait for the next prefill, after the end of the last answer's turn where that is still open."""
-        context = self._context
-        ending = self._omni.front_end.turn_end.tolist() if self._begun and self._turn_is_open else []
-        self._omni.thinker.check_stages(prompt.calls)
-        self._omni.thinker.check_room(context, context.waiting_tokens + len(context.unfed) + len(ending) + len(prompt.token_ids))
+        model, context = self._model, self._context
+        ending = model.front_end.turn_end.tolist() if self._state.status in ANSWERED else []
+        model.thinker.check_stages(prompt.calls)
+        pending = 0 if context.pending_id is None else 1
+        model.thinker.check_room(context, context.waiting_tokens + pending + len(ending) + len(prompt.token_ids))
         if ending:
             context.end_answer(ending)
         context.queue_prompt(prompt)
-        self._begun, self._turn_is_open, self._answered = True, False, False
-        self._record = None  # too late to cut it
 
     def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
-        """Further sound of the turn that is being spoken, which begins with the first and ends without `more`."""
+        """Further sound of the turn that is being spoken. The first sound begins it, and sound without `more` ends it."""
         if audio is not None and not isinstance(audio, np.ndarray):
             raise InvalidInput(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
         if more and (audio is None or text is not None):
             raise InvalidInput("An append with more takes audio alone; give text with the last of the audio, without more.")
-        live = self._live
-        if live is None:
-            live = LiveTurn(self._omni.front_end, self._opening if not self._begun else [], not self._begun, sample_rate, self._tools)
+        target = after(self._state.status, Move.LISTEN if more else Move.END_TURN)
+        model, is_new = self._model, self._state.status is Status.NEW
+        live = self._state.live or LiveTurn(model.front_end, self._opening if is_new else [], is_new, sample_rate, self._tools)
         if sample_rate != live.sample_rate:
             raise InvalidInput(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
         if not more:  # after the last of the sound it would be too late to refuse the text
-            self._omni.thinker.check_room(self._context, self._context.waiting_tokens + len(live.closing(text).token_ids))
+            model.thinker.check_room(self._context, self._context.waiting_tokens + len(live.closing(text).token_ids))
         pieces = [live.push(audio)] if audio is not None else []
-        if self._live is None:
+        if self._state.live is None:
+            said = (*self.history, *summary(self._opening if is_new else []), HistoryMessage("user", "", ("audio",)))
             self._queue(live.opening)
-            self._live = live
+            self._state = _State(Status.LISTENING, said, live=live)
         pieces += [] if more else live.finish(text)
         for piece in pieces:
             if len(piece.token_ids):
                 self._queue(piece)
         self._live_difference = live.largest_difference
         if not more:
-            self._live = None
+            *earlier, last = self._state.messages
+            self._state = _State(target, (*earlier, replace(last, text=text or "")))
 
-    def start(self, options: ReplyOptions, began: float, with_generation_prompt: bool, place: Place) -> ReplyStream:
-        """Start the workers when `place` is there; `with_generation_prompt`: the queued prompt already opens the answer.
+    def _start(self, options: ReplyOptions, began: float, place: Place, opening: Sequence[int] = (), given: Sequence[int] | None = None) -> ReplyStream:
+        """Start the workers on `place`. `opening`: ids that open the answer, where the queued prompt does not; `given`: ids of a given text.
 
         Whatever it raises, an interrupt too, the place is given back, and the conversation is as it was unless the Thinker had begun.
         """
-        omni, context = self._omni, self._context
-        choices = choose(options, omni.manifest, self._voice, self._style)
-        opening = [] if with_generation_prompt else omni.front_end.answer_opening.tolist()
-        omni.thinker.check_room(context, context.waiting_tokens + len(opening))
-        voice = omni.voice(choices.voice) if choices.speaks or choices.voice is not None else None
-        speech = self._speech(choices, voice) if choices.speaks and voice is not None else None
+        model, context = self._model, self._context
+        choices = choose(options, model.manifest, self._voice, self._style)
+        model.thinker.check_room(context, context.waiting_tokens + len(opening))
+        voice = model.voice(choices.voice) if choices.speaks or choices.voice is not None else None
+        length = None if given is None else len(given)
+        speech = speech_request(model, context, choices, voice, length) if choices.speaks and voice is not None else None
         before = self._what_waits()
-        workers: Workers | None = None
-        try:
-            omni.places.take(place)
+
+        def make_request() -> ReplyRequest:
             if opening:
                 context.queue_text(opening)
-            self._turn_is_open, self._answered = True, True
-            self._record = speech.record if speech else None
-            on_end = partial(self._end, place)
-            workers = Workers(ReplyRequest(omni.thinker, context, omni.front_end.decoder(), choices.thinker, choices.seed, speech, began, on_end))
-            stream = ReplyStream(workers)
-            omni.register(place, workers)
-            workers.start()
-            return stream
-        except BaseException:
-            if workers is None:
-                omni.places.give_back(place)
-            if workers is None or not workers.abort():
-                self._forget_since(before)
-            raise
+            move, record = (Move.SPEAK, speech.record) if speech is not None else (Move.WRITE, None)
+            self._state = _State(MOVES[move].target, self._state.messages, record)
+            return ReplyRequest(self._source(choices, given), model.front_end.decoder(), speech, began, partial(self._end, place))
 
-    def _what_waits(self) -> tuple[Queued, bool, bool, bool, SpeechRecord | None]:
-        return self._context.queued(), self._begun, self._turn_is_open, self._answered, self._record
+        return start_reply(self._admission, place, make_request, partial(self._forget_since, before))
 
-    def _forget_since(self, before: tuple[Queued, bool, bool, bool, SpeechRecord | None]) -> None:
-        """Back to what `_what_waits` returned; nothing may have been fed since."""
-        queued, self._begun, self._turn_is_open, self._answered, self._record = before
+    def _source(self, choices: ResolvedOptions, given: Sequence[int] | None) -> TextSource:
+        thinker = self._model.thinker
+        return ThinkerText(thinker, self._context, choices.thinker, choices.seed) if given is None else GivenText(thinker, self._context, given)
+
+    def _what_waits(self) -> tuple[Queued, _State]:
+        return self._context.queued(), self._state
+
+    def _forget_since(self, before: tuple[Queued, _State]) -> None:
+        """Restore what `_what_waits` returned. Nothing may have been prefilled since."""
+        queued, self._state = before
         self._context.requeue(queued)
 
     def truncate(self, heard_samples: int) -> str:
@@ -224,95 +268,37 @@ class Conversation:
         """
         call = Place()
         try:
-            self._enter(call)
+            self._enter(call, Move.TRUNCATE)
             if not is_whole(heard_samples) or heard_samples < 0:
                 raise InvalidInput(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
-            context = self._context
-            if self._record is None:
-                raise InvalidInput("There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended.")
+            state, context, model = self._state, self._context, self._model
+            target = after(state.status, Move.TRUNCATE)
             if context.answer_start is None:
                 return ""
-            samples = self._omni.engines["code2wav"].entry.constant("samples_per_frame")
-            kept = self._record.heard_tokens(-(-int(heard_samples) // samples), self._omni.frames_per_token)
-            heard: str = self._omni.front_end.decode(context.answer_ids[:kept])
+            assert state.record is not None, "an answer with speech has a record"
+            kept = state.record.heard_tokens(-(-int(heard_samples) // model.samples_per_frame), model.frames_per_token)
+            heard: str = model.front_end.decode(context.answer_ids[:kept])
             context.cut_answer(kept)
-            self._record = None
+            self._state = _State(target, state.messages)
             return heard
         finally:
             if self._holder is call:
                 self._holder = None
 
-    def _speech(self, choices: ResolvedOptions, voice: Voice) -> SpeechRequest:
-        omni, manifest = self._omni, self._omni.manifest
-        contract = manifest.talker
-        assert contract is not None
-        rows = self._sequence_rows(choices, voice, contract) if contract.voice == "frames" else self._joined_rows(voice, contract)
-        return SpeechRequest(
-            make_talker=lambda priority: Talker(
-                omni.engines, manifest, omni.engine_lock, rows, choices.policy, choices.talker, choices.predictor, choices.seed, priority, omni.prefill_chunk
-            ),
-            make_vocoder=lambda priority: Vocoder(omni.engines["code2wav"], omni.engine_lock, priority),
-            end_id=manifest.id("tts_eos"),
-            schedule=choices.schedule,
-            max_frames=choices.max_frames,
-            policy=choices.policy,
-            frames_per_token=omni.frames_per_token,
-        )
-
-    def _check_talker_room(self, rows: int) -> None:
-        limit = self._omni.manifest.constants.talker_context
-        if rows >= limit:
-            raise ContextFull(
-                f"The user's turns, the voice and the style need {rows} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."
-            )
-
-    def _joined_rows(self, voice: Voice, contract: TalkerContract) -> TalkerRows:
-        """Rows after a prompt that a codec id is the voice of."""
-        omni, context, manifest = self._omni, self._context, self._omni.manifest
-        self._check_talker_room(len(user_rows(self._context.turn_ids(), manifest.ids)) + ASSISTANT_ROWS)
-        codec_id, sizes = voice.codec_id, omni.input_sizes("talker")
-        assert codec_id is not None
-
-        def make_prompt(first_token: int) -> TalkerPrompt:
-            prompt_ids = context.turn_ids(context.answer_row)
-            return talker_prompt(
-                prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, omni.front_end,
-                sizes[contract.frame_input],
-            )  # fmt: skip
-
-        return SummedRows(make_prompt, manifest.id("tts_pad"))
-
-    def _sequence_rows(self, choices: ResolvedOptions, voice: Voice, contract: TalkerContract) -> TalkerRows:
-        """Rows after a prompt that frames are the voice of."""
-        omni, context, manifest = self._omni, self._context, self._omni.manifest
-        style = choices.style
-        assert voice.codes is not None
-        named = manifest.speech_prompts.styles.get(style.lower()) if style is not None else None
-        in_words = omni.front_end.encode_text(style).tolist() if style is not None and named is None else []
-        speaking = SpeakingStyle(voice.codes, voice.prompt_ids, in_words, named or (), choices.language)
-        limit, hidden_size = contract.hidden_rows, omni.input_sizes("talker")["hidden"]
-        self._check_talker_room(prompt_rows(context.turn_ids(), limit, manifest.ids, speaking))
-
-        def make_prompt() -> TalkerPrompt:
-            prompt_ids = context.turn_ids(context.answer_row)
-            return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, speaking)
-
-        return SummedCodeRows(make_prompt, manifest.id("tts_pad")) if contract.layout == "summed" else InterleavedRows(make_prompt)
-
-    def _enter(self, place: Place) -> None:
-        """Let `place` hold the conversation. A reply that was closed or forgotten is waited for: its workers are about to end."""
-        self._omni.check_open()
+    def _enter(self, place: Place, move: Move) -> None:
+        """Let `place` hold the conversation for `move`. It waits for a reply that was closed or forgotten, whose workers are about to end."""
+        self._admission.check_open()
         holder = self._holder
-        workers = None if holder is None else holder.workers
-        if workers is not None and workers.control.stopped:
-            workers.join()
+        running = None if holder is None else holder.running
+        if running is not None and running.stopped:
+            running.join()
         with self._lock:
             if self._holder is not None:
-                raise Busy("A reply of this conversation is in flight; finish or close it first.")
+                check(Status.BUSY, move)
             self._holder = place
 
     def _end(self, place: Place) -> None:
-        self._omni.places.give_back(place)
+        self._admission.give_back(place)
         if self._holder is place:
             self._holder = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle.errors import BrokenBundle, Closed, InvalidInput
+from .bundle.errors import Closed, InvalidInput
 from .bundle.manifest import Manifest
 from .bundle.numeric import as_float, whole
 from .bundle.said import short
@@ -23,18 +22,14 @@ from .engines.base import Engine
 from .engines.onnxruntime.sessions import MOST_THREADS
 from .events import AudioDelta, Done, Event, Reply
 from .frontend.media.media_policy import LOCAL, MediaPolicy
+from .model import LoadedModel
 from .open_bundle import open_bundle
-from .options import read_options
-from .reply import ReplyStream, Workers
-from .scheduling.admission import Place, Places
+from .options import check_words, read_options, read_speech_options
+from .reply import ReplyStream
+from .scheduling.admission import Admission, Place
 from .scheduling.async_reader import AsyncReader, end_all
-from .scheduling.channels import Cancelled
 from .scheduling.engine_lock import EngineLock
-from .scheduling.forks import check_process
-from .stages.thinker import Thinker
-from .stages.voices import Voice, check_voice, find_voice
-
-DEFAULT_SAMPLE_RATE = 24000
+from .stages.voices import Voice
 
 
 def load(
@@ -75,28 +70,37 @@ class Omni:
         voice_table: np.ndarray | None = None,
         media: MediaPolicy = LOCAL,
     ) -> None:
-        """`front_end`: a FrontEnd. `voice_table`: see voices.read_voice_table. See `load` for the rest."""
-        if "thinker" not in engines:
-            raise BrokenBundle("The bundle has no stage thinker; build it again.")
-        self.manifest, self.engines, self.front_end = manifest, engines, front_end
-        self.engine_lock = EngineLock()
-        self.prefill_chunk = prefill_chunk
-        self.thinker = Thinker(engines, manifest, self.engine_lock, prefill_chunk)
-        self.places = Places(max_streams, admission_seconds)
-        self._replies: weakref.WeakValueDictionary[int, Workers] = weakref.WeakValueDictionary()
-        self._process = os.getpid()
-        self._closed = False
-        _omnis[id(self)] = self
-        self._voice_table, self._media = voice_table, media
-        self.frames_per_token = manifest.constants.frames_per_token
-        self.sample_rate = engines["code2wav"].entry.constant("sample_rate") if "code2wav" in engines else DEFAULT_SAMPLE_RATE
+        """See LoadedModel, Admission and `load` for the arguments."""
+        self.model = LoadedModel(manifest, engines, front_end, prefill_chunk, voice_table, media)
+        self._admission = Admission(max_streams, admission_seconds)
+        _loaded[self._admission] = self.model.engine_lock
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self.model.manifest
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines by stage."""
+        return self.model.engines
+
+    @property
+    def front_end(self) -> Any:
+        """The FrontEnd: messages in, text out."""
+        return self.model.front_end
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the speech, in hertz."""
+        return self.model.sample_rate
 
     def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> Conversation:
         """A conversation that has not begun. `voice` and `style` are its defaults; `tools` are the functions that the model may call in it (OpenAI
         shape). Raises AntiphonError for an unknown voice, a style that is no text, or tools that are none."""
-        self.check_open()
+        self._admission.check_open()
         read_options({"style": style})
-        return Conversation(self, system, None if voice is None else self.voice(voice), style, tools)
+        return Conversation(self.model, self._admission, system, None if voice is None else self.voice(voice), style, tools)
 
     def voice(self, wanted: Any = None, sample_rate: int | None = None) -> Voice:
         """The voice called `wanted` (None: the bundle's default), or that of a recording: a path, bytes or an array at `sample_rate` hertz.
@@ -104,18 +108,8 @@ class Omni:
         A recording is encoded once; keep the Voice for further replies. Raises AntiphonError that lists the voices, or says what is wrong
         with the recording, or with a Voice of another bundle.
         """
-        self.check_open()
-        given = isinstance(wanted, Voice)
-        encoder = self.engines.get("codec_encoder")
-        voice = wanted if given else find_voice(self.manifest, wanted, self._voice_table, encoder, self.engine_lock, sample_rate, self._media)
-        contract = self.manifest.talker
-        if contract is not None:
-            check_voice(voice, contract.voice, self.input_sizes("talker")[contract.frame_input], self.manifest.constants.codebook_size or None)
-        return voice
-
-    def input_sizes(self, stage: str) -> dict[str, int]:
-        """The size of the last axis of every input of `stage`, where it is fixed."""
-        return {spec.name: spec.shape[-1] for spec in self.engines[stage].entry.inputs if spec.shape and isinstance(spec.shape[-1], int)}
+        self._admission.check_open()
+        return self.model.voice(wanted, sample_rate)
 
     def stream(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> ReplyStream:
         """Answer `messages` (OpenAI chat shape) as events in the order they happen; for the options see ReplyOptions.
@@ -144,28 +138,31 @@ class Omni:
         finally:
             await reader.close()
 
+    def speak(self, text: str, messages: Sequence[Any] | None = None, **options: Any) -> Reply:
+        """The speech of `text`, which the Talker speaks as it would an answer of the Thinker. `Reply.text` is the text.
+
+        All of `text` is spoken; what looks like a special token is text, too. With `messages` (OpenAI chat shape) it is spoken as the answer to them: the
+        Thinker prefills them, so that the Talker reads the same rows before it as in a reply. Without, no user's turn stands before it and the Thinker
+        does not run. Options as for `stream`, but those of the text (see options.TEXT_OPTIONS). Raises AntiphonError for a text without a word, one that
+        exceeds the Talker's context, and a bundle without speech stages.
+        """
+        place = Place()
+        try:
+            return collect(self._open_speech(text, messages, options, place), self.sample_rate)
+        finally:
+            place.withdraw()  # an interrupt may have come before anyone else could close the reply
+
+    def stream_speech(self, text: str, messages: Sequence[Any] | None = None, **options: Any) -> ReplyStream:
+        """`speak` as events in the order they happen, as of `stream`."""
+        return self._open_speech(text, messages, options, Place())
+
     def close(self) -> None:
         """Stop all replies in flight, wait until their workers have ended, and refuse new ones.
 
         In a finaliser, and in the handler of a signal that came in the midst of a call on this Omni, it does not wait. In a fork of the process that
         loaded the bundle it only refuses: the replies are those of the other process.
         """
-        self._closed = True
-        if os.getpid() != self._process:
-            return
-        self.places.close()
-        replies = [reference() for reference in self._replies.valuerefs()]
-        for workers in replies:
-            if workers is not None:
-                workers.control.stop()
-        for workers in replies:
-            if workers is not None:
-                workers.close()
-
-    def keep_still(self) -> None:
-        """After `close`: let no engine run any more, not even for an append in another thread."""
-        if os.getpid() == self._process:
-            self.engine_lock.keep()
+        self._admission.close()
 
     def __enter__(self) -> Omni:
         return self
@@ -173,26 +170,18 @@ class Omni:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check_open(self) -> None:
-        """Raise AntiphonError after `close`, and in a fork of the process that loaded the bundle."""
-        check_process(self._process, "This Omni")
-        if self._closed:
-            raise Closed("This Omni is closed; load the bundle again.")
-
-    def register(self, place: Place, workers: Workers) -> None:
-        """Let `close` and the withdrawal of `place` stop `workers`. Raises AntiphonError after `close`, Cancelled after the withdrawal."""
-        self._replies[id(workers)] = place.workers = workers
-        self.check_open()
-        if place.withdrawn:
-            raise Cancelled
-
     def _open(self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any], place: Place) -> ReplyStream:
         began = time.perf_counter()
-        self.check_open()
+        self._admission.check_open()
         chosen = read_options(options)
-        conversation = Conversation(self, tools=tools)
-        conversation.queue(messages, chosen, add_generation_prompt=True)
-        return conversation.start(chosen, began, True, place)
+        return Conversation(self.model, self._admission, tools=tools).answer(messages, chosen, began, place)
+
+    def _open_speech(self, text: str, messages: Sequence[Any] | None, options: Mapping[str, Any], place: Place) -> ReplyStream:
+        began = time.perf_counter()
+        self._admission.check_open()
+        chosen = read_speech_options(options, self.manifest)
+        token_ids = self.front_end.encode_text(check_words(text)).tolist()
+        return Conversation(self.model, self._admission).recite(token_ids, messages, chosen, began, place)
 
 
 def collect(stream: ReplyStream, sample_rate: int) -> Reply:
@@ -209,7 +198,7 @@ def collect(stream: ReplyStream, sample_rate: int) -> Reply:
 
 
 def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_chunk: Any, admission_seconds: Any) -> None:
-    """Raise AntiphonError for an argument of `load` that can not be meant."""
+    """Raise AntiphonError for an invalid argument of `load`."""
     if not isinstance(bundle_path, (str, Path)):
         raise InvalidInput(f"bundle_path is {short(bundle_path)}, expected the path of a folder made by antiphon build.")
     whole(max_streams, "max_streams", 1)
@@ -222,15 +211,17 @@ def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_ch
             raise InvalidInput(f"admission_seconds is {short(admission_seconds)}, expected a positive number of seconds, or None to wait as long as it takes.")
 
 
-_omnis: weakref.WeakValueDictionary[int, Omni] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakKeyDictionary[Admission, EngineLock] = weakref.WeakKeyDictionary()
+"""Of every loaded bundle that an Omni, a conversation or a reply still uses: who admits its replies, and the lock of its engines."""
 
 
 @atexit.register
 def _close_all() -> None:
-    """No thread may be inside an engine or the front end when the interpreter ends."""
-    omnis = [omni for reference in _omnis.valuerefs() if (omni := reference()) is not None]
-    for omni in omnis:
-        omni.close()
+    """End all engine runs and all work of front ends before the interpreter ends. A thread inside native code then aborts the process."""
+    loaded = [(admission, _loaded[admission]) for reference in _loaded.keyrefs() if (admission := reference()) is not None]
+    for admission, _ in loaded:
+        admission.close()
     end_all()
-    for omni in omnis:
-        omni.keep_still()
+    for admission, engine_lock in loaded:
+        if admission.is_of_this_process:  # from now on no engine runs, not even for an append in another thread
+            engine_lock.keep()

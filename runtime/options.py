@@ -1,4 +1,4 @@
-"""What can be asked of one reply, checked before any work."""
+"""The options of one reply, checked before any work."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 from .bundle.errors import InvalidInput
 from .bundle.manifest import Manifest
 from .bundle.numeric import LARGEST_COUNT, number, whole
-from .bundle.said import short
+from .bundle.said import article, short
 from .bundle.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
 from .frontend.media.media_options import check_frame_rate
+from .frontend.prompt.tools import check_unicode
 from .stages.aria import Policy, dual_track, parse_policy, usable_policies
 from .stages.sampling import check_seed
 from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
@@ -23,13 +24,16 @@ MODALITIES = ("text", "audio")
 DEFAULT_MAX_TEXT_TOKENS = 1024
 """Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
 
+TEXT_OPTIONS = ("max_text_tokens", "min_text_tokens", "modalities", "temperature", "top_k", "top_p", "repetition_penalty")
+"""Options of the text that the Thinker writes. Omni.speak, whose text is given, takes all others."""
+
 
 @dataclass(frozen=True)
 class ReplyOptions:
-    """Options of generate, stream, astream and Conversation.reply. None takes the bundle's default.
+    """Options of generate, stream, astream and Conversation.reply, and (but for TEXT_OPTIONS) of speak and stream_speech. None: the bundle's default.
 
-    greedy: no chance anywhere. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and max_frames limit text
-    and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
+    greedy: the most probable token and code at every step. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and
+    max_frames limit text and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
     the bundle's voices, upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a description in words;
     language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy).
     temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
@@ -78,7 +82,7 @@ class ReplyOptions:
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """Options and bundle brought together. `speaks` False: an answer without speech; `voice`, `style`: as asked for, None for the default."""
+    """The options with the bundle's defaults filled in. `speaks` False: an answer without speech. `voice`, `style`: None for the bundle's default."""
 
     thinker: SamplingParameters
     talker: SamplingParameters
@@ -94,12 +98,32 @@ class ResolvedOptions:
 
 
 def read_options(given: Mapping[str, Any]) -> ReplyOptions:
-    """Keyword arguments as ReplyOptions. Raises AntiphonError for a name that does not exist."""
+    """Keyword arguments as ReplyOptions. Raises AntiphonError for an unknown name."""
     known = [entry.name for entry in dataclasses.fields(ReplyOptions)]
     for name in given:
         if name not in known:
             raise InvalidInput(f"There is no option {short(name)}; the options are {', '.join(known)}.")
     return ReplyOptions(**given)
+
+
+def read_speech_options(given: Mapping[str, Any], manifest: Manifest) -> ReplyOptions:
+    """The options of a given text's speech. Raises AntiphonError as `read_options`, for an option of the text, and where the bundle has no speech stages."""
+    if not manifest.speaks:
+        raise InvalidInput("The bundle holds no speech stages, so it speaks no text; build it from a checkpoint with a Talker.")
+    options = read_options(given)
+    for name in TEXT_OPTIONS:
+        if getattr(options, name) is not None:
+            raise InvalidInput(f"{name} is an option of an answer's text, and speak is given the text; leave it out.")
+    return options
+
+
+def check_words(text: Any) -> str:
+    """`text` to be spoken. Raises AntiphonError for what is no text, no Unicode, or holds nothing but white space."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"The text to speak is {article(type(text).__name__)}, expected text.")
+    if not text.strip():
+        raise InvalidInput("The text to speak is empty; give at least one word.")
+    return check_unicode(text, "The text to speak")
 
 
 def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> ResolvedOptions:
@@ -144,7 +168,7 @@ def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
 
 
 def find_language(manifest: Manifest, name: str | None) -> int | None:
-    """The codec id of language `name`; None lets the model decide. Raises AntiphonError that lists the languages."""
+    """The codec id of the language `name`. None lets the model decide. Raises AntiphonError that lists the languages."""
     if name is None:
         return None
     known = manifest.speech_prompts.languages
@@ -171,7 +195,7 @@ def find_policy(manifest: Manifest, name: str | None) -> Policy:
 
 
 def _sampling(manifest: Manifest, options: ReplyOptions, stage: str, prefix: str, **limits: int | None) -> SamplingParameters:
-    """The bundle's parameters of `stage` with what was asked for; the names of its options begin with `prefix`."""
+    """The bundle's parameters of `stage`, replaced by the options whose names begin with `prefix`."""
     checks = {
         "temperature": lambda value, name: number(value, name, *TEMPERATURE, or_zero=True),
         "top_k": lambda value, name: whole(value, name, 0),
@@ -187,17 +211,17 @@ def _sampling(manifest: Manifest, options: ReplyOptions, stage: str, prefix: str
 
 
 def _count(name: str, value: Any, most: float | None = None, least: int = 1) -> int | None:
-    """`value` as an int from `least` to `most`, a bundle's constant; None where it was not given."""
+    """`value` as an int from `least` to `most` (a constant of the bundle). None stays None."""
     return None if value is None else whole(value, name, least, LARGEST_COUNT if most is None else int(most))
 
 
 def _listed(given: Any) -> str:
-    """A few names as they were given; anything else in short."""
+    """A few names as they were given, anything else shortened."""
     names = isinstance(given, list | tuple) and 0 < len(given) <= 3 and all(isinstance(name, str) and len(name) <= 20 for name in given)
     return f"({', '.join(short(name) for name in given)})" if names else short(given)
 
 
 def _check_order(name: str, least: int | None, most: int | None) -> None:
-    """Of a least that was asked for: a bundle's own gives way to a smaller limit."""
+    """Raise AntiphonError where an option's minimum exceeds the maximum. The bundle's own minimum yields to a smaller maximum."""
     if least is not None and most is not None and least > most:
         raise InvalidInput(f"min_{name} is {least}, expected at most max_{name}, which is {most}.")

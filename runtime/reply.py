@@ -1,7 +1,7 @@
-"""One reply in flight: Thinker, Talker with predictor, and Code2Wav as three workers, joined by bounded queues.
+"""One reply in flight: the source of its text, Talker with predictor, and Code2Wav as three workers, joined by bounded queues.
 
-A token goes to the caller and to the Talker as soon as it is sampled; a frame goes to Code2Wav as soon as it is complete; a packet
-goes to the caller as soon as it is decoded. A caller who does not read stalls the workers behind the full queues.
+A token goes to the caller and to the Talker as soon as it is known, a frame goes to Code2Wav as soon as it is complete, and a packet goes to the caller as
+soon as it is decoded. A caller who does not read blocks the workers behind full queues.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Protocol
 
 import numpy as np
 
-from .bundle.sampling import SamplingParameters
 from .events import AudioDelta, Done, Event, FinishReason, TextDelta, Timings
+from .scheduling.admission import Admission, Place
 from .scheduling.channels import Cancelled, Channel, Control
 from .scheduling.engine_lock import NORMAL, URGENT
 from .scheduling.forks import check_process
 from .scheduling.threads import here, start_thread
 from .stages.aria import Frame, Policy, dual_track, speak, spoken_text
 from .stages.talker import Talker
-from .stages.thinker import Thinker, ThinkerContext
+from .stages.text_source import TextSource
 from .stages.vocoder import Vocoder, packets
 
 SHORT_BUFFER = 0.5
-"""Seconds of undelivered playback below which speech goes before text."""
+"""Seconds of sound left to play. Below it, runs of the speech stages go before those of the text."""
 MAX_TEXT_AHEAD, MAX_FRAMES_AHEAD, MAX_EVENTS_AHEAD = 1024, 32, 64
 """Bounds of the queues Thinker -> Talker, Talker -> Code2Wav and workers -> caller."""
 
 
 def default_budget(text_tokens: int) -> int:
-    """Frames allowed for so much text: a guard against speech that never ends (3 to 4 frames a token are usual)."""
+    """The most frames for `text_tokens` tokens: a guard against speech that never ends. 3 to 4 frames a token are usual."""
     return min(4096, 40 * text_tokens + 50)
 
 
 class TextDecoder(Protocol):
-    """Ids to text, never splitting a character."""
+    """Ids to text, without splitting a character."""
 
     def push(self, token_id: int) -> str: ...
 
@@ -47,34 +47,34 @@ class TextDecoder(Protocol):
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """How an answer is spoken. The builders are called inside the workers and get the function that gives the priority of a run."""
+    """How an answer is spoken. The workers call the two builders with the function that returns the priority of a run."""
 
     make_talker: Callable[[Callable[[], int]], Talker]
     make_vocoder: Callable[[Callable[[], int]], Vocoder]
     end_id: int
-    """Text id fed once after the last token (tts_eos)."""
+    """Text id that follows the last token (tts_eos)."""
     schedule: tuple[int, ...]
     max_frames: int | None = None
-    """Limit of frames; None takes `default_budget`."""
+    """The most frames. None: `default_budget`."""
     policy: Policy = field(default_factory=dual_track)
     frames_per_token: float | None = None
-    """Estimate by which the text cursor is refined while the answer lasts; None: what the schedule had consumed."""
+    """Estimate that refines the text cursor while the answer lasts. None: the cursor is the text that the schedule has consumed."""
     record: SpeechRecord = field(default_factory=lambda: SpeechRecord())
 
 
 @dataclass
 class SpeechRecord:
-    """What was spoken so far, filled while the reply runs."""
+    """The text and frames spoken so far. The workers fill it while the reply runs."""
 
     places: list[int] = field(default_factory=list)
-    """Place in the answer of every token that the Talker got."""
+    """Index in the answer of every token that the Talker got."""
     cursors: list[int] = field(default_factory=list)
-    """Tokens the schedule had consumed at each frame."""
+    """Tokens that the schedule had consumed at each frame."""
     ended: bool = False
-    """Whether the Talker came to its own end."""
+    """Whether the Talker ended by itself."""
 
     def heard_tokens(self, frames: int, frames_per_token: float | None) -> int:
-        """How many tokens of the answer had been spoken after `frames` frames: from its start to the last one that was heard."""
+        """The number of the answer's tokens up to the last one that was spoken within its first `frames` frames."""
         frames = min(frames, len(self.cursors))
         if frames == 0:
             return 0
@@ -87,22 +87,21 @@ class SpeechRecord:
 class ReplyRequest:
     """Everything one reply needs, decided before it starts. `speech` None: text only."""
 
-    thinker: Thinker
-    context: ThinkerContext
+    text: TextSource
     decoder: TextDecoder
-    sampling: SamplingParameters
-    seed: int
     speech: SpeechRequest | None
     began: float
+    """When the reply was asked for, by time.perf_counter."""
     on_end: Callable[[], None]
-    """Called once, when the last worker has ended."""
+    """Called once, after the last worker's work."""
 
 
 class Workers:
-    """The running part of a reply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs before `start`."""
+    """The running part of a reply: an admission.RunningReply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs
+    before `start`."""
 
-    def __init__(self, plan: ReplyRequest) -> None:
-        self._plan, self._speech = plan, plan.speech
+    def __init__(self, request: ReplyRequest) -> None:
+        self._request, self._speech = request, request.speech
         self.control = Control()
         self.events: Channel[Event] = Channel(self.control, MAX_EVENTS_AHEAD)
         self._text: Channel[int] = Channel(self.control, MAX_TEXT_AHEAD)
@@ -114,7 +113,7 @@ class Workers:
         self._over_budget = False
         self._moments: dict[str, float] = {}
         self._samples, self._sample_rate, self._underruns, self._text_waits = 0, 0, 0, 0
-        self._prefill_tokens = plan.context.waiting_tokens
+        self._prefill_tokens = request.text.prompt_tokens
         self._step_seconds: list[float] = []
         self._talker_seconds = self._vocoder_seconds = 0.0
         self._speaking = self._speech is not None
@@ -122,7 +121,7 @@ class Workers:
         self.process = os.getpid()
         self.closed = False
         """Whether the caller gets no more events."""
-        # the Thinker comes last: as long as a thread may be refused, the conversation is as it was
+        # the source of the text comes last: while a thread may still be refused, the conversation is as it was
         jobs = ([self._voice, self._talk] if self._speech else []) + [self._think]
         self._left, self._not_begun = len(jobs), list(jobs)
         self._threads = [threading.Thread(target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True) for job in jobs]
@@ -133,7 +132,7 @@ class Workers:
             start_thread(thread, "a reply")
 
     def abort(self) -> bool:
-        """End what `start` has begun; returns whether the Thinker had begun: if not, the conversation is as it was."""
+        """End the workers that `start` has started. Returns whether the source of the text had begun; if not, the conversation is as it was."""
         self.control.stop()
         with self.control.lock:
             refused, self._not_begun = self._not_begun, []
@@ -147,8 +146,17 @@ class Workers:
         self.control.stop()
         self.join()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the workers were told to stop."""
+        return self.control.stopped
+
+    def stop(self) -> None:
+        """Tell the workers to stop, without waiting. May be called from a finaliser and from the handler of a signal."""
+        self.control.stop()
+
     def join(self) -> None:
-        """Wait until the workers have ended. A thread that may not wait, a worker among them, goes on at once."""
+        """Wait until the workers have ended. A thread that must not wait (see threads), a worker for example, goes on at once."""
         for thread in self._threads:
             if not here.inside and thread.is_alive():
                 thread.join()
@@ -173,7 +181,7 @@ class Workers:
             self._left -= workers
             is_last = self._left == 0 and workers > 0
         if is_last:
-            self._plan.on_end()
+            self._request.on_end()
             try:
                 self.events.put(self.done())
                 self.events.close()
@@ -181,19 +189,19 @@ class Workers:
                 pass
 
     def done(self) -> Done:
-        """The closing event, made from what there is; `cancelled` where the workers were stopped."""
+        """The closing event with all that was made so far. Its reason is `cancelled` where the workers were stopped."""
         codes = np.stack(self._codes) if self._codes else np.zeros((0, 0), np.int64)
         reason: FinishReason = "cancelled" if self.control.stopped else "frame_budget" if self._over_budget else self._text_reason
         return Done(reason, "".join(self._pieces), tuple(self._token_ids), codes, self._timings())
 
-    # Thinker
+    # Text
 
     def _think(self) -> None:
-        plan = self._plan
-        for token in plan.thinker.answer(plan.context, plan.sampling, plan.seed, self._before_thinking, self._step_seconds.append):
+        request = self._request
+        for token in request.text.tokens(self._before_thinking, self._step_seconds.append):
             self._mark("token")
             self._token_ids.append(token.id)
-            self._emit_text(plan.decoder.push(token.id), (token.id,))
+            self._emit_text(request.decoder.push(token.id), (token.id,))
             if token.is_last:
                 self._text_reason = "length"
             if token.spoken and self._speech:
@@ -201,7 +209,7 @@ class Workers:
                 self._text.put(token.id)
         if not self._token_ids or self._speech and not self._speech.record.places:
             self._text_reason = "empty"
-        rest = plan.decoder.flush()
+        rest = request.decoder.flush()
         if rest:
             self._emit_text(rest, ())
         self._text.close()
@@ -211,7 +219,7 @@ class Workers:
         self.events.put(TextDelta(piece, token_ids))
 
     def _before_thinking(self) -> int:
-        """Wait while the first sound is on its way and does not lack text; then say how urgent the next token is."""
+        """Wait while the first sound is being made and its workers have text; then return the priority of the next token's run."""
         is_awaited = self.control.when(
             lambda: not self._speaking or "audio" in self._moments or self._text.starving and self._frames.starving,
             lambda: self._speaking and "token" in self._moments and self._text.starving,
@@ -229,7 +237,7 @@ class Workers:
                 return speech.max_frames
             if self._frames_at_text_end is None:  # the schedule itself bounds what is spoken before the end of the text
                 return len(self._codes) + 1
-            # a slow schedule may have used the budget up by the time the last text is in, which wants to be spoken, too
+            # a slow schedule may have used the budget up before the last text is in, which must be spoken, too
             return max(default_budget(text_tokens), self._frames_at_text_end + default_budget(0), talker.min_frames)
 
         for frame in speak(speech.policy, self, talker, speech.end_id, budget):
@@ -244,7 +252,7 @@ class Workers:
         self._text.abandon()
 
     def next(self) -> int | None:
-        """See aria.TextSource."""
+        """See aria.TextRows."""
         token, waited = self._text.get()
         if token is None:
             self._frames_at_text_end = len(self._codes)
@@ -276,24 +284,24 @@ class Workers:
     # Time
 
     def _mark(self, event: str) -> None:
-        """Note when `event` happened first; a Thinker that waits for the first sound looks at it."""
+        """Note when `event` happened first, and wake a Thinker that waits for the first sound."""
         if event not in self._moments:
             with self.control.lock:
                 self._moments[event] = time.perf_counter()
                 self.control.changed()
 
     def _buffered(self) -> float:
-        """Seconds of sound that a listener who plays since the first packet has left."""
+        """Seconds of sound that are left to a listener who has played since the first packet."""
         return self._samples / self._sample_rate - (time.perf_counter() - self._moments["audio"])
 
     def _urgency(self) -> int:
-        """Whether a listener waits for sound. Also the place where speech notices that it was cancelled."""
+        """The priority of a speech stage's next run: URGENT while a listener waits for sound. Raises Cancelled after `stop`."""
         self.control.check()
         return URGENT if "audio" not in self._moments or self._buffered() < SHORT_BUFFER else NORMAL
 
     def _timings(self) -> Timings:
         def since(event: str) -> float | None:
-            return self._moments[event] - self._plan.began if event in self._moments else None
+            return self._moments[event] - self._request.began if event in self._moments else None
 
         frames, steps = len(self._codes), self._step_seconds
         return Timings(
@@ -304,7 +312,7 @@ class Workers:
             seconds_per_token=sum(steps) / len(steps) if steps else None,
             seconds_per_frame=self._talker_seconds / (frames - 1) if frames > 1 else None,
             seconds_per_vocoder_frame=self._vocoder_seconds / frames if frames else None,
-            total=time.perf_counter() - self._plan.began,
+            total=time.perf_counter() - self._request.began,
             audio_seconds=self._samples / self._sample_rate if self._sample_rate else 0.0,
             underruns=self._underruns,
             text_waits=self._text_waits,
@@ -345,7 +353,7 @@ class ReplyStream:
 
     def cancel(self) -> None:
         """Stop the workers without waiting for them. May be called from a finaliser and from the handler of a signal."""
-        self._workers.control.stop()
+        self._workers.stop()
 
     def close(self) -> None:
         """Stop the workers and wait until they have ended: at most one run of one engine.
@@ -363,3 +371,24 @@ class ReplyStream:
     def __del__(self) -> None:
         if hasattr(self, "_workers"):
             self.cancel()
+
+
+def start_reply(admission: Admission, place: Place, make_request: Callable[[], ReplyRequest], undo: Callable[[], None]) -> ReplyStream:
+    """Wait for `place`, then make the request and start its workers.
+
+    Whatever it raises, an interrupt too, the place is given back, and `undo` is called unless the source of the text had begun.
+    """
+    workers: Workers | None = None
+    try:
+        admission.take(place)
+        workers = Workers(make_request())
+        stream = ReplyStream(workers)
+        admission.register(place, workers)
+        workers.start()
+        return stream
+    except BaseException:
+        if workers is None:
+            admission.give_back(place)
+        if workers is None or not workers.abort():
+            undo()
+        raise

@@ -16,7 +16,7 @@ import typer
 
 from .. import __version__
 from ..runtime.bundle.errors import AntiphonError
-from . import bench, build, inspect, interrupts, new_checkpoint, plugins, run, verify
+from . import bench, build, inspect, interrupts, new_checkpoint, plugins, run, speak, verify
 from .console import interrupt_is_handled
 from .signals import ending, heed_signals
 
@@ -88,6 +88,7 @@ def _fail(sentence: str, code: int) -> None:
 app.command("new-checkpoint")(_one_sentence(new_checkpoint.new_checkpoint))
 app.command("build")(_one_sentence(build.build))
 app.command("run")(_one_sentence(run.run))
+app.command("speak")(_one_sentence(speak.speak))
 app.command("inspect")(_one_sentence(inspect.inspect))
 app.command("verify")(_one_sentence(verify.verify))
 app.command("bench")(_one_sentence(bench.bench))

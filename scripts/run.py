@@ -40,7 +40,7 @@ def run(
 
     Without TEXT and files, on a terminal, this is a conversation: one line a turn, an empty line or Ctrl-D ends it.
     """
-    question = _standard_input() if text == "-" else text
+    question = standard_input() if text == "-" else text
     media = [*_parts("input_audio", "data", audio), *_parts("image_url", "url", image), *_parts("video_url", "url", video)]
     parts = media + ([{"type": "text", "text": question}] if question else [])
     is_chat = text is None and not media
@@ -83,7 +83,7 @@ def run(
         print_reply(omni.stream(messages, **options), omni.sample_rate, target, printer)
 
 
-def _standard_input() -> str:
+def standard_input() -> str:
     """All of standard input, decoded as UTF-8 whatever the terminal's encoding.
 
     Raises AntiphonError for other bytes.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...runtime.kernels.contract import Program
 from ..registry import ARIA_STEP
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .reference import aria_step
 
 TOLERANCES = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from ...runtime.kernels.contract import Program
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .programs import PAGE
 from .reference import attention
 

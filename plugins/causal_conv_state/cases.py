@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ...runtime.kernels.contract import Program
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .reference import causal_conv_state
 
 TOLERANCE = {"bfloat16": 5e-3, "float16": 7e-4, "float32": 1e-6}

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...runtime.kernels.contract import Program
 from ...runtime.kernels.expression import evaluate
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .gated_norm import gated_norm
 from .programs import INPUTS
 from .reference import gated_delta_rule

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ...runtime.kernels.contract import Program
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .reference import moe
 
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...runtime.kernels.contract import Program
 from ..moe.cases import router_logits
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .programs import SCHEMES, Scheme
 from .reference import FP8, INT4, decode, quantized_moe
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ...runtime.kernels.contract import Program
-from ..tools.cases import Case, rounded
+from ..tools.case import Case, rounded
 from .reference import sample_token
 
 MARGIN = 1e-5

@@ -1,4 +1,4 @@
-"""A reply for asyncio: a thread of its own opens it and waits for its events, so that the event loop never does."""
+"""A reply for asyncio: a thread opens it and waits for its events, so that the event loop never blocks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .admission import Place
 from .threads import start_thread
 
 MOST_SECONDS_TO_END = 5.0
-"""How long the end of the interpreter waits for threads that are still reading a question: decoding its media, say."""
+"""The longest wait of the interpreter's end for threads that still read a question, for example decode its media."""
 
 Wish = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", bool]
-"""Who waits in which loop; and whether it wants the end rather than the next event."""
+"""An event loop, the future of a waiter in it, and whether that waits for the end rather than for the next event."""
 
 
 class AsyncReader:
-    """Closing or forgetting it stops the reply, also while it waits for a place. The thread is a daemon: it keeps no process alive.
+    """The events of one reply. Closing or forgetting the reader stops the reply, also while it waits for a place.
 
-    A thread for each reader, because in a shared one waiting replies would block each other.
+    Each reader has a thread: in a shared one waiting replies would block each other. The thread is a daemon and keeps no process alive.
     """
 
     def __init__(self, open_stream: Callable[[Place], ReplyStream]) -> None:
@@ -44,12 +44,12 @@ class AsyncReader:
         return event
 
     async def close(self) -> None:
-        """Stop the reply and wait until its workers have ended; what has not begun is not waited for, and nothing is after the end of the loop."""
+        """Stop the reply and wait until its workers have ended. A reply that has not begun is not waited for, nor is any after the end of the loop."""
         self._place.withdraw()
-        if not self._loop.is_running():  # the garbage collector closes the generator, and nobody can wait in it
+        if not self._loop.is_running():  # the garbage collector closes the generator, and no task can wait
             self._wishes.put(None)
             return
-        has_begun = self._place.workers is not None
+        has_begun = self._place.running is not None
         end = self._ask(is_last=True)
         if has_begun:
             await asyncio.shield(end)
@@ -69,7 +69,7 @@ _serving: weakref.WeakKeyDictionary[Place, tuple[threading.Thread, queue.SimpleQ
 
 
 def end_all() -> None:
-    """Stop every reader and wait for its thread, a few seconds at most: for the end of the interpreter, which a thread in native code would make abort."""
+    """Stop every reader and wait for its thread, a few seconds at most. For the end of the interpreter: a thread in native code would abort it."""
     deadline = time.monotonic() + MOST_SECONDS_TO_END
     threads = []
     for reference in _serving.keyrefs():
@@ -84,13 +84,13 @@ def end_all() -> None:
 
 
 def _serve(open_stream: Callable[[Place], ReplyStream], place: Place, wishes: queue.SimpleQueue[Wish | None]) -> None:
-    """The thread. It does not know the reader, so that a forgotten reader can end it."""
+    """The body of the thread. It does not refer to the reader, so that a forgotten reader can end it."""
     stream: ReplyStream | None = None
     while (wish := wishes.get()) is not None and not wish[2]:
         try:
             stream = stream or open_stream(place)
             _settle(wish, next(stream, None), None)
-        except BaseException as error:  # a withdrawn wish's Cancelled among them: nobody waits for it
+        except BaseException as error:  # Cancelled of a withdrawn place too: no task waits for it
             _settle(wish, None, error)
     if stream is not None:
         stream.close()

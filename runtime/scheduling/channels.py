@@ -1,6 +1,6 @@
-"""Bounded queues between the workers of one stream, and the switch that stops them all.
+"""Bounded queues between the workers of one stream, and the control that stops them all.
 
-One lock serves a whole stream: a handful of threads share it, nobody polls, and a cancelled stream wakes everyone.
+One lock serves a whole stream. A handful of threads share it, none of them polls, and cancelling a stream wakes all of them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
-    """Raised inside a worker whose stream was cancelled or whose neighbour failed; never seen by a caller."""
+    """The stream was cancelled, or another of its workers failed. Raised inside workers; callers never see it."""
 
 
 class Control:
-    """The shared lock of one stream: who waits for what, whether to stop, and the first error of a worker.
+    """The shared lock of one stream, its waiters with their conditions, whether it was stopped, and the first error of a worker.
 
-    Whoever changes something looks which waiters it lets go on and wakes those alone: with a dozen threads on one interpreter,
-    waking everyone at each change costs more than a small engine's run. Nobody waits with the lock held, so that an interrupt leaves it free.
+    A thread that changes something wakes the waiters whose condition holds, and no others: with a dozen threads on one interpreter, waking all of them at
+    each change costs more than a small engine's run. No thread waits with the lock held, so an interrupt leaves it free.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Control:
         self._waiters: list[tuple[Callable[[], bool], threading.Lock]] = []
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Make every waiting and every later call on the stream raise Cancelled; the first `error` of a worker is kept for the caller.
+        """Let every waiting and every later call on the stream raise Cancelled. The first `error` of a worker is kept for the caller.
 
         Without an error it takes no lock: a finaliser may call it in a worker that holds the lock.
         """
@@ -43,22 +43,22 @@ class Control:
                 if self.error is None and not self.stopped:
                     self.error = error
         self.stopped = True
-        for _, gate in list(self._waiters):  # who comes after this copy sees that the stream is stopped
+        for _, gate in list(self._waiters):  # a waiter that comes after this copy sees that the stream is stopped
             open_gate(gate)
 
     def check(self) -> None:
-        """Raise Cancelled if the stream was stopped; called once per token, frame and packet."""
+        """Raise Cancelled after `stop`. Workers call it once per token, frame and packet."""
         if self.stopped:
             raise Cancelled
 
     def changed(self) -> None:
-        """Wake the waiters that can go on now. The caller holds the lock."""
-        for predicate, gate in list(self._waiters):  # who is interrupted goes without the lock
+        """Wake the waiters whose condition holds. The caller holds the lock."""
+        for predicate, gate in list(self._waiters):  # a copy: an interrupted waiter leaves without the lock
             if predicate():
                 open_gate(gate)
 
     def when(self, predicate: Callable[[], bool], action: Callable[[], Result]) -> Result:
-        """Wait until `predicate()` holds, then do `action()`, both with the lock held. Raises Cancelled when the stream stops."""
+        """Wait until `predicate()` is true, then call `action()`, both with the lock held. Raises Cancelled when the stream stops."""
         waiter: tuple[Callable[[], bool], threading.Lock] | None = None
         before, here.inside = here.inside, True
         try:
@@ -83,7 +83,7 @@ class Control:
 
 
 class Channel(Generic[Item]):
-    """A first-in first-out queue of at most `bound` items; a full one stalls its producer. None ends it."""
+    """A first-in first-out queue of at most `bound` items. A full queue blocks its producer. None ends it."""
 
     def __init__(self, control: Control, bound: int) -> None:
         assert bound >= 1
@@ -94,29 +94,29 @@ class Channel(Generic[Item]):
 
     @property
     def starving(self) -> bool:
-        """Whether the consumer has handled all it got: read under the stream's lock."""
+        """Whether the consumer has handled all items. The caller holds the stream's lock."""
         return self._idle and not self._items
 
     def put(self, item: Item) -> None:
-        """Append, waiting while the queue is full."""
+        """Append `item`, waiting while the queue is full."""
         assert not self._closed
         self._control.when(lambda: len(self._items) < self._bound or self._abandoned, lambda: self._append(item))
 
     def abandon(self) -> None:
-        """The consumer needs no more: what is in the queue and what comes is dropped, so that its producer is not stalled."""
+        """Drop the items of the queue and all that come, so that the producer of a consumer that needs no more is not blocked."""
         with self._control.lock:
             self._abandoned = True
             self._items.clear()
             self._control.changed()
 
     def close(self) -> None:
-        """No more items: the consumer gets None after the last."""
+        """End the queue: the consumer gets None after the last item."""
         with self._control.lock:
             self._closed = True
             self._control.changed()
 
     def get(self) -> tuple[Item | None, bool]:
-        """The next item, or None at the end; and whether the call had to wait for it."""
+        """The next item (None at the end), and whether the call had to wait for it."""
         waited = self._control.when(lambda: True, self._ask)
         return self._control.when(lambda: bool(self._items) or self._closed, self._take), waited
 
@@ -125,7 +125,7 @@ class Channel(Generic[Item]):
             self._items.append(item)
 
     def _ask(self) -> bool:
-        """Note that the consumer has handled what it got; whether it must wait."""
+        """Note that the consumer has handled its items. Returns whether it must wait for the next."""
         self._idle = not self._items
         return self._idle and not self._closed
 

@@ -1,7 +1,7 @@
-"""Whose turn it is on the cores that all engines of a bundle share.
+"""A fair priority lock: one engine run at a time.
 
-Two runs side by side slow each other down by more than a half, so runs are serial; what remains is to choose the order. Whoever
-keeps a listener waiting goes first; everyone else in the order of asking; and nobody is passed over more than a few times.
+All engines of a bundle share the cores, and two runs side by side slow each other down by more than a half. Runs are therefore serial. A run that a
+listener waits for goes first, the others go in the order of asking, and no waiter is passed over more than a few times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .threads import closed_gate, here, open_gate
 
 URGENT, NORMAL = 0, 1
 
-_PATIENCE = 8  # turns that later comers may take first, before a waiter goes ahead of everyone
+_PATIENCE = 8  # how often later waiters may go first; then a waiter goes ahead of all
 
 Result = TypeVar("Result")
 
@@ -29,7 +29,7 @@ class _Asker:
 
 
 class EngineLock:
-    """A lock with priorities and without starvation, handed from one holder to the next: nobody else wakes up."""
+    """A lock with priorities and without starvation. Its holder hands it to the next one, so no other waiter wakes up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,9 +37,9 @@ class EngineLock:
         self._waiters: list[_Asker] = []  # in the order of asking
 
     def run(self, priority: int, action: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
-        """Call `action(*arguments)` on the cores; returns its result and the seconds it took. `priority` is URGENT while a listener waits for sound.
+        """Call `action(*arguments)` with the lock held. Returns its result and the seconds it took. `priority` is URGENT while a listener waits for sound.
 
-        No block for `with`: an interrupt on the way into one would keep the turn for as long as somebody keeps the traceback.
+        This is no context manager: an interrupt on the way into a `with` block would keep the lock for as long as the traceback lives.
         """
         asker = _Asker(priority)
         before, here.inside = here.inside, True
@@ -57,18 +57,18 @@ class EngineLock:
                     with self._lock:
                         self._leave(asker)
                         left = True
-                except KeyboardInterrupt as error:  # raised later: a turn that is not handed on is lost to all
+                except KeyboardInterrupt as error:  # raised later: a lock that is not handed on blocks all waiters
                     interrupt = error
             if interrupt is not None:
                 raise interrupt
 
     def keep(self) -> None:
-        """Wait for the turn and never give it back: nothing runs any more. At the end of the interpreter a daemon thread may be inside a run, and one that
-        comes back from native code after the end aborts the process."""
+        """Take the lock and never give it back, so that no engine runs any more. For the end of the interpreter: a daemon thread that comes back from
+        native code after it aborts the process."""
         self._take(_Asker(URGENT, passed=_PATIENCE))
 
     def _take(self, asker: _Asker) -> None:
-        """Wait for the turn. Whatever it raises, `_leave` must follow."""
+        """Wait for the lock. Whatever it raises, `_leave` must follow."""
         with self._lock:
             if self._holder is None:
                 self._holder = asker
@@ -78,18 +78,18 @@ class EngineLock:
             asker.gate.acquire()
 
     def _leave(self, asker: _Asker) -> None:
-        """Give up the turn or the wait for it. The caller holds the lock; whoever was interrupted here calls again."""
+        """Give up the lock or the wait for it. The caller holds `self._lock`, and calls again after an interrupt."""
         if asker in self._waiters:
             self._waiters.remove(asker)
         if self._holder is asker:
             self._holder = self._choose()
         holder = self._holder
-        if holder is not None and holder in self._waiters:  # it does not know yet
+        if holder is not None and holder in self._waiters:  # it still waits at its gate
             open_gate(holder.gate)
             self._waiters.remove(holder)
 
     def _choose(self) -> _Asker | None:
-        """The waiter whose turn is next; the earlier ones note that they were passed over."""
+        """The next holder. Waiters that asked before it count that they were passed over."""
         if not self._waiters:
             return None
         chosen = next((waiter for waiter in self._waiters if waiter.passed >= _PATIENCE), None)

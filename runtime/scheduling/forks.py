@@ -1,7 +1,7 @@
-"""Processes that are forked from one which runs engines.
+"""Forks of a process that runs engines.
 
-A fork copies memory and none of the threads but one. The copies of an engine's thread pool and of a reply's workers have no threads, so what was loaded
-before a fork is refused after it, and a bundle that is loaded after it works.
+A fork copies all memory and one thread. In the copy the thread pools of engines and the workers of replies have no threads, so a bundle that was loaded
+before the fork is refused; a bundle that is loaded after it works.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_process(process: int, what: str) -> None:
 
 
 def never_free_in_forks(owner: Any) -> None:
-    """Keep `owner`, whose destructor waits for threads or takes locks of ONNX Runtime, for ever in processes that are forked from now on."""
+    """Never free `owner` in later forks of this process: its destructor waits for threads or takes locks of ONNX Runtime."""
     _native[id(owner)] = owner
 
 

@@ -1,8 +1,7 @@
 """Rules of threads that every lock here follows.
 
-The garbage collector, and a signal's handler, may run a program's own code at nearly every step, also while a lock is held: a forgotten
-generator then closes its reply in whichever thread collects it. So stopping takes no lock at all, and who is inside a lock or holds the turn,
-and every worker, does not wait for other workers.
+The garbage collector and signal handlers may run a program's own code at nearly every step, also while a lock is held. A forgotten generator then closes
+its reply in the thread that collects it. Therefore stopping takes no lock, and a thread that holds a lock, or is a worker, never waits for other workers.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from ..bundle.errors import Busy
 
 class _Here(threading.local):
     inside = False
-    """Whether this thread waits for no worker: it is one, or it holds what a worker may need."""
+    """True while this thread must not wait for workers: it is one, or it holds a lock that a worker may need."""
 
 
 here = _Here()
 
 
 def closed_gate() -> threading.Lock:
-    """A lock that one thread waits for, once, until another opens it."""
+    """A held lock. One thread waits for it once, until another opens it."""
     gate = threading.Lock()
     gate.acquire()
     return gate
 
 
 def open_gate(gate: threading.Lock) -> None:
-    """Let go on who waits at `gate`, or will. May be called any number of times, from anywhere: nothing is waited for."""
+    """Release `gate` for its present or future waiter. It never waits, and may be called from anywhere any number of times."""
     try:
         gate.release()
     except RuntimeError:  # it was open

@@ -167,8 +167,8 @@ class PenaltyWindow:
             self._penalised[oldest] = oldest in self._recent
 
 
-class TextSource(Protocol):
-    """Where text comes from."""
+class TextRows(Protocol):
+    """The text of an answer as the schedule reads it."""
 
     def next(self) -> int | None:
         """The next text id, waiting for it; None once the text has ended."""
@@ -191,7 +191,7 @@ class Frame:
     cursor: int
 
 
-def speak(policy: Policy, text: TextSource, talker: FrameSource, end_id: int, budget: Callable[[int], int]) -> Iterator[Frame]:
+def speak(policy: Policy, text: TextRows, talker: FrameSource, end_id: int, budget: Callable[[int], int]) -> Iterator[Frame]:
     """Pull text as the policy needs it and yield frames until the Talker ends.
 
     `end_id` is the text id fed once after the last token (tts_eos). `budget` gives the frames allowed for the text tokens known so

@@ -1,20 +1,17 @@
-"""What the encoders make of a prompt's media, computed when the Thinker gets there and forgotten when it has passed.
+"""Encoder outputs of a prompt's media, computed when the Thinker reaches their tokens and dropped behind them.
 
-An hour of audio or minutes of video are never in memory as a whole: only the features of the tokens of one chunk and of the encoder call
-that reaches into the next.
+Long audio and video are never in memory as a whole: only the features of one chunk's tokens, and of the encoder call that reaches into the next chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..frontend.prompt.front_end import EncoderCall
+from ..frontend.prompt.encoder_calls import EncoderCall
 
-Encode = Callable[["EncoderCall"], Mapping[str, np.ndarray]]
+Encode = Callable[[EncoderCall], Mapping[str, np.ndarray]]
 
 
 class Features:

@@ -34,8 +34,8 @@ class Talker:
         priority: Callable[[], int],
         chunk: int = 512,
     ) -> None:
-        """`priority` is asked before every run and may raise to stop. `sampling.min_tokens` frames come before the end is allowed, at
-        least one: an answer with text never has empty speech."""
+        """`priority` is called before every run and may raise to stop. The end is allowed after `sampling.min_tokens` frames, at least one: an answer with
+        text never has empty speech."""
         self._talker, self._predictor, self._engine_lock = engines["talker"], engines["predictor"], engine_lock
         self._rows, self._priority, self._chunk = rows, priority, chunk
         assert manifest.talker is not None, "a bundle without speech has no Talker"
@@ -57,9 +57,9 @@ class Talker:
         self._last: Spoken | None = None
         self._frames = 0
         self.ended = False
-        """Whether the Talker came to its own end: not where its context is full."""
+        """Whether the Talker ended by itself. False where its context is full."""
         self.seconds = 0.0
-        """Time spent in frames after the first, turns not counted."""
+        """Seconds of the runs for frames after the first, waiting not counted."""
 
     def step(self, text_ids: list[int], may_end: bool) -> np.ndarray | None:
         """See aria.FrameSource: codes int64 [groups], or None at the end of speech.
@@ -96,7 +96,7 @@ class Talker:
         return outputs
 
     def _residuals(self, code0: int, hidden: np.ndarray) -> Spoken:
-        """The frame that begins with `code0`."""
+        """The frame whose first code is `code0`."""
         self._predictor_feeds["code0"][:] = code0
         feeds = self._predictor_feeds | {"hidden": hidden, "noise": self._residual_noise.at(self._frames)[None]}
         priority = self._priority()

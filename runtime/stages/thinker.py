@@ -1,14 +1,13 @@
-"""The Thinker of one conversation: features in, chunked prefill, then ids one by one.
+"""The Thinker: chunked prefill with the features of media, then the ids of an answer one by one.
 
 Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video, and optionally think_open, think_close. Manifest
-constants: thinker_context (rows). Which hidden rows are kept for the Talker is in the manifest's TalkerContract.
+constants: thinker_context (rows). The manifest's TalkerContract says which hidden rows are kept for the Talker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,19 +15,17 @@ from ..bundle.errors import ContextFull, InvalidInput
 from ..bundle.manifest import Manifest
 from ..bundle.sampling import SamplingParameters
 from ..engines.base import Engine
+from ..frontend.prompt.encoder_calls import EncoderCall
+from ..frontend.prompt.front_end import Prompt
+from ..frontend.prompt.positions import MediaItem
 from ..scheduling.engine_lock import NORMAL, EngineLock
 from ..states.pool import Slot, Snapshot
 from .features import Features
 from .sampling import THINKER, Noise
 from .talker_rows.tapped_rows import tapped_rows
 
-if TYPE_CHECKING:
-    from ..frontend.prompt.front_end import EncoderCall, Prompt
-    from ..frontend.prompt.positions import MediaItem
-
-
 OPENING_ROWS = 16
-"""Rows at the end of a prompt among which a template's own think block is looked for."""
+"""A think block that the chat template opens is looked for in so many rows at the end of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Queued:
 
     waiting: tuple[Segment, ...]
     media: tuple[MediaItem, ...]
-    unfed: tuple[int, ...]
+    pending_id: int | None
     next_position: float
     answer_start: tuple[Snapshot, float] | None
     answers: tuple[tuple[int, int], ...]
@@ -54,31 +51,32 @@ class Queued:
 
 @dataclass
 class ThinkerContext:
-    """What a conversation has fed to its Thinker, and what waits to be fed. Used by one worker at a time."""
+    """The Thinker's side of a conversation: prefilled rows and queued turns. One worker uses it at a time."""
 
     states: Slot
     token_ids: list[int] = field(default_factory=list)
-    """Every id in the kv states, by row."""
+    """Ids of all rows of the kv states."""
     hidden_rows: dict[int, np.ndarray] = field(default_factory=dict)
-    """Tapped hidden rows, float32 [hidden], that the Talker may need (see tapped_rows), by row."""
+    """Hidden rows, float32 [hidden], that the Talker may need (see tapped_rows), by row."""
     media: list[MediaItem] = field(default_factory=list)
     """The pieces of media of all turns, in order."""
     waiting: list[Segment] = field(default_factory=list)
-    """Segments queued and not yet prefilled."""
+    """Segments that are queued and not yet prefilled."""
     next_position: float = 0.0
-    """Position of the token after everything fed and waiting."""
-    unfed: list[int] = field(default_factory=list)
-    """The last sampled id where no run has read it yet."""
+    """Position of the token after all prefilled and queued ones."""
+    pending_id: int | None = None
+    """The last sampled id, until a run has read it."""
     answer_row: int = 0
-    """Row of the first token of the latest answer: what lies before is its prompt."""
+    """Row of the first token of the latest answer: the rows before it are its prompt."""
     answer_start: tuple[Snapshot, float] | None = None
-    """The states and the next position at that row, to which `cut_answer` returns; None before an answer, and once something follows it."""
+    """The states and the next position at that row, to which `cut_answer` returns. None before an answer and after a turn was queued behind it."""
 
     answers: list[tuple[int, int]] = field(default_factory=list)
     """(first row, row after the last) of every earlier answer."""
 
     @property
     def waiting_tokens(self) -> int:
+        """The number of queued tokens."""
         return sum(len(segment.token_ids) for segment in self.waiting)
 
     def queue_prompt(self, prompt: Prompt) -> None:
@@ -95,23 +93,25 @@ class ThinkerContext:
         self.next_position += len(token_ids)
 
     def queued(self) -> Queued:
-        """What waits now, for `requeue`."""
-        return Queued(tuple(self.waiting), tuple(self.media), tuple(self.unfed), self.next_position, self.answer_start, tuple(self.answers))
+        """The queue as it is now, for `requeue`."""
+        return Queued(tuple(self.waiting), tuple(self.media), self.pending_id, self.next_position, self.answer_start, tuple(self.answers))
 
     def requeue(self, queued: Queued) -> None:
-        """Forget what was queued after `queued` was taken; nothing may have been fed since."""
-        self.waiting, self.media, self.unfed = list(queued.waiting), list(queued.media), list(queued.unfed)
+        """Drop what was queued after `queued` was taken. Nothing may have been prefilled since."""
+        self.waiting, self.media, self.pending_id = list(queued.waiting), list(queued.media), queued.pending_id
         self.next_position, self.answer_start, self.answers = queued.next_position, queued.answer_start, list(queued.answers)
 
     def end_answer(self, turn_end: Sequence[int]) -> None:
-        """Queue the id of the latest answer that no run has read, and what ends its turn."""
+        """Queue the pending id of the latest answer and `turn_end`, which ends its turn."""
+        pending = [] if self.pending_id is None else [self.pending_id]
         if self.answer_start is not None:
-            self.answers.append((self.answer_row, self.states.length + self.waiting_tokens + len(self.unfed)))
-        self.queue_text([*self.unfed, *turn_end])
-        self.unfed = []
+            self.answers.append((self.answer_row, self.states.length + self.waiting_tokens + len(pending)))
+        self.queue_text([*pending, *turn_end])
+        self.pending_id = None
 
     def turn_ids(self, rows: int | None = None) -> np.ndarray:
-        """int64 [rows]: everything fed and waiting, earlier answers as -1: a model that writes the marks of a turn makes none."""
+        """int64 [rows]: ids of all prefilled and queued tokens, or of the first `rows`. Tokens of earlier answers are -1, so control tokens inside an
+        answer do not start a turn."""
         ids = np.concatenate([np.asarray(self.token_ids, np.int64), *(segment.token_ids for segment in self.waiting)])[:rows]
         for start, end in self.answers:
             ids[start:end] = -1
@@ -119,11 +119,15 @@ class ThinkerContext:
 
     @property
     def answer_ids(self) -> list[int]:
-        """All ids of the latest answer, the one no run has read included."""
-        return [*self.token_ids[self.answer_row :], *self.unfed]
+        """All ids of the latest answer, the pending id too. Empty before an answer and after a turn was queued behind it."""
+        if self.answer_start is None:
+            return []
+        kept = [token for segment in self.waiting for token in segment.token_ids.tolist()]  # what a cut left of it
+        pending = self.pending_id
+        return [*self.token_ids[self.answer_row :], *kept, *([] if pending is None else [pending])]
 
     def cut_answer(self, tokens: int) -> None:
-        """Keep the first `tokens` of the latest answer: back to the states of its start, the kept ids wait to be fed again.
+        """Keep the first `tokens` of the latest answer: the states return to its start, and the kept ids are queued.
 
         Recurrent states cannot be cropped, so they are restored and replayed; the next prefill then gives the states of a fresh one.
         """
@@ -132,14 +136,14 @@ class ThinkerContext:
         snapshot, self.next_position = self.answer_start
         self.states.restore(snapshot)
         del self.token_ids[self.answer_row :]
-        self.unfed = []
+        self.pending_id = None
         if kept:
             self.queue_text(kept)
 
 
 @dataclass(frozen=True)
 class Token:
-    """A sampled text id. `is_last`: the length limit stops the text here. `spoken`: whether the Talker gets it."""
+    """A text id of an answer. `is_last`: the length limit stops the text here. `spoken`: whether the Talker gets it."""
 
     id: int
     spoken: bool
@@ -147,10 +151,10 @@ class Token:
 
 
 class Thinker:
-    """Runs the Thinker and the encoders for any conversation; holds no state between calls."""
+    """Runs the Thinker and the encoders for any conversation. It holds no state between calls."""
 
     def __init__(self, engines: Mapping[str, Engine], manifest: Manifest, engine_lock: EngineLock, chunk: int = 512) -> None:
-        """`chunk`: the most tokens of one prefill run; between chunks other streams get their turn."""
+        """`chunk`: the most tokens of one prefill run. Between chunks other streams may run."""
         self._engines, self._manifest, self._engine_lock, self._chunk = engines, manifest, engine_lock, chunk
         self._engine = engines["thinker"]
         ids = manifest.ids
@@ -182,10 +186,10 @@ class Thinker:
                 raise InvalidInput(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
 
     def prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None) -> int:
-        """Feed what waits in `context`; returns the id sampled after the last token with the sampling inputs `draw`.
+        """Prefill the queued segments of `context`. Returns the id sampled after the last token with the sampling inputs `draw`.
 
-        Without `draw` the id means nothing. `check` is called before every run and may raise to stop: then the context is as it was.
-        Tapped hidden rows of multimodal tokens are kept in the context.
+        Without `draw` the id has no meaning. `check` is called before every run and may raise to stop; the context is then as it was.
+        The context keeps the hidden rows that the Talker may need (see tapped_rows).
         """
         self.check_room(context, context.waiting_tokens)
         before = context.states.snapshot()
@@ -235,7 +239,7 @@ class Thinker:
     def answer(
         self, context: ThinkerContext, sampling: SamplingParameters, seed: int, before_step: Callable[[], int], on_step: Callable[[float], None]
     ) -> Iterator[Token]:
-        """Prefill what waits, then yield the answer's tokens, the end of turn excluded, until it or the limit comes.
+        """Prefill the queued segments, then yield the tokens of the answer until the end of the turn, which is not among them, or the limit.
 
         `before_step` returns the priority of the next run, may wait, and may raise to stop; `on_step` gets the seconds of each decode
         run. Wherever the iterator stops, the context is whole and the next turn can follow.
@@ -256,15 +260,15 @@ class Thinker:
         context.answer_start = (context.states.snapshot(), context.next_position)
         feeds = self._step_feeds(draw)
         marks = [token for token in context.token_ids[-OPENING_ROWS:] if token in self._think]
-        thinking = bool(marks) and marks[-1] == self._think[0]  # a template may open the block itself
+        thinking = bool(marks) and marks[-1] == self._think[0]  # a chat template may open the block itself
         for index in range(limit):
             if token in self.eos:
                 return
             is_last = index + 1 == limit
-            context.unfed = [token]
+            context.pending_id = token
             thinking = token != self._think[1] and (thinking or token == self._think[0])
             is_silent = thinking or token == self._think[1]
-            # an answer of a single token by its limit is spoken all the same: speech for text, never silence
+            # the token of an answer that is limited to one is spoken too: text never comes with silence
             yield Token(token, spoken=not is_silent and (not is_last or index == 0), is_last=is_last)
             if is_last:
                 return
@@ -280,13 +284,13 @@ class Thinker:
             outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, (context.states,), ("token",))
             on_step(seconds)
             context.states.advance(1)
+            context.pending_id = None  # first: who reads the answer meanwhile sees no id twice
             context.token_ids.append(token)
             context.next_position += 1
-            context.unfed = []
             token = int(outputs["token"][0])
 
     def sampling_inputs(self, sampling: SamplingParameters) -> dict[str, np.ndarray]:
-        """The sampling inputs of one row, to be changed in place."""
+        """The sampling inputs of one row. The caller changes them in place."""
         masks = {name: np.zeros((1, self.vocabulary), bool) for name in ("penalised", "suppressed")}
         return {"noise": np.zeros(1, np.float32), **sampling.feeds(1), **masks}
 
@@ -294,7 +298,7 @@ class Thinker:
         draw["suppressed"][0, list(self.eos)] = forbidden
 
     def _step_feeds(self, draw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Feeds of a decode step for one token, to be changed in place."""
+        """Feeds of a decode step for one token. The caller changes them in place."""
         return {
             "input_ids": np.zeros((1, 1), np.int64),
             "positions": np.zeros((3, 1, 1), np.float32),
@@ -306,7 +310,7 @@ class Thinker:
         }
 
     def _features(self, segments: Sequence[Segment], check: Callable[[], object]) -> Features:
-        """The encoders' part of a prefill; a call runs when its first token's turn comes."""
+        """The encoder outputs of a prefill. An encoder call runs when the chunk with its first token is prefilled."""
         calls, offset = [], 0
         for segment in segments:
             calls += [(call, offset) for call in segment.calls]

@@ -1,4 +1,4 @@
-"""Code2Wav of one answer: frames in, packets of sound out, whatever the packets' sizes sample for sample the same."""
+"""Code2Wav of one answer: frames in, packets of sound out. Packets of any sizes give the same samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
 
 
 def packets(frames: Callable[[], Frame | None], schedule: Sequence[int]) -> Iterator[list[Frame]]:
-    """Group the frames that `frames` returns (None at the end) by `schedule`; the last packet is what is left, never empty."""
+    """Group the frames that `frames` returns (None at the end) by `schedule`. The last packet holds the rest and is never empty."""
     place = 0
     packet: list[Frame] = []
     while (frame := frames()) is not None:
@@ -40,7 +40,7 @@ def packets(frames: Callable[[], Frame | None], schedule: Sequence[int]) -> Iter
 
 
 class Vocoder:
-    """The sound of one answer. `priority` is asked before every run and may raise to stop."""
+    """The sound of one answer. `priority` is called before every run and may raise to stop."""
 
     def __init__(self, engine: Engine, engine_lock: EngineLock, priority: Callable[[], int]) -> None:
         self._engine, self._engine_lock, self._priority = engine, engine_lock, priority
@@ -49,7 +49,7 @@ class Vocoder:
         self.sample_rate = engine.entry.constant("sample_rate")
         self._frames = 0
         self.seconds = 0.0
-        """Time spent decoding, turns not counted."""
+        """Seconds of all runs, waiting not counted."""
 
     def decode(self, packet: Sequence[Frame]) -> np.ndarray:
         """Samples float32 [n] of the next frames; the graph's lead is dropped once, at the start of the answer."""

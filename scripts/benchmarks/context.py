@@ -39,10 +39,10 @@ class ThinkerFeeder:
     """Random tokens into a conversation's Thinker."""
 
     def __init__(self, omni: Omni) -> None:
-        self._omni, self._context = omni, omni.thinker.new_context()
+        self._omni, self._context = omni, omni.model.thinker.new_context()
         self._random = np.random.default_rng(0)
         self.entry = omni.engines["thinker"].entry
-        self.limit = omni.thinker.context_limit
+        self.limit = omni.model.thinker.context_limit
 
     @property
     def rows(self) -> int:
@@ -52,14 +52,14 @@ class ThinkerFeeder:
     def feed(self, rows: int) -> None:
         """Prefill `rows` more tokens."""
         self._context.queue_text(self._random.integers(0, 500, rows))
-        self._omni.thinker.prefill(self._context, lambda: None)
+        self._omni.model.thinker.prefill(self._context, lambda: None)
 
     def step_seconds(self) -> float:
         """Median time of a decode step; STEPS rows follow, one less where the context is then full."""
         taken: list[float] = []
         sampling = SamplingParameters(0.0, min_tokens=STEPS, max_tokens=STEPS)
         self._context.queue_text([1])
-        for _ in self._omni.thinker.answer(self._context, sampling, 0, lambda: 0, taken.append):
+        for _ in self._omni.model.thinker.answer(self._context, sampling, 0, lambda: 0, taken.append):
             pass
         return statistics.median(taken)
 
@@ -68,12 +68,12 @@ class TalkerFeeder:
     """Random text rows into a Talker, in the prefill's chunks."""
 
     def __init__(self, omni: Omni) -> None:
-        self._engine, self._chunk = omni.engines["talker"], omni.prefill_chunk
+        self._engine, self._chunk = omni.engines["talker"], omni.model.prefill_chunk
         self.entry = self._engine.entry
         self.limit = omni.manifest.constants.talker_context
         self._states = self._engine.new_states(1, self.limit).allocate()
         self._random = np.random.default_rng(0)
-        sizes = omni.input_sizes("talker")
+        sizes = omni.model.input_sizes("talker")
         assert omni.manifest.talker is not None
         frames = omni.manifest.talker.frame_input
         kind = np.int64 if frames == "frame_codes" else np.float32

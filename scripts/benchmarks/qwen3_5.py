@@ -67,10 +67,10 @@ class Ours:
 
     def prefill(self, token_ids: np.ndarray) -> float:
         """Seconds to prefill `token_ids` into an empty context."""
-        context = self.omni.thinker.new_context()
+        context = self.omni.model.thinker.new_context()
         context.queue_text(token_ids)
         began = time.perf_counter()
-        self.omni.thinker.prefill(context, lambda: None)
+        self.omni.model.thinker.prefill(context, lambda: None)
         return time.perf_counter() - began
 
     def speak(self, runs: int) -> dict[str, float]:
@@ -307,7 +307,7 @@ def main() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     try:
-        compared = compare(ours, Theirs(arguments.checkpoint, sorted(ours.omni.thinker.eos)), arguments.runs)
+        compared = compare(ours, Theirs(arguments.checkpoint, sorted(ours.omni.model.thinker.eos)), arguments.runs)
     finally:
         torch.set_num_threads(before)
     result = {

@@ -89,15 +89,15 @@ class Ours:
         }
 
     def _prefill(self) -> None:
-        context = self.omni.thinker.new_context()
+        context = self.omni.model.thinker.new_context()
         context.queue_text(self.prompt_ids)
-        self.omni.thinker.prefill(context, lambda: None)
+        self.omni.model.thinker.prefill(context, lambda: None)
 
     def _vocode(self, codes: np.ndarray, packet: int) -> None:
         from ...runtime.stages.aria import Frame
         from ...runtime.stages.vocoder import Vocoder
 
-        vocoder = Vocoder(self.omni.engines["code2wav"], self.omni.engine_lock, lambda: 0)
+        vocoder = Vocoder(self.omni.engines["code2wav"], self.omni.model.engine_lock, lambda: 0)
         frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
         for start in range(0, len(frames), packet):
             vocoder.decode(frames[start : start + packet])
@@ -113,14 +113,14 @@ class Ours:
 
         omni, manifest = self.omni, self.omni.manifest
         prompt_ids = [int(token) for token in omni.front_end.prompt(_messages(omni)).token_ids]
-        sizes = omni.input_sizes("talker")
+        sizes = omni.model.input_sizes("talker")
         voice, text_tokens = next(iter(manifest.voices.values())), self.text_tokens
         rows = SummedRows(
             lambda first: talker_prompt(prompt_ids, {}, sizes["hidden"], [], manifest.ids, voice, first, omni.front_end, sizes["frame_rows"]),
             manifest.id("tts_pad"),
         )  # fmt: skip
         talker = Talker(
-            omni.engines, manifest, omni.engine_lock, rows, dual_track(),
+            omni.engines, manifest, omni.model.engine_lock, rows, dual_track(),
             dataclasses.replace(manifest.sampling["talker"].greedy(), min_tokens=frames), manifest.sampling["predictor"].greedy(), 0, lambda: 0,
         )  # fmt: skip
 

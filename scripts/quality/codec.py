@@ -29,6 +29,6 @@ def encode(omni: Omni, audio: np.ndarray, rate: int) -> np.ndarray:
 
 def decode(omni: Omni, codes: np.ndarray) -> np.ndarray:
     """Samples float32 at the bundle's rate from codes int64 [frames, codebooks]."""
-    vocoder = Vocoder(omni.engines["code2wav"], omni.engine_lock, lambda: NORMAL)
+    vocoder = Vocoder(omni.engines["code2wav"], omni.model.engine_lock, lambda: NORMAL)
     frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
     return np.concatenate([vocoder.decode(frames[start : start + PACKET]) for start in range(0, len(frames), PACKET)])

@@ -22,7 +22,6 @@ from .listening import Listener, Tick, Utterance
 from .normaliser import normalise
 from .prompts import Prompt
 from .recognisers import resampled
-from .speak_text import Speaker
 from .synthesisers import HELD_OUT_VOICE, RATE, Alignment, align, synthesise
 from .values import CURSOR_HIGH, CURSOR_MEDIAN, EMPTY, ENDLESS, GIVEN, LEAST_USED, LIVE, OWN, RESYNTHESIS, SPOKEN, SPOKEN_APART, SYNTHESISER, TYPED, Found, mean
 from .work import Work
@@ -116,10 +115,10 @@ class Evaluation:
 
     def speech(self) -> None:
         """Measure speech of the right answers, given to the Talker as text."""
-        speaker, made, endless = Speaker(self.omni, self.subject.bundle), [], 0
+        made, endless = [], 0
         for done, (prompt, right) in enumerate(zip(self.subject.prompts, self.right, strict=True)):
             self.tick(f"{GIVEN}: speaking", done, len(self.right))
-            reply = speaker.say(_typed(prompt), prompt.answer, seed=self.subject.seed + done, max_frames=self._frames_beyond(right.audio))
+            reply = self.omni.speak(prompt.answer, _typed(prompt), seed=self.subject.seed + done, max_frames=self._frames_beyond(right.audio))
             endless += reply.finish_reason != "stop"
             made.append(Utterance(prompt.kind, prompt.answer, reply.audio))
         self.found.add(ENDLESS, GIVEN, endless, "runs")
@@ -194,14 +193,14 @@ class Evaluation:
         texts = list(dict.fromkeys(prompt.answer for prompt in self.subject.prompts))
         sample, others = self._long(texts, HELD_OUT_VOICE), texts[::-1][:VOICE_TEXTS]
         other = np.concatenate([self.spoken(text, HELD_OUT_VOICE) for text in others])
-        voice, speaker = self.omni.voice(sample, RATE), Speaker(self.omni, self.subject.bundle)
+        voice = self.omni.voice(sample, RATE)
         said: dict[bool, list[np.ndarray]] = {True: [], False: []}
         for done, text in enumerate(others):
             self.tick("unheard voice: speaking", done, len(others))
             limit = self._frames_beyond(self.spoken(text))
             for is_given, parts in said.items():
                 options: dict[str, Any] = {"voice": voice} if is_given else {}
-                parts.append(speaker.say(_typed(self.subject.prompts[0]), text, seed=self.subject.seed + done, max_frames=limit, **options).audio)
+                parts.append(self.omni.speak(text, _typed(self.subject.prompts[0]), seed=self.subject.seed + done, max_frames=limit, **options).audio)
         resynthesised = codec.decode(self.omni, codec.encode(self.omni, other, RATE))
         joe = np.concatenate([self.spoken(text) for text in others])
         rate = self.omni.sample_rate
@@ -235,7 +234,7 @@ class Evaluation:
         """Measure the cursor's errors: on the synthesiser's speech with its own durations, on own answers
         with Whisper's."""
         front_end = self.omni.front_end
-        schedule = Schedule(find_policy(self.omni.manifest, None), self._frame_seconds, self.omni.frames_per_token)
+        schedule = Schedule(find_policy(self.omni.manifest, None), self._frame_seconds, self.omni.model.frames_per_token)
         aligned = []
         for done, prompt in enumerate(self.subject.prompts):
             self.tick(f"{SYNTHESISER}: aligning", done, len(self.subject.prompts))

@@ -2,7 +2,7 @@
 
 A trained Talker speaks held-out texts under every policy, and recognisers transcribe them. The speech depends
 on text and seed alone (docs/aria.md), so every text is spoken once per policy; Thinkers of several speeds
-then change only the timing. The text reaches the Talker as the Thinker's answer would (quality.speak_text).
+then change only the timing. The text reaches the Talker as the Thinker's answer would (Omni.speak).
 Every policy is compared with the synthesiser's speech of the same texts, on which recognisers err too. Texts
 with fewer than three natural frames per token are reported separately: a fixed 1:3 cannot keep the published
 bound on them.
@@ -25,7 +25,6 @@ from ..quality.listening import Listener, Tick
 from ..quality.normaliser import Errors, word_errors
 from ..quality.prompts import Prompt
 from ..quality.sound import pauses
-from ..quality.speak_text import Speaker
 from ..quality.synthesisers import RATE, synthesise
 from ..quality.work import Work
 from .aria_simulation import Item
@@ -136,12 +135,12 @@ class Study:
         return dual_track(), self._speak(subject, "dual track", dual_track(), wavs)
 
     def _speak(self, subject: Subject, name: str, policy: Policy, wavs: Path | None) -> Voiced:
-        speaker, made, items, over, endless, seconds = Speaker(subject.omni, subject.bundle), [], [], 0, 0, []
+        made, items, over, endless, seconds = [], [], 0, 0, []
         for done, one in enumerate(self.asked):
             self.tick(f"{name}: speaking", done, len(self.asked))
             messages = [{"role": "user", "content": one.prompt.typed}]
             limit = FRAMES_BEYOND * one.frames + 25
-            reply = speaker.say(messages, one.prompt.answer, seed=self.seed + done, interleave=policy.name, max_frames=limit)
+            reply = subject.omni.speak(one.prompt.answer, messages, seed=self.seed + done, interleave=policy.name, max_frames=limit)
             frames = len(reply.codes)
             cursors = [min(one.tokens, policy.text_rows_before(frame)) for frame in range(1, frames + 1)]
             over += bound_violations(cursors, one.tokens, frames) > 0

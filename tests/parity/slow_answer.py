@@ -41,7 +41,7 @@ class Recorded:
 def recorded(omni: Omni) -> tuple[Omni, list[np.ndarray]]:
     """The same bundle, and the place where the Talker's logits [vocabulary] of every run appear."""
     talker = Recorded(omni.engines["talker"])
-    return Omni(omni.manifest, omni.engines | {"talker": talker}, omni.front_end, voice_table=omni._voice_table), talker.logits  # type: ignore[operator]
+    return Omni(omni.manifest, omni.engines | {"talker": talker}, omni.front_end, voice_table=omni.model.voice_table), talker.logits  # type: ignore[operator]
 
 
 def features(omni: Omni, prompt: Prompt, first_row: int = 0) -> dict[int, np.ndarray]:
@@ -52,7 +52,9 @@ def features(omni: Omni, prompt: Prompt, first_row: int = 0) -> dict[int, np.nda
     return rows
 
 
-def style(omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None) -> SpeakingStyle:
+def speaking_style(
+    omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None
+) -> SpeakingStyle:
     """Options of a reply as the checkpoint's own numbers. `voice`: a name, or codes [frames, 16]."""
     talker = reference.raw["talker_config"]
     if isinstance(voice, str):

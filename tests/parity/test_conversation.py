@@ -81,7 +81,7 @@ def have(omni: Omni, talk: Talk, endings: list[str]) -> tuple[list[Any], list[np
     replies, prompts = [], []
     for turn, ending in zip(talk.turns, endings, strict=False):
         replies.append(say(conversation, turn, ending))
-        prompts.append(np.array(conversation._context.token_ids[: conversation._context.answer_row]))
+        prompts.append(np.array(conversation.token_ids[: conversation.context.answer_row]))
     return replies, prompts
 
 
@@ -129,12 +129,12 @@ def test_positions_go_on_as_if_the_history_were_one_prompt(omni: Omni) -> None:
     conversation = omni.conversation()
     for turn in (Turn("Listen.", CLIP, tokens=3), Turn("And now?", tokens=3)):
         say(conversation, turn, "")
-    ids = np.array(conversation._context.token_ids)
+    ids = np.array(conversation.token_ids)
     messages = [
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": CLIP, "sample_rate": 16000}}, {"type": "text", "text": "Listen."}]},
     ]
     prompt = omni.front_end.prompt(messages)
-    assert conversation._context.next_position == prompt.next_position + len(ids) - len(prompt.token_ids)
+    assert conversation.context.next_position == prompt.next_position + len(ids) - len(prompt.token_ids)
 
 
 def test_a_reply_that_was_closed_stays_in_the_history_as_far_as_it_was_made(omni: Omni) -> None:
@@ -147,11 +147,11 @@ def test_a_reply_that_was_closed_stays_in_the_history_as_far_as_it_was_made(omni
             if len(events) == 4:
                 break
     assert not any(isinstance(event, Done) for event in events)
-    made = conversation._context.token_ids[conversation._context.answer_row :]
+    made = conversation.answer_ids
     shown = [token for event in events for token in getattr(event, "token_ids", ())]
-    assert (made + conversation._context.unfed)[: len(shown)] == shown
+    assert list(made[: len(shown)]) == shown
     reply = say(conversation, Turn("Stop."), "")
-    ids = conversation._context.token_ids[: conversation._context.answer_row]
+    ids = conversation.token_ids[: conversation.context.answer_row]
     again = omni.conversation()
     again.append(text="Tell me a long story.")
-    assert reply.token_ids and ids[: len(again._context.token_ids)] == again._context.token_ids
+    assert reply.token_ids and ids[: len(again.token_ids)] == again.token_ids

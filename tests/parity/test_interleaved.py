@@ -18,7 +18,7 @@ from antiphon.runtime.events import Reply
 from antiphon.runtime.frontend.prompt.front_end import Prompt
 from antiphon.runtime.omni import Omni, load
 
-from .slow_answer import assert_spoken, assert_written, features, manner, recorded
+from .slow_answer import assert_spoken, assert_written, features, recorded, speaking_style
 from .slow_loop import SlowLoop, Speech, adaptive, chunked
 
 
@@ -117,7 +117,7 @@ def spoken(omni: Omni, reference: SlowLoop, case: Case, reply: Reply, prompt: Pr
     options = {name: value for name, value in case.options.items() if name != "interleave"}
     if isinstance(options.get("voice"), np.ndarray):
         options["voice"] = omni.voice(options["voice"], 22050).codes  # the codec encoder is compared elsewhere
-    rows, text = reference.prompt(prompt.token_ids, hidden, manner(omni, reference, **options)), reply.token_ids[: case.tokens]
+    rows, text = reference.prompt(prompt.token_ids, hidden, speaking_style(omni, reference, **options)), reply.token_ids[: case.tokens]
     return reference.speak(rows, text, case.parts(case.tokens + 1), case.frames, case.restarts, case.penalty, case.least, follow)
 
 
@@ -155,7 +155,7 @@ def test_the_end_waits_for_all_text_and_ends_then(hybrid_checkpoint: Path, omni:
     end = int(answer(omni, case).codes[-1, 0]) if end is None else end
     reference = SlowLoop(hybrid_checkpoint)
     reference.ids = reference.ids | {"codec_eos_token_id": end}
-    changed = Omni(replace(omni.manifest, ids=omni.manifest.ids | {"codec_eos": end}), omni.engines, omni.front_end, voice_table=omni._voice_table)
+    changed = Omni(replace(omni.manifest, ids=omni.manifest.ids | {"codec_eos": end}), omni.engines, omni.front_end, voice_table=omni.model.voice_table)
     reply = answer(changed, case)
     prompt, _, hidden = read(omni, reference, case, reply.token_ids)
     speech = spoken(omni, reference, case, reply, prompt, hidden, follow=reply.codes)

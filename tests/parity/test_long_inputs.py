@@ -85,7 +85,7 @@ def watched(omni: Omni, chunk: int = 512, **constants: int) -> tuple[Omni, dict[
     """The same bundle behind engines that are watched, read in chunks of `chunk`, with other constants of its manifest."""
     engines = {name: Watched(engine) for name, engine in omni.engines.items()}
     manifest = replace(omni.manifest, constants=omni.manifest.constants | constants)
-    return Omni(manifest, engines, omni.front_end, prefill_chunk=chunk, voice_table=omni._voice_table), engines
+    return Omni(manifest, engines, omni.front_end, prefill_chunk=chunk, voice_table=omni.model.voice_table), engines
 
 
 def hf_positions(omni: Omni, prompt: Prompt) -> np.ndarray:
@@ -128,7 +128,7 @@ def test_audio_and_video_to_text_equal_the_reference_in_any_chunks(omni: Omni, r
 
 
 def test_a_long_prefill_holds_what_the_formula_of_its_states_says(omni: Omni) -> None:
-    context, states = omni.thinker.new_context(), omni.engines["thinker"].entry.states
+    context, states = omni.model.thinker.new_context(), omni.engines["thinker"].entry.states
     axes = [[{"batch": 1, "capacity": 1}.get(axis, axis) if isinstance(axis, str) else axis for axis in state.shape] for state in states]
     sizes = [int(np.prod(shape)) * np.dtype(state.dtype).itemsize for shape, state in zip(axes, states, strict=True)]
     per_row = sum(size for size, state in zip(sizes, states, strict=True) if state.kind == "kv")
@@ -143,7 +143,7 @@ def test_a_long_prefill_holds_what_the_formula_of_its_states_says(omni: Omni) ->
         seen.append(held.length)
 
     context.queue_text(np.random.default_rng(0).integers(0, 500, 5000))
-    omni.thinker.prefill(context, look)
+    omni.model.thinker.prefill(context, look)
     look()
     assert seen == [*range(0, 5000, 512), 5000]
 

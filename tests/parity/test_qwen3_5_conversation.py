@@ -18,7 +18,7 @@ from antiphon.runtime.events import AudioDelta, Reply
 from antiphon.runtime.omni import Omni, collect, load
 from antiphon.runtime.options import ReplyOptions
 
-from .slow_answer import assert_spoken, assert_written, features, manner, recorded
+from .slow_answer import assert_spoken, assert_written, features, recorded, speaking_style
 from .slow_loop import SlowLoop, chunked
 
 SAMPLES = 1920
@@ -110,13 +110,13 @@ def test_every_reply_equals_the_slow_reference_on_the_whole_history(omni: Omni, 
         talker_logits.clear()
         replies.append(say(conversation, turn))
         past, token_ids = history(omni, system, turns[: number + 1], replies), replies[-1].token_ids
-        context = conversation._context
+        context = conversation.context
         assert context.token_ids[: context.answer_row] == past.token_ids.tolist() and len(token_ids) == turn.tokens
         steps = past.positions.max() + 1 + np.arange(len(token_ids), dtype=np.float32)
         positions = np.concatenate([past.positions, np.broadcast_to(steps, (3, len(steps)))], axis=1)
         logits, hidden = reference.read(np.concatenate([past.token_ids, token_ids]), positions, past.features)
         assert_written(token_ids, logits[len(past.token_ids) - 1 : -1], end=omni.front_end.im_end)
-        rows = reference.prompt(past.token_ids, hidden, manner(omni, reference))
+        rows = reference.prompt(past.token_ids, hidden, speaking_style(omni, reference))
         speech = reference.speak(rows, token_ids[:-1], chunked(turn.tokens, 4, 4), turn.frames, follow=replies[-1].codes)
         assert_spoken(replies[-1].codes, speech, turn.frames, talker_logits)
 
@@ -126,7 +126,7 @@ def test_every_reply_equals_the_slow_reference_on_the_whole_history(omni: Omni, 
 
 def assert_same_states(one: Conversation, other: Conversation) -> None:
     """Same ids and next position; keys, values, and recurrent states equal to rounding."""
-    found, expected = one._context, other._context
+    found, expected = one.context, other.context
     assert (found.token_ids, found.next_position) == (expected.token_ids, expected.next_position)
     assert sorted(found.hidden_rows) == sorted(expected.hidden_rows)
     for row, hidden in expected.hidden_rows.items():
@@ -150,14 +150,13 @@ def test_after_a_cut_the_next_turn_equals_a_fresh_prefill_of_the_cut_history(omn
     cut = omni.conversation()
     reply = say(cut, first)
     heard = cut.truncate(int(len(reply.audio) * share))
-    kept = sum(len(segment.token_ids) for segment in cut._context.waiting)
+    kept = len(cut.answer_ids)
     assert omni.front_end.decode(reply.token_ids[:kept]) == heard
     assert kept == 0 if share == 0 else kept > 0 if share < 1 else kept == first.tokens - 1
     cut.append(text=LONG)
     fresh = omni.conversation()
     fresh.queue([first.message], ReplyOptions(), add_generation_prompt=True)
-    fresh._context.queue_text([*reply.token_ids[:kept], *omni.front_end.turn_end])
-    fresh._begun = True
+    fresh.context.queue_text([*reply.token_ids[:kept], *omni.front_end.turn_end])
     fresh.append(text=LONG)
     assert_same_states(cut, fresh)
     assert_same_answers(cut, fresh)
@@ -171,15 +170,14 @@ def test_an_answer_closed_while_it_was_heard_is_cut_to_it_and_the_talk_goes_on(o
             samples += len(event.samples) if isinstance(event, AudioDelta) else 0
             if samples >= 6 * SAMPLES:
                 break
-    made = conversation._context.answer_ids
+    made = list(conversation.answer_ids)
     conversation.truncate(samples)
-    kept = conversation._context.waiting[0].token_ids.tolist()
+    kept = list(conversation.answer_ids)
     assert kept == made[:8], "chunks of 4 and 4: frames 5 and 6 were said after 8 tokens were in"
     conversation.append(text=LONG)
     fresh = omni.conversation()
     fresh.queue([Turn("Tell me a long story.").message], ReplyOptions(), add_generation_prompt=True)
-    fresh._context.queue_text([*kept, *omni.front_end.turn_end])
-    fresh._begun = True
+    fresh.context.queue_text([*kept, *omni.front_end.turn_end])
     fresh.append(text=LONG)
     assert_same_states(conversation, fresh)
     assert_same_answers(conversation, fresh)

@@ -69,13 +69,13 @@ def omni(hybrid_bundle: Path) -> Iterator[Omni]:
 
 def with_ids(omni: Omni, **ids: Any) -> Omni:
     """The same engines under other special ids, so that an answer ends where a test wants it."""
-    return Omni(dataclasses.replace(omni.manifest, ids=omni.manifest.ids | ids), omni.engines, omni.front_end, voice_table=omni._voice_table)
+    return Omni(dataclasses.replace(omni.manifest, ids=omni.manifest.ids | ids), omni.engines, omni.front_end, voice_table=omni.model.voice_table)
 
 
 def watched(omni: Omni, pause: random.Random | None = None, slow: tuple[str, ...] = ()) -> tuple[Omni, Counter[str]]:
     runs: Counter[str] = Counter()
     engines = {name: Watched(engine, runs, pause if name in slow else None) for name, engine in omni.engines.items()}
-    return Omni(omni.manifest, engines, omni.front_end, voice_table=omni._voice_table), runs  # type: ignore[arg-type]
+    return Omni(omni.manifest, engines, omni.front_end, voice_table=omni.model.voice_table), runs  # type: ignore[arg-type]
 
 
 def same(one: Reply, other: Reply) -> None:

@@ -18,7 +18,8 @@ from antiphon.plugins.aria_step.benchmarks import benchmarks, eager
 from antiphon.plugins.aria_step.cases import any_streams, expected
 from antiphon.plugins.aria_step.programs import programs
 from antiphon.plugins.registry import ARIA_STEP
-from antiphon.plugins.tools.cases import cases, errors, rounded
+from antiphon.plugins.tools.case import rounded
+from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.runtime.bundle.errors import AntiphonError

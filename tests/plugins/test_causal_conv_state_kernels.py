@@ -16,7 +16,8 @@ from antiphon.plugins.causal_conv_state.benchmarks import benchmarks, eager
 from antiphon.plugins.causal_conv_state.cases import make_case
 from antiphon.plugins.causal_conv_state.programs import programs
 from antiphon.plugins.causal_conv_state.reference import causal_conv_state
-from antiphon.plugins.tools.cases import cases, errors, rounded
+from antiphon.plugins.tools.case import rounded
+from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.runtime.bundle.errors import AntiphonError

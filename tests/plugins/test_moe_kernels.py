@@ -17,7 +17,8 @@ pytest.importorskip("triton")
 
 from antiphon.plugins.moe.cases import ROUTINGS, case
 from antiphon.plugins.registry import FOLDERS
-from antiphon.plugins.tools.cases import Case, cases, errors
+from antiphon.plugins.tools.case import Case
+from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.plugins.tools.programs import programs

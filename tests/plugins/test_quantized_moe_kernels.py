@@ -17,7 +17,8 @@ from antiphon.plugins.moe.cases import ROUTINGS
 from antiphon.plugins.quantized_moe.cases import case, scheme_of
 from antiphon.plugins.quantized_moe.programs import SCHEMES
 from antiphon.plugins.quantized_moe.reference import INT4
-from antiphon.plugins.tools.cases import Case, cases, errors
+from antiphon.plugins.tools.case import Case
+from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.plugins.tools.programs import programs
 from antiphon.runtime.kernels.invoke import select

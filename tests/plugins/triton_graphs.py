@@ -28,7 +28,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from triton.backends.compiler import GPUTarget
 
 from antiphon.plugins.registry import FOLDERS
-from antiphon.plugins.tools.cases import Case, cases
+from antiphon.plugins.tools.case import Case
+from antiphon.plugins.tools.cases import cases
 from antiphon.plugins.tools.programs import kernel_function
 from antiphon.plugins.triton_ops import NAMESPACE, TritonOp, register, use_triton_ops
 from antiphon.runtime.bundle.errors import AntiphonError

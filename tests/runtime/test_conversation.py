@@ -16,10 +16,10 @@ def test_turns_go_on_in_the_same_states_and_feed_only_what_is_new(fakes):
     conversation = omni.conversation(system="xyz")
     conversation.append(text="abc")
     assert finish(conversation.reply()).text == "abc"
-    fed = len(conversation._context.token_ids)
+    fed = len(conversation.token_ids)
     conversation.append(text="de")
     assert finish(conversation.reply()).text == "de"
-    ids, i = conversation._context.token_ids, fakes.letters
+    ids, i = list(conversation.token_ids), fakes.letters
     system, first = [1, 4, 3, *i("xyz"), 2, 3], [1, 5, 3, *i("abc"), 2, 3, 1, 6, 3, *i("abc")]
     assert ids == [*system, *first, 2, 3, 1, 5, 3, *i("de"), 2, 3, 1, 6, 3, *i("de")]
     assert fed == len(system) + len(first)
@@ -56,7 +56,7 @@ def test_appending_after_appending_gives_several_user_turns(fakes):
     conversation.append(text="abc")
     conversation.append(text="de")
     assert finish(conversation.reply()).text == "de"
-    assert conversation._context.token_ids[:13] == [1, 5, 3, *fakes.letters("abc"), 2, 3, 1, 5, 3, *fakes.letters("de")]
+    assert list(conversation.token_ids[:13]) == [1, 5, 3, *fakes.letters("abc"), 2, 3, 1, 5, 3, *fakes.letters("de")]
 
 
 def test_a_reply_stopped_by_length_stays_in_the_history_with_its_last_token(fakes):
@@ -65,7 +65,7 @@ def test_a_reply_stopped_by_length_stays_in_the_history_with_its_last_token(fake
     assert finish(conversation.reply(max_text_tokens=3)).finish_reason == "length"
     conversation.append(text="z")
     assert finish(conversation.reply()).text == "z"
-    ids = conversation._context.token_ids
+    ids = list(conversation.token_ids)
     assert ids[11:19] == [1, 6, 3, *fakes.letters("abc"), 2, 3]
 
 
@@ -82,7 +82,7 @@ def test_a_closed_reply_stays_in_the_history_as_far_as_it_was_made(fakes):
     conversation.append(text="z")
     done = finish(conversation.reply())
     assert done.text == "z" and done.finish_reason == "stop"
-    history = conversation._context.token_ids
+    history = list(conversation.token_ids)
     answer = history[[place for place in range(len(history)) if history[place : place + 2] == [1, 6]][0] + 3 :]
     assert answer[: len(text)] == fakes.letters(text) and answer[answer.index(2) : answer.index(2) + 2] == [2, 3]
 
@@ -154,8 +154,8 @@ def test_a_reply_may_be_closed_at_any_event_and_the_conversation_goes_on(fakes, 
     stream.close()
     conversation.append(text="uvw")
     assert finish(conversation.reply()).text == "uvw"
-    history = conversation._context.token_ids
-    assert len(history) == conversation._context.states.length
+    history = list(conversation.token_ids)
+    assert len(history) == conversation.context.states.length
     turns = [place for place, token in enumerate(history) if token == fakes.ids["im_start"]]
     roles = [history[place + 1] for place in turns]
     assert roles == [fakes.ids[name] for name in ("system", "user", "assistant", "user", "assistant")]
@@ -175,8 +175,8 @@ def test_a_turn_that_could_not_be_prefilled_is_not_in_the_history(fakes):
     for one in (conversation, fresh):
         assert one.truncate(0) == ""
         one.append(text="xy")
-    assert conversation._context.token_ids == fresh._context.token_ids
-    assert conversation._context.next_position == fresh._context.next_position
+    assert conversation.token_ids == fresh.token_ids
+    assert conversation.context.next_position == fresh.context.next_position
     assert finish(conversation.reply(greedy=True)).text == "xy"
 
 
@@ -200,7 +200,7 @@ def test_an_answer_that_writes_the_marks_of_a_turn_makes_none(fakes):
         assert len(finish(conversation.reply(greedy=True)).codes) > 0
     finally:
         fakes.front_end.decoder = before
-    assert conversation._context.hidden_rows == {}
+    assert conversation.context.hidden_rows == {}
 
 
 def test_the_tools_of_a_conversation_are_there_at_every_turn(fakes):

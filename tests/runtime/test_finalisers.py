@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from antiphon.runtime.reply import ReplyStream
-from antiphon.runtime.scheduling.admission import Place, Places
+from antiphon.runtime.scheduling.admission import Admission, Place
 from antiphon.runtime.scheduling.channels import Cancelled, Channel, Control
 from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 
@@ -95,43 +95,43 @@ def test_stopping_without_the_lock_misses_nobody_who_begins_to_wait():
 
 
 def test_withdrawing_a_wish_for_a_place_and_closing_take_no_lock():
-    places, taken, wish = Places(1), Place(), Place()
-    places.take(taken)
+    admission, taken, wish = Admission(1), Place(), Place()
+    admission.take(taken)
 
     def wait() -> None:
         with pytest.raises(Cancelled):
-            places.take(wish)
-        places.give_back(wish)
+            admission.take(wish)
+        admission.give_back(wish)
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    while wish not in places._waiting:
+    while wish not in admission._waiting:
         pass
-    with places._lock:
+    with admission._lock:
         within(5, wish.withdraw)
     thread.join(5)
-    with places._lock:
-        within(5, places.close)
-    assert not thread.is_alive() and wish not in places._taken
+    with admission._lock:
+        within(5, admission.close)
+    assert not thread.is_alive() and wish not in admission._taken
 
 
 def test_places_are_given_in_the_order_of_asking():
-    places, first = Places(1), Place()
-    places.take(first)
+    admission, first = Admission(1), Place()
+    admission.take(first)
     order: list[int] = []
 
     def work(number: int) -> None:
         place = Place()
-        places.take(place)
+        admission.take(place)
         order.append(number)
-        places.give_back(place)
+        admission.give_back(place)
 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
     for number, thread in enumerate(threads):
         thread.start()
-        while len(places._waiting) <= number:
+        while len(admission._waiting) <= number:
             pass
-    places.give_back(first)
+    admission.give_back(first)
     for thread in threads:
         thread.join(5)
     assert order == [0, 1, 2, 3]
@@ -141,7 +141,7 @@ def test_closing_with_the_turn_in_hand_does_not_wait_for_workers_that_need_it(fa
     fakes.engines["talker"].tail = None
     omni = fakes.omni()
     stream = omni.stream([{"role": "user", "content": "hello"}], max_frames=100_000)
-    engine_lock: EngineLock = omni.engine_lock
+    engine_lock: EngineLock = omni.model.engine_lock
     within(10, lambda: engine_lock.run(NORMAL, stream.close))
     assert list(stream) == []
 

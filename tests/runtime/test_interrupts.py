@@ -58,11 +58,11 @@ def test_an_interrupt_of_an_append_leaves_the_conversation_as_it_was():
         conversation = omni.conversation()
         conversation.append(text="abc")
         list(conversation.reply(max_frames=2))
-        before = list(conversation._context.token_ids)
+        before = conversation.token_ids
         fakes.engines["thinker"].pause = lambda: 0.5
         print(interrupted(lambda: conversation.append(text="never"), 0.1))
         fakes.engines["thinker"].pause = lambda: 0
-        print(conversation._context.token_ids == before)
+        print(conversation.token_ids == before)
         conversation.append(text="de")
         print(list(conversation.reply(max_frames=2))[-1].text)
     """)
@@ -106,7 +106,7 @@ def test_interrupts_at_any_moment_lose_no_place_and_no_turn():
                 pass
 
         while time.monotonic() < end:
-            if len(conversation._context.token_ids) > 1000:
+            if len(conversation.token_ids) > 1000:
                 conversation = omni.conversation()
             action = chance.choice([loop, turn, lambda: omni.generate(QUESTION, max_frames=4)])
             try:

@@ -145,7 +145,7 @@ def test_an_append_that_the_close_of_the_omni_cut_is_not_in_the_history(fakes):
     time.sleep(0.1)
     omni.close()
     thread.join(10)
-    assert len(raised) == 1 and conversation._context.token_ids == [] and conversation._context.waiting_tokens == 0
+    assert len(raised) == 1 and conversation.token_ids == () and conversation.context.waiting_tokens == 0
 
 
 def test_a_conversation_dropped_in_the_midst_of_an_append_harms_nobody(fakes):

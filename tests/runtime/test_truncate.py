@@ -20,7 +20,7 @@ def spoken(conversation, text="abcdefgh", **options):
 
 
 def states(conversation):
-    context = conversation._context
+    context = conversation.context
     return context.token_ids, context.next_position, context.states.past("sum").copy(), context.states.past("ids")[0, 0, : context.states.length, 0].copy()
 
 
@@ -39,8 +39,7 @@ def test_the_next_turn_equals_a_fresh_prefill_of_the_cut_history(fakes, share):
     cut.append(text="xy")
     fresh = omni.conversation()
     fresh.queue([{"role": "user", "content": "abcdefgh"}], _options(), add_generation_prompt=True)
-    fresh._context.queue_text([*fakes.letters(heard), 2, 3])
-    fresh._begun = True
+    fresh.context.queue_text([*fakes.letters(heard), 2, 3])
     fresh.append(text="xy")
     assert_same(states(cut), states(fresh))
     assert heard == "abcdefgh"[: len(heard)]
@@ -132,7 +131,7 @@ def test_a_reply_that_was_stopped_before_its_first_word_is_cut_to_nothing(fakes)
     thinker.fail_at = None
     assert conversation.truncate(0) == ""
     assert spoken(conversation, "xy") > 0
-    assert conversation._context.token_ids[:11] == [1, 5, 3, 20, 21, 22, 2, 3, 1, 6, 3]
+    assert list(conversation.token_ids[:11]) == [1, 5, 3, 20, 21, 22, 2, 3, 1, 6, 3]
 
 
 TURNS = st.lists(
@@ -164,10 +163,10 @@ def test_the_states_are_those_of_a_fresh_prefill_wherever_replies_were_stopped_a
         if turn["heard"] is not None and turn["spoken"]:
             assert turn["text"].startswith(conversation.truncate(turn["heard"]))
     conversation.append(text="xy")
-    fresh = omni.thinker.new_context()
-    fresh.queue_text(conversation._context.token_ids)
-    omni.thinker.prefill(fresh, lambda: None)
-    found, length = conversation._context, fresh.states.length
+    fresh = omni.model.thinker.new_context()
+    fresh.queue_text(conversation.token_ids)
+    omni.model.thinker.prefill(fresh, lambda: None)
+    found, length = conversation.context, fresh.states.length
     assert found.states.length == length and found.next_position == fresh.next_position
     assert np.array_equal(found.states.past("sum"), fresh.states.past("sum"))
     assert np.array_equal(found.states.past("ids")[:, :, :length], fresh.states.past("ids")[:, :, :length])

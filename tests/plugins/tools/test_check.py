@@ -21,7 +21,8 @@ from antiphon.plugins.registry import FOLDERS
 from antiphon.plugins.tools import check as check_module
 from antiphon.plugins.tools import timing
 from antiphon.plugins.tools.benchmark import Benchmark
-from antiphon.plugins.tools.cases import Case, cases, errors
+from antiphon.plugins.tools.case import Case
+from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.check import check, run_case, run_check
 from antiphon.plugins.tools.cuda_timer import CudaTimer
 from antiphon.plugins.tools.programs import programs

@@ -103,12 +103,12 @@ def test_after_close_everything_is_closed(fakes: Any) -> None:
             call()
 
 
-def test_in_a_fork_an_omni_is_closed(fakes: Any) -> None:
-    omni = fakes.omni()
-    omni._process = os.getpid() + 1  # as in a process that was forked from the one which loaded the bundle
-    with pytest.raises(Closed, match="fork"):
-        omni.generate(asked("ab"))
-    omni._process = os.getpid()
+def test_in_a_fork_an_omni_is_closed(fakes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    omni, process = fakes.omni(), os.getpid()
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: process + 1)
+        with pytest.raises(Closed, match="fork"):
+            omni.generate(asked("ab"))
 
 
 def test_what_is_no_whole_bundle_is_a_broken_one(tiny_bundle: Path, tmp_path: Path) -> None:

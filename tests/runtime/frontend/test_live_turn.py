@@ -26,7 +26,7 @@ def speech() -> np.ndarray:
 
 def states(conversation) -> dict[str, np.ndarray]:
     """Every state as far as it is filled."""
-    held = conversation._context.states
+    held = conversation.context.states
     return {spec.name: held.past(spec.name)[:, :, : held.length] if spec.kind == "kv" else held.past(spec.name) for spec in held.specs}
 
 
@@ -41,12 +41,12 @@ def test_a_turn_in_pieces_gives_the_states_and_the_answer_of_one_prefill(omni, s
     whole, live = omni.conversation(system="Be brief."), omni.conversation(system="Be brief.")
     whole.append(audio=speech, text="What was that?")
     speak(live, speech, piece, text="What was that?")
-    assert live._context.token_ids == whole._context.token_ids and live._context.next_position == whole._context.next_position
+    assert live.token_ids == whole.token_ids and live.context.next_position == whole.context.next_position
     assert live.live_difference == 0.0
     expected, found = states(whole), states(live)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=2e-5 * np.abs(values).max(), err_msg=name)
-    assert sorted(live._context.hidden_rows) == sorted(whole._context.hidden_rows)
+    assert sorted(live.context.hidden_rows) == sorted(whole.context.hidden_rows)
     options = {"greedy": True, "max_text_tokens": 6, "max_frames": 12}
     replies = [antiphon.runtime.omni.collect(one.reply(**options), 24000) for one in (whole, live)]
     assert replies[0].text == replies[1].text and np.array_equal(replies[0].codes, replies[1].codes)
@@ -55,7 +55,7 @@ def test_a_turn_in_pieces_gives_the_states_and_the_answer_of_one_prefill(omni, s
 def test_most_of_a_long_turn_is_in_before_it_ends(omni, speech):
     conversation = omni.conversation()
     conversation.append(audio=speech[: 17 * RATE], more=True)
-    assert len(conversation._context.token_ids) >= 2 * 56  # two windows of 8 s
+    assert len(conversation.token_ids) >= 2 * 56  # two windows of 8 s
 
 
 def test_a_turn_may_be_spoken_after_an_answer(omni, speech):
@@ -66,7 +66,7 @@ def test_a_turn_may_be_spoken_after_an_answer(omni, speech):
             list(stream)
     whole.append(audio=speech[:RATE])
     speak(live, speech[:RATE], 3000)
-    assert live._context.token_ids == whole._context.token_ids
+    assert live.token_ids == whole.token_ids
 
 
 def test_a_louder_end_is_reported_as_the_difference_it_makes(omni, speech):
@@ -110,7 +110,7 @@ def test_a_rate_that_is_none_is_refused_and_changes_nothing(omni, speech, rate):
     with pytest.raises(AntiphonError, match="sample_rate is .* expected an integer from 1,000 to 768,000 samples a second"):
         conversation.append(audio=speech[:RATE], more=True, sample_rate=rate)
     conversation.append(text="Then in words.")
-    assert len(conversation._context.token_ids) > 0
+    assert len(conversation.token_ids) > 0
 
 
 def test_the_turn_can_still_be_ended_when_its_text_was_refused(omni, speech):
@@ -121,7 +121,7 @@ def test_the_turn_can_still_be_ended_when_its_text_was_refused(omni, speech):
     conversation.append(text="What was that?")
     whole = omni.conversation()
     whole.append(audio=speech[:RATE], text="What was that?")
-    assert conversation._context.token_ids == whole._context.token_ids
+    assert conversation.token_ids == whole.token_ids
 
 
 def test_a_text_too_long_for_the_context_leaves_the_turn_to_be_ended(omni, speech):
@@ -132,4 +132,4 @@ def test_a_text_too_long_for_the_context_leaves_the_turn_to_be_ended(omni, speec
     conversation.append(audio=speech[RATE : 2 * RATE], text="What was that?")
     whole = omni.conversation()
     whole.append(audio=speech[: 2 * RATE], text="What was that?")
-    assert conversation._context.token_ids == whole._context.token_ids
+    assert conversation.token_ids == whole.token_ids

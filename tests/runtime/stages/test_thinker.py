@@ -24,10 +24,10 @@ def ask(fakes):
 
     def make(text="abc", chunk=512, clip=0):
         omni = fakes.omni(prefill_chunk=chunk)
-        context = omni.thinker.new_context()
+        context = omni.model.thinker.new_context()
         parts = [{"type": "text", "text": text[:1]}, {"type": "input_audio", "input_audio": {"data": np.zeros(clip)}}, {"type": "text", "text": text[1:]}]
         context.queue_prompt(omni.front_end.prompt([{"role": "user", "content": parts}]))
-        return omni.thinker, context
+        return omni.model.thinker, context
 
     return make
 
@@ -70,7 +70,7 @@ def test_the_last_token_before_the_limit_is_text_but_neither_fed_nor_spoken(fake
     thinker, context = ask("abcdef")
     tokens = answer(thinker, context, SamplingParameters(0.0, max_tokens=3))
     assert [(token.spoken, token.is_last) for token in tokens] == [(True, False), (True, False), (False, True)]
-    assert context.unfed == fakes.letters("c") and context.token_ids[context.answer_row :] == fakes.letters("ab")
+    assert [context.pending_id] == fakes.letters("c") and context.token_ids[context.answer_row :] == fakes.letters("ab")
 
 
 def test_the_end_is_forbidden_before_the_minimum(ask):
@@ -130,7 +130,7 @@ def test_a_full_context_stops_the_answer_by_length(fakes, ask):
 )
 def test_what_the_model_thinks_is_written_and_not_spoken(fakes, opening, written, spoken):
     omni = fakes.omni()
-    thinker = Thinker(fakes.engines, dataclasses.replace(omni.manifest, ids=fakes.ids | {"think_open": 44, "think_close": 45}), omni.engine_lock)
+    thinker = Thinker(fakes.engines, dataclasses.replace(omni.manifest, ids=fakes.ids | {"think_open": 44, "think_close": 45}), omni.model.engine_lock)
     context = thinker.new_context()
     # the script has a letter for every token after the answer's start, those of the template included
     context.queue_text([1, 5, 3, *fakes.letters("k" * len(opening) + written), 2, 3, 1, 6, 3, *opening])

@@ -40,7 +40,7 @@ def test_the_last_row_of_the_context_can_be_measured(hybrid_bundle: Path) -> Non
     with load(hybrid_bundle, max_streams=1, threads=1) as omni:
         for feeder in (ThinkerFeeder(omni), TalkerFeeder(omni)):
             states = feeder._context.states if isinstance(feeder, ThinkerFeeder) else feeder._states
-            feeder.limit = states.limit = omni.thinker.context_limit = 100
+            feeder.limit = states.limit = omni.model.thinker.context_limit = 100
             assert measure(feeder, read_lengths("50,100", feeder.limit))[1]["step_seconds"] > 0
             assert feeder.rows >= 99
 

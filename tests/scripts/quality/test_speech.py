@@ -1,41 +1,15 @@
-"""Given text and the codec through the stages of a random bundle, and the installed synthesisers and recognisers where there are any."""
+"""The codec through the stages of a random bundle, and the installed synthesisers and recognisers where there are any."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.omni import load
 from antiphon.scripts.quality import codec
-from antiphon.scripts.quality.speak_text import Speaker
-
-MESSAGES = [{"role": "user", "content": "What is 2 plus 2?"}]
-TEXT = "Two plus two is four."
-
-
-@pytest.mark.parametrize("bundle", ["tiny_bundle", "hybrid_bundle"])
-def test_the_given_text_is_what_the_talker_gets(bundle: str, request: pytest.FixtureRequest) -> None:
-    folder: Path = request.getfixturevalue(bundle)
-    with load(folder, threads=1) as omni:
-        speaker = Speaker(omni, folder)
-        first, again, other = (speaker.say(MESSAGES, TEXT, seed=seed, max_frames=8) for seed in (1, 1, 2))
-    assert first.text == TEXT and len(first.audio) > 0
-    np.testing.assert_array_equal(first.codes, again.codes)
-    assert not np.array_equal(first.codes, other.codes)
-
-
-def test_a_text_that_the_thinker_wrote_sounds_the_same_when_it_is_given(hybrid_bundle: Path) -> None:
-    with load(hybrid_bundle, threads=1) as omni:
-        own = omni.generate(MESSAGES, greedy=True, max_text_tokens=5, max_frames=12)
-        speaker = Speaker(omni, hybrid_bundle)
-        speaker._thinker.given = own.token_ids[:-1]  # the last token of a text that was cut is not spoken
-        given = speaker._omni.generate(MESSAGES, greedy=True, max_frames=12)
-    np.testing.assert_array_equal(given.codes, own.codes)
 
 
 def test_resynthesis_has_the_length_of_its_frames_and_the_codes_of_the_stage(hybrid_bundle: Path) -> None:
@@ -46,13 +20,6 @@ def test_resynthesis_has_the_length_of_its_frames_and_the_codes_of_the_stage(hyb
         np.testing.assert_array_equal(omni.voice(audio, 24_000).codes, codes)
     assert codes.shape == (13, 16)
     assert len(again) == 13 * 1920
-
-
-def test_a_silent_bundle_is_an_error(hybrid_bundle: Path) -> None:
-    with load(hybrid_bundle, threads=1) as omni:
-        omni.manifest = dataclasses.replace(omni.manifest, stages={name: stage for name, stage in omni.manifest.stages.items() if name != "talker"})
-        with pytest.raises(AntiphonError, match="no speech stages"):
-            Speaker(omni, hybrid_bundle)
 
 
 def test_the_recognisers_understand_the_synthesiser() -> None:
