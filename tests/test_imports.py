@@ -48,6 +48,8 @@ def imports(name: str, source: str, is_package: bool) -> Iterator[str]:
             pattern = _pattern(node.args[0])
             if pattern is not None:
                 yield pattern if not pattern.startswith(r"\.") else _resolved_pattern(pattern, package)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"antiphon(\.\w+)+", node.value):
+            yield re.escape(node.value.removeprefix("antiphon."))  # a registry's name, which importlib gets later
 
 
 def _called(node: ast.Call) -> str:
