@@ -66,9 +66,8 @@ class StageLoop:
     """A loop over a stage: an engine runs the stage's step `steps` times in one call.
 
     The module and the portable graph compute one step. An engine unrolls the step, loops over it or captures
-    it. The loop starts with empty states and returns none. "Input of the loop" is a name in `inputs`, "output
-    of the loop" a name in `outputs`; inputs and outputs of the step are names in `Stage.inputs` and
-    `Stage.outputs`.
+    it. The loop starts with empty states and returns none. Names "of the loop" are in `inputs` and `outputs`
+    below; names "of the step" are in `Stage.inputs` and `Stage.outputs`.
     """
 
     steps: int
@@ -93,8 +92,7 @@ class StageLoop:
     gathered: str
     """Output of the loop, int64 [batch, steps + 1]: the initial carried value, then the one of each step."""
     stacked: dict[str, str]
-    """Output of the loop, [batch, steps, ...] -> output of the step, [batch, ...], collected over all
-    steps."""
+    """Output of the loop [batch, steps, ...] -> output of the step [batch, ...], collected over all steps."""
     summed: tuple[str, str, str]
     """(output of the loop, output of the step, parameter). The output of the loop is the sum of the step's
     output over all steps, plus one row of the parameter [(steps + 1) * n, size]: row steps * n + the last

@@ -1,5 +1,4 @@
-"""Layers of the decoder stages: projection, norm, rotary embedding, attention, Gated DeltaNet,
-feed-forward."""
+"""Layers of the decoder stages: norm, rotary embedding, attention, Gated DeltaNet, feed-forward network."""
 
 from __future__ import annotations
 

@@ -66,8 +66,7 @@ class EncoderLayer(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary embedding of x [batch, heads, tokens, head_dim]: element i pairs with element i + head_dim /
-    2."""
+    """Rotary embedding of x [batch, heads, tokens, head_dim]; element i pairs with i + head_dim / 2."""
     cosine, sine = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
