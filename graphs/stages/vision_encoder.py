@@ -93,7 +93,7 @@ def patch_dim(vision: VisionConfig) -> int:
 def vision_encoder_stage(config: OmniConfig) -> Stage:
     """The stage `vision_encoder`; tensors as in docs/stages.md.
 
-    `runtime.frontend.vision.vision_layout` makes the inputs except `pixels`.
+    `runtime.frontend.vision.vision_layout.vision_feeds` makes the inputs.
     Raises AntiphonError if the vision section of the configuration is no encoder of this family.
     """
     vision = config.thinker.vision
