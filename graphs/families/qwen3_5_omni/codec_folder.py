@@ -164,8 +164,7 @@ def _load(path: Path) -> Any:
     import yaml
 
     class PlainLoader(yaml.SafeLoader):
-        """Constructs only mappings, lists and scalars. Refuses merge keys: nested copies grow without
-        limit."""
+        """Constructs only mappings, lists and scalars. Merge keys are refused: their copies have no limit."""
 
         def flatten_mapping(self, node: Any) -> None:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
@@ -222,8 +221,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """`value` in at most 60 characters; only the type of a collection or huge integer, whose text can be
-    huge."""
+    """`value` in at most 60 characters. For a collection or a huge integer only its type: its text has no
+    limit."""
     plain = isinstance(value, float | str | bool | None) or isinstance(value, int) and value.bit_length() < 64
     text = repr(value) if plain else f"of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
