@@ -109,8 +109,7 @@ class DecoderConfig:
 class AudioConfig:
     """Audio encoder (AuT): log-mel chunks of `2 * n_window` frames, attention within `n_window_infer` frames.
 
-    `convolutions`: number of convolutions of stride 2 before the transformer, 3 (8 mel frames per token) or 4
-    (16).
+    `convolutions`: convolutions of stride 2 before the transformer, 3 (8 mel frames per token) or 4 (16).
     """
 
     num_mel_bins: int
@@ -228,13 +227,12 @@ class TalkerConfig:
 
     `contract`: the inputs of the family's Talkers; generation_config.json can state another layout.
     `speaker_id`: the codec id of each voice, or its row in the table of codec prompts (see `contract.voice`).
-    The fields with a default belong to Qwen3.5-Omni:
+    Only Qwen3.5-Omni has these fields:
     `text_vocab_size`: rows of the Talker's own text embedding.
     `predictor_projection`: the code predictor projects Talker rows to its own width.
     `language_id`: the codec id of each language.
     `speaker_prompt_id`, `style_prompt_id`: text ids in the system and in the assistant part of the prompt.
-    `text_rows`, `frame_rows`: how many rows of text and of frames follow each other in the interleaved
-    layout.
+    `text_rows`, `frame_rows`: rows of text and of frames in each chunk of the interleaved layout.
     """
 
     text: DecoderConfig
@@ -267,15 +265,13 @@ class TalkerConfig:
 class ThinkerConfig:
     """Thinker: its decoder, the two encoders and the multimodal ids.
 
-    `audio` and `vision` are None in a checkpoint without that encoder. An id that the checkpoint lacks is
-    NO_ID.
+    `audio` or `vision` is None if the checkpoint lacks that encoder. An id that it lacks is NO_ID.
     `timestamp_format`: a Python format of `seconds`; "" means no timestamps. The text stands before each
     temporal patch of a video and every `audio_timestamp_seconds` in audio (0: never).
     `mtp_num_hidden_layers`: layers of the draft head (0 or 1).
     The last three fields are the same for all checkpoints of a family:
     `textual_time`: each temporal patch of a video is a separate run of tokens, after its timestamp.
-    `may_think`: the chat template has `enable_thinking`, and the tokenizer has the tokens <think> and
-    </think>.
+    `may_think`: the chat template has `enable_thinking`, the tokenizer the tokens <think> and </think>.
     `states_video_size`: the video processor's file states the size of a frame; otherwise it is fixed.
     """
 

@@ -1,10 +1,13 @@
 """Weight sources that rearrange stored tensors: zero-centred norms, gated queries, Gated DeltaNet layers.
 
 The input projection of a Gated DeltaNet layer is published in two layouts.
+
 Split (Qwen3.5): `in_proj_qkv` [conv, H], `in_proj_z` [value_size, H], `in_proj_b` and `in_proj_a`
-[value_heads, H]. Fused (Qwen3-Next): the rows are grouped by key head. `in_proj_qkvz` holds for each key head
-its query, its key, and the values and the z of its value heads. `in_proj_ba` holds for each key head the b,
-then the a of its value heads.
+[value_heads, H].
+
+Fused (Qwen3-Next): the rows are grouped by key head. `in_proj_qkvz` holds for each key head its query, its
+key, and the values and the z of its value heads. `in_proj_ba` holds for each key head the b, then the a of
+its value heads.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class EncoderLayer(nn.Module):
 
     def _attend(self, qkv: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         batch, tokens, width = qkv.shape
-        heads = qkv.reshape(batch, tokens, 3 * self.heads, self.head_dim).transpose(1, 2)  # queries, keys and values in one transposition
+        # One transposition for queries, keys and values.
+        heads = qkv.reshape(batch, tokens, 3 * self.heads, self.head_dim).transpose(1, 2)
         if rotation is None:
             queries, keys, values = heads.chunk(3, dim=1)
         else:

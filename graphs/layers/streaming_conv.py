@@ -127,7 +127,8 @@ def transposed_convolution_weight(tensor: str) -> WeightSource:
 
     def assemble(weight: np.ndarray) -> np.ndarray:
         stride = weight.shape[2] // 2
-        return np.concatenate((_columns(weight[:, :, stride:]), _columns(weight[:, :, :stride])))  # input i - 1, then input i
+        # The weights of input column i - 1, then those of input column i.
+        return np.concatenate((_columns(weight[:, :, stride:]), _columns(weight[:, :, :stride])))
 
     return WeightSource((tensor,), assemble)
 

@@ -2,8 +2,8 @@
 
 Per-expert layout (as published): `PREFIX.{e}.gate_proj.weight` and `up_proj` [I, H], `down_proj` [H, I].
 Fused layout (transformers v5 in memory): `PREFIX.gate_up_proj` [E, 2I, H] with all gate rows before all up
-rows, `PREFIX.down_proj` [E, H, I]. Some checkpoints store the fused tensors transposed, [E, H, 2I] and [E, I,
-H]. E = experts, I = width of an expert, H = hidden size.
+rows, `PREFIX.down_proj` [E, H, I]. Some checkpoints store both transposed, [E, H, 2I] and [E, I, H].
+E = experts, I = width of an expert, H = hidden size.
 """
 
 from __future__ import annotations
