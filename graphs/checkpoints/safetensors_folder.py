@@ -104,7 +104,8 @@ def _read_index(index: Path) -> dict[str, str]:
 def _read_header(shard: Path) -> Header:
     """The header of a safetensors file. Raises AntiphonError for a truncated, damaged or unreadable file."""
     require_extra("build", "Reading weights", "safetensors")
-    from safetensors import SafetensorError, safe_open  # imported here: making a checkpoint does not need this extra
+    # Imported here, because making a checkpoint does not need this extra.
+    from safetensors import SafetensorError, safe_open
 
     tensors = {}
     try:

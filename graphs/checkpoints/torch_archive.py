@@ -292,7 +292,8 @@ def write_torch_archive(path: Path, entries: Iterable[tuple[str, str, tuple[int,
     with zipfile.ZipFile(path, "w") as archive:
 
         def write(member: str, data: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(f"{root}/{member}"), data)  # the date is fixed, so equal tensors give equal files
+            # The date of a ZipInfo is fixed, so equal tensors give equal files.
+            archive.writestr(zipfile.ZipInfo(f"{root}/{member}"), data)
 
         for key, (name, dtype, shape, data) in enumerate(entries):
             count = math.prod(shape)

@@ -18,9 +18,10 @@ def arrange(tensors: Iterable[Tensor], dtype: str, experts: str, linear: str) ->
     """The stored tensors for `tensors`, in the layouts `experts` (of EXPERTS) and `linear` (of LINEAR).
 
     `dtype` applies to tensors without a dtype of their own.
-    experts fused: `experts.gate_up_proj` [E, 2I, H] (gate rows, then up rows) and `experts.down_proj` [E, H,
-    I], as in transformers v5. linear fused: rows (q, k, v, z and b, a) grouped by key head, as in Qwen3-Next
-    and Qwen3.5-Omni; split: as in Qwen3.5.
+    experts fused: `experts.gate_up_proj` [E, 2I, H] (gate rows, then up rows) and `experts.down_proj`
+    [E, H, I], as in transformers v5.
+    linear fused: rows (q, k, v, z and b, a) grouped by key head, as in Qwen3-Next and Qwen3.5-Omni.
+    linear split: as in Qwen3.5.
     """
     entries: list[Entry] = []
     groups: dict[str, list[Tensor]] = {}

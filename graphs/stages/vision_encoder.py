@@ -81,7 +81,8 @@ class PatchMerger(nn.Module):
         self.down = Projection(merged, outputs, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x.reshape(-1, self.norm_width)).reshape(-1, self.merged)  # patches of one feature follow each other
+        # The patches of one feature are neighbours on the patch axis, so reshaping merges them.
+        x = self.norm(x.reshape(-1, self.norm_width)).reshape(-1, self.merged)
         return self.down(F.gelu(self.up(x)))
 
 

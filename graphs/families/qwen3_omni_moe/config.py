@@ -81,4 +81,5 @@ def _experts(reader: ConfigReader, keys: tuple[str, ...], least: int) -> Decoder
     if least and not count:
         raise AntiphonError(f"{reader.path}: {'.'.join(keys)}.num_experts is {short(count)}, expected at least {least}; correct the file.")
     text = _plain(reader, keys)
-    return text if least else dataclasses.replace(text, shared_expert_intermediate_size=0)  # in the reference the Thinker has no shared expert
+    # In the reference the Thinker has no shared expert.
+    return text if least else dataclasses.replace(text, shared_expert_intermediate_size=0)

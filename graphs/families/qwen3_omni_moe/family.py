@@ -33,7 +33,8 @@ FAMILY = Family(
     name="qwen3_omni_moe",
     read_config=read_qwen3_omni,
     stages=_stages,
-    predictor=SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # constants in HF's prepare_inputs_for_generation
+    # Constants in HF's prepare_inputs_for_generation.
+    predictor=SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),
     random=_random,
     thinkers={"qwen3_omni_moe_thinker": HEARING_ALONE},
     parts_alone={"qwen3_omni_moe_talker": "Talker", "qwen3_omni_moe_talker_code_predictor": "code predictor", "qwen3_omni_moe_code2wav": "Code2Wav"},

@@ -59,7 +59,8 @@ class TransformerLayer(nn.Module):
         context = self.config.sliding_window - 1
         query = rotate(query, cosine[context:], sine[context:]) * self.head_dim**-0.5
         key = rotate(key, cosine, sine)
-        grouped = query.reshape(batch, self.key_value_heads, -1, frames, self.head_dim)  # query heads grouped by their key head
+        # Query heads are grouped by their key head.
+        grouped = query.reshape(batch, self.key_value_heads, -1, frames, self.head_dim)
         scores = grouped @ key[:, :, None].transpose(3, 4) + visible
         mixed = scores.softmax(4) @ value[:, :, None]
         mixed = mixed.reshape(batch, self.heads, frames, self.head_dim).transpose(1, 2).reshape(batch, frames, self.heads * self.head_dim)

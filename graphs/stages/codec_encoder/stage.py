@@ -28,14 +28,16 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
 
     waveform float32 [batch, samples] in -1 .. 1, samples a multiple of samples_per_frame.
     waveform_length int64 [batch]: samples of the recording in each row, at least 1. Later samples are padding
-    of any value. Returns codes int64 [batch, frames, num_quantizers] and the latents that they quantise,
-    float32 [batch, frames, hidden]. The first ceil(waveform_length / samples_per_frame) frames of a row are
-    valid and do not depend on the padding.
+    of any value.
+    Outputs are codes int64 [batch, frames, num_quantizers] and the latents that they quantise, float32
+    [batch, frames, hidden]. The first ceil(waveform_length / samples_per_frame) frames of a row are valid and
+    do not depend on the padding.
 
     The reference pads the end of a recording before each strided convolution: with zeros, and before the last
     convolution with a copy of the last column. Padding of the waveform cannot replace this, because the
-    biases change it; therefore the stage takes the length. Raises AntiphonError if the checkpoint has no
-    codec encoder or its sizes do not fit.
+    biases change it; therefore the stage takes the length.
+
+    Raises AntiphonError if the checkpoint has no codec encoder or its sizes do not fit.
     """
     if config.codec_encoder is None:
         raise AntiphonError("This checkpoint has no codec encoder (codec_encoder_config is missing); choose a voice by its name.")
