@@ -72,10 +72,11 @@ def build(
     `engine`: the kind of all engines, or a mapping of stage to kind. Its key `*` stands for all other stages,
     whose default is onnxruntime.
     `cache`: a folder for built stages, True for the default one (`ANTIPHON_CACHE` or the user's cache
-    folder), False for none. The bundle is written beside `bundle_path` and renamed at the end, so an
-    interrupted build leaves the old bundle or none. Temporary folders of a killed build are removed first,
-    and an old bundle that it moved away is restored. Raises AntiphonError if the checkpoint cannot be built
-    or the folder cannot be written.
+    folder), False for none.
+
+    The bundle is written beside `bundle_path` and renamed at the end, so an interrupted build leaves the old
+    bundle or none. Temporary folders of a killed build are removed first, and an old bundle that it moved
+    away is restored. Raises AntiphonError if the checkpoint cannot be built or the folder cannot be written.
     """
     choice = choose_engines(engine, target, precision)
     source = Checkpoint(checkpoint)
@@ -86,7 +87,8 @@ def build(
         destination.parent.mkdir(parents=True, exist_ok=True)
         with folder_beside(destination) as beside:
             manifest = _Build(source, beside, StageCache(folder), choice, on_progress).run()
-            _check_destination(destination)  # checked again: a build can take hours, and new files must not be removed
+            # Checked again: a build can take hours, and new files must not be removed.
+            _check_destination(destination)
             put_in_place(beside, destination)
     except OSError as error:
         raise _write_error(error, destination) from None
@@ -119,7 +121,8 @@ class _Build:
         entries: dict[str, StageEntry] = {}
         timings: dict[str, Any] = {}
         self._report("frontend", "writing")
-        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first, so that its errors come early
+        # First, so that its errors come early.
+        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")
         if self.config.talker is not None and self.config.talker.contract.voice == "frames":
             write_voices(self.checkpoint, self.config.talker, self.folder / "frontend")
         for found in facts:

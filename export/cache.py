@@ -98,7 +98,9 @@ class StageCache:
         home = self.folder / stage / stage_key(parts)
         try:
             home.parent.mkdir(parents=True, exist_ok=True)
-            with folder_beside(home, sweep_all=True) as beside:  # of any key: a killed build may never be repeated
+            # The folders of all killed builds are removed, because a build with the same key may never come
+            # again.
+            with folder_beside(home, sweep_all=True) as beside:
                 files = {}
                 for file in sorted(source.iterdir()):
                     _copy(file, beside / file.name)

@@ -52,7 +52,8 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         "schema": SCHEMA,
         "family": config.family,
         "special_tokens": names,
-        "template_switches": {"enable_thinking": False} if config.thinker.may_think else {},  # otherwise the Talker would speak the thinking text
+        # With thinking enabled, the Talker would speak the thinking text.
+        "template_switches": {"enable_thinking": False} if config.thinker.may_think else {},
         "ids": _ids(config, tokenizer, names, checkpoint_folder),
         "positions": _positions(config),
         **_processors(checkpoint_folder, config),

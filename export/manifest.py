@@ -136,7 +136,7 @@ def _limits(config: OmniConfig, generation: dict[str, Any]) -> ModelConstants:
 def _paces(generation: dict[str, Any]) -> dict[str, float]:
     """Frames of speech per text token, from generation_config.json.
 
-    `frames_per_text` is a low quantile over the voices, `frames_per_token` the median.
+    `frames_per_text` is a low quantile for the model's voices, `frames_per_token` the median.
     """
     paces: dict[str, float] = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
     for name, value in paces.items():
