@@ -1,4 +1,4 @@
-"""`antiphon build`: from a checkpoint to a bundle, stage by stage, whole or not at all."""
+"""`antiphon build`: compiles a checkpoint to a bundle, stage by stage, completely or not at all."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from .weights import write_weights
 
 DECODER_LAYERS = re.compile(r"(thinker|talker|talker\.code_predictor)\.model\.layers\.")
 PORTABLE = ".portable"
-"""Ends the name under which the cache keeps a stage's portable graph."""
+"""Suffix of the cache name of a stage's portable graph."""
 VERSION_OF = "version of "
 RECOMPUTED = "rotary_emb.inv_freq"
-"""A buffer that older files hold beside the weights."""
+"""A buffer that older checkpoints contain in addition to the weights."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a build is. `done` and `total` are bytes of weights over all stages; `elapsed` and `remaining` seconds."""
+    """Progress of a build: `done` of `total` bytes of all weights; `elapsed` and `remaining` in seconds."""
 
     stage: str
     step: str
@@ -67,24 +67,28 @@ def build(
     on_progress: OnProgress | None = None,
     cache: bool | str | Path = True,
 ) -> Manifest:
-    """Compile the Hugging Face folder `checkpoint` into the bundle folder `bundle_path`; returns its manifest.
+    """Compile the Hugging Face folder `checkpoint` to the bundle folder `bundle_path`. Returns its manifest.
 
-    `engine` is the kind of all engines, or kinds by stage (`*`: all others; onnxruntime where it is not there). `cache` is a folder for built stages,
-    True for the default one (`ANTIPHON_CACHE` or the user's cache folder), False for none.
-    The bundle is written beside `bundle_path` and renamed at the end, so that an interruption leaves the old bundle or none; what a killed build left
-    there goes first, and an older bundle that it had set aside comes back.
-    Raises AntiphonError in one sentence for a checkpoint that cannot be built or a folder that cannot be written.
+    `engine`: the kind of all engines, or a mapping of stage to kind. Its key `*` stands for all other stages,
+    whose default is onnxruntime.
+    `cache`: a folder for built stages, True for the default one (`ANTIPHON_CACHE` or the user's cache
+    folder), False for none.
+
+    The bundle is written beside `bundle_path` and renamed at the end, so an interrupted build leaves the old
+    bundle or none. Temporary folders of a killed build are removed first, and an old bundle that it moved
+    away is restored. Raises AntiphonError if the checkpoint cannot be built or the folder cannot be written.
     """
     choice = choose_engines(engine, target, precision)
     source = Checkpoint(checkpoint)
-    destination = Path(os.path.realpath(bundle_path))  # the bundle takes the place of what a link points to, not of the link
+    destination = Path(os.path.realpath(bundle_path))  # a link stays; the bundle replaces its target
     folder = None if cache is False else default_cache() if cache is True else Path(cache)
     try:
         _check_destination(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
         with folder_beside(destination) as beside:
             manifest = _Build(source, beside, StageCache(folder), choice, on_progress).run()
-            _check_destination(destination)  # a build can take hours: what came there meanwhile is not removed
+            # Checked again: a build can take hours, and new files must not be removed.
+            _check_destination(destination)
             put_in_place(beside, destination)
     except OSError as error:
         raise _write_error(error, destination) from None
@@ -92,7 +96,7 @@ def build(
 
 
 class _Build:
-    """One build: its folder, its clock and its progress."""
+    """One build: its folder, start time and progress."""
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, cache: StageCache, choice: EngineChoice, on_progress: OnProgress | None) -> None:
         self.checkpoint, self.folder, self.cache = checkpoint, folder, cache
@@ -108,7 +112,7 @@ class _Build:
         sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
         used = {tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors}
         for tensor in sorted(used):
-            self.checkpoint.shape(tensor)  # a missing one is said now, not after the stages before its own
+            self.checkpoint.shape(tensor)  # reports a missing tensor before any stage is built
         _check_layers(self.checkpoint, used)
         facts = [stage_facts(stage) for stage in made]
         self.choice.check(facts)
@@ -117,7 +121,8 @@ class _Build:
         entries: dict[str, StageEntry] = {}
         timings: dict[str, Any] = {}
         self._report("frontend", "writing")
-        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")  # first: what is wrong with it is said at once
+        # First, so that its errors come early.
+        write_frontend(self.checkpoint.path, self.config, self.folder / "frontend")
         if self.config.talker is not None and self.config.talker.contract.voice == "frames":
             write_voices(self.checkpoint, self.config.talker, self.folder / "frontend")
         for found in facts:
@@ -139,8 +144,11 @@ class _Build:
         return manifest
 
     def _stage(self, facts: StageFacts, sources: dict[str, WeightSource], home: Path) -> tuple[StageEntry, dict[str, Any]]:
-        """The entry of a built stage, and how it came about: `cached`, `reason`, and of a stage that was built
-        `portable_cached` and what each pass of the lowering changed."""
+        """Build a stage or copy it from the cache. Returns its manifest entry and a record of the build.
+
+        The record has `cached` and `reason`; for a stage that was built also `portable_cached` and `passes`,
+        the number of changes of each lowering pass.
+        """
         stage, choice = facts.stage, self.choice
         kind, builder = choice.kind(stage.name), choice.builder(stage.name)
         self._report(stage.name, "reading weights")
@@ -169,7 +177,7 @@ class _Build:
         return entry, {"cached": False, "reason": found.reason, "portable_cached": is_cached, "passes": passes}
 
     def _portable(self, facts: StageFacts, parts: dict[str, str]) -> tuple[ir.Model, bool]:
-        """The portable graph without weights, and whether it came from the cache."""
+        """The portable graph without weights, and whether it is from the cache."""
         name = facts.stage.name + PORTABLE
         with tempfile.TemporaryDirectory(dir=self.folder) as work:
             file = Path(work) / "portable.onnx"
@@ -194,7 +202,10 @@ class _Build:
 
 
 def _check_layers(checkpoint: Checkpoint, used: set[str]) -> None:
-    """Refuse a tensor of a decoder's layer that no stage reads, such as a bias or a layer that config.json does not state: without it the model is another."""
+    """Raise AntiphonError for a tensor of a decoder layer that no stage reads.
+
+    An example is a bias that config.json does not state. Without it the bundle would compute another model.
+    """
     stacks = {stack.group() for name in used if (stack := DECODER_LAYERS.match(name))}
     for name in checkpoint.names():
         stack = DECODER_LAYERS.match(name)
@@ -213,7 +224,7 @@ def _check_destination(destination: Path) -> None:
 
 
 def _is_bundle(folder: Path) -> bool:
-    """Whether `folder` holds a bundle, of whatever version, and nothing else: it will be removed."""
+    """Whether `folder` contains a bundle of any version and nothing else, so that it may be removed."""
     try:
         manifest = read_json_object(folder / MANIFEST_FILE)
     except AntiphonError:

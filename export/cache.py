@@ -1,8 +1,9 @@
-"""The cache of built stages, addressed by everything that decides them.
+"""The cache of built stages. The key of a stage is a hash of everything that determines it.
 
-A key is the hash of named parts (graph code, configuration, weights, precision, target, tools). An entry is a folder `STAGE/KEY` with the
-stage's files and `entry.json`; a bundle gets copies, which share their blocks where the file system can. The copies, and what entry.json says,
-are hashed again before they are used, so a damaged entry is built anew. A cache that cannot be read or written is no reason to fail a build.
+These are named parts: graph code, configuration, weights, precision, target, tools. An entry is a folder
+`STAGE/KEY` with the stage's files and `entry.json`. A bundle gets copies, which share disk blocks with the
+cache if the file system can. The copies and the content of entry.json are hashed again before use, so a
+damaged entry is detected and built again. A cache that cannot be read or written does not make a build fail.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from ..runtime.bundle.json_file import read_json_object
 from ..runtime.bundle.typed_json import typed
 
 ENTRY = "entry.json"
-FICLONE = 0x40049409  # linux/fs.h: make the destination share the blocks of the source
+FICLONE = 0x40049409  # linux/fs.h: the destination shares the blocks of the source
 COPY_BLOCK = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """What the cache said. `reason` is a sentence's end for people: why it hit or missed."""
+    """The result of a lookup. `reason` says why it hit or missed, as the end of a sentence."""
 
     hit: bool
     reason: str
@@ -40,7 +41,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What entry.json says."""
+    """The content of entry.json."""
 
     parts: dict[str, str]
     files: dict[str, FileHash]
@@ -48,7 +49,10 @@ class _Entry:
 
 
 def default_cache() -> Path:
-    """ANTIPHON_CACHE, else `antiphon` in the user's cache folder. Raises AntiphonError where the system knows no home of the user."""
+    """The folder ANTIPHON_CACHE, else `antiphon` in the user's cache folder.
+
+    Raises AntiphonError if the user has no home folder.
+    """
     named, caches = os.environ.get("ANTIPHON_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
         return Path(named) if named else (Path(caches) if caches else Path.home() / ".cache") / "antiphon"
@@ -57,18 +61,21 @@ def default_cache() -> Path:
 
 
 def stage_key(parts: dict[str, str]) -> str:
-    """The key of a stage: a hash of its parts."""
+    """The key of a stage: the hash of its parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class StageCache:
-    """Built stages under `folder`; `folder` None keeps nothing and always misses."""
+    """Built stages in `folder`. With `folder` None it stores nothing, and every lookup misses."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def fetch(self, stage: str, parts: dict[str, str], destination: Path) -> Lookup:
-        """Put the files of a stage built from exactly `parts` into the empty folder `destination`, or say why not."""
+        """Copy the files of a stage that was built from exactly `parts` into the empty folder `destination`.
+
+        A damaged entry is removed and counts as a miss.
+        """
         if self.folder is None:
             return Lookup(False, "the cache is off", {})
         key = stage_key(parts)
@@ -85,13 +92,15 @@ class StageCache:
         return Lookup(True, "nothing that decides it has changed", entry.stage)
 
     def store(self, stage: str, parts: dict[str, str], source: Path, entry: dict[str, Any]) -> None:
-        """Keep the files in `source`. A cache that cannot be written (no room, read-only) is no reason to fail a build."""
+        """Store the files in `source`. Does nothing if the cache cannot be written (disk full, read-only)."""
         if self.folder is None:
             return
         home = self.folder / stage / stage_key(parts)
         try:
             home.parent.mkdir(parents=True, exist_ok=True)
-            with folder_beside(home, sweep_all=True) as beside:  # the key of a build that was killed may never come again
+            # The folders of all killed builds are removed, because a build with the same key may never come
+            # again.
+            with folder_beside(home, sweep_all=True) as beside:
                 files = {}
                 for file in sorted(source.iterdir()):
                     _copy(file, beside / file.name)
@@ -105,7 +114,7 @@ class StageCache:
             pass
 
     def _read(self, stage: str, key: str) -> _Entry | None:
-        """What entry.json says; None where it is missing or damaged."""
+        """The content of entry.json; None if it is missing or damaged."""
         assert self.folder is not None
         try:
             path = self.folder / stage / key / ENTRY
@@ -117,7 +126,7 @@ class StageCache:
         return entry if is_plain and content.get("sha256") == _digest(content) else None
 
     def _difference(self, stage: str, parts: dict[str, str]) -> str:
-        """Which parts differ from the closest entry of this stage."""
+        """A sentence's end with the parts that differ from the closest entry of this stage."""
         assert self.folder is not None
         try:
             keys = [name for name in os.listdir(self.folder / stage) if not name.startswith(".")]
@@ -134,13 +143,13 @@ class StageCache:
 
 
 def _digest(entry: dict[str, Any]) -> str:
-    """SHA-256 of all that entry.json says but this digest itself."""
+    """The SHA-256 of the content of entry.json without the digest itself."""
     content = {name: value for name, value in entry.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _copy_whole(source: Path, destination: Path, name: str, known: FileHash) -> bool:
-    """Copy the file `name`; whether the copy is what was stored. Raises OSError where the destination takes no more."""
+    """Copy the file `name`; return whether it is undamaged. Raises OSError if the destination is full."""
     try:
         (source / name).open("rb").close()
     except OSError:
@@ -150,9 +159,10 @@ def _copy_whole(source: Path, destination: Path, name: str, known: FileHash) -> 
 
 
 def _copy(source: Path, destination: Path) -> None:
-    """Copy a file; on file systems that can (Btrfs, XFS) both share their blocks until one changes.
+    """Copy a file. On Btrfs and XFS source and copy share blocks until one of them changes.
 
-    Never a hard link: ONNX refuses external data with several names, and a change in a bundle would reach the cache.
+    It is not a hard link: ONNX refuses external data with several links, and a change in a bundle would
+    change the cache.
     """
     with source.open("rb") as origin, destination.open("wb") as copy:
         try:

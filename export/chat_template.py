@@ -1,4 +1,4 @@
-"""A checkpoint's chat template: found, read, and tried on plain conversations before it goes into a bundle."""
+"""Finds and reads a checkpoint's chat template and tests it on plain conversations."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ PLAIN: dict[str, list[dict[str, Any]]] = {
     "a second turn": [USER, ASSISTANT, USER],
     "a text in a part": [{"role": "user", "content": [{"type": "text", "text": "words"}]}],
 }
-"""Conversations that every template of the families renders, by what they are: the runtime hands it messages of these shapes."""
+"""Description -> conversation that every template must render; the runtime passes messages of these forms."""
 
 
 def read_chat_template(
     folder: Path, tokenizer_config: Mapping[str, Any], packed: Mapping[str, Any], names: Mapping[str, Any], media: Sequence[str] = ("audio", "image", "video")
 ) -> str:
-    """chat_template.jinja in `folder`, else that of `packed` (chat_template.json), else the tokenizer's; of several named templates the one called default.
+    """The chat template of a checkpoint.
 
-    `names` are what the template may mention: special tokens and switches; `media`: the kinds of media that the model takes.
-    Raises AntiphonError that names the file: for one that is missing, not UTF-8, not Jinja, or fails on a plain conversation.
+    It is chat_template.jinja in `folder`, else the template in `packed` (chat_template.json), else the one in
+    `tokenizer_config`. If these have several named templates, it is the one named default.
+    `names`: variables of the template, special tokens and switches.
+    `media`: the kinds of media that the model takes.
+    Raises AntiphonError, with the name of the file, if the template is missing, is not UTF-8 or not Jinja, or
+    fails on a plain conversation.
     """
     path, template = _find(folder, tokenizer_config, packed)
     compiled = ChatTemplate(template, f"The chat template in {path}")

@@ -1,4 +1,4 @@
-"""From a checkpoint's tokenizer and processor files to the bundle's `frontend/` folder."""
+"""Writes the bundle's `frontend/` folder from a checkpoint's tokenizer and processor files."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from .chat_template import read_chat_template
 from .processor_values import check_generation, check_processors, short
 
 PRETOKENS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
-"""How Qwen2's tokenizer cuts text before BPE."""
+"""The pattern by which Qwen2's tokenizer splits text before BPE."""
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 VIDEO_PIXELS = {"min_pixels": 128 * 32 * 32, "max_pixels": 768 * 32 * 32}
-"""Pixels of a video frame. Qwen3OmniMoeProcessor passes these at every call, so the size in the checkpoint's files never counts."""
+"""Pixels of a video frame. Qwen3OmniMoeProcessor always passes these; the size in a checkpoint is ignored."""
 
 
 LARGEST_JSON = 8 * 2**20
-"""Bytes of a configuration of tokenizer, processor or generation; the published ones have up to 15,000."""
+"""Bytes of a tokenizer, processor or generation configuration; published files have up to 15,000."""
 LARGEST_MERGES = 64 * 2**20
 TRIED = tuple(letter * 500 for letter in (" ", "\n", "a", "A", "1", "'", ".", "\u00e9", "\u4f60"))
-"""Texts on which a pattern that looks back and forth takes longest."""
+"""Texts on which a backtracking pattern takes longest."""
 
 
 def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Path) -> None:
-    """Write tokenizer.json, chat_template.jinja and frontend.json, all the runtime's front end needs, into the folder `destination`.
+    """Write tokenizer.json, chat_template.jinja and frontend.json into the folder `destination`.
 
-    Reads the checkpoint's tokenizer, chat template, preprocessor and generation files (a missing generation or video file means the
-    defaults, as in transformers). Raises AntiphonError that names the file that is missing, broken or at odds with config.json.
+    These are all files that the runtime's front end needs. Reads the checkpoint's tokenizer, chat template,
+    preprocessor and generation files. As in transformers, a missing generation or video file means the
+    defaults. Raises AntiphonError, with the name of the file, if one is missing, damaged or contradicts
+    config.json.
     """
     checkpoint_folder, destination = Path(checkpoint_folder), Path(destination)
     tokenizer_config = _read_json(checkpoint_folder / "tokenizer_config.json", optional=True)
@@ -50,7 +52,8 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         "schema": SCHEMA,
         "family": config.family,
         "special_tokens": names,
-        "template_switches": {"enable_thinking": False} if config.thinker.may_think else {},  # else an answer opens a thought, which the Talker would speak
+        # With thinking enabled, the Talker would speak the thinking text.
+        "template_switches": {"enable_thinking": False} if config.thinker.may_think else {},
         "ids": _ids(config, tokenizer, names, checkpoint_folder),
         "positions": _positions(config),
         **_processors(checkpoint_folder, config),
@@ -63,7 +66,7 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
     media = ("audio",) * (config.thinker.audio is not None) + ("image", "video") * (config.thinker.vision is not None)
     template = read_chat_template(checkpoint_folder, tokenizer_config, packed, {**names, **constants["template_switches"]}, media)
     destination.mkdir(parents=True, exist_ok=True)
-    # not tokenizer.save, which raises a plain Exception where the disk is full
+    # tokenizer.save raises a plain Exception if the disk is full
     (destination / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     (destination / "chat_template.jinja").write_text(template, encoding="utf-8")
     (destination / "frontend.json").write_text(json.dumps(constants, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -78,7 +81,10 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path, tokenizer_config: dict[str, Any]) -> Tokenizer:
-    """tokenizer.json, or the same built from vocab.json and merges.txt; then the added tokens that only tokenizer_config.json lists."""
+    """The tokenizer of tokenizer.json, or built from vocab.json and merges.txt.
+
+    The tokens that only tokenizer_config.json lists are added.
+    """
     stored = folder / "tokenizer.json"
     if stored.is_file():
         tokenizer = read_tokenizer(stored)
@@ -103,7 +109,7 @@ def _tokenizer(folder: Path, tokenizer_config: dict[str, Any]) -> Tokenizer:
 
 
 def _built_tokenizer(folder: Path) -> Tokenizer:
-    """Byte-level BPE from vocab.json and merges.txt, without added tokens. Source: Qwen2Tokenizer."""
+    """A byte-level BPE tokenizer from vocab.json and merges.txt, without added tokens (Qwen2Tokenizer)."""
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise AntiphonError(f"The checkpoint has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, in {folder}, and {name} is missing.")
@@ -120,7 +126,7 @@ def _built_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _try_tokenizer(tokenizer: Tokenizer, config: OmniConfig, folder: Path) -> None:
-    """Refuse a tokenizer that fails on plain text, or that has an id for which the Thinker has no row."""
+    """Raise AntiphonError if the tokenizer fails on plain text or exceeds the Thinker's vocabulary."""
     with one_sentence(f"The tokenizer in {folder} cannot encode plain text"):
         for text in TRIED:
             tokenizer.encode(text, add_special_tokens=False)
@@ -130,7 +136,7 @@ def _try_tokenizer(tokenizer: Tokenizer, config: OmniConfig, folder: Path) -> No
 
 
 def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
-    """Named tokens (eos_token, audio_eos_token, ...) that chat templates may mention."""
+    """The named tokens (eos_token, audio_eos_token, ...) that a chat template can use."""
     named = {**tokenizer_config, **_as_dict(tokenizer_config.get("extra_special_tokens"))}
     texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items() if name.endswith("_token")}
     return {name: text for name, text in texts.items() if isinstance(text, str)}
@@ -178,7 +184,10 @@ def _positions(config: OmniConfig) -> dict[str, dict[str, int]]:
 
 
 def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any] | None]:
-    """Constants of feature extraction, with the defaults of the Hugging Face classes where the files leave them out; None for what the model does not take."""
+    """The constants of feature extraction; None for media that the model does not take.
+
+    Constants that the files do not state have the defaults of the Hugging Face classes.
+    """
     thinker = config.thinker
     if thinker.audio is None and thinker.vision is None:
         return {"audio": None, "image": None, "video": None}
@@ -244,7 +253,11 @@ def _image_pixels(section: dict[str, Any]) -> dict[str, int]:
 
 
 def _video_pixels(section: dict[str, Any]) -> dict[str, int]:
-    """Pixels of a video frame. The size of a Qwen3VLVideoProcessor counts for whole videos: there its cap per frame stands, which is VIDEO_PIXELS."""
+    """The pixel limits of a video frame.
+
+    The size in the files of a Qwen3VLVideoProcessor limits a whole video; its limit per frame is
+    VIDEO_PIXELS.
+    """
     size = _as_dict(section.get("size"))
     if section.get("video_processor_type") == "Qwen3VLVideoProcessor" or not size:
         return VIDEO_PIXELS

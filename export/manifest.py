@@ -1,4 +1,4 @@
-"""Compose the manifest of a bundle from configuration, front end and built stages."""
+"""Composes the manifest of a bundle from the configuration, the front end and the built stages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compose_manifest(
     config: OmniConfig, frontend: Path, stages: dict[str, StageEntry], *, target: str, precision: str,
     tool_versions: dict[str, str], build: dict[str, Any], hashes: dict[str, FileHash],
 ) -> Manifest:  # fmt: skip
-    """The manifest; `frontend` is the written front-end folder, which knows the ids that only the tokenizer tells."""
+    """The manifest of a bundle. Some ids are read from the tokenizer in its front-end folder `frontend`."""
     constants = json.loads((frontend / "frontend.json").read_text(encoding="utf-8"))
     generation = constants["generation"]
     voices = dict(config.talker.speaker_id) if config.talker else {}
@@ -39,10 +39,12 @@ def compose_manifest(
 
 
 def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters) -> dict[str, SamplingParameters]:
-    """Defaults of the three sampling stages; `generation` is generation_config.json, `predictor` what the family fixes where that says nothing.
+    """Default sampling parameters of the three sampling stages.
 
-    Plain keys belong to the Thinker (greedy where do_sample is absent or false), `talker_*` keys to the Talker, `predictor_*` keys, Antiphon's own, to the
-    code predictor.
+    `generation` is generation_config.json. Its keys without prefix belong to the Thinker, which samples
+    greedily if do_sample is absent or false. Keys `talker_*` belong to the Talker, and keys `predictor_*`,
+    which Antiphon defines, to the code predictor. `predictor` has the family's defaults of the code
+    predictor.
     """
 
     def value(name: str, default: float) -> float:
@@ -66,9 +68,10 @@ def sampling_defaults(generation: dict[str, Any], predictor: SamplingParameters)
 
 
 def _speaking(config: OmniConfig, generation: dict[str, Any]) -> tuple[TalkerContract | None, str | None]:
-    """What the Talker is fed, and its interleave.
+    """The Talker's contract and the name of its interleave policy.
 
-    The key `interleave` of generation_config.json, Antiphon's own, says for a family that interleaves what this Talker was trained for, the dual track too.
+    In a family with interleaved rows, the key `interleave` of generation_config.json states the policy that
+    the Talker was trained with, including dual_track. Antiphon defines this key.
     """
     talker = config.talker
     if talker is None:
@@ -93,7 +96,7 @@ def _manners(config: OmniConfig) -> SpeechPrompts:
 
 
 def _thinking(ids: dict[str, int]) -> dict[str, int | list[int]]:
-    """The marks around text that is not spoken, where the tokenizer has them."""
+    """The ids of the tokens around thinking text, which is not spoken, if the tokenizer has them."""
     return {name: ids[name] for name in ("think_open", "think_close") if name in ids}
 
 
@@ -114,7 +117,7 @@ def _ids(config: OmniConfig, frontend: Path) -> dict[str, int | list[int]]:
 
 
 def _newline(frontend: Path) -> int:
-    """The id of the line break after the role; the third of the Talker's assistant rows."""
+    """The id of the line break after a role, which is the third of the Talker's assistant rows."""
     ids = Tokenizer.from_file(str(frontend / "tokenizer.json")).encode("\n", add_special_tokens=False).ids
     if len(ids) != 1:
         raise AntiphonError(f"The tokenizer turns a line break into {len(ids)} tokens, expected 1; use the tokenizer that belongs to the checkpoint.")
@@ -131,7 +134,10 @@ def _limits(config: OmniConfig, generation: dict[str, Any]) -> ModelConstants:
 
 
 def _paces(generation: dict[str, Any]) -> dict[str, float]:
-    """Frames of speech a text token, as generation_config.json knows them of its voices: `frames_per_text` a low quantile, `frames_per_token` the median."""
+    """Frames of speech per text token, from generation_config.json.
+
+    `frames_per_text` is a low quantile for the model's voices, `frames_per_token` the median.
+    """
     paces: dict[str, float] = {name: generation[name] for name in ("frames_per_text", "frames_per_token") if name in generation}
     for name, value in paces.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -140,6 +146,6 @@ def _paces(generation: dict[str, Any]) -> dict[str, float]:
 
 
 def _default_voice(config: OmniConfig, voices: dict[str, int]) -> str | None:
-    """The configuration's; where it names none, the first voice speaks."""
+    """The default speaker of the configuration, or else the first voice."""
     stated = config.talker.default_speaker if config.talker else None
     return stated if stated in voices else next(iter(voices), None)

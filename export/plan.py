@@ -1,4 +1,4 @@
-"""What a build will make and need, before any work: from the configuration alone."""
+"""The plan of a build: its stages, sizes and memory, computed from the configuration alone."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .stage_keys import stage_facts
 from .weights import ALIGNMENT
 
 BASELINE_BYTES = 620 * 2**20
-"""Resident memory of a building process with its libraries loaded and a graph of the largest families traced, weights aside (measured)."""
+"""Resident memory of a build process without weights: libraries and the largest traced graph (measured)."""
 
 GRAPH_BYTES = 800
-"""Size of a graph file, which holds no weights, per parameter of its stage (measured: 600 to 1,000)."""
+"""Bytes of a graph file, without weights, per parameter tensor of its stage (measured: 600 to 1,000)."""
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One stage. Sizes in bytes, at the precision of the plan."""
+    """The plan of one stage. Sizes are in bytes, at the precision of the plan."""
 
     stage: str
     engine: str
@@ -37,13 +37,14 @@ class PlanRow:
     engine_bytes: int
     """Weights and graphs on disk."""
     state_bytes: int
-    """States of one stream that do not grow: windows, convolution and recurrent states, each of which has two arrays that are read and written in turns."""
+    """States of one stream that do not grow: windows, convolution and recurrent states. Each has two arrays,
+    of which one is read while the other is written."""
     state_bytes_per_1000_tokens: int
-    """What 1,000 more rows of context add to a stream."""
+    """Additional states of one stream per 1,000 rows of context."""
     build_memory_bytes: int
-    """Most resident memory while this stage is built: libraries, and the largest parameter with the tensors it is made from."""
+    """Peak resident memory of the stage's build: libraries, the largest parameter, its checkpoint tensors."""
     disk_bytes: int
-    """Disk the build needs for this stage: one copy in the bundle, one in the cache; half of it without a cache."""
+    """Disk space for one copy in the bundle and one in the cache. Without a cache it is half of this."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class Plan:
     precision: str
     rows: tuple[PlanRow, ...]
     left_out: tuple[str, ...] = ()
-    """Parts of a whole model of the family that this checkpoint lacks, each with the reason."""
+    """The parts of a whole model that this checkpoint lacks, each with the reason."""
 
     @property
     def total(self) -> PlanRow:
-        """Sums over the stages; memory is the largest, because stages are built one after the other."""
+        """The sums over all stages; of the memory the maximum, because stages are built one after another."""
 
         def added(name: str) -> int:
             return sum(getattr(row, name) for row in self.rows)
@@ -71,13 +72,15 @@ class Plan:
 
 
 def plan(checkpoint: str | Path, precision: str = "fp32", engine: str | Mapping[str, str] = DEFAULT, target: str = "cpu") -> Plan:
-    """Plan the build of the folder `checkpoint`, of which `config.json` is enough.
+    """Plan the build of the folder `checkpoint`; only `config.json` is required.
 
-    Of a codec in a folder of its own `config.yaml` is read, and of weights that are there the names of the tensors: they tell which parts the model has.
+    If the codec has its own folder, its `config.yaml` is read. If there are weights, their tensor names tell
+    the parts of the model. Parameters of two stages count in both: the Talker has its own copy of the
+    Thinker's embedding.
 
-    Parameters counted in two stages (the Talker keeps its own copy of the Thinker's embedding) count in both.
-    Raises AntiphonError as `read_config` does, for weights that are quantised or have other layers, for more than LARGEST_PARAMETERS parameters, for an
-    unknown engine, target or precision, and where the builder of an engine refuses its stage.
+    Raises the errors of `read_config`. Raises AntiphonError for quantised weights or weights with another
+    number of layers, for more than LARGEST_PARAMETERS parameters, for an unknown engine, target or precision,
+    and if the builder of an engine refuses its stage.
     """
     choice = choose_engines(engine, target, precision)
     config = read_config(checkpoint)
@@ -103,9 +106,9 @@ def _row(stage: Stage, kind: str, item: int) -> PlanRow:
         for axis in state.shape:
             count *= axis if isinstance(axis, int) else 1
         if "capacity" not in state.shape:
-            fixed += 2 * count  # read and written in turns
+            fixed += 2 * count  # two arrays: one is read, one is written
         elif stage.loop is not None:
-            continue  # one run a frame: the cache of its steps lives inside the engine
+            continue  # the cache of the steps is inside the engine
         else:
             growing += 1000 * count
     engine = _weights_file(sizes, item) + _graph_files(stage, len(sizes))
@@ -113,7 +116,7 @@ def _row(stage: Stage, kind: str, item: int) -> PlanRow:
 
 
 def _weights_file(sizes: dict[str, int], item: int) -> int:
-    """Bytes of weights.bin, where every parameter begins at a page; see export.weights."""
+    """Bytes of weights.bin, in which every parameter starts at a page boundary; see export.weights."""
     end = 0
     for name in sorted(sizes):
         end = -(-end // ALIGNMENT) * ALIGNMENT + sizes[name] * item
@@ -121,6 +124,6 @@ def _weights_file(sizes: dict[str, int], item: int) -> int:
 
 
 def _graph_files(stage: Stage, parameters: int) -> int:
-    """Bytes of portable.onnx and engine.onnx; an engine may repeat the graph of a loop's step for every step."""
+    """Bytes of portable.onnx and engine.onnx, which can contain a copy of the graph per step of a loop."""
     copies = stage.loop.steps + 1 if stage.loop is not None else 1
     return GRAPH_BYTES * parameters * (1 + copies)

@@ -1,4 +1,4 @@
-"""From a stage to its portable ONNX graph: traced on the meta device, so that no weight is ever allocated."""
+"""Exports a stage to its portable ONNX graph. Tracing on the meta device allocates no weights."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ OPSET, IR_VERSION = 24, 10
 
 
 def export_portable(stage: Stage) -> ir.Model:
-    """The portable graph of `stage`: opset 24, IR 10, nodes of `ai.antiphon` with their functions, initializers without data.
+    """The portable graph of `stage`: opset 24, IR 10, initializers without data.
 
-    Inputs are the stage's inputs and `past.NAME` states; outputs its outputs and `present.NAME` states. Every initializer is named as
-    the module's parameter; `export.weights.attach_weights` gives it its bytes.
+    Nodes of `ai.antiphon` come with their functions.
+    Inputs are the stage's inputs and the states `past.NAME`, outputs the stage's outputs and the states
+    `present.NAME`. Initializers have the names of the module's parameters; `export.weights.write_weights`
+    adds their data.
     """
     with torch.device("meta"):
         module = stage.make_module()
@@ -65,11 +67,11 @@ def export_portable(stage: Stage) -> ir.Model:
 
 
 PARAMETERS = "parameters"
-"""Of a stored graph without weights: the inputs that are parameters, one name a line."""
+"""Metadata key of a stored graph: the names of the inputs that are parameters, one per line."""
 
 
 def save_portable(model: ir.Model, file: Path) -> None:
-    """Store the graph of export_portable, whose parameters have no data yet: they pose as inputs."""
+    """Store a graph of export_portable. Its parameters have no data yet, so they are stored as inputs."""
     held = [value for value in model.graph.initializers.values() if value.const_value is None]
     for value in held:
         model.graph.initializers.pop(str(value.name))
@@ -89,7 +91,7 @@ def load_portable(file: Path) -> ir.Model:
 
 
 def _restore_parameters(model: ir.Model) -> None:
-    """Let the inputs that are parameters be initializers without data again."""
+    """Turn the inputs that are parameters back into initializers without data."""
     names = set(model.metadata_props.pop(PARAMETERS).split("\n"))
     held = [value for value in model.graph.inputs if value.name in names]
     del model.graph.inputs[len(model.graph.inputs) - len(held) :]
@@ -106,7 +108,7 @@ def _trace(stage: Stage, module: torch.nn.Module) -> torch.export.ExportedProgra
 
 
 def _optimize(model: ir.Model, parameters: set[str]) -> None:
-    """Fold constants and drop dead nodes. Parameters pose as inputs meanwhile: on the meta device they have no data to fold."""
+    """Fold constants and remove unused nodes. Parameters have no data to fold: they are inputs meanwhile."""
     graph = model.graph
     held = [graph.initializers.pop(name) for name in list(graph.initializers) if name in parameters]
     for value in held:
@@ -122,7 +124,7 @@ def _optimize(model: ir.Model, parameters: set[str]) -> None:
 
 
 class _Flat(torch.nn.Module):
-    """Takes every tensor positionally, so that modules with and without `*rest` trace alike."""
+    """Takes every tensor by position, so that modules with and without `*rest` are traced alike."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
@@ -133,7 +135,10 @@ class _Flat(torch.nn.Module):
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """PyTorch ops of ours to nodes of `ai.antiphon`: `antiphon::FOLDER` takes an op's inputs, then its attributes, in the order of the registry."""
+    """The translations of Antiphon's PyTorch ops to nodes of `ai.antiphon`.
+
+    `antiphon::FOLDER` takes the inputs of an op, then its attributes, in the order of the registry.
+    """
     opset = onnxscript_values.Opset(DOMAIN, DOMAIN_VERSION)
 
     def translation(op: Op) -> Callable[..., Any]:
@@ -152,7 +157,7 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
 
 def _name_axes(stage: Stage, model: ir.Model) -> None:
-    """Give graph inputs and outputs the axis names of the stage instead of the exporter's."""
+    """Replace the exporter's axis names of graph inputs and outputs by those of the stage."""
     shapes = [spec.shape for spec in stage.inputs] + [state.shape for state in stage.states]
     for value, shape in zip(model.graph.inputs, shapes, strict=True):
         value.shape = ir.Shape(list(shape))
@@ -162,7 +167,10 @@ def _name_axes(stage: Stage, model: ir.Model) -> None:
 
 
 def _keep_scopes(model: ir.Model) -> None:
-    """Of the exporter's notes keep the module path of each node, which `antiphon verify --layers` reports; the rest names files of this machine."""
+    """Remove the exporter's metadata, which contains file names of this machine.
+
+    The module path of each node stays: `antiphon verify --layers` reports it.
+    """
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         node.metadata_props.clear()
@@ -177,7 +185,7 @@ def _keep_scopes(model: ir.Model) -> None:
 
 @contextmanager
 def _quiet() -> Any:
-    """The exporter reports progress and known limits on several channels; a user of `antiphon build` needs none of them."""
+    """Suppress the exporter's output, warnings and log messages: no use to users of `antiphon build`."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

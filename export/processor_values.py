@@ -1,4 +1,4 @@
-"""What the constants of a checkpoint's preprocessor and generation files may be; a wrong one would be found first by a user who waits for an answer."""
+"""Checks the constants of a checkpoint's preprocessor and generation files when a bundle is built."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ COUNTS = {
     "max_pixels": (1, 2**31 - 1), "resample": (0, 5),
 }  # fmt: skip
 SAMPLING = {"temperature": (0, 1000), "top_k": (0, 2**31 - 1), "top_p": (0, 1), "repetition_penalty": (1e-3, 1000)}
-"""Smallest and largest values of a sampling stage."""
+"""(smallest, largest) value of each sampling parameter."""
 STAGES = ("", "talker_", "predictor_")
 
 
 def check_processors(sections: dict[str, dict[str, Any]], path: Path) -> None:
-    """Raise AntiphonError for the first constant of feature extraction that is none; `path` is the file that states it, or leaves the default to it."""
+    """Raise AntiphonError for the first invalid constant of feature extraction, read from `path`."""
     for section in sections.values():
         for name, (low, high) in COUNTS.items():
             if name in section and not (type(section[name]) is int and low <= section[name] <= high):
@@ -30,7 +30,7 @@ def check_processors(sections: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def check_generation(generation: dict[str, Any], path: Path) -> None:
-    """Raise AntiphonError for the first value of generation_config.json at `path` that no sampling takes; null means the default."""
+    """Raise AntiphonError for the first invalid sampling value in `generation`; null means the default."""
     for stage in STAGES:
         for name, (low, high) in SAMPLING.items():
             value = generation.get(stage + name)
@@ -40,7 +40,7 @@ def check_generation(generation: dict[str, Any], path: Path) -> None:
 
 
 def short(value: Any) -> str:
-    """The value in at most 60 letters."""
+    """The `repr` of `value` in at most 60 characters."""
     return f"{value!r:.60}"
 
 

@@ -1,4 +1,4 @@
-"""The voices of a checkpoint whose Talker is prompted with codec frames."""
+"""Writes the voices of a checkpoint whose Talker is prompted with codec frames."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ TENSOR = "talker.speaker_codec_embeddings"
 
 
 def write_voices(checkpoint: Checkpoint, talker: TalkerConfig, folder: Path) -> None:
-    """Write the table of codec prompts, int64 [speakers, groups, frames] padded with -1, into the front-end folder `folder`.
+    """Write the table of codec prompts, int64 [speakers, groups, frames] padded with -1, into the front-end
+    folder `folder`.
 
-    Raises AntiphonError when the checkpoint has no such table, or one that does not fit config.json.
+    Raises AntiphonError if the checkpoint has no such table or its table contradicts config.json.
     """
     table = checkpoint.read(TENSOR)
     where = f"{checkpoint.path}: tensor {TENSOR}"
@@ -33,4 +34,4 @@ def write_voices(checkpoint: Checkpoint, talker: TalkerConfig, folder: Path) -> 
             raise AntiphonError(f"{where} has no frames in row {row} of speaker {name} ({len(table)} rows); use the config.json of these weights.")
     content = io.BytesIO()
     np.save(content, table)
-    (folder / VOICES_FILE).write_bytes(content.getbuffer())  # not np.save to the file, which hides that a disk is full
+    (folder / VOICES_FILE).write_bytes(content.getbuffer())  # np.save to a file does not report a full disk

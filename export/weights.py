@@ -1,4 +1,4 @@
-"""Stream a stage's weights from the checkpoint to the file beside its graph, one parameter at a time."""
+"""Writes a stage's weights from the checkpoint to a file beside its graph, one parameter at a time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ..graphs.stage import WeightSource
 from ..runtime.bundle.errors import AntiphonError
 
 ALIGNMENT = 4096
-"""Engines map the file; a page boundary lets them use a tensor where it lies."""
+"""Bytes of a page. Engines map the file, and use tensors at page boundaries without a copy."""
 
 
 def write_weights(model: ir.Model, sources: dict[str, WeightSource], checkpoint: Any, file: Path, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Give every parameter of `model` its bytes: write them to `file` and refer to them as external data.
+    """Write the parameters of `model` to `file`, and let the model refer to them as external data.
 
-    Holds one parameter in memory at a time. `on_bytes(n)` is called after each. Raises AntiphonError when a source's shape does not
-    fit the graph. Parameters are written in name order, so that equal inputs give an equal file.
+    One parameter at a time is in memory, and `on_bytes(n)` is called after each. Parameters are written in
+    the order of their names, so that equal inputs give an equal file. Raises AntiphonError if the shape of a
+    source differs from the graph's.
     """
     parameters = {name: value for name, value in model.graph.initializers.items() if value.const_value is None}
     with file.open("wb") as out:
@@ -36,10 +37,10 @@ def write_weights(model: ir.Model, sources: dict[str, WeightSource], checkpoint:
                 )
             offset = -(-out.tell() // ALIGNMENT) * ALIGNMENT
             out.seek(offset)
-            out.write(array.data)  # not array.tofile, which hides that a disk is full
+            out.write(array.data)  # array.tofile does not report a full disk
             value.const_value = ir.ExternalTensor(
                 file.name, offset, array.nbytes, ir.DataType.FLOAT, shape=ir.Shape(list(expected)), name=name, base_dir=file.parent
             )
             if on_bytes is not None:
                 on_bytes(array.nbytes)
-            del array  # or it would still be held while the next one is made
+            del array  # frees it before the next one is made

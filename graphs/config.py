@@ -1,7 +1,8 @@
-"""The part of a checkpoint's configuration that decides what an omni model computes.
+"""The part of a checkpoint's configuration that determines the computation of an omni model.
 
-Field names are those of the published Hugging Face configurations (`Qwen3OmniMoeConfig`, `Qwen3_5MoeTextConfig`, transformers 5.23),
-so that a reader of the one knows the other. `graphs.checkpoints.read_config` fills them from the files; nothing is assumed that changes the result.
+Field names are those of the published Hugging Face configurations (`Qwen3OmniMoeConfig`,
+`Qwen3_5MoeTextConfig`, transformers 5.23). `graphs.checkpoints.read_config` fills them from the checkpoint's
+files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from ..runtime.bundle.talker_contract import TalkerContract
 
 NO_ID = -1
-"""The id of a token that the checkpoint does not have; no token has it."""
+"""Stands for the id of a token that the checkpoint does not have."""
 _ROLES = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
 TEXT_IDS = tuple(f"{name}_token_id" for name in _ROLES)
 MEDIA_IDS = tuple(f"{name}_token_id" for name in ("audio", "image", "video", "audio_start", "vision_start"))
@@ -20,9 +21,10 @@ MEDIA_IDS = tuple(f"{name}_token_id" for name in ("audio", "image", "video", "au
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Rotary embedding: base `theta`; `mrope_section` are the (time, height, width) frequency counts, or () for plain.
+    """Rotary embedding with base `theta`.
 
-    `partial_rotary_factor`: the share of a head's dimensions, its first ones, that turn.
+    `mrope_section`: number of frequencies for (time, height, width); () for a one-dimensional embedding.
+    `partial_rotary_factor`: the fraction of a head's dimensions that are rotated; these come first.
     """
 
     theta: float
@@ -30,13 +32,16 @@ class RopeConfig:
     partial_rotary_factor: float = 1.0
 
     def dim(self, head_dim: int) -> int:
-        """Dimensions of a head of `head_dim` that turn."""
+        """Number of rotated dimensions in a head of `head_dim` dimensions."""
         return int(head_dim * self.partial_rotary_factor)
 
 
 @dataclass(frozen=True)
 class LinearAttentionConfig:
-    """Gated DeltaNet layers: heads and head sizes of keys (queries alike) and values, and the kernel of their causal convolution."""
+    """Gated DeltaNet layers: heads and head sizes of keys and values, kernel of the causal convolution.
+
+    Queries have the heads and the head size of the keys.
+    """
 
     linear_num_key_heads: int
     linear_num_value_heads: int
@@ -46,12 +51,12 @@ class LinearAttentionConfig:
 
     @property
     def key_size(self) -> int:
-        """Columns of all keys, and of all queries."""
+        """Columns of the keys of all heads; the queries have as many."""
         return self.linear_num_key_heads * self.linear_key_head_dim
 
     @property
     def value_size(self) -> int:
-        """Columns of all values."""
+        """Columns of the values of all heads."""
         return self.linear_num_value_heads * self.linear_value_head_dim
 
     @property
@@ -62,7 +67,7 @@ class LinearAttentionConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder stack: Thinker text model, Talker text model or code predictor."""
+    """A decoder: the Thinker's text model, the Talker's text model or the code predictor."""
 
     vocab_size: int
     hidden_size: int
@@ -87,24 +92,24 @@ class DecoderConfig:
     """`linear_attention` or `full_attention` per layer; () means full attention everywhere."""
     linear: LinearAttentionConfig | None = None
     gated_attention: bool = False
-    """Full attention multiplies its result by the sigmoid of a gate that the query projection yields beside each query."""
+    """Full attention multiplies its output by sigmoid(gate). The query projection also computes the gates."""
     zero_centred_norms: bool = False
-    """Stored norm weights are w of (1 + w); the norm inside a Gated DeltaNet layer is not."""
+    """Stored norm weights are w of (1 + w), except for the norm inside a Gated DeltaNet layer."""
 
     def is_linear(self, layer: int) -> bool:
-        """Whether layer `layer` is a Gated DeltaNet layer (else full attention)."""
+        """Whether layer `layer` is a Gated DeltaNet layer; otherwise it has full attention."""
         return bool(self.layer_types) and self.layer_types[layer] == "linear_attention"
 
     def is_sparse(self, layer: int) -> bool:
-        """Whether layer `layer` holds experts (else one dense feed-forward network)."""
+        """Whether layer `layer` has experts; otherwise it has one dense feed-forward network."""
         return self.num_experts > 0 and layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """Audio encoder (AuT): log-mel chunks of `2 * n_window` frames, attention over `n_window_infer` frames.
+    """Audio encoder (AuT): log-mel chunks of `2 * n_window` frames, attention within `n_window_infer` frames.
 
-    `convolutions` of stride 2 come first: 3 (8 mel frames a token) or 4 (16).
+    `convolutions`: convolutions of stride 2 before the transformer, 3 (8 mel frames per token) or 4 (16).
     """
 
     num_mel_bins: int
@@ -123,7 +128,7 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Vision encoder: a ViT with interpolated learned positions, 2D rotary attention and deepstack mergers."""
+    """Vision encoder: a ViT with interpolated learned positions, 2D rotary embedding and deepstack."""
 
     depth: int
     hidden_size: int
@@ -142,11 +147,12 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class Code2WavConfig:
-    """Vocoder: codes to waveform.
+    """Vocoder: codes to waveform. `codebook_dim` selects one of two input layers.
 
-    Two front parts exist. With `codebook_dim` 0 the codes are embedded in one table and averaged (Qwen3-Omni). Else each code is a vector of
-    `codebook_dim`; the sums of the semantic and of the acoustic ones are projected to `quantizer_dim`, added, and brought to `latent_dim` by a
-    causal convolution of `pre_conv_kernel` (SplitRVQ: Qwen3.5-Omni, Qwen3-TTS).
+    0: one table embeds all codes, and the embeddings are averaged (Qwen3-Omni).
+    Otherwise each code is a vector of `codebook_dim` (SplitRVQ: Qwen3.5-Omni, Qwen3-TTS). The sum of the
+    semantic vectors and the sum of the acoustic vectors are projected to `quantizer_dim` and added. A causal
+    convolution with kernel `pre_conv_kernel` maps the result to `latent_dim`.
     """
 
     codebook_size: int
@@ -169,9 +175,10 @@ class Code2WavConfig:
     pre_conv_kernel: int = 3
     num_semantic_quantizers: int = 1
     head_dim: int = 0
-    """Of the transformer; 0 means hidden_size / num_attention_heads."""
+    """Head size of the transformer; 0 means hidden_size / num_attention_heads."""
     symmetric_trim: bool = True
-    """Whether transposed convolutions drop samples on both sides (Qwen3-Omni), so that a stream runs late, or on the right only."""
+    """Whether transposed convolutions drop samples on both sides (Qwen3-Omni) or only on the right.
+    Dropping on both sides delays a stream."""
     sample_rate: int = 24000
 
     @property
@@ -185,7 +192,10 @@ class Code2WavConfig:
 
 @dataclass(frozen=True)
 class CodecEncoderConfig:
-    """Waveform to codes: the encoder half of a Mimi-type codec, with the names of HF's MimiConfig; of its codebooks `num_quantizers` are kept."""
+    """Waveform to codes: the encoder of a Mimi-type codec. Field names are those of HF's MimiConfig.
+
+    Only the first `num_quantizers` codebooks are used.
+    """
 
     num_quantizers: int = 16
     num_semantic_quantizers: int = 1
@@ -215,11 +225,14 @@ class CodecEncoderConfig:
 class TalkerConfig:
     """Talker: its decoder, the code predictor and the codec ids.
 
-    `contract`: what the family's Talkers are fed, in the layout that they have unless generation_config.json states another. `speaker_id` gives each
-    voice its codec id, or its row in the table of codec prompts (`contract.voice`). What has a default is of Qwen3.5-Omni: `text_vocab_size` is the size
-    of the Talker's own text table; `predictor_projection`: the code predictor projects the Talker's rows to its own; `language_id` gives each language
-    its codec id; `speaker_prompt_id` and `style_prompt_id` are text ids in the system and in the assistant part; `text_rows` and `frame_rows` are the
-    counts of its interleave.
+    `contract`: the inputs of the family's Talkers; generation_config.json can state another layout.
+    `speaker_id`: the codec id of each voice, or its row in the table of codec prompts (see `contract.voice`).
+    Only Qwen3.5-Omni has these fields:
+    `text_vocab_size`: rows of the Talker's own text embedding.
+    `predictor_projection`: the code predictor projects Talker rows to its own width.
+    `language_id`: the codec id of each language.
+    `speaker_prompt_id`, `style_prompt_id`: text ids in the system and in the assistant part of the prompt.
+    `text_rows`, `frame_rows`: rows of text and of frames in each chunk of the interleaved layout.
     """
 
     text: DecoderConfig
@@ -252,11 +265,14 @@ class TalkerConfig:
 class ThinkerConfig:
     """Thinker: its decoder, the two encoders and the multimodal ids.
 
-    A checkpoint that hears or sees nothing has no `audio` or no `vision`; an id that it does not state is NO_ID.
-    `timestamp_format` is a Python format of `seconds` that is written before each temporal patch of a video, and every
-    `audio_timestamp_seconds` in audio (0: never); "" writes nothing. `mtp_num_hidden_layers`: layers of the draft head (0 or 1). Of the family:
-    `textual_time`: each temporal patch of a video is a run of tokens of its own, with its time before it; `may_think`: the chat template can open a
-    thought (`enable_thinking`), and the tokenizer has the marks of one; `states_video_size`: the size of a video frame in its processor's file counts.
+    `audio` or `vision` is None if the checkpoint lacks that encoder. An id that it lacks is NO_ID.
+    `timestamp_format`: a Python format of `seconds`; "" means no timestamps. The text stands before each
+    temporal patch of a video and every `audio_timestamp_seconds` in audio (0: never).
+    `mtp_num_hidden_layers`: layers of the draft head (0 or 1).
+    The last three fields are the same for all checkpoints of a family:
+    `textual_time`: each temporal patch of a video is a separate run of tokens, after its timestamp.
+    `may_think`: the chat template has `enable_thinking`, the tokenizer the tokens <think> and </think>.
+    `states_video_size`: the video processor's file states the size of a frame; otherwise it is fixed.
     """
 
     text: DecoderConfig
@@ -277,13 +293,16 @@ class ThinkerConfig:
 
     @property
     def deepstack_layers(self) -> int:
-        """How many layers of the vision encoder also feed layers of the decoder."""
+        """Number of vision encoder layers whose features are also added inside the decoder."""
         return len(self.vision.deepstack_visual_indexes) if self.vision else 0
 
 
 @dataclass(frozen=True)
 class OmniConfig:
-    """One checkpoint's configuration. One without speech has neither `talker` nor `code2wav`, and `tts_*` ids of NO_ID where it states none."""
+    """The configuration of one checkpoint. Without speech, `talker` and `code2wav` are None.
+
+    A `tts_*` id that the checkpoint lacks is NO_ID.
+    """
 
     family: str
     thinker: ThinkerConfig
@@ -299,8 +318,8 @@ class OmniConfig:
     tts_bos_token_id: int = NO_ID
     tts_eos_token_id: int = NO_ID
     rename: dict[str, str] = field(default_factory=dict, compare=False)
-    """Prefixes of the checkpoint's tensors and those meant by them: a Thinker that was saved alone leaves its own out."""
+    """Prefix of a stored tensor name -> prefix in a whole checkpoint, for a Thinker that was saved alone."""
     left_out: tuple[str, ...] = ()
-    """The parts that a whole model of the family has and this checkpoint lacks, each with the reason."""
+    """The parts of a whole model that this checkpoint lacks, each with the reason."""
     codec_encoder: CodecEncoderConfig | None = None
-    """Present where the checkpoint can take a voice from a recording."""
+    """The encoder of voice recordings; None if the checkpoint lacks it."""

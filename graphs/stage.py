@@ -1,4 +1,4 @@
-"""What a stage is: a PyTorch module with explicit state, its tensors by name, and where its weights come from."""
+"""A stage: a PyTorch module with explicit state, its named tensors and the sources of its weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class TensorSource(Protocol):
-    """Where the tensors of a model are read by name: a Checkpoint, or what a test puts in its place."""
+    """A reader of a model's tensors by name: a Checkpoint, or a replacement in a test."""
 
     @property
     def path(self) -> Path:
-        """The folder that an error sentence names."""
+        """The folder of the tensors, for error messages."""
 
     def has(self, name: str) -> bool:
-        """Whether there is a tensor `name`."""
+        """Whether tensor `name` exists."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of tensor `name`. Raises AntiphonError where it is missing."""
+        """The shape of tensor `name`. Raises AntiphonError if it is missing."""
 
     def expect_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise AntiphonError unless tensor `name` is there and has `shape`."""
+        """Raise AntiphonError unless tensor `name` exists and has `shape`."""
 
     def read(self, name: str) -> np.ndarray:
         """The values of tensor `name`: float32 for every floating dtype, integers and booleans as stored."""
@@ -37,36 +37,37 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class WeightSource:
-    """How one module parameter is made from checkpoint tensors."""
+    """The checkpoint tensors of one module parameter and the function that makes it from them."""
 
     tensors: tuple[str, ...]
-    """Names of the checkpoint tensors read, in the order `assemble` takes them."""
+    """Names of the checkpoint tensors, in the order of the arguments of `assemble`."""
 
     assemble: Callable[..., np.ndarray] = field(default=lambda tensor: tensor)
-    """From those tensors (float32 arrays) to the parameter; the identity for a single tensor stored as it is used."""
+    """Maps those tensors (float32 arrays) to the parameter. The default returns its one tensor unchanged."""
 
 
 def transposed(tensor: str) -> WeightSource:
-    """A Linear weight [out, in] stored as the [in, out] matrix that `x @ w` takes without a transposition at run time."""
+    """A Linear weight [out, in] as a matrix [in, out], so that `x @ w` needs no transposition at run time."""
     return WeightSource((tensor,), lambda weight: np.ascontiguousarray(weight.T))
 
 
 def columns(*tensors: str) -> WeightSource:
-    """Linear weights [out_i, in] side by side as one matrix [in, sum of out_i]."""
+    """Several Linear weights [out_i, in] joined to one matrix [in, sum of out_i]."""
     return WeightSource(tensors, lambda *parts: np.ascontiguousarray(np.concatenate(parts).T))
 
 
 def plain(tensor: str) -> WeightSource:
-    """A tensor used as it is stored."""
+    """A tensor that the module uses as it is stored."""
     return WeightSource((tensor,))
 
 
 @dataclass(frozen=True)
 class StageLoop:
-    """How an engine runs the step of a stage `steps` times in one call: one kind unrolls it, another loops or captures it.
+    """A loop over a stage: an engine runs the stage's step `steps` times in one call.
 
-    The module, and the portable graph, are one step. A loop begins with empty states and keeps none. Names on the left
-    are of the whole loop (`inputs`, `outputs`), names on the right of the step.
+    The module and the portable graph compute one step. An engine unrolls the step, loops over it or captures
+    it. The loop starts with empty states and returns none. Names "of the loop" are in `inputs` and `outputs`
+    below; names "of the step" are in `Stage.inputs` and `Stage.outputs`.
     """
 
     steps: int
@@ -74,28 +75,30 @@ class StageLoop:
     outputs: tuple[TensorSpec, ...]
     """The interface of the whole loop."""
     counter: str
-    """Step input int64 [1]: the number of the step, counted from 0."""
+    """Input of the step, int64 [1]: the index of the step, from 0."""
     first_rows: str
-    """Input of both: rows [batch, size] that step 0 reads, as [batch, 1, size], before the row of its token; later steps
-    read [batch, 0, size]. So `past_length` is 0 at step 0 and s + 1 at step s."""
+    """Input of the loop and of the step. The loop takes rows [batch, size]. Step 0 reads them as [batch, 1,
+    size] and puts them before the row of its token. Later steps read an empty [batch, 0, size]. Step 0
+    therefore adds two cache rows, later steps one: `past_length` is 0 at step 0 and s + 1 at step s."""
     carried: tuple[str, str, str]
-    """(input of the loop, input of the step, output of the step): step 0 reads the first, later steps what the step
-    before them gave. All int64 [batch]."""
+    """(input of the loop, input of the step, output of the step), all int64 [batch]. Step 0 reads the input
+    of the loop; each later step reads the output of the previous step."""
     columns: tuple[str, ...]
-    """Inputs [batch, steps] of the loop; the step's input of the same name gets one column [batch]."""
+    """Inputs of the loop, [batch, steps]. Step s reads column s [batch] as its input of the same name."""
     shared: tuple[str, ...]
-    """Inputs [batch] that all steps read."""
+    """Inputs of the loop, [batch], that every step reads under the same name."""
     fixed: dict[str, float]
-    """Step inputs that no caller sets: every element has this value."""
+    """Constant inputs of the step: every element has this value."""
     gathered: str
-    """Output int64 [batch, steps + 1]: the first carried value and those that the steps gave."""
+    """Output of the loop, int64 [batch, steps + 1]: the initial carried value, then the one of each step."""
     stacked: dict[str, str]
-    """Outputs [batch, steps, ...]: an output of every step."""
+    """Output of the loop [batch, steps, ...] -> output of the step [batch, ...], collected over all steps."""
     summed: tuple[str, str, str]
-    """(output of the loop, output of the step, parameter): the sum of that output over all steps, and of the row of the
-    parameter [(steps + 1) * n, size] that belongs to the last carried value: row steps * n + value."""
+    """(output of the loop, output of the step, parameter). The output of the loop is the sum of the step's
+    output over all steps, plus one row of the parameter [(steps + 1) * n, size]: row steps * n + the last
+    carried value."""
     indexed: tuple[str, ...]
-    """Parameters [steps, ...] of which step s reads index s alone."""
+    """Parameters [steps, ...]; step s reads only index s."""
 
 
 @dataclass(frozen=True)
@@ -103,34 +106,35 @@ class Stage:
     """One stage of a family, ready to be exported, verified or run as a module."""
 
     name: str
-    """Folder name in the bundle: audio_encoder, vision_encoder, thinker, mtp, talker, predictor, code2wav, codec_encoder."""
+    """Name of the stage and of its folder in the bundle: audio_encoder, vision_encoder, thinker, mtp, talker,
+    predictor, code2wav or codec_encoder."""
 
     make_module: Callable[[], torch.nn.Module]
-    """Builds the module; under `torch.device("meta")` it allocates nothing."""
+    """Builds the module. Under `torch.device("meta")` it allocates no memory."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...]
-    """The module is called as module(*inputs, *past states) and returns (*outputs, *present states), in these orders."""
+    """The module takes (*inputs, *past states) and returns (*outputs, *present states), in this order."""
 
     example: Callable[[], dict[str, np.ndarray]]
-    """Small valid inputs (without states) that show every dynamic axis with a size of 2 or more; used to trace the export."""
+    """Small valid inputs without states, to trace the export. Every dynamic axis has a size of 2 or more."""
 
     weights: Callable[[TensorSource], dict[str, WeightSource]]
-    """From a checkpoint (its names decide the stored layout) to the source of every parameter of the module."""
+    """Maps a checkpoint, whose tensor names tell the stored layout, to the source of every parameter."""
 
     configuration: object
-    """All of the checkpoint's configuration that decides the graph, as something with a complete `repr`."""
+    """All configuration values that determine the graph; the build cache hashes their `repr`."""
 
     constants: dict[str, int] = field(default_factory=dict)
-    """Numbers the runtime needs beside the graph (hidden sizes, samples per frame, lost leading samples ...)."""
+    """Numbers that the runtime needs in addition to the graph, such as hidden sizes and samples per frame."""
 
     loop: StageLoop | None = None
-    """Where an engine of the stage runs its step several times a call."""
+    """Set if one call of the engine runs the step several times."""
 
     @property
     def interface(self) -> StageInterface:
-        """What an engine of the stage takes and gives: that of the loop, where there is one."""
+        """Inputs, outputs and states of an engine of the stage: those of the loop if the stage has one."""
         if self.loop is not None:
             return StageInterface(self.loop.inputs, self.loop.outputs, (), dict(self.constants))
         return StageInterface(self.inputs, self.outputs, self.states, dict(self.constants))

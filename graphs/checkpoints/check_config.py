@@ -1,4 +1,4 @@
-"""Holds the sections of a configuration against each other."""
+"""Checks that the sections of a configuration agree with each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..config import MEDIA_IDS, NO_ID, TEXT_IDS, DecoderConfig, OmniConfig, Talk
 
 
 def check_config(config: OmniConfig, path: Path) -> None:
-    """Raise AntiphonError, one sentence, for the first contradiction between the sections of `config`; `path` is its file."""
+    """Raise AntiphonError for the first contradiction between the sections of `config`, read from `path`."""
 
     def expect(name: str, found: object, expected: object) -> None:
         if found != expected:
@@ -66,7 +66,7 @@ def _missing(path: Path, name: str) -> AntiphonError:
 
 
 def _check_own_text(config: OmniConfig, talker: TalkerConfig, expect: Any) -> None:
-    """Of a Talker that embeds text itself."""
+    """Check the fields of a Talker that has its own text embedding."""
     expect("talker_config.text_vocab_size", talker.text_vocab_size, config.thinker.text.vocab_size)
     expect("whether talker_text_in_chunk_n and talker_codec_output_chunk_m are positive", talker.text_rows > 0 and talker.frame_rows > 0, True)
     think = talker.codec_think_id

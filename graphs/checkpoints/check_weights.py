@@ -1,4 +1,4 @@
-"""Holds the names of a checkpoint's tensors against its configuration, before a weight is read."""
+"""Compares the names of a checkpoint's tensors with its configuration, before any weight is read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STACK_LAYER = re.compile(r"(thinker\.model|talker\.model|talker\.code_predictor\
 
 
 def check_folder(folder: str | Path, config: OmniConfig) -> None:
-    """`check_weights` of the checkpoint in `folder` where it holds weights; a folder with config.json alone passes."""
+    """Call `check_weights` for the checkpoint in `folder`. A folder without weights passes."""
     if has_weights(Path(folder)):
         check_weights(find_tensors(Path(folder)), config)
 
 
 def check_weights(listing: TensorList, config: OmniConfig) -> None:
-    """Raise AntiphonError where the listed tensors are those of a quantised checkpoint, or of more or fewer layers than `config` states."""
+    """Raise AntiphonError if the checkpoint is quantised or its number of layers differs from `config`."""
     refuse_quantized_tensors(listing.folder, listing.shards)
     stored: dict[str, int] = {}
     for name in listing.shards:
@@ -37,7 +37,7 @@ def check_weights(listing: TensorList, config: OmniConfig) -> None:
 
 
 def _stated(config: OmniConfig) -> dict[str, tuple[str, int]]:
-    """For each stack of layers the field of config.json that counts them, and the count."""
+    """Stack of layers -> (field of config.json with its number of layers, number of layers)."""
     thinker, talker = config.thinker, config.talker
     stated = {
         "thinker.model": ("thinker_config.text_config.num_hidden_layers", thinker.text.num_hidden_layers),

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face checkpoint folder tensor by tensor, so that a build never holds more than the tensor it is working on."""
+"""Reads a Hugging Face checkpoint folder tensor by tensor: a build holds one tensor in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .stored_parts import canonical_name
 from .stored_tensor import StoredTensor
 from .torch_archive import read_torch_archive
 
-# Integers and booleans are read as stored, the other types as float32.
+# Integers and booleans are read as stored, floats as float32.
 INTEGER_TYPES = {"I64": "<i8", "I32": "<i4", "BOOL": "?"}
 FLOAT_TYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 BLOCK_BYTES = 8 * 2**20
@@ -29,9 +29,9 @@ CODEC_PREFIX = "code2wav."
 class Checkpoint:
     """A folder with `config.json` and safetensors weights: one `model.safetensors`, or shards with an index.
 
-    Where the codec lies in a folder of its own, its tensors are here too, as `code2wav.` and their own names.
-    Opening reads headers and file sizes only and raises AntiphonError for anything that does not fit together.
-    Values are read from the file, not through a memory map: a map would leave every page it touched in the process's memory.
+    The tensors of a codec in its own folder are included; their names get the prefix `code2wav.`.
+    Opening reads only headers and file sizes. It raises AntiphonError if files contradict each other.
+    Values are read from the file, not through a memory map, which would keep every page it read in memory.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,7 +50,7 @@ class Checkpoint:
         return tuple(sorted(self._tensors))
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint holds tensor `name`."""
+        """Whether the checkpoint has tensor `name`."""
         return name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -74,8 +74,8 @@ class Checkpoint:
     def read(self, name: str) -> np.ndarray:
         """The values of tensor `name`: float32 for every floating dtype, integers and booleans as stored.
 
-        Only this tensor's bytes are read, and converted block by block, so that nothing but the result takes memory of its size.
-        Raises AntiphonError when it is missing.
+        The bytes are read and converted in blocks, so only the result takes memory of the tensor's size.
+        Raises AntiphonError if the tensor is missing.
         """
         tensor = self._find(name)
         stored = np.dtype(INTEGER_TYPES.get(tensor.dtype) or FLOAT_TYPES[tensor.dtype])
@@ -90,7 +90,7 @@ class Checkpoint:
         return values.reshape(tensor.shape)
 
     def digest(self, name: str) -> str:
-        """Hexadecimal BLAKE2b (32 bytes) of the dtype, the shape and the stored bytes of tensor `name`; read in blocks."""
+        """Hexadecimal BLAKE2b hash (32 bytes) of the dtype, shape and stored bytes of tensor `name`."""
         tensor = self._find(name)
         digest = hashlib.blake2b(f"{tensor.dtype} {list(tensor.shape)}\n".encode(), digest_size=32)
         for block in _blocks(tensor):
@@ -105,7 +105,7 @@ class Checkpoint:
 
 
 def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
-    """The stored bytes of `tensor` in blocks of whole values, each valid until the next; the file is opened for this read alone."""
+    """Yield the stored bytes of `tensor` in blocks of whole values. A block is valid until the next one."""
     block = memoryview(bytearray(min(BLOCK_BYTES, tensor.end - tensor.begin)))
     try:
         with open(tensor.shard, "rb") as file:

@@ -1,4 +1,4 @@
-"""The largest sizes that a configuration may state: what comes after loops over them and allocates by them, so they are bounded first."""
+"""The largest sizes that a configuration may state. They limit the loops and allocations of later code."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 from ..config import AudioConfig, Code2WavConfig, CodecEncoderConfig, DecoderConfig, LinearAttentionConfig, TalkerConfig, ThinkerConfig, VisionConfig
 
 LARGEST_COUNT = 2**31 - 1
-"""Of a field without a bound of its own: ids, positions and counters are int32 somewhere on the way."""
+"""Bound of an integer field that has no bound of its own: ids, positions and counters must fit int32."""
 LARGEST_NUMBER = 1e15
-"""Of a float: its arithmetic stays far inside float32."""
+"""Bound of a float field: results stay within float32."""
 LONGEST_LIST = 1024
 LONGEST_NAME = 200
-"""Letters of a voice, a language or a tensor; the published ones have up to 100."""
+"""Characters in the name of a voice, a language or a tensor; published names have up to 100."""
 LARGEST_PARAMETERS = 2**43
-"""Of all stages together: 8.8 * 10^12, some eight times the largest published model of any kind."""
+"""Parameters of all stages together: 8.8 * 10^12, about eight times the largest published model of any
+kind."""
 
 _LAYERS, _HEADS, _WIDTH, _INNER, _KERNEL = 512, 2**12, 2**17, 2**20, 1024
 # The largest published models have 126 layers, 512 experts, 128 heads, 20,480 columns, 53,248 inner columns and 262,144 tokens.
@@ -53,11 +54,14 @@ _TABLE: dict[type, dict[str, int]] = {
     ThinkerConfig: {"position_id_per_seconds": 10**6},
 }  # fmt: skip
 _LONGEST = {"upsample_rates": 16, "upsampling_ratios": 16, "deepstack_visual_indexes": 64}
-"""Entries of lists that cost a block of layers each, or halve a width."""
+"""Bounds on the length of lists in which each entry adds a block of layers or halves a width."""
 
 
 def excess(cls: type, name: str, value: Any) -> str:
-    """What field `name` of dataclass `cls` should be where `value`, of the right type, is beyond all bounds ("an integer of at most 512"); else empty."""
+    """The bound of field `name` of dataclass `cls`, in words, if `value` exceeds it; otherwise "".
+
+    Example: "an integer of at most 512". `value` has the right type.
+    """
     if isinstance(value, tuple):
         longest = _LONGEST.get(name, LONGEST_LIST)
         if len(value) > longest:
@@ -76,7 +80,7 @@ def bound(cls: type, name: str) -> int:
 
 
 def first_excess(config: Any) -> tuple[str, str] | None:
-    """The first field of the dataclass `config` that is beyond its bound, and what it should be."""
+    """The first field of dataclass `config` that exceeds its bound, and the bound in words; else None."""
     for entry in dataclasses.fields(config):
         expected = excess(type(config), entry.name, getattr(config, entry.name))
         if expected:
@@ -85,7 +89,10 @@ def first_excess(config: Any) -> tuple[str, str] | None:
 
 
 def unusable_name(names: Any) -> str | None:
-    """The first of `names` that is no text of 1 to LONGEST_NAME printable letters, shortened for a sentence; None where all are."""
+    """The first of `names` that is not a string of 1 to LONGEST_NAME printable characters, else None.
+
+    It is returned as a shortened `repr`, for an error message.
+    """
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
             return f"{name!r:.60}"

@@ -1,8 +1,10 @@
-"""Turns the JSON object of a config.json into dataclasses, section by section; every error names the file and the field."""
+"""Converts the JSON object of a config.json to dataclasses. Every error names the file and the field."""
 
-# msgspec and cattrs read one name for a field; here the first of several counts, under section names of two families. A default may come from another field
-# (head_dim) or section (tie_word_embeddings), a part may be left out with a reason that the plan prints, and bounds stand in a table by class and field, whose
-# errors name file, path, value and bound. That leaves a library the test for int, float, bool and str, which are the four lines of `_violated`.
+# No library does this: msgspec and cattrs read one name per field. Here a field has several names, in the
+# sections of two families. A default can come from another field (head_dim) or section
+# (tie_word_embeddings). A part can be absent, with a reason that the plan prints. Bounds are a table by class
+# and field, and errors name file, path, value and bound. A library could only replace the type checks, the
+# four lines of `_violated`.
 
 from __future__ import annotations
 
@@ -24,24 +26,26 @@ FIELD_ALIASES: dict[tuple[type, str], tuple[str, ...]] = {
     (VisionConfig, "depth"): ("num_hidden_layers",),
     (VisionConfig, "in_channels"): ("in_chans",),
 }
-"""Further names of fields: those of the attribute maps in transformers 4.57 to 5.23, and of TensorRT-Edge-LLM 0.11. The first one that is there counts."""
+"""Further names of fields, from the attribute maps of transformers 4.57 to 5.23 and from TensorRT-Edge-LLM
+0.11. The first name that is present is used."""
 SQUARES = ("patch_size", "temporal_patch_size")
-"""Sizes that transformers 5 may write as a list with one number an axis."""
+"""Sizes that transformers 5 may write as a list with one number per axis."""
 PLAIN_TYPES = ("int", "float", "bool", "str", "tuple[int, ...]", "tuple[str, ...]")
-"""Of the fields that a file may state; the others are made from sections."""
+"""Types of the fields that are read from a file; fields of other types are built from sections."""
 
 
 class ConfigReader:
-    """Turns the JSON object of a checkpoint of `family` into dataclasses; a missing field names its full path."""
+    """Converts the JSON object of a checkpoint of `family` to dataclasses."""
 
     def __init__(self, raw: dict[str, Any], path: Path, stored: StoredParts, family: str) -> None:
         self.raw, self.path, self.stored, self.family = raw, path, stored, family
         self.left_out: list[str] = []
 
     def optional(self, part: str, *keys: str) -> bool:
-        """Whether the checkpoint has `part` of the model, whose section is `keys`; notes the reason where it has not.
+        """Whether the checkpoint has `part` of the model, configured by section `keys`.
 
-        A section that is absent, null or empty, and weights without a tensor of the part, both mean a variant without it.
+        It has not if the section is absent, null or empty, or if the weights have no tensor of the part. The
+        reason is added to `left_out`. Raises AntiphonError if only the weights have the part.
         """
         node: Any = self.raw
         for key in keys:
@@ -53,21 +57,22 @@ class ConfigReader:
         return self.holds(part)
 
     def holds(self, part: str) -> bool:
-        """Whether the weights hold `part`; notes the reason where they do not."""
+        """Whether the weights have `part`. If not, the reason is added to `left_out`."""
         stored: bool = getattr(self.stored, part)
         if not stored:
             self.left_out.append(f"{part}: the weights hold no tensor of it")
         return stored
 
     def refuse_if_stored(self, part: str, section: str) -> None:
-        """Raise AntiphonError where the weights hold `part`, whose `section` is missing: the configuration belongs to other weights."""
+        """Raise AntiphonError if the weights have `part`, although the configuration lacks its `section`."""
         if self.stored.known and getattr(self.stored, part):
             raise AntiphonError(f"{self.path}: section {section} is missing, but the weights hold {part}; use the config.json that belongs to these weights.")
 
     def speaks(self, *sections: str) -> bool:
-        """Whether the checkpoint has speech: `enable_audio_output` is not false, one of `sections` is there, and so are tensors.
+        """Whether the checkpoint has speech: sections, tensors and no `enable_audio_output: false`.
 
-        Raises AntiphonError where it is half there.
+        If not, the reason is added to `left_out`. Raises AntiphonError if only some of `sections` exist, or
+        only the tensors.
         """
         flag = self.raw.get("enable_audio_output")
         if flag is not None and not isinstance(flag, bool):
@@ -99,7 +104,10 @@ class ConfigReader:
         return node
 
     def build(self, cls: type, keys: tuple[str, ...], **given: Any) -> Any:
-        """Fill dataclass `cls` from section `keys`; `given` are fields computed by the caller."""
+        """An instance of dataclass `cls` with the fields of section `keys` and the caller's fields `given`.
+
+        Raises AntiphonError if a field is missing, has a wrong type or exceeds its bound.
+        """
         section = self.section(*keys) if keys else self.raw
         values = dict(given)
         for entry in dataclasses.fields(cls):
@@ -120,7 +128,7 @@ class ConfigReader:
         return cls(**values)
 
     def value(self, cls: type, section: dict[str, Any], name: str) -> Any:
-        """Field `name` of `section` under any name that transformers wrote for it; None where it is absent."""
+        """The value of field `name` in `section`, under any of its names; None if it is absent."""
         value = next((section[alias] for alias in (name, *FIELD_ALIASES.get((cls, name), ())) if section.get(alias) is not None), None)
         if name in SQUARES and isinstance(value, list) and value and all(item == value[0] for item in value):
             return value[0]
@@ -148,7 +156,7 @@ class ConfigReader:
 
     def vision(self, keys: tuple[str, ...]) -> VisionConfig:
         section = self.section(*keys)
-        # Published files leave the base out; files written by transformers 5.23 state it.
+        # Published files do not state the base; files written by transformers 5.23 do.
         parameters = section.get("rope_parameters")
         stated = {**section, **(parameters if isinstance(parameters, dict) else {})}.get("rope_theta")
         given = {} if stated is None else {"rope_theta": stated}
@@ -169,14 +177,14 @@ class ConfigReader:
         )  # fmt: skip
 
     def check_names(self, field: str, names: Any) -> None:
-        """Refuse a name that a sentence, a prompt or a table cannot hold."""
+        """Raise AntiphonError if one of `names` is not a string of printable characters or is too long."""
         found = unusable_name(names)
         if found is not None:
             raise AntiphonError(f"{self.path}: {field} holds the name {found}, expected 1 to {LONGEST_NAME} printable letters; correct the file.")
 
 
 def defaults(cls: type, *names: str) -> dict[str, Any]:
-    """The default of each field `names` of dataclass `cls`; of every field that has one where none is named."""
+    """The defaults of the fields `names` of dataclass `cls`; without `names`, all defaults of `cls`."""
     found: dict[str, Any] = {}
     for entry in dataclasses.fields(cls):
         if entry.default is not dataclasses.MISSING:
@@ -187,7 +195,10 @@ def defaults(cls: type, *names: str) -> dict[str, Any]:
 
 
 def _violated(cls: type, entry: dataclasses.Field[Any], value: Any) -> str:
-    """What the value of a plain field of `cls` should be instead; empty where it is right. Sizes are positive; ids and optional counts may be 0."""
+    """The expected value of a plain field of `cls`, in words, if `value` is wrong; otherwise "".
+
+    Sizes must be positive. Ids and optional counts may be 0.
+    """
     if entry.type == "int":
         lowest = 0 if "_id" in entry.name or entry.default == 0 or entry.name in ("accept_hidden_layer", "intermediate_size") else 1
         return excess(cls, entry.name, value) if is_count(value) and value >= lowest else f"an integer of at least {lowest}"

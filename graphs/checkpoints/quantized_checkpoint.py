@@ -1,7 +1,8 @@
-"""Tells a quantised checkpoint by its configuration or by the names of its tensors, and refuses it: Antiphon reads weights before quantisation.
+"""Refuses quantised checkpoints, which it recognises by their configuration or their tensor names.
 
-Sources: transformers 5.23 (`QuantizationMethod` and the classes of `quantization_config.py`), the file `hf_quant_config.json` of NVIDIA ModelOpt, the key
-`quantization` of MLX, and the names of tensors that these tools write.
+Sources: transformers 5.23 (`QuantizationMethod` and the classes of `quantization_config.py`), the file
+`hf_quant_config.json` of NVIDIA ModelOpt, the key `quantization` of MLX, and the tensor names that these
+tools write.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from ...runtime.bundle.json_file import read_json_object
 ADVICE = "Antiphon reads weights in bfloat16, float16 or float32: use the checkpoint before quantisation"
 CONFIG_KEYS = ("quantization_config", "compression_config", "quantization")
 MARKS = frozenset(("bits", "quant_method", "quant_algo", "load_in_4bit", "load_in_8bit"))
-"""What an entry `quantization` holds if it is about weights; a codec quantises too."""
+"""Keys of an entry `quantization` that concerns weights. A codec can have an entry `quantization` without
+them."""
 SIDE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
-"""Of ModelOpt, of older GPTQ and of older AWQ tools."""
+"""Configuration files of ModelOpt, of older GPTQ tools and of older AWQ tools."""
 LARGEST_SIDE_FILE = 8 * 2**20
 METHODS = {
     "awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors", "fp8": "FP8", "fbgemm_fp8": "FP8 of FBGEMM", "modelopt": "ModelOpt",
@@ -27,16 +29,16 @@ METHODS = {
     "torchao": "torchao", "hqq": "HQQ", "gguf": "GGUF",
 }  # fmt: skip
 WIDTHS = {"fp8": 8, "fbgemm_fp8": 8, "modelopt_fp4": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4, "eetq": 8}
-"""Bits of a weight of the methods that have but one width."""
+"""Bits per weight of the methods that have only one width."""
 BIT_KEYS = ("bits", "w_bit", "wbits", "num_bits", "nbits", "weight_bits")
 WIDTH_KEYS = ("quant_algo", "quant_type", "weights", "weight_dtype", "forward_dtype", "dtype", "_type", "quantize", "mode")
-"""Keys whose text tells the width: W4A16_AWQ, int8, FP8, Int4WeightOnlyConfig ..."""
+"""Keys whose value contains the width: W4A16_AWQ, int8, FP8, Int4WeightOnlyConfig ..."""
 WIDTH = re.compile(r"(?:^w|int|fp|float|nf|uint)_?(\d{1,2})", re.IGNORECASE)
 OTHER_NUMBERS = ("activation", "kv_cache", "input", "output", "compute", "scale", "backward")
-"""Parts of keys below which the widths are of something else than weights."""
+"""Parts of keys whose widths do not concern weights."""
 SHORTEST, LONGEST = 1, 8
 
-# The last part of a tensor's name, and what wrote it; the first that is found tells.
+# (last part of a tensor's name, the method that writes it). The first match is used.
 TENSORS = (
     (r"g_idx", "GPTQ"), (r"qweight|qzeros", "AWQ or GPTQ"), (r"weight_scale_2", "ModelOpt (NVFP4)"), (r"weight_packed", "compressed-tensors"),
     (r"weight_global_scale", "compressed-tensors (NVFP4)"), (r"weight_scale_inv|\w+_scale_inv", "FP8 in blocks"),
@@ -47,7 +49,7 @@ _KINDS = tuple((re.compile(pattern), kind) for pattern, kind in TENSORS)
 
 
 def refuse_quantized_config(path: Path, raw: dict[str, Any]) -> None:
-    """Raise AntiphonError where `raw`, the content of config.json at `path`, or a file beside it says that the checkpoint is quantised."""
+    """Raise AntiphonError if config.json (`raw`, from `path`) or a file beside it states a quantisation."""
     for where, entry in _entries(raw):
         method, bits = describe(entry)
         if method:
@@ -63,7 +65,8 @@ def refuse_quantized_config(path: Path, raw: dict[str, Any]) -> None:
 
 
 def refuse_quantized_tensors(folder: Path, names: Iterable[str]) -> None:
-    """Raise AntiphonError where the `names` of the tensors of the checkpoint in `folder` are those that a quantiser writes."""
+    """Raise AntiphonError if `names`, the tensors of the checkpoint in `folder`, include a quantised
+    tensor."""
     lasts: dict[str, str] = {}
     for name in names:
         lasts.setdefault(name.rpartition(".")[2], name)
@@ -74,7 +77,10 @@ def refuse_quantized_tensors(folder: Path, names: Iterable[str]) -> None:
 
 
 def describe(entry: Any) -> tuple[str, tuple[int, ...]]:
-    """The method that an entry of a configuration names, in words, and the bits of its weights as far as it says; ("", ()) where nothing is quantised."""
+    """The quantisation method of a configuration entry, in words, and the stated bits per weight.
+
+    Returns ("", ()) if the entry states no quantisation.
+    """
     if not entry:
         return "", ()
     if not isinstance(entry, dict):
@@ -82,13 +88,13 @@ def describe(entry: Any) -> tuple[str, tuple[int, ...]]:
     nested = entry.get("quantization")
     sources = entry, nested if isinstance(nested, dict) else {}
     if any("quant_algo" in source and not source["quant_algo"] for source in sources):
-        return "", ()  # ModelOpt writes null where it changed nothing
+        return "", ()  # ModelOpt writes null if it quantised nothing
     stated = entry.get("quant_method") or entry.get("quantization_method") or _producer(entry)
     flags = {width: entry.get(f"load_in_{width}bit") for width in (4, 8)}
     if stated is None and any(isinstance(flag, bool) for flag in flags.values()):
         stated = "bitsandbytes"
     if stated == "bitsandbytes" and not any(flags.values()) and any(flag is False for flag in flags.values()):
-        return "", ()  # a configuration that switches it off
+        return "", ()  # quantisation is switched off
     if stated is None and ("group_size" in entry or "mode" in entry) and "bits" in entry:
         return "MLX", _widths(entry)
     method = _word(stated) if isinstance(stated, str) else "an unnamed method"
@@ -99,7 +105,7 @@ def describe(entry: Any) -> tuple[str, tuple[int, ...]]:
 
 
 def _entries(raw: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What the sections of a configuration hold under one of CONFIG_KEYS, the outer ones first, with its dotted name."""
+    """Yield the dotted name and value of every entry of CONFIG_KEYS in `raw`, outer sections first."""
     row: list[tuple[str, dict[str, Any]]] = [("", raw)]
     while row:
         for prefix, section in row:
@@ -111,13 +117,13 @@ def _entries(raw: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _producer(entry: dict[str, Any]) -> Any:
-    """ModelOpt names itself as the producer, and its algorithm in `quantization`."""
+    """The producer that an entry states, or "modelopt" if it states only `quant_algo`; otherwise None."""
     producer = entry.get("producer")
     return producer.get("name") if isinstance(producer, dict) else "modelopt" if "quant_algo" in entry else None
 
 
 def _detail(sources: tuple[dict[str, Any], ...]) -> str:
-    """What tells two checkpoints of one method apart: the algorithm, the format, or the blocks of FP8."""
+    """A detail of the method: its algorithm, its format, or "in blocks" (FP8); "" if none is stated."""
     for source in sources:
         for key in ("quant_algo", "bnb_4bit_quant_type", "format"):
             if isinstance(source.get(key), str) and source[key]:
@@ -126,7 +132,7 @@ def _detail(sources: tuple[dict[str, Any], ...]) -> str:
 
 
 def _widths(entry: Any) -> tuple[int, ...]:
-    """The bits of weights that an entry states, wherever below it they stand."""
+    """The bits per weight that an entry states, at any depth."""
     found: set[int] = set()
     row = [entry]
     while row:
@@ -150,7 +156,7 @@ def _word(method: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """`text` as a part of a sentence."""
+    """The printable characters among the first 40 of `text`, for an error message."""
     return "".join(letter for letter in text[:40] if letter.isprintable())
 
 

@@ -1,4 +1,4 @@
-"""Reads a checkpoint's configuration files once and checks them; every error names the file and the field."""
+"""Reads and checks a checkpoint's configuration files. Every error names the file and the field."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from .stored_parts import stored_parts
 from .thinker_alone import whole_config
 
 LARGEST_CONFIG = 8 * 2**20
-"""Bytes of config.json; the published ones have up to 40,000, and one that lists every expert that stays unquantised some 3,000,000."""
+"""Bytes of config.json. Published files have up to 40,000; a list of all unquantised experts has about
+3,000,000."""
 
 
 def read_config(checkpoint: str | Path) -> OmniConfig:
     """Read and check `config.json` of the folder `checkpoint`.
 
-    Raises AntiphonError when the file is missing, is not JSON, names an unknown family or a quantised checkpoint, lacks a field, states a size beyond all
-    bounds or contradicts itself.
+    Raises AntiphonError if the file is missing, is not JSON, names an unknown family, states a quantisation,
+    lacks a field, exceeds a bound or contradicts itself.
     """
     path = Path(checkpoint) / "config.json"
     if not is_file(path):
@@ -44,7 +45,7 @@ def read_config(checkpoint: str | Path) -> OmniConfig:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is at `path`; also where the path is longer than any file system takes."""
+    """Whether `path` is a file; False also for a path that is too long for the file system."""
     try:
         return path.is_file()
     except OSError:

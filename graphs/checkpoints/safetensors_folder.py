@@ -1,7 +1,8 @@
-"""Where the tensors of a checkpoint folder lie: one `model.safetensors`, or shards with an index; only headers are read.
+"""The files and byte positions of a checkpoint's tensors: one `model.safetensors`, or shards with an index.
 
-The package safetensors reads and checks the headers. It gives no byte positions, which we need to read tensors in blocks of bounded memory; they
-follow from its order of tensors, since it accepts only files whose tensors fill the data without a gap.
+Only headers are read. The package safetensors reads and checks them but gives no byte positions, which
+reading in blocks needs. The positions follow from its order of tensors: it accepts only files without gaps
+between tensors.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 LONGEST_FILE_NAME = 255
 LARGEST_HEADER = 2**24
-"""Bytes; a header of 100,000 tensors has about 12 million. safetensors takes up to 10^8 of them, and ten times their size in memory."""
+"""Bytes of a header; 100,000 tensors need about 12 million. safetensors accepts 10^8 and needs ten times the
+memory."""
 REPAIR = "download the file again"
 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one file: the byte where its data begins, and dtype and shape of every tensor by name, in the order of the data."""
+    """The header of one file: position of its data, dtype and shape of each tensor in data order."""
 
     data: int
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -36,14 +38,21 @@ class Header:
 
 @dataclass(frozen=True)
 class TensorList:
-    """The tensors that a folder lists, before their places are known: `shards` maps each name to its file, `headers` the files that were read so far."""
+    """The tensors that a folder lists, without their positions.
+
+    `shards` maps each tensor name to its file, `headers` each file read so far to its header.
+    """
 
     folder: Path
     shards: dict[str, str]
     headers: dict[str, Header] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, StoredTensor]:
-        """Every tensor by name. Raises AntiphonError for a file that is missing, cut off, broken or of an unsupported dtype, or lacks a listed tensor."""
+        """Every tensor by name.
+
+        Raises AntiphonError if a file is missing, truncated or damaged, lacks a listed tensor or has an
+        unsupported dtype.
+        """
         places: dict[str, dict[str, StoredTensor]] = {}
         for shard in sorted(set(self.shards.values())):
             path = self.folder / shard
@@ -60,12 +69,15 @@ class TensorList:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether `folder` holds an index of shards or a single file of weights."""
+    """Whether `folder` has an index of shards or a single weights file."""
     return (folder / INDEX_NAME).is_file() or (folder / SINGLE_NAME).is_file()
 
 
 def find_tensors(folder: Path) -> TensorList:
-    """The tensors in `folder`, from the index if there is one, else from the header of the single file. Raises AntiphonError where there is neither."""
+    """The tensors in `folder`, from its index or from the header of its single file.
+
+    Raises AntiphonError if the folder has neither.
+    """
     index, single = folder / INDEX_NAME, folder / SINGLE_NAME
     if index.is_file():
         return TensorList(folder, _read_index(index))
@@ -76,7 +88,7 @@ def find_tensors(folder: Path) -> TensorList:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    """The file of every tensor, by `weight_map`."""
+    """`weight_map` of the index: tensor name -> file."""
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise AntiphonError(f"{index} is not an index of shards (a JSON object with weight_map was expected); {REPAIR}.")
@@ -90,9 +102,10 @@ def _read_index(index: Path) -> dict[str, str]:
 
 
 def _read_header(shard: Path) -> Header:
-    """What the header of one safetensors file says. Raises AntiphonError for a file that is truncated, broken or cannot be read."""
+    """The header of a safetensors file. Raises AntiphonError for a truncated, damaged or unreadable file."""
     require_extra("build", "Reading weights", "safetensors")
-    from safetensors import SafetensorError, safe_open  # here, since making a checkpoint needs no extra
+    # Imported here, because making a checkpoint does not need this extra.
+    from safetensors import SafetensorError, safe_open
 
     tensors = {}
     try:
@@ -119,7 +132,7 @@ def _check_names(path: Path, names: Any) -> None:
 
 
 def _places(shard: Path, header: Header) -> dict[str, StoredTensor]:
-    """The tensors of one file by its header. Raises AntiphonError for a dtype or a shape that is not supported."""
+    """The tensors of one file, by name. Raises AntiphonError for an unsupported dtype or shape."""
     tensors = {}
     begin = header.data
     for name, (dtype, shape) in header.tensors.items():

@@ -1,4 +1,4 @@
-"""Which parts of a model a checkpoint's weights hold, by the names of their tensors alone; a configuration may state more, or less."""
+"""The parts of a model in a checkpoint's weights, by tensor names. Its configuration can state others."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ PREFIXES = {
 
 @dataclass(frozen=True)
 class StoredParts:
-    """Whether the weights hold any tensor of the audio encoder, the vision encoder, the draft head (MTP), and of speech (Talker, predictor, Code2Wav).
+    """Whether the weights have any tensor of each part; speech is Talker, predictor and Code2Wav, draft is
+    MTP.
 
-    `known` is false where there are no weights to look at; then everything counts as there.
+    `known` is false if there are no weights; then every part counts as present.
     """
 
     known: bool = False
@@ -31,9 +32,10 @@ class StoredParts:
 
 
 def stored_parts(folder: Path, rename: dict[str, str]) -> StoredParts:
-    """The parts in the weights of the checkpoint `folder`, whose names are read through `rename` (see `canonical_name`).
+    """The parts in the weights of the checkpoint `folder`; `rename` is that of `canonical_name`.
 
-    Unknown where `folder` has no weights, or weights whose list of tensors cannot be read: opening the checkpoint says what is wrong.
+    The parts are unknown if `folder` has no weights or its list of tensors cannot be read. Opening the
+    checkpoint reports such errors.
     """
     names = _names(folder)
     if not names:
@@ -43,7 +45,10 @@ def stored_parts(folder: Path, rename: dict[str, str]) -> StoredParts:
 
 
 def canonical_name(name: str, rename: dict[str, str]) -> str:
-    """The name that tensor `name` has in a whole omni checkpoint; `rename`: prefix found to prefix meant, the first that fits counts."""
+    """The name of tensor `name` in a whole omni checkpoint.
+
+    `rename` maps a prefix of `name` to its replacement; the first prefix that matches is used.
+    """
     for found, meant in rename.items():
         if name.startswith(found):
             return meant + name[len(found) :]

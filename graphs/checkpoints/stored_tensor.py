@@ -1,4 +1,4 @@
-"""Where one tensor of a checkpoint lies, whatever the format of its file."""
+"""The position of one tensor in a checkpoint file of any format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LARGEST_SIZE = 2**63 - 1
 
 
 def is_shape(sizes: Any) -> bool:
-    """Whether `sizes` are those of a tensor: a few integers of at least 0, whose product takes no time."""
+    """Whether `sizes` is a supported shape: at most MOST_AXES integers in 0 .. LARGEST_SIZE."""
     return len(sizes) <= MOST_AXES and all(type(size) is int and 0 <= size <= LARGEST_SIZE for size in sizes)
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """`begin` and `end` are byte positions in the file `shard`; the values lie between them little-endian and in row-major order."""
+    """One tensor: the bytes `begin` to `end` of the file `shard`, little-endian and row-major."""
 
     shard: Path
     dtype: str

@@ -1,8 +1,9 @@
-"""A Thinker that was saved without the rest, read as an omni checkpoint without speech.
+"""Reads a Thinker that was saved alone as an omni checkpoint without speech.
 
-transformers saves it so with `Qwen3OmniMoeThinkerForConditionalGeneration`, `Qwen3_5MoeForConditionalGeneration` (text and vision) and
-`Qwen3_5MoeForCausalLM` (text). Such a config.json holds what stands in `thinker_config` or in `thinker_config.text_config` of the whole, so the ids of
-the conversation, which stand at the root of the whole, come from the tokenizer.
+These transformers classes save a Thinker alone: `Qwen3OmniMoeThinkerForConditionalGeneration`,
+`Qwen3_5MoeForConditionalGeneration` (text and vision) and `Qwen3_5MoeForCausalLM` (text). Its config.json is
+the section `thinker_config` or `thinker_config.text_config` of a whole config.json. The ids of a conversation
+are at the root of a whole config.json, so here they come from the tokenizer.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ MEDIA_MARKS = {
 
 
 def whole_config(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The configuration of the whole checkpoint for the one in `raw`, and how its tensors are renamed; `raw` itself where it is a whole one.
+    """The whole configuration for `raw`, and the prefixes by which its tensors are renamed.
 
-    Raises AntiphonError for a part that cannot be used alone, and where the tokenizer beside `path` lacks a token that a conversation needs.
+    Returns `raw` and {} for a whole configuration. Raises AntiphonError for a part that cannot be used alone,
+    and if the tokenizer beside `path` lacks a token that a conversation needs.
     """
     kind = raw.get("model_type")
     if not isinstance(kind, str):
@@ -72,11 +74,11 @@ class _Tokens:
                 self._take({_object(token).get("content"): int(index) if str(index).isdecimal() else None})
 
     def find(self, text: str) -> int | None:
-        """The id of the token `text`."""
+        """The id of the token `text`; None if there is none."""
         return self.ids.get(text)
 
     def require(self, text: str) -> int:
-        """The id of the token `text`. Raises AntiphonError where there is none."""
+        """The id of the token `text`. Raises AntiphonError if there is none."""
         index = self.ids.get(text)
         if index is None:
             raise AntiphonError(

@@ -1,8 +1,9 @@
-"""Reads and writes the zip archives of `torch.save` without torch and without running anything that a file says.
+"""Reads and writes the zip archives of `torch.save` without torch and without executing code from a file.
 
-A `.pt` file is a zip of uncompressed members: `NAME/data.pkl` describes the tensors as a pickle, `NAME/data/KEY` holds the bytes of storage KEY.
-The pickle is not loaded but parsed: the few instructions that a dictionary of tensors needs are followed on plain values, and a name of a function or
-class is never looked up, so no file can make this module call anything. Source: torch/serialization.py; the pickle protocol in pickletools.
+A `.pt` file is a zip archive of uncompressed members: `NAME/data.pkl` is a pickle that describes the tensors,
+`NAME/data/KEY` holds the bytes of storage KEY. The pickle is parsed, not loaded. The parser knows only the
+instructions that a dictionary of tensors needs, applies them to plain values, and never looks up the name of
+a function or class. Sources: torch/serialization.py; the pickle protocol in pickletools.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ STORAGES = {
 REBUILD = "torch._utils _rebuild_tensor_v2"
 DICTIONARY = "collections OrderedDict"
 WRAPPERS = ("model", "generator")
-"""Keys under which some files keep the dictionary of tensors."""
+"""Keys under which some files store the dictionary of tensors."""
 PREFIX = "generator."
 LARGEST_PICKLE, MOST_STEPS = 4 * 2**20, 400_000
-"""Bytes and instructions; a tensor takes some 200 of the one and 30 of the other."""
+"""Bytes and instructions of a pickle; a tensor takes about 200 bytes and 30 instructions."""
 LARGEST_DIRECTORY = 4 * 2**20
-"""Bytes of the list of members, of which each takes some 100."""
+"""Bytes of the archive's directory; a member takes about 100."""
 LONGEST_END = 2**16 + 22 + 20 + 56
-"""Bytes in which the end of the directory lies: its comment, itself, and its 64-bit twin with the locator of that."""
+"""Largest number of bytes from the end-of-directory records to the end of the file: the 64-bit record, its
+locator, the 32-bit record and its comment."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Of a zip member: its signature, and the lengths of its name and of its extra field."""
+"""Local header of a zip member: signature, length of the name, length of the extra field."""
 _MARK = object()
 
 
 @dataclass(frozen=True)
 class _Global:
-    """The name of a function or class: module and name with a space between, as pickletools writes it."""
+    """The name of a function or class as pickletools writes it: module, space, name."""
 
     name: str
 
@@ -62,14 +64,15 @@ class _Tensor:
 
 
 class _Refused(Exception):
-    """What is wrong with the pickle, as the second half of a sentence."""
+    """An unsupported pickle; the message is the second half of an error sentence."""
 
 
 def read_torch_archive(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the file `path` by name: a dictionary of tensors, or one under `model` or `generator`; a prefix `generator.` is dropped.
+    """Every tensor of the file `path` by name, without a prefix `generator.`.
 
-    Only the archive's directory and its pickle are read. Raises AntiphonError for a file that is not a whole zip archive of torch.save, or that
-    holds anything but contiguous little-endian tensors of the types in STORAGES.
+    The file contains a dictionary of tensors, directly or under the key `model` or `generator`. Only the
+    archive's directory and its pickle are read. Raises AntiphonError if the file is no complete zip archive
+    of torch.save, or contains anything but contiguous little-endian tensors of the types in STORAGES.
     """
     try:
         with open(path, "rb") as file:
@@ -79,7 +82,7 @@ def read_torch_archive(path: Path) -> dict[str, StoredTensor]:
                 raise _Refused(f"its zip directory has more than {LARGEST_DIRECTORY} bytes")
             with zipfile.ZipFile(file) as archive:
                 return _read(path, archive)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error):  # what zipfile raises for damage
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error):  # zipfile raises these for a damaged file
         raise AntiphonError(f"{path} is truncated or damaged (its zip directory does not fit its bytes); download the file again.") from None
     except _Refused as error:
         raise AntiphonError(f"{path}: {error}; use a file that torch.save wrote from a dictionary of tensors.") from None
@@ -105,16 +108,19 @@ def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, StoredTensor]:
 
 
 def _directory_bytes(file: BinaryIO) -> int:
-    """What the zip archive says of the size of its directory, which zipfile reads whole. Source: APPNOTE.TXT of PKWARE, 4.3.14 to 4.3.16."""
+    """The stated size of the archive's directory in bytes. zipfile reads a directory whole.
+
+    Source: APPNOTE.TXT of PKWARE, 4.3.14 to 4.3.16.
+    """
     start = max(0, file.seek(0, 2) - LONGEST_END)
     file.seek(start)
     end = file.read()
     place = end.rfind(b"PK\x05\x06")
     if place < 0:
-        return 0  # zipfile will say so
+        return 0  # zipfile reports this error
     sizes = [int(struct.unpack_from("<L", end, place + 12)[0])]
     if place >= 76 and end[place - 20 : place - 16] == b"PK\x06\x07":
-        # The record of 64-bit sizes lies before its locator, or where that says.
+        # The record of 64-bit sizes is directly before its locator, or at the position in the locator.
         file.seek(min(int(struct.unpack_from("<Q", end, place - 12)[0]), start + len(end)))
         sizes += (struct.unpack_from("<Q", record.ljust(56), 40)[0] for record in (end[place - 76 : place - 20], file.read(56)))
     return max(sizes)
@@ -127,12 +133,12 @@ def _small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> byt
 
 
 def _locate(path: Path, archive: zipfile.ZipFile, name: str, tensor: _Tensor, member: zipfile.ZipInfo) -> StoredTensor:
-    """Where the values of `tensor` lie in the file: behind the local header of the member of its storage."""
+    """The position of the values of `tensor` in the file: after the local header of its storage's member."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != member.file_size:
         raise _Refused(f"the values of tensor {name} are compressed or encrypted")
     count, contiguous = math.prod(tensor.shape), 1
     for size, step in zip(reversed(tensor.shape), reversed(tensor.stride), strict=True):
-        if count and size > 1 and step != contiguous:  # torch keeps any stride where nothing is stepped over
+        if count and size > 1 and step != contiguous:  # an axis of size 1 may have any stride
             raise _Refused(f"tensor {name} is not contiguous (shape {tensor.shape!s:.60}, strides {tensor.stride!s:.60})")
         contiguous *= size
     width = ITEM_BYTES[tensor.storage.dtype]
@@ -150,7 +156,7 @@ def _locate(path: Path, archive: zipfile.ZipFile, name: str, tensor: _Tensor, me
 
 
 def _tensors(state: Any) -> dict[str, _Tensor]:
-    """The dictionary of tensors inside the parsed pickle, without wrappers and prefix."""
+    """The dictionary of tensors in the parsed pickle, without wrappers and prefix."""
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -165,7 +171,10 @@ def _tensors(state: Any) -> dict[str, _Tensor]:
 
 
 def _parse(pickled: bytes) -> Any:
-    """The plain value that a pickle describes: dictionaries, lists, tuples, strings, numbers and tensors; anything else is refused."""
+    """The value that a pickle describes: dictionaries, lists, tuples, strings, numbers and tensors.
+
+    Raises _Refused for anything else.
+    """
     machine = _Machine()
     try:
         for steps, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
@@ -183,13 +192,13 @@ def _parse(pickled: bytes) -> Any:
 
 
 class _Machine:
-    """The stack and the memo of a pickle, and what each understood instruction does with them."""
+    """The stack and the memo of a pickle, and the effect of each supported instruction on them."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.marks: list[int] = []
-        """Where the marks on the stack lie."""
+        """Positions of the marks on the stack."""
         push, nothing = self.stack.append, lambda _: None
         values = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
         self.steps: dict[str, Any] = {
@@ -219,7 +228,7 @@ class _Machine:
 
     def marked(self) -> list[Any]:
         while self.marks and (self.marks[-1] >= len(self.stack) or self.stack[self.marks[-1]] is not _MARK):
-            self.marks.pop()  # of a mark that another instruction took
+            self.marks.pop()  # marks that another instruction removed from the stack
         place = self.marks.pop()
         values = self.stack[place + 1 :]
         del self.stack[place:]
@@ -250,7 +259,7 @@ def _named(module: Any, name: Any) -> _Global:
 
 
 def _storage(reference: Any) -> _Storage:
-    """The storage that a persistent id ("storage", type, key, device, values) names."""
+    """The storage of a persistent id ("storage", type, key, device, values)."""
     tag, kind, key, _, _ = reference
     name = kind.name.removeprefix("torch ") if isinstance(kind, _Global) else ""
     if tag != "storage" or name not in STORAGES or not isinstance(key, str):
@@ -259,7 +268,7 @@ def _storage(reference: Any) -> _Storage:
 
 
 def _call(called: Any, arguments: Any) -> Any:
-    """What the two known calls give, made here from their arguments; nothing is called."""
+    """The result of one of the two known calls, made from its arguments without a call."""
     name = called.name if isinstance(called, _Global) else type(called).__name__
     if name == DICTIONARY and arguments == ():
         return {}
@@ -274,15 +283,17 @@ def _call(called: Any, arguments: Any) -> Any:
 def write_torch_archive(path: Path, entries: Iterable[tuple[str, str, tuple[int, ...], bytes]]) -> None:
     """Write a file that `torch.load(path, weights_only=True)` reads as a dictionary of tensors.
 
-    `entries` are (name, dtype as safetensors names it, shape, little-endian bytes), drawn and written one after the other, so that one tensor at a
-    time is held in memory. A codec folder's names carry the prefix `generator.`.
+    `entries` are (name, dtype as safetensors names it, shape, little-endian bytes). They are read and written
+    one after the other, so one tensor at a time is in memory. Names in a codec folder have the prefix
+    `generator.`.
     """
     kinds = {dtype: kind for kind, dtype in STORAGES.items()}
     root, pickled = path.stem, bytearray(b"\x80\x02}(")  # protocol 2, an empty dictionary, a mark
     with zipfile.ZipFile(path, "w") as archive:
 
         def write(member: str, data: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(f"{root}/{member}"), data)  # its fixed date makes equal tensors give equal files
+            # The date of a ZipInfo is fixed, so equal tensors give equal files.
+            archive.writestr(zipfile.ZipInfo(f"{root}/{member}"), data)
 
         for key, (name, dtype, shape, data) in enumerate(entries):
             count = math.prod(shape)

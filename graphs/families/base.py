@@ -1,6 +1,6 @@
-"""What a model family is, as one record: every fact in which families differ stands here, and everything else asks the record.
+"""The record of a model family: all facts that differ between families. Other code asks the record.
 
-A family's folder makes the record in `family.py`; `graphs.families.registry` finds it by its name.
+Each family's folder makes its record in `family.py`; `graphs.families.registry` finds a record by name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ThinkerAlone:
-    """How the checkpoint of a Thinker is read that was saved without the rest."""
+    """How to read the checkpoint of a Thinker that was saved alone."""
 
     section: tuple[str, ...]
-    """Where in a whole config.json its config.json stands: ("thinker_config",), or ("thinker_config", "text_config") of a Thinker of text alone."""
+    """The section of a whole config.json that its config.json equals: ("thinker_config",), or
+    ("thinker_config", "text_config") for a text-only Thinker."""
     rename: dict[str, str]
-    """Prefix in these weights to prefix in the whole. Newer versions of transformers keep `thinker.` when they save, older ones leave it out."""
+    """Prefix of a stored tensor name -> prefix in a whole checkpoint. Older versions of transformers save
+    names without `thinker.`, newer ones with it."""
 
 
 _TEXT = {"model.": "thinker.model.", "lm_head.": "thinker.lm_head."}
@@ -35,63 +37,67 @@ _SEEING = {"model.language_model.": "thinker.model.", "model.visual.": "thinker.
 TEXT_ALONE = ThinkerAlone(("thinker_config", "text_config"), _TEXT)
 SEEING_ALONE = ThinkerAlone(("thinker_config",), _SEEING)
 HEARING_ALONE = ThinkerAlone(("thinker_config",), {"audio_tower.": "thinker.audio_tower.", **_SEEING})
-"""How transformers saves a Thinker of text, one of text and vision, and one that also hears."""
+"""How transformers saves a Thinker with text, with text and vision, and with text, vision and audio."""
 
 
 @dataclass(frozen=True)
 class CodecFiles:
-    """The files of a codec that lies in a folder of its own."""
+    """The files of a codec that has its own folder."""
 
     config: Path
     weights: Path
-    """A torch archive, whose tensors have their names of the whole without `code2wav.`."""
+    """A torch archive. Its tensor names are those of a whole checkpoint without `code2wav.`."""
 
 
 @dataclass(frozen=True)
 class RandomCheckpoint:
-    """What a random checkpoint of a family holds beside what all families share; see graphs.random.new_checkpoint."""
+    """The part of a random checkpoint that depends on the family; see graphs.random.new_checkpoint."""
 
     sizes: tuple[str, ...]
     configuration: Callable[[str, TokenIds, str], dict[str, Any]]
-    """From a size of `sizes`, the tokenizer's ids and the dtype to the `config.json` object, whose `model_type` the family answers for."""
+    """Maps (a size of `sizes`, the tokenizer's ids, the dtype) to the `config.json` object."""
     speech: Callable[[OmniConfig], Iterator[Tensor]]
-    """Every tensor behind the Thinker, in file order: Talker, code predictor, Code2Wav and what else of speech the configuration states."""
+    """Yields all speech tensors in file order: Talker, code predictor, Code2Wav, codec encoder (if any)."""
     model_max_length: int
-    """Tokens, of tokenizer_config.json."""
+    """The context length that tokenizer_config.json states, in tokens."""
     processor_class: str | None = None
-    """The processor of transformers that the files name; None where transformers has none."""
+    """The transformers processor class that the files state; None if transformers has none."""
     new_codec: Callable[[Path, Code2WavConfig], CodecFiles] | None = None
-    """Makes the codec's own folder in the checkpoint folder, with its configuration, and tells where its weights go. None: the codec lies with the rest."""
+    """Makes the codec's own folder in the checkpoint folder, writes its configuration and returns its files.
+    None: the codec has no folder of its own."""
 
 
 def no_codec_folder(_checkpoint: Path) -> None:
-    """The answer of a family whose codec always lies with the rest."""
+    """`find_codec` of a family whose codec never has its own folder: returns None."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One model family. Its functions import what they need when they are called: the record itself loads neither torch nor a tokenizer."""
+    """One model family.
+
+    The functions import torch and the tokenizer when they are called, so loading a record imports neither.
+    """
 
     name: str
-    """Its `model_type`, and the name that users and bundles call it by."""
+    """The name of the family for users and in bundles, and its `model_type`."""
     read_config: Callable[[ConfigReader], OmniConfig]
-    """From a whole config.json to the configuration, whose `family` is that of the reader. Raises AntiphonError that names the file and the field."""
+    """Maps a whole config.json to the configuration. Raises AntiphonError with the file and the field."""
     stages: Callable[[OmniConfig], tuple[Stage, ...]]
-    """The stages of a configuration in the order they are built; those of parts that the checkpoint lacks are left out."""
+    """The stages of a configuration in build order, without those of parts that the checkpoint lacks."""
     predictor: SamplingParameters
-    """How the code predictor samples where generation_config.json says nothing."""
+    """Sampling parameters of the code predictor that are used if generation_config.json states none."""
     random: Callable[[], RandomCheckpoint]
-    """What `new_checkpoint` writes."""
+    """The contents of a random checkpoint, for `new_checkpoint`."""
     aliases: tuple[str, ...] = ()
-    """Further values of `model_type` of whole checkpoints."""
+    """Further `model_type` values of whole checkpoints."""
     thinkers: Mapping[str, ThinkerAlone] = field(default_factory=dict)
-    """The `model_type` of each kind of Thinker alone that is read as a checkpoint of this family without speech."""
+    """`model_type` -> how to read a Thinker saved alone, as a checkpoint of this family without speech."""
     parts_alone: Mapping[str, str] = field(default_factory=dict)
-    """The `model_type` of each part that answers nothing without a Thinker, and what that part is called."""
+    """`model_type` -> name of a part that cannot be used without a Thinker."""
     find_codec: Callable[[Path], CodecFiles | None] = no_codec_folder
-    """The files of the codec in a checkpoint folder that keeps it in a folder of its own; None where it lies with the rest."""
+    """The files of the codec in a checkpoint folder; None if the codec has no folder of its own."""
 
     @property
     def model_types(self) -> tuple[str, ...]:
-        """Every `model_type` that the family answers for."""
+        """Every `model_type` that belongs to the family."""
         return (self.name, *self.aliases, *self.thinkers, *self.parts_alone)

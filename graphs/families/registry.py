@@ -1,6 +1,6 @@
-"""The model families by name. This is the only place that lists them: whoever needs a fact of one asks its record (`graphs.families.base.Family`).
+"""The model families by name. Only this module lists them; their facts are in `graphs.families.base.Family`.
 
-Importing this module loads no family, and neither torch nor numpy; a family's record is loaded when it is first asked for.
+Importing this module imports no family and neither torch nor numpy. A record is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from .base import Family
 
 MODULES = {"qwen3_omni_moe": ".qwen3_omni_moe.family", "qwen3_5_omni": ".qwen3_5_omni.family"}
-"""The module, in this package, whose `FAMILY` is the record of each family."""
+"""Family -> module of this package whose `FAMILY` is its record."""
 DEFAULT = "qwen3_omni_moe"
-"""The family of a random checkpoint where none is named."""
+"""The default family of a random checkpoint."""
 _registered: dict[str, Family] = {}
 
 
 def names() -> tuple[str, ...]:
-    """The names of all families: Antiphon's own, then the registered ones."""
+    """The names of all families: the built-in ones, then the registered ones."""
     return (*MODULES, *_registered)
 
 
 def family(name: str) -> Family:
-    """The record of the family `name`. Raises AntiphonError that lists the known ones."""
+    """The record of the family `name`. Raises AntiphonError, with all names, if there is none."""
     if name in _registered:
         return _registered[name]
     if name not in MODULES:
@@ -43,9 +43,9 @@ def families() -> tuple[Family, ...]:
 
 
 def register(family: Family) -> None:
-    """Let checkpoints of `family` be read, built, verified and made in this process.
+    """Add `family` in this process: its checkpoints can then be read, built, verified and made.
 
-    Raises AntiphonError where another family answers for one of its `model_types`.
+    Raises AntiphonError if one of its `model_types` belongs to another family.
     """
     for known in families():
         taken = set(known.model_types) & set(family.model_types)
@@ -57,11 +57,11 @@ def register(family: Family) -> None:
 
 
 def unregister(name: str) -> None:
-    """Forget the registered family `name`. Raises AntiphonError where no such family is registered."""
+    """Remove the registered family `name`. Raises AntiphonError if no such family is registered."""
     if _registered.pop(name, None) is None:
         raise AntiphonError(f"No family {name!r:.200} is registered; expected one of {', '.join(_registered) or 'none'}.")
 
 
 def stages(config: OmniConfig) -> tuple[Stage, ...]:
-    """All stages of the checkpoint that `config` describes, in the order they are built; see Family.stages."""
+    """All stages of a checkpoint of `config`, in build order; see Family.stages."""
     return family(config.family).stages(config)

@@ -1,4 +1,4 @@
-"""Building blocks that the decoder stages share: projections, norms, rotary positions, attention, Gated DeltaNet and feed-forward layers."""
+"""Layers of the decoder stages: norm, rotary embedding, attention, Gated DeltaNet, feed-forward network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..config import DecoderConfig, LinearAttentionConfig, RopeConfig
 
 
 class Projection(nn.Module):
-    """x @ weight (+ bias), with weight [in, out]: the layout a matrix multiplication reads without a transposition."""
+    """x @ weight (+ bias) with weight [in, out], so that the matrix product needs no transposition."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
@@ -40,11 +40,14 @@ class RootMeanSquareNorm(nn.Module):
 
 
 def rotary_tables(positions: Tensor, rope: RopeConfig, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [batch, tokens, rotary / 2] of float32 positions [3, batch, tokens] (time, height, width).
+    """Cosine and sine [batch, tokens, rotary / 2] of float32 positions [3, batch, tokens] (time, height,
+    width).
 
-    `rotary` are the dimensions of a head that turn: all head_dim, or the share that `rope` states. With an mrope_section the frequencies are
-    interleaved: of every three, the second turns with the height and the third with the width, up to the section's count (HF
-    Qwen3OmniMoeThinkerTextRotaryEmbedding, Qwen3_5MoeTextRotaryEmbedding). Without one all turn with the first axis.
+    `rotary` is the number of rotated dimensions of a head: `rope.dim(head_dim)`.
+    Without an mrope_section, all frequencies use the first axis of `positions`. With one, the axes are
+    interleaved: of every three frequencies the second uses the height and the third the width, up to the
+    count of the section.
+    Source: HF Qwen3OmniMoeThinkerTextRotaryEmbedding, Qwen3_5MoeTextRotaryEmbedding.
     """
     rotary = rope.dim(head_dim)
     frequencies = 1.0 / rope.theta ** (torch.arange(0, rotary, 2, dtype=torch.float32) / rotary)
@@ -54,24 +57,28 @@ def rotary_tables(positions: Tensor, rope: RopeConfig, head_dim: int) -> tuple[T
     axis = torch.zeros(rotary // 2, dtype=torch.int64)
     for dimension in (1, 2):
         axis[dimension : 3 * rope.mrope_section[dimension] : 3] = dimension
-    # One product per axis and a one-hot sum: exact, because the other terms are zeros.
+    # One product per axis, then the sum over axes: exact, because all other terms are zero.
     selected = torch.stack([(axis == dimension).float() * frequencies for dimension in range(3)])  # [3, rotary / 2]
     angles = (positions[..., None] * selected[:, None, None]).sum(0)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], heads: int) -> Tensor:
-    """Rotate the first n dimensions of each head of x [batch, tokens, heads * dim] by tables [batch, tokens, n / 2]; i pairs with i + n / 2."""
+    """Rotate the first n dimensions of each head of x [batch, tokens, heads * dim].
+
+    `rotary`: cosine and sine [batch, tokens, n / 2]. Dimension i forms a pair with dimension i + n / 2.
+    """
     turning = 2 * rotary[0].shape[-1]
-    # 0 is the op's word for all dimensions.
+    # The op reads 0 as "all dimensions".
     return torch.onnx.ops.rotary_embedding(x, *rotary, num_heads=heads, rotary_embedding_dim=0 if turning * heads == x.shape[-1] else turning)
 
 
 class CachedAttention(nn.Module):
     """Grouped-query attention with normalised queries and keys, over a key-value cache.
 
-    With `gated_attention` the columns of the first projection are queries, keys, values and gates, and the result is multiplied by the sigmoid of
-    the gates (HF Qwen3_5MoeAttention, which keeps each head's gate beside its query).
+    The columns of the input projection are queries, keys and values. With `gated_attention`, gates follow,
+    and the attention output is multiplied by sigmoid(gates). Source: HF Qwen3_5MoeAttention, which stores the
+    gate of each head next to its query.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -100,9 +107,10 @@ class CachedAttention(nn.Module):
 
 
 class GatedDeltaNet(nn.Module):
-    """Linear attention by the gated delta rule behind a short causal convolution (HF Qwen3_5MoeGatedDeltaNet).
+    """A short causal convolution, then linear attention by the gated delta rule (HF Qwen3_5MoeGatedDeltaNet).
 
-    The columns of the first projection are queries, keys and values, then the output gate z, then b and a of each value head.
+    The columns of the input projection are queries, keys and values, then the output gate z, then b and a of
+    each value head.
     """
 
     def __init__(self, config: DecoderConfig, linear: LinearAttentionConfig) -> None:
@@ -120,9 +128,10 @@ class GatedDeltaNet(nn.Module):
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, past_conv: Tensor, past_recurrent: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [batch, tokens, hidden]; past_conv [batch, kernel - 1, channels]; past_recurrent [batch, value_heads, key_dim, value_dim].
+        """x [batch, tokens, hidden]; past_conv [batch, kernel - 1, channels]; past_recurrent [batch,
+        value_heads, key_dim, value_dim].
 
-        Positions and the past's length mean nothing here: the states hold all. Returns y like x and the present states.
+        `rotary` and `past_length` are unused. Returns y like x and the present states.
         """
         batch, tokens, _ = x.shape
         mixed, z, b, a = self.input(x).split(self.sizes, dim=-1)
@@ -136,7 +145,7 @@ class GatedDeltaNet(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Dense SwiGLU network: down(silu(gate(x)) * up(x)); gate and up are one matrix [hidden, 2 * inter], gate first."""
+    """Dense SwiGLU network: down(silu(gate(x)) * up(x)). `gate_up` [hidden, 2 * inter] is gate, then up."""
 
     def __init__(self, hidden: int, inter: int) -> None:
         super().__init__()
@@ -149,7 +158,7 @@ class GatedFeedForward(nn.Module):
 
 
 class SparseFeedForward(nn.Module):
-    """Top-k experts, and a shared expert scaled by its sigmoid gate where the configuration has one."""
+    """Top-k experts and, if the configuration has one, a shared expert scaled by its sigmoid gate."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -171,7 +180,7 @@ class SparseFeedForward(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm decoder layer: attention over a cache or Gated DeltaNet, then experts or a dense network. Either kind has two states."""
+    """Pre-norm decoder layer: cached attention or Gated DeltaNet, then experts or a dense network."""
 
     def __init__(self, config: DecoderConfig, sparse: bool, linear: LinearAttentionConfig | None = None) -> None:
         super().__init__()
@@ -183,14 +192,17 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, first_state: Tensor, second_state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The states are the layer's two of `decoder_specs.decoder_states`. Returns y like x and the present states."""
+        """Arguments as in CachedAttention or GatedDeltaNet. Returns y like x and the two present states.
+
+        `decoder_specs.decoder_states` describes the states.
+        """
         y, first_state, second_state = self.attention(self.input_norm(x), rotary, query_length, past_length, first_state, second_state)
         x = x + y
         return x + self.feed_forward(self.feed_forward_norm(x)), first_state, second_state
 
 
 def decoder_layers(config: DecoderConfig) -> nn.ModuleList:
-    """All layers of `config`, each with the attention and the network that it states."""
+    """The layers of a decoder of `config`."""
     kinds = [(config.is_sparse(layer), config.linear if config.is_linear(layer) else None) for layer in range(config.num_hidden_layers)]
     return nn.ModuleList(DecoderLayer(config, sparse, linear) for sparse, linear in kinds)
 
@@ -198,7 +210,10 @@ def decoder_layers(config: DecoderConfig) -> nn.ModuleList:
 def run_layers(
     layers: Iterable[nn.Module], x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, past: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """x [batch, tokens, hidden] through `layers`, with two of the `past` states for each; returns y like x and the present states."""
+    """Run x [batch, tokens, hidden] through `layers`. Returns y like x and the present states.
+
+    `past` and the present states hold two states per layer, in the order of the layers.
+    """
     present: list[Tensor] = []
     for number, layer in enumerate(layers):
         x, *states = layer(x, rotary, query_length, past_length, *past[2 * number : 2 * number + 2])

@@ -1,4 +1,4 @@
-"""Tensor and weight descriptions that the decoder stages share."""
+"""States, sampling inputs and weight sources of all decoder stages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .weights import experts_down, experts_gate_up, layers_of_one_input
 
 
 def decoder_states(config: DecoderConfig) -> tuple[StateSpec, ...]:
-    """Two states per layer, in the order of the layers, each named after its layer's number.
+    """Two states per layer, in the order of the layers. Each name ends in the layer's number.
 
-    Full attention: caches of keys and values [batch, kv_heads, capacity, head_dim]. Gated DeltaNet: the convolution's last inputs
-    [batch, kernel - 1, channels] and the recurrent matrices [batch, value_heads, key_dim, value_dim].
+    Full attention: caches of keys and values, both [batch, kv_heads, capacity, head_dim].
+    Gated DeltaNet: the last inputs of the convolution [batch, kernel - 1, channels] and the recurrent
+    matrices [batch, value_heads, key_dim, value_dim].
     """
     cache = ("batch", config.num_key_value_heads, "capacity", config.head_dim)
     states: list[StateSpec] = []
@@ -34,7 +35,7 @@ def decoder_states(config: DecoderConfig) -> tuple[StateSpec, ...]:
 
 
 def sampling_inputs(vocab: int, rows: str = "rows") -> tuple[TensorSpec, ...]:
-    """The inputs of SampleToken beside the logits."""
+    """The inputs of the op SampleToken except the logits."""
     return (
         TensorSpec("noise", "float32", (rows,)),
         TensorSpec("temperature", "float32", (rows,)),
@@ -47,7 +48,7 @@ def sampling_inputs(vocab: int, rows: str = "rows") -> tuple[TensorSpec, ...]:
 
 
 def greedy_sampling(rows: int, vocab: int) -> dict[str, np.ndarray]:
-    """Values for `sampling_inputs` that choose the largest logit and forbid nothing."""
+    """Values of `sampling_inputs` for greedy sampling without penalty or suppressed ids."""
     return {
         "noise": np.zeros(rows, np.float32),
         "temperature": np.zeros(rows, np.float32),
@@ -60,7 +61,10 @@ def greedy_sampling(rows: int, vocab: int) -> dict[str, np.ndarray]:
 
 
 def layer_weights(checkpoint: TensorSource, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
-    """Sources of one `DecoderLayer` whose parameters start with `target`, from checkpoint tensors that start with `source`."""
+    """Weight sources of one `DecoderLayer`.
+
+    `source` is the prefix of the checkpoint's tensors, `target` that of the module's parameters.
+    """
     experts = f"{source}.mlp"
     weights = {
         f"{target}.input_norm.weight": norm(config, f"{source}.input_layernorm.weight"),

@@ -1,8 +1,13 @@
-"""Sources of what some decoders store in another form than a graph wants it: zero-centred norms, gated queries, Gated DeltaNet layers.
+"""Weight sources that rearrange stored tensors: zero-centred norms, gated queries, Gated DeltaNet layers.
 
-The projection in front of a Gated DeltaNet layer is published in two layouts. Split (Qwen3.5): `in_proj_qkv` [conv, H], `in_proj_z`
-[value_size, H], `in_proj_b` and `in_proj_a` [value_heads, H]. Fused (Qwen3-Next): `in_proj_qkvz` with, for each key head, its query, its key, the
-values and the z of its value heads; `in_proj_ba` with, for each key head, the b and then the a of its value heads.
+The input projection of a Gated DeltaNet layer is published in two layouts.
+
+Split (Qwen3.5): `in_proj_qkv` [conv, H], `in_proj_z` [value_size, H], `in_proj_b` and `in_proj_a`
+[value_heads, H].
+
+Fused (Qwen3-Next): the rows are grouped by key head. `in_proj_qkvz` holds for each key head its query, its
+key, and the values and the z of its value heads. `in_proj_ba` holds for each key head the b, then the a of
+its value heads.
 """
 
 from __future__ import annotations
@@ -16,14 +21,15 @@ from .weights import QUERY_KEY_VALUE, layers_of_one_input
 
 
 def norm(config: DecoderConfig, tensor: str) -> WeightSource:
-    """A norm's weight; where norms are zero-centred, 1 + the stored one."""
+    """The weight of a norm: the stored tensor, or 1 + the stored tensor with `zero_centred_norms`."""
     return WeightSource((tensor,), lambda stored: 1 + stored) if config.zero_centred_norms else plain(tensor)
 
 
 def attention_input(checkpoint: TensorSource, config: DecoderConfig, source: str) -> WeightSource:
-    """The matrix [H, columns] in front of full attention: all queries, keys, values and, with `gated_attention`, gates.
+    """The input projection [H, columns] of full attention: queries, keys, values and gates (if any).
 
-    A gated q_proj holds, for each head, its query rows and then its gate rows. Raises AntiphonError where it has another shape.
+    With `gated_attention`, q_proj holds for each head its query rows, then its gate rows. Raises
+    AntiphonError if q_proj has another shape.
     """
     layers = layers_of_one_input(checkpoint, source, *QUERY_KEY_VALUE)
     tensors = tuple(f"{layer}.weight" for layer in layers)
@@ -41,14 +47,17 @@ def attention_input_bias(checkpoint: TensorSource, config: DecoderConfig, source
 
 
 def _gates_last(config: DecoderConfig, rows: np.ndarray) -> np.ndarray:
-    """Rows of q_proj, k_proj and v_proj, one below the other, as queries, keys, values, gates."""
+    """Move the gate rows of q_proj behind k_proj and v_proj: queries, keys, values, gates."""
     gated, cached = np.split(rows, [2 * config.num_attention_heads * config.head_dim])
     heads = gated.reshape(config.num_attention_heads, 2, config.head_dim, *rows.shape[1:])
     return np.concatenate([heads[:, 0].reshape(-1, *rows.shape[1:]), cached, heads[:, 1].reshape(-1, *rows.shape[1:])])
 
 
 def gated_delta_weights(checkpoint: TensorSource, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
-    """Sources of one `GatedDeltaNet` in either layout. Raises AntiphonError where a fused projection has another shape, or the convolution a bias."""
+    """Weight sources of one `GatedDeltaNet`, from either layout.
+
+    Raises AntiphonError if a fused projection has another shape or the convolution has a bias.
+    """
     assert config.linear is not None, "a configuration with linear layers states their sizes"
     if checkpoint.has(f"{source}.conv1d.bias"):
         raise AntiphonError(f"{checkpoint.path}: tensor {source}.conv1d.bias found, expected a convolution without bias; use a checkpoint of this family.")

@@ -1,4 +1,4 @@
-"""What the audio and the vision encoder share: layer norms, the pre-norm transformer layer, and how their weights are stored."""
+"""Layers of the audio and the vision encoder: layer norm, transformer layer and their weight sources."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class LayerNorm(nn.Module):
 class EncoderLayer(nn.Module):
     """Pre-norm transformer layer: full attention within a batch row, then a feed-forward network.
 
-    x [batch, tokens, width]; `rotation` turns queries and keys where given; `mask` [batch, 1, tokens, tokens] is added to the scores.
+    forward: x [batch, tokens, width] -> the same shape. `rotation`, if given, rotates queries and keys.
+    `mask` [batch, 1, tokens, tokens], if given, is added to the attention scores.
     """
 
     def __init__(self, width: int, heads: int, inner: int, activation: str, epsilon: float) -> None:
@@ -53,26 +54,27 @@ class EncoderLayer(nn.Module):
 
     def _attend(self, qkv: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         batch, tokens, width = qkv.shape
-        heads = qkv.reshape(batch, tokens, 3 * self.heads, self.head_dim).transpose(1, 2)  # queries, keys, values, side by side: one transposition
+        # One transposition for queries, keys and values.
+        heads = qkv.reshape(batch, tokens, 3 * self.heads, self.head_dim).transpose(1, 2)
         if rotation is None:
             queries, keys, values = heads.chunk(3, dim=1)
         else:
             turned, values = heads.split((2 * self.heads, self.heads), dim=1)
             queries, keys = rotate(turned, rotation).chunk(2, dim=1)
-        # One node of standard ONNX (Attention), which a target may replace by its own kernel.
+        # Exported as one standard ONNX Attention node, which a target can replace by its own kernel.
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)  # [batch, heads, tokens, head_dim]
         return mixed.transpose(1, 2).reshape(batch, tokens, width // 3)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary embedding of x [batch, heads, tokens, head_dim]: element i turns together with element i + head_dim / 2."""
+    """Rotary embedding of x [batch, heads, tokens, head_dim]; element i pairs with i + head_dim / 2."""
     cosine, sine = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation that the configuration calls `name`; raises AntiphonError for one that the encoders do not have."""
+    """The activation function `name` of a configuration. Raises AntiphonError for an unsupported one."""
     activations = {"gelu": F.gelu, "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh")}
     if name not in activations:
         raise AntiphonError(f"Unknown encoder activation {name!r}; expected one of {', '.join(activations)}; correct config.json.")
@@ -80,25 +82,28 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def heads_fit(section: str, width: int, heads: int, multiple: int = 1) -> None:
-    """Raise AntiphonError unless `width` splits into `heads` heads whose size is a multiple of `multiple`."""
+    """Raise AntiphonError unless `width` is `heads` heads whose size is a multiple of `multiple`."""
     if heads < 1 or width % heads or width // heads % multiple:
         needed = f"heads of a size divisible by {multiple}" if multiple > 1 else "heads of equal size"
         raise AntiphonError(f"{section}: a width of {width} cannot be split into {heads} {needed}; correct config.json.")
 
 
 def linear_weights(parameter: str, tensor: str, bias: bool = True) -> dict[str, WeightSource]:
-    """Sources of the Projection `parameter` from the checkpoint's `tensor`.weight [out, in] and `tensor`.bias."""
+    """Weight sources of the Projection `parameter`, from `tensor`.weight [out, in] and `tensor`.bias."""
     weights = {f"{parameter}.weight": transposed(f"{tensor}.weight")}
     return weights | {f"{parameter}.bias": plain(f"{tensor}.bias")} if bias else weights
 
 
 def plain_weights(parameter: str, tensor: str) -> dict[str, WeightSource]:
-    """Sources of a weight and a bias that are used as they are stored (layer norms, convolutions)."""
+    """Weight sources of a weight and a bias that are used as they are stored (layer norms, convolutions)."""
     return {f"{parameter}.{part}": plain(f"{tensor}.{part}") for part in ("weight", "bias")}
 
 
 def fused_linear_weights(parameter: str, tensors: tuple[str, ...]) -> dict[str, WeightSource]:
-    """Sources of one Projection that computes several Linear layers of the checkpoint of the same input, their outputs side by side."""
+    """Weight sources of one Projection that joins several Linear layers with the same input.
+
+    Its output columns are those of the layers, in the order of `tensors`.
+    """
     return {
         f"{parameter}.weight": WeightSource(tuple(f"{tensor}.weight" for tensor in tensors), lambda *parts: np.ascontiguousarray(np.concatenate(parts).T)),
         f"{parameter}.bias": WeightSource(tuple(f"{tensor}.bias" for tensor in tensors), lambda *parts: np.concatenate(parts)),

@@ -1,8 +1,9 @@
-"""Convolutions over a stream: each call takes the next columns and the last ones before them, and is exact at any packet size.
+"""Convolutions over a stream. The output is the same for any packet size.
 
-Every state here is the same thing: the last columns of a sequence that a later call looks back at. A stream starts from zeros. A
-decoder that drops the first block of each transposed convolution (the symmetric trim of Qwen3-Omni) runs late instead, by
-`delay_after` columns; one that keeps it (the right trim) has delay 0 everywhere and needs no mask.
+Each call takes the next columns and a state: the last columns before them. The state is zero at the start of
+a stream. Qwen3-Omni drops the first block of each transposed convolution (symmetric trim). A streaming
+decoder keeps that block instead, so its output is delayed by `delay_after` columns. With right trim the delay
+is 0, and no mask is needed.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from ..stage import WeightSource
 
 
 class StateTape:
-    """The past states of one call in the order in which the modules ask for them, and the present states in the same order."""
+    """The past and the present states of one call. The modules read and add them in the same order."""
 
     def __init__(self, past: Iterable[Tensor]) -> None:
         self._past = iter(past)
         self.present: list[Tensor] = []
 
     def extend(self, x: Tensor) -> Tensor:
-        """Put the next past state before `x` along axis 2 and keep the last columns, as many as that state has, for the next call.
+        """Return the next past state and `x`, joined along axis 2; store the last columns as present state.
 
-        x [batch, channels, columns, ...], state [batch, channels, context, ...] -> [batch, channels, context + columns, ...].
+        x [batch, channels, columns, ...], state [batch, channels, context, ...] -> [batch, channels, context
+        + columns, ...].
         """
         past = next(self._past)
         joined = torch.cat((past, x), dim=2)
@@ -36,7 +38,7 @@ class StateTape:
 
 
 class CausalConvolution(nn.Module):
-    """Convolution that sees the present and earlier columns only; its state is the (kernel - 1) * dilation columns before the call.
+    """Causal convolution. Its state is the (kernel - 1) * dilation input columns before the call.
 
     forward: x float [batch, in_channels, columns] -> float [batch, out_channels, columns].
     """
@@ -57,10 +59,10 @@ class CausalConvolution(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """Transposed convolution with kernel = 2 * stride; its state is the one input column before the call.
+    """Transposed convolution with kernel = 2 * stride. Its state is the last input column before the call.
 
-    Input column i emits the output block i, `stride` columns that depend on the inputs i and i - 1: one matrix product over both columns
-    side by side, which also spares the addition of overlapping blocks.
+    Output block i has `stride` columns and depends on the input columns i - 1 and i. It is one matrix product
+    of both columns, joined, so no overlapping blocks are added.
     forward: x float [batch, in_channels, columns] -> float [batch, out_channels, stride * columns].
     """
 
@@ -82,23 +84,24 @@ class TransposedConvolution(nn.Module):
 
 
 def upsample(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """Turn every column into `stride` columns by one affine map.
+    """Map every column to `stride` columns by one affine map.
 
-    x float [batch, columns, in], weight [in, stride * out], bias [stride * out] -> [batch, stride * columns, out].
+    x float [batch, columns, in], weight [in, stride * out], bias [stride * out] -> [batch, stride * columns,
+    out].
     """
     return affine(x, weight, bias).reshape(x.shape[0], stride * x.shape[1], weight.shape[1] // stride)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x @ weight + bias over the last axis, as one Gemm: x [batch, columns, in], weight [in, out] -> [batch, columns, out]."""
+    """x @ weight + bias as one Gemm: x [batch, columns, in], weight [in, out] -> [batch, columns, out]."""
     flat = torch.addmm(bias, x.reshape(-1, weight.shape[0]), weight)
     return flat.reshape(x.shape[0], x.shape[1], weight.shape[1])
 
 
 def delay_after(strides: Sequence[int]) -> int:
-    """Columns by which a chain of symmetrically trimmed transposed convolutions runs late, at the rate after the last.
+    """The delay of a chain of symmetrically trimmed transposed convolutions, in columns of its output.
 
-    Each stage delays by its own stride: (8, 5, 4, 3) gives 8, 45, 184, 555.
+    Each convolution adds a delay of its stride: (8, 5, 4, 3) gives 8, 45, 184, 555.
     """
     delay = 0
     for stride in strides:
@@ -107,10 +110,11 @@ def delay_after(strides: Sequence[int]) -> int:
 
 
 def started(past_length: Tensor, frames: int, rate: int, delay: int) -> Tensor | None:
-    """Which columns of this call belong to the stream, when its first `delay` columns do not; None when all do.
+    """A mask: 0 for the first `delay` columns of the stream, 1 for later columns; None if the delay is 0.
 
-    Biases make the columns before the stream's start non-zero, where the unstreamed convolution pads with zeros; multiplied by this
-    mask they are zero. past_length int64 [batch] frames before this call, rate columns a frame -> float [batch, 1, rate * frames].
+    The biases make the delayed columns non-zero, while the unstreamed convolution pads with zeros. The mask
+    sets them to zero. past_length int64 [batch] is the number of frames before this call, `rate` the number
+    of columns per frame -> float [batch, 1, rate * frames].
     """
     if delay == 0:
         return None
@@ -119,25 +123,26 @@ def started(past_length: Tensor, frames: int, rate: int, delay: int) -> Tensor |
 
 
 def transposed_convolution_weight(tensor: str) -> WeightSource:
-    """The weight of TransposedConvolution from a stored ConvTranspose1d weight [in, out, 2 * stride]."""
+    """The weight of TransposedConvolution, from a stored ConvTranspose1d weight [in, out, 2 * stride]."""
 
     def assemble(weight: np.ndarray) -> np.ndarray:
         stride = weight.shape[2] // 2
-        return np.concatenate((_columns(weight[:, :, stride:]), _columns(weight[:, :, :stride])))  # the earlier column first
+        # The weights of input column i - 1, then those of input column i.
+        return np.concatenate((_columns(weight[:, :, stride:]), _columns(weight[:, :, :stride])))
 
     return WeightSource((tensor,), assemble)
 
 
 def upsampling_weight(tensor: str) -> WeightSource:
-    """The weight of `upsample` from a stored ConvTranspose1d weight [in, out, stride] with kernel = stride."""
+    """The weight of `upsample`, from a stored ConvTranspose1d weight [in, out, stride] (kernel = stride)."""
     return WeightSource((tensor,), _columns)
 
 
 def repeated_bias(tensor: str, stride: int) -> WeightSource:
-    """The bias [stride * out] of `upsample` and TransposedConvolution from a stored bias [out]."""
+    """The bias [stride * out] of `upsample` and TransposedConvolution, from a stored bias [out]."""
     return WeightSource((tensor,), lambda bias: np.tile(bias, stride))
 
 
 def _columns(weight: np.ndarray) -> np.ndarray:
-    """[in, out, taps] -> [in, taps * out], so that the output reshapes to one column a tap."""
+    """[in, out, taps] -> [in, taps * out], so that the product reshapes to one column per tap."""
     return np.ascontiguousarray(weight.transpose(0, 2, 1)).reshape(weight.shape[0], -1)

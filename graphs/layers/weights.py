@@ -1,8 +1,9 @@
-"""Sources of the parameters that are not one stored tensor: mixtures of experts in both published layouts, tied heads, layers of one input.
+"""Weight sources of experts in all published layouts, of tied heads and of joined Linear layers.
 
 Per-expert layout (as published): `PREFIX.{e}.gate_proj.weight` and `up_proj` [I, H], `down_proj` [H, I].
-Fused layout (transformers v5 in memory): `PREFIX.gate_up_proj` [E, 2I, H] with all gate rows before all up rows, `PREFIX.down_proj`
-[E, H, I]. Some publishers store the fused tensors transposed, [E, H, 2I] and [E, I, H]; the two shapes together tell which.
+Fused layout (transformers v5 in memory): `PREFIX.gate_up_proj` [E, 2I, H] with all gate rows before all up
+rows, `PREFIX.down_proj` [E, H, I]. Some checkpoints store both transposed, [E, H, 2I] and [E, I, H].
+E = experts, I = width of an expert, H = hidden size.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from ...runtime.bundle.errors import AntiphonError
 from ..stage import TensorSource, WeightSource, plain
 
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj"), "qkv_proj"
-"""Arguments of `layers_of_one_input` for attention."""
+"""The last two arguments of `layers_of_one_input` for attention."""
 
 
 def experts_gate_up(checkpoint: TensorSource, prefix: str, count: int) -> WeightSource:
-    """Gate and up projections of `count` experts as [E, 2I, H], rows interleaved: gate 0, up 0, gate 1, up 1 ...
+    """Gate and up projections of `count` experts as [E, 2I, H], with rows gate 0, up 0, gate 1, up 1 ...
 
-    `prefix` ends in `.experts`. Raises AntiphonError for missing tensors or shapes that do not fit each other.
+    `prefix` ends in `.experts`. Raises AntiphonError for missing tensors and for shapes that contradict each
+    other.
     """
     fused = f"{prefix}.gate_up_proj"
     if checkpoint.has(fused):
@@ -49,7 +51,7 @@ def experts_gate_up(checkpoint: TensorSource, prefix: str, count: int) -> Weight
 
 
 def experts_down(checkpoint: TensorSource, prefix: str, count: int) -> WeightSource:
-    """Down projections of `count` experts as [E, H, I]; arguments and errors as in `experts_gate_up`."""
+    """Down projections of `count` experts as [E, H, I]. Arguments and errors: see `experts_gate_up`."""
     fused = f"{prefix}.down_proj"
     if checkpoint.has(fused):
         if _is_transposed(checkpoint, prefix, count):
@@ -60,11 +62,12 @@ def experts_down(checkpoint: TensorSource, prefix: str, count: int) -> WeightSou
 
 
 def head(checkpoint: TensorSource, head_name: str, embedding_name: str, tied: bool, source: Callable[[str], WeightSource] = plain) -> WeightSource:
-    """The output projection: its own tensor, or the embedding when the two are tied.
+    """The output projection: its own tensor, or the embedding if the two are tied.
 
-    `source` says how the parameter is laid out (`plain` or `transposed`). Raises AntiphonError when neither tensor can serve.
+    `source` makes the layout of the parameter (`plain` or `transposed`). Raises AntiphonError if the tensor
+    is missing.
     """
-    # The flag decides, even where both tensors are stored: transformers ties after loading.
+    # The flag decides even if both tensors are stored: transformers ties after loading.
     name = embedding_name if tied else head_name
     if not checkpoint.has(name):
         reason = "with tie_word_embeddings true it is also the head" if tied else "with tie_word_embeddings false the head has its own tensor"
@@ -73,13 +76,19 @@ def head(checkpoint: TensorSource, head_name: str, embedding_name: str, tied: bo
 
 
 def layers_of_one_input(checkpoint: TensorSource, prefix: str, parts: tuple[str, ...], fused: str) -> tuple[str, ...]:
-    """The Linear layers `parts` below `prefix`, or the layer `fused` where the checkpoint stores the rows of all of them as one (TensorRT-Edge-LLM)."""
+    """The names of Linear layers with the same input: `parts` below `prefix`, or `fused` if that is stored.
+
+    `fused` holds the rows of all parts, as in TensorRT-Edge-LLM.
+    """
     whole = f"{prefix}.{fused}"
     return (whole,) if checkpoint.has(f"{whole}.weight") else tuple(f"{prefix}.{part}" for part in parts)
 
 
 def _is_transposed(checkpoint: TensorSource, prefix: str, count: int) -> bool:
-    """Whether the fused tensors of `prefix` are stored as [E, H, 2I] and [E, I, H]; decided by both shapes together, which never fit both ways."""
+    """Whether the fused tensors of `prefix` are stored transposed: [E, H, 2I] and [E, I, H].
+
+    The two shapes together never match both layouts. Raises AntiphonError if they match neither.
+    """
     gate_up, down = checkpoint.shape(f"{prefix}.gate_up_proj"), checkpoint.shape(f"{prefix}.down_proj")
     if len(gate_up) == len(down) == 3 and gate_up[0] == down[0] == count:
         if gate_up[1:] == (2 * down[2], down[1]):
@@ -93,7 +102,7 @@ def _is_transposed(checkpoint: TensorSource, prefix: str, count: int) -> bool:
 
 
 def _check_experts(checkpoint: TensorSource, prefix: str, count: int) -> None:
-    """Hold every expert's shapes against those of the first, and look for an expert that the configuration does not know."""
+    """Raise AntiphonError if the experts differ in shape or the checkpoint has more than `count`."""
     width_hidden = checkpoint.shape(f"{prefix}.0.gate_proj.weight")
     for expert in range(count):
         checkpoint.expect_shape(f"{prefix}.{expert}.gate_proj.weight", width_hidden)

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Writes checkpoint folders atomically: complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...runtime.bundle.errors import AntiphonError
 
 @contextmanager
 def whole_checkpoint(target: Path, replace: bool = False) -> Iterator[Path]:
-    """A new folder beside `target` to write a checkpoint into, which takes its name when the block ends, and is gone when it fails.
+    """Yield a new folder beside `target`, which is renamed to `target` at the end of the block.
 
-    What a killed process left beside `target` goes, too.
-
-    An empty `target` gives way; one that holds anything does with `replace` only. Raises AntiphonError where files cannot be written.
+    The folder is removed if the block fails. Temporary folders of a killed process beside `target` are
+    removed too. An empty `target` is replaced; a `target` with content only with `replace`. Raises
+    AntiphonError if files cannot be written.
     """
     with ExitStack() as stack:
         try:
@@ -30,6 +30,6 @@ def whole_checkpoint(target: Path, replace: bool = False) -> Iterator[Path]:
             if replace:
                 put_in_place(beside, target)
             else:
-                os.replace(beside, target)  # an empty folder gives way
+                os.replace(beside, target)  # replaces an empty folder
         except OSError as error:
             raise AntiphonError(f"Cannot write the checkpoint to {target} ({error.strerror}); free space there or give another folder.") from None

@@ -1,4 +1,4 @@
-"""Tensors of Code2Wav: two front parts (averaged embeddings of Qwen3-Omni, split quantiser of Qwen3.5-Omni) before one convolutional decoder.
+"""Random tensors of Code2Wav, for averaged embeddings (Qwen3-Omni) or a split quantiser (Qwen3.5-Omni).
 
 Names: graphs.stages.code2wav.tensors.
 """
@@ -15,12 +15,12 @@ from ..stages.code2wav.tensors import latent_dim as latent_dim_of
 from .initializers import BIAS, GATED_POWER, GELU_POWER, Draw, Tensor, Uniform, embedding, linear, norm
 
 USAGE = (0.8, 1.25)
-"""How often a codebook's entry was used, of which the stored sums are a multiple."""
+"""Range of an entry's usage count. The stored sum of an entry is the entry times its count."""
 
 
 def averaged_code2wav(wave: Code2WavConfig) -> Iterator[Tensor]:
-    """Code2Wav of Qwen3-Omni."""
-    # The mean of num_quantizers rows enters the transformer: this std makes that mean a unit vector field.
+    """The tensors of Qwen3-Omni's Code2Wav."""
+    # The transformer reads the mean of num_quantizers rows; this std gives that mean unit variance.
     rows, std = wave.codebook_size * wave.num_quantizers, math.sqrt(wave.num_quantizers)
     yield embedding("code2wav.code_embedding.weight", rows, wave.hidden_size, std)
     yield from _transformer("code2wav.pre_transformer", wave, SPLIT_LAYER)
@@ -28,7 +28,7 @@ def averaged_code2wav(wave: Code2WavConfig) -> Iterator[Tensor]:
 
 
 def split_code2wav(wave: Code2WavConfig) -> Iterator[Tensor]:
-    """Code2Wav of Qwen3.5-Omni, kept in float32 as the published folder keeps it."""
+    """The tensors of Qwen3.5-Omni's Code2Wav, in float32 as in the published folder."""
     parts = (_quantizer("code2wav", wave), _transformer("code2wav.pre_transformer", wave, FUSED_LAYER), _vocoder("code2wav", wave, NESTED_DECODER))
     for part in parts:
         for tensor in part:
@@ -41,7 +41,7 @@ def _quantizer(prefix: str, wave: Code2WavConfig) -> Iterator[Tensor]:
             codebook = f"{prefix}.{group}.vq.layers.{index}._codebook"
             yield Tensor(f"{codebook}.embedding_sum", (wave.codebook_size, wave.codebook_dim), Draw(1.0))
             yield Tensor(f"{codebook}.cluster_usage", (wave.codebook_size,), Uniform(*USAGE))
-        # Both groups' sums come out of their projections equally strong.
+        # The projected sums of both groups have the same variance.
         yield Tensor(f"{prefix}.{group}.output_proj.weight", (wave.quantizer_dim, wave.codebook_dim, 1), Draw(1 / math.sqrt(2 * count * wave.codebook_dim)))
     kernel, latent = wave.pre_conv_kernel, latent_dim_of(wave)
     yield from _convolution(f"{prefix}.pre_conv.conv", (latent, wave.quantizer_dim, kernel), kernel * wave.quantizer_dim)
@@ -71,7 +71,7 @@ def _transformer(prefix: str, wave: Code2WavConfig, names: LayerNames) -> Iterat
 
 
 def _vocoder(prefix: str, wave: Code2WavConfig, names: DecoderNames) -> Iterator[Tensor]:
-    """Upsampling and the convolutional decoder."""
+    """The tensors of the upsampling blocks and the convolutional decoder."""
     hidden, width, root = latent_dim_of(wave), wave.decoder_dim, f"{prefix}.{names.root}"
     for index, ratio in enumerate(wave.upsampling_ratios):
         name = f"{prefix}.upsample.{index}"
@@ -85,7 +85,7 @@ def _vocoder(prefix: str, wave: Code2WavConfig, names: DecoderNames) -> Iterator
     for index, rate in enumerate(wave.upsample_rates):
         name, narrow = f"{root}{index + 1}.block", width // 2
         yield from _snake(f"{name}.0", width)
-        # Kernel 2 * rate at stride rate: two taps meet in every sample.
+        # With kernel 2 * rate and stride rate, two taps contribute to every sample.
         yield from _convolution(f"{name}.1.conv", (width, narrow, 2 * rate), 2 * width, output_axis=1)
         for unit in range(len(DILATIONS)):
             first, dilated, second, pointwise = (f"{name}.{unit + 2}.{part}" for part in names.unit)

@@ -1,4 +1,4 @@
-"""Tensors of the codec encoder: how the ones that its stage reads are drawn."""
+"""Random tensors of the codec encoder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..stages.codec_encoder.tensors import tensor_shapes
 from .initializers import BIAS, NORM_SPREAD, Draw, Tensor, Uniform
 
 LOUDNESS = 6.0
-"""Brings a voice, whose samples are of about 0.15, to unit variance."""
+"""Gain of the first convolution: scales a voice with samples of about 0.15 to unit variance."""
 ENTRY = 0.15
-"""Std of a codebook's entries, small beside what is quantised: only so are all of them chosen."""
+"""Std of codebook entries. It is small compared to the latents; otherwise some entries are never chosen."""
 USAGE = (0.9, 1.1)
 
 
@@ -36,5 +36,6 @@ def _draw(name: str, shape: tuple[int, ...]) -> Draw | Uniform:
     fan_in = math.prod(shape[1:])
     if name.endswith("encoder.layers.0.conv.weight"):
         return Draw(LOUDNESS / math.sqrt(fan_in))
-    # An ELU leaves a positive mean, which must not become the same code for every sound.
+    # The output of an ELU has a positive mean. zero_sum removes it; otherwise every sound would get the same
+    # code.
     return Draw((0.5 if ".block.3." in name else 1.2) / math.sqrt(fan_in), zero_sum=True)

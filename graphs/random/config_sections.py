@@ -1,4 +1,4 @@
-"""What the configurations of random checkpoints share, whatever their family: the measures of a size, and the sections they become."""
+"""Configuration sections of random checkpoints that all families share, and the sizes that determine them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ CODE_GROUPS = 16
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder stack; `experts` 0 means dense, `feed_forward` is the dense width (of Qwen3-Omni's Talker: that of its projections).
+    """Sizes of a decoder.
 
-    `linear` are the Gated DeltaNet layers' key heads and the size of a head of keys and of values; value heads are twice as many.
+    `experts`: 0 means dense. `feed_forward`: width of a dense network; in Qwen3-Omni's Talker that of its
+    projections.
+    `linear`: key heads, key head size and value head size of Gated DeltaNet layers; there are twice as many
+    value heads.
     """
 
     layers: int
@@ -33,7 +36,10 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Audio or vision encoder; `channels` is the width of the audio convolutions, `deepstack` the tapped vision layers."""
+    """Sizes of an audio or vision encoder.
+
+    `channels`: width of the audio convolutions. `deepstack`: vision layers whose features enter the decoder.
+    """
 
     layers: int
     hidden: int
@@ -45,7 +51,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Vocoder:
-    """Code2Wav: transformer layers of `hidden`, then a convolutional decoder that starts at `decoder_width`."""
+    """Sizes of Code2Wav: a transformer of width `hidden`, then a decoder that starts at `decoder_width`."""
 
     codebook: int
     layers: int
@@ -56,7 +62,7 @@ class Vocoder:
 
 
 def root_ids(tokens: TokenIds) -> dict[str, int]:
-    """Ids at the top of config.json."""
+    """The token ids at the root of config.json."""
     return {
         "im_start_token_id": tokens["<|im_start|>"],
         "im_end_token_id": tokens["<|im_end|>"],
@@ -70,7 +76,7 @@ def root_ids(tokens: TokenIds) -> dict[str, int]:
 
 
 def media_ids(tokens: TokenIds) -> dict[str, int]:
-    """Ids that Thinker and Talker sections both state."""
+    """The token ids and position constants that the Thinker and the Talker section both state."""
     return {
         "audio_token_id": tokens["<|audio_pad|>"],
         "image_token_id": tokens["<|image_pad|>"],
@@ -86,7 +92,7 @@ def media_ids(tokens: TokenIds) -> dict[str, int]:
 
 
 def decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> dict[str, Any]:
-    """What the section of every decoder of model type `kind` states; its rotary embedding is the family's."""
+    """The section of a decoder of model type `kind`, without the rotary embedding, which the family adds."""
     section: dict[str, Any] = {
         "model_type": kind,
         "vocab_size": vocabulary,
@@ -119,7 +125,7 @@ def decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> di
 
 
 def audio(family: str, encoder: Encoder, outputs: int) -> dict[str, Any]:
-    """The section of an audio encoder that writes rows of `outputs`."""
+    """The section of an audio encoder with output width `outputs`."""
     return {
         "model_type": f"{family}_audio_encoder",
         "num_mel_bins": 128,
@@ -139,7 +145,7 @@ def audio(family: str, encoder: Encoder, outputs: int) -> dict[str, Any]:
 
 
 def vision(family: str, encoder: Encoder, outputs: int) -> dict[str, Any]:
-    """The section of a vision encoder that writes rows of `outputs`."""
+    """The section of a vision encoder with output width `outputs`."""
     return {
         "model_type": f"{family}_vision_encoder",
         "depth": encoder.layers,

@@ -1,4 +1,4 @@
-"""The `config.json` of a random checkpoint, of any family."""
+"""The `config.json` of a random checkpoint of any family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tokenizer import TokenIds
 
 
 def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None, family: str = DEFAULT) -> dict[str, Any]:
-    """The `config.json` object of `size` of `family`, with `overrides` (dotted path -> value) put in last.
+    """The `config.json` object for a `size` of `family`, changed by `overrides` (dotted path -> value).
 
     Raises AntiphonError for an unknown family or size, or a path that does not exist.
     """

@@ -1,6 +1,7 @@
-"""Tensors of a decoder stack: full or Gated DeltaNet attention, experts or a dense network.
+"""Random tensors of a decoder: full attention or Gated DeltaNet, experts or a dense network.
 
-Names: transformers 5.23 (`qwen3_omni_moe`, `qwen3_next`, `qwen3_5_moe`), whose stored layouts the writer makes of these tensors.
+Names: transformers 5.23 (`qwen3_omni_moe`, `qwen3_next`, `qwen3_5_moe`). weight_layouts.py arranges these
+tensors in the stored layouts.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from collections.abc import Iterator
 from ..config import DecoderConfig, LinearAttentionConfig
 from .initializers import ATTENTION_GAIN, BRANCH_POWER, GATED_POWER, QUERY_NORM, Draw, Tensor, Uniform, feed_forward, linear, norm
 
-# Mean square of sigmoid(x) for a unit normal input: what an output gate takes away.
+# Mean square of sigmoid(x) for unit normal x: the factor by which an output gate reduces the power.
 SIGMOID_POWER = 0.293
 DECAY_RATES = (0.01, 16.0)
-"""Of transformers' `_init_weights`."""
+"""Range of exp(A_log), as in transformers' `_init_weights`."""
 STEPS = (0.001, 0.1)
-"""Time steps softplus(dt_bias), spread evenly in their logarithm as by Mamba-2: with the decay rates, heads that forget at once and heads that never do."""
+"""Range of the time steps softplus(dt_bias), uniform in their logarithm as in Mamba-2. With these decay rates
+some heads forget after one token and some keep their state."""
 
 
 def decoder(prefix: str, text: DecoderConfig) -> Iterator[Tensor]:
-    """All layers and the final norm; embedding and head are the caller's."""
+    """The tensors of all layers and of the final norm; the caller adds embedding and head."""
     branch = math.sqrt(BRANCH_POWER / (2 * text.num_hidden_layers))
     for layer in range(text.num_hidden_layers):
         yield from decoder_layer(f"{prefix}.layers.{layer}", text, layer, branch)
@@ -28,7 +30,7 @@ def decoder(prefix: str, text: DecoderConfig) -> Iterator[Tensor]:
 
 
 def decoder_layer(name: str, text: DecoderConfig, layer: int, branch: float) -> Iterator[Tensor]:
-    """Layer `layer` of `text`; `branch` is the std that each of its two branches adds."""
+    """The tensors of layer `layer` of `text`; `branch` is the std that each residual branch adds."""
     hidden = text.hidden_size
     yield from layer_norm(f"{name}.input_layernorm", text, hidden)
     if text.is_linear(layer):
@@ -38,7 +40,7 @@ def decoder_layer(name: str, text: DecoderConfig, layer: int, branch: float) -> 
         yield from _attention(f"{name}.self_attn", text, branch)
     yield from layer_norm(f"{name}.post_attention_layernorm", text, hidden)
     if text.is_sparse(layer):
-        # Router logits of std 3: decisive for a token, balanced over tokens.
+        # Router logits of std 3: clear choices for each token, balanced use of experts over all tokens.
         yield from linear(f"{name}.mlp.gate", text.num_experts, hidden, gain=3.0)
         for expert in range(text.num_experts):
             yield from feed_forward(f"{name}.mlp.experts.{expert}", hidden, text.moe_intermediate_size, branch)
@@ -50,7 +52,7 @@ def decoder_layer(name: str, text: DecoderConfig, layer: int, branch: float) -> 
 
 
 def layer_norm(prefix: str, text: DecoderConfig, size: int, scale: float = 1.0) -> Iterator[Tensor]:
-    """A norm of mean weight `scale`, stored without its 1 where the decoder's norms are zero-centred."""
+    """A norm whose weights have mean `scale`; zero-centred norms are stored as weight - 1."""
     yield from norm(prefix, size, mean=scale - 1.0 if text.zero_centred_norms else scale)
 
 
@@ -65,7 +67,11 @@ def _attention(name: str, text: DecoderConfig, branch: float) -> Iterator[Tensor
 
 
 def _delta_net(name: str, linear_config: LinearAttentionConfig, hidden: int, branch: float) -> Iterator[Tensor]:
-    """The input projections come in parts, one a key head, `in_proj.{part}.{head}` with part q, k, v, z, b or a: stored layouts only order them."""
+    """The tensors of a Gated DeltaNet layer.
+
+    Its input projection is split into `in_proj.{part}.{key head}` with part q, k, v, z, b or a. A stored
+    layout is an order of these parts.
+    """
     heads, values = linear_config.linear_num_key_heads, linear_config.linear_num_value_heads
     group, key_dim, value_dim = values // heads, linear_config.linear_key_head_dim, linear_config.linear_value_head_dim
     rows = {"q": key_dim, "k": key_dim, "v": group * value_dim, "z": group * value_dim, "b": group, "a": group}
@@ -75,7 +81,7 @@ def _delta_net(name: str, linear_config: LinearAttentionConfig, hidden: int, bra
     kernel = linear_config.linear_conv_kernel_dim
     yield Tensor(f"{name}.conv1d.weight", (linear_config.conv_size, 1, kernel), Draw(1 / math.sqrt(kernel)))
     yield Tensor(f"{name}.A_log", (values,), Uniform(*DECAY_RATES, logarithm=True), "float32")
-    # The inverse of softplus is the logarithm for steps this small.
+    # For steps this small, the inverse of softplus is about the logarithm.
     yield Tensor(f"{name}.dt_bias", (values,), Uniform(math.log(STEPS[0]), math.log(STEPS[1])))
     yield from norm(f"{name}.norm", value_dim)
     yield from linear(f"{name}.out_proj", hidden, linear_config.value_size, gain=branch / math.sqrt(GATED_POWER))

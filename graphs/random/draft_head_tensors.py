@@ -1,4 +1,7 @@
-"""Tensors of the Thinker's draft head (stage mtp). Names: TensorRT-Edge-LLM 0.11 (`qwen3_omni_next`)."""
+"""Random tensors of the Thinker's draft head (stage mtp).
+
+Names: TensorRT-Edge-LLM 0.11 (`qwen3_omni_next`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .initializers import BRANCH_POWER, Tensor, linear
 
 
 def draft_head(thinker: ThinkerConfig) -> Iterator[Tensor]:
-    """The layer that drafts one token more, with a full attention layer whatever the Thinker's first layer is."""
+    """The tensors of the draft head, which always has full attention."""
     text = dataclasses.replace(thinker.text, layer_types=(), linear=None, num_hidden_layers=1)
     prefix, hidden = "thinker.mtp", text.hidden_size
     yield from layer_norm(f"{prefix}.pre_fc_norm_embedding", text, hidden)

@@ -1,4 +1,4 @@
-"""Tensors of the audio and vision encoders."""
+"""Random tensors of the audio and vision encoders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def audio(prefix: str, audio: AudioConfig) -> Iterator[Tensor]:
 def vision(prefix: str, vision: VisionConfig) -> Iterator[Tensor]:
     width, branch = vision.hidden_size, 1 / math.sqrt(2 * vision.depth)
     patch = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-    # Neighbouring pixels are alike, so a patch carries far fewer independent inputs than values.
+    # Neighbouring pixels are similar, so a patch has far fewer independent inputs than values.
     yield Tensor(f"{prefix}.patch_embed.proj.weight", (width, *patch), Draw(2.0 / math.sqrt(math.prod(patch))))
     yield Tensor(f"{prefix}.patch_embed.proj.bias", (width,), Draw(BIAS))
     yield embedding(f"{prefix}.pos_embed.weight", vision.num_position_embeddings, width, 0.3)

@@ -1,4 +1,4 @@
-"""The files beside the weights that processors read: chat template, feature extraction and generation defaults."""
+"""Configuration files of a random checkpoint: chat template, feature extraction and generation defaults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ VIDEO_PREPROCESSOR = {
 
 
 def save(folder: Path, config: dict[str, Any], tokens: TokenIds, processor_class: str | None = None) -> None:
-    """Write config.json, generation_config.json, chat_template.jinja and both preprocessor files, which name `processor_class`, into `folder`."""
+    """Write the configuration, generation, chat template and preprocessor files into `folder`.
+
+    The preprocessor files state `processor_class`.
+    """
     named = {} if processor_class is None else {"processor_class": processor_class}
     generation = {
         "eos_token_id": tokens["<|im_end|>"],

@@ -1,7 +1,7 @@
-"""How the random tensors of a checkpoint are drawn: the kinds of draw, and the layers that every family is made of.
+"""Distributions of random tensors, and the tensors of the layers that all families share.
 
-Scales keep activations near unit variance: a product over `fan_in` inputs is drawn with std gain / sqrt(fan_in), and branches of a
-residual stack share a variance budget.
+Scales keep activations near unit variance. The weights of a product over `fan_in` inputs have std
+gain / sqrt(fan_in). All residual branches of a decoder together add a fixed variance.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-# Mean square of silu(x) * y and of gelu(x), silu(x) for unit normal inputs: what a following projection must undo.
+# Mean squares for unit normal inputs: of silu(x) * y, and of gelu(x) and silu(x). The next projection
+# compensates them.
 GATED_POWER = 0.355
 GELU_POWER = 0.425
 BIAS = 0.05
 NORM_SPREAD = 0.1
-# Variance that all branches of a decoder add to that of its input: so much that the next id hangs on the whole context, and
-# greedy decoding does not fall into a cycle of last ids. More, or sharper attention, brings repetition back (measured over four seeds).
+# Variance that all branches of a decoder together add to its input. At this value the next id depends on the
+# whole context, and greedy decoding does not repeat the last ids in a cycle. A larger value, or a larger
+# QUERY_NORM, makes it repeat (measured with four seeds).
 BRANCH_POWER = 4.0
-# Averaging over the context shrinks values; sharper scores and a larger output keep attention audible.
+# Attention averages values, which reduces their variance. A larger output (ATTENTION_GAIN) and sharper scores
+# (QUERY_NORM) compensate this.
 ATTENTION_GAIN = 1.5
 QUERY_NORM = 1.5
-# Logits of this std for a normalised state: wide margins between the best ids, and a softmax that is neither flat nor one peak.
+# Std of the logits: wide margins between the best ids, and a softmax that is neither flat nor a single peak.
 HEAD_STD = 4.0
 FAINT = 0.1
 STOP = 0.6
@@ -29,28 +32,28 @@ STOP = 0.6
 
 @dataclass(frozen=True)
 class Draw:
-    """How values are drawn: mean + std * N(0, 1), then optional adjustments."""
+    """A normal distribution, mean + std * N(0, 1), with optional adjustments."""
 
     std: float
     mean: float = 0.0
     zero_sum: bool = False
-    """Remove the mean over everything but the output channel, so that a common offset does not pass."""
+    """Subtract the mean of each output channel, so that the layer ignores a common offset of its inputs."""
 
     output_axis: int = 0
-    """The output channel's axis (1 in transposed convolutions)."""
+    """The axis of the output channels (1 in transposed convolutions)."""
 
     faint_rows: tuple[int, ...] = ()
-    """Rows scaled by `FAINT`: ids that must hardly ever win."""
+    """Rows scaled by `FAINT`: ids that must almost never be chosen."""
 
     stop_row: int = -1
-    """The row scaled by `stop_scale` (-1: none): the id that ends a sequence, reached but seldom."""
+    """The row scaled by `stop_scale`: the id that ends a sequence, to be chosen rarely. -1: no such row."""
 
     stop_scale: float = STOP
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Values spread evenly from `low` to `high`; `logarithm` stores the logarithm of each."""
+    """A uniform distribution from `low` to `high`; `logarithm` stores the logarithms of the values."""
 
     low: float
     high: float
@@ -59,7 +62,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class CodePrompts:
-    """Codec prompts [speakers, groups, frames]: codes below `codebook` in the first `frames` of each speaker, then -1."""
+    """Codec prompts [speakers, groups, frames]: random codes below `codebook`, then -1 as padding.
+
+    `frames`: number of frames of each speaker.
+    """
 
     codebook: int
     frames: tuple[int, ...]
@@ -67,7 +73,7 @@ class CodePrompts:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the per-expert layout, of `dtype` where the family fixes one, else of that of the checkpoint."""
+    """One tensor of the per-expert layout. `dtype` "" means the dtype of the checkpoint."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Random checkpoints in the published format, for tests and timings on machines that cannot hold the published model."""
+"""Random checkpoints in the published format, for tests and timings without a published model."""
 
 from __future__ import annotations
 
@@ -32,13 +32,18 @@ def new_checkpoint(
     linear_layout: str = "fused",
     overrides: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a random checkpoint of `family` (a name that graphs.families.registry knows) and `size` ("tiny", "small", "medium") to the new folder
-    `path` and return it.
+    """Write a random checkpoint to the new folder `path` and return `path`.
 
-    The same arguments give the same bytes. `dtype` is bfloat16, float16 or float32. `layout` of the experts is per_expert (as published) or
-    fused, `linear_layout` of Gated DeltaNet's input projections fused (as published) or split: the same model either way. `overrides` maps
-    dotted paths into config.json (before the codec's part moves to a folder of its own) to values. `on_progress` gets (bytes written, bytes in all).
-    Written beside and renamed at the end. Raises AntiphonError for unknown names, a contradictory configuration or a target in use.
+    The same arguments give the same bytes.
+    `family`: a name in graphs.families.registry.
+    `size`: "tiny", "small" or "medium".
+    `dtype`: bfloat16, float16 or float32.
+    `layout`: stored layout of the experts, per_expert (as published) or fused.
+    `linear_layout`: stored layout of Gated DeltaNet's input projections, fused (as published) or split.
+    `overrides`: dotted path in config.json -> value, applied before the codec's part moves to its own folder.
+    `on_progress`: called with (bytes written, total bytes).
+    The folder is written beside `path` and renamed at the end.
+    Raises AntiphonError for unknown names, a contradictory configuration or a target in use.
     """
     made = find_family(family).random()
     layouts = ("layout", layout, EXPERTS), ("linear_layout", linear_layout, LINEAR)
@@ -62,7 +67,7 @@ def new_checkpoint(
 def _write(
     folder: Path, config: OmniConfig, made: RandomCheckpoint, entries: list[writer.Entry], seed: int, on_progress: Callable[[int, int], None] | None
 ) -> None:
-    """Write the weights; a codec with a folder of its own goes there, with its part of the configuration."""
+    """Write the weights. If the family's codec has its own folder, its weights and configuration go there."""
     progress = writer.Progress(entries, on_progress)
     codec = [entry for entry in entries if entry.name.startswith("code2wav.")] if made.new_codec is not None else []
     writer.write(folder, [entry for entry in entries if entry not in codec], seed, progress)
@@ -73,6 +78,6 @@ def _write(
 
 
 def _faint(config: OmniConfig, tokens: tokenizer.TokenIds) -> tuple[int, ...]:
-    """Text ids that a random Thinker should hardly ever choose: all that are not readable text, but for the end of the turn."""
+    """Text ids that a random Thinker should rarely choose: all except readable text and the end of a turn."""
     wanted = {*tokens.readable, config.im_end_token_id}
     return tuple(token for token in range(config.thinker.text.vocab_size) if token not in wanted)

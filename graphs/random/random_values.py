@@ -1,4 +1,4 @@
-"""Random tensor values: one Philox stream a tensor, so neither order nor layout changes a value."""
+"""Random tensor values. Each tensor has its own Philox stream, so order and layout do not change a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .initializers import FAINT, CodePrompts, Draw, Tensor, Uniform
 
 
 def values(tensor: Tensor, seed: int) -> np.ndarray:
-    """The float32 values of `tensor` (int64 of codec prompts) for `seed`: a function of the two and of nothing else."""
+    """The values of `tensor`, float32 (codec prompts: int64). They depend only on `tensor` and `seed`."""
     key = hashlib.blake2b(f"{seed}:{tensor.name}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
     draw = tensor.draw
@@ -39,7 +39,10 @@ def _normal(shape: tuple[int, ...], draw: Draw, generator: np.random.Generator) 
 
 
 def encode(array: np.ndarray, dtype: str) -> bytes:
-    """Little-endian bytes of a float32 array in `dtype` (bfloat16, float16 or float32), rounded to nearest, ties to even; int64 as it is."""
+    """The little-endian bytes of a float32 array in `dtype`, rounded to nearest, ties to even.
+
+    `dtype` is bfloat16, float16 or float32. An int64 array is not converted.
+    """
     if dtype == "int64":
         return array.astype("<i8", copy=False).tobytes()
     if dtype == "float32":

@@ -1,4 +1,4 @@
-"""Every tensor of a checkpoint: published name, shape and how a random one is drawn; those of speech are the family's."""
+"""Every tensor of a random checkpoint: published name, shape and distribution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .initializers import Tensor, embedding, head
 
 
 def all_tensors(config: OmniConfig, faint_tokens: tuple[int, ...] = ()) -> Iterator[Tensor]:
-    """All tensors of a checkpoint of `config`, per-expert layout, in file order; `faint_tokens` are text ids that should not be generated."""
+    """Yield all tensors of a checkpoint of `config`, in file order and in the per-expert layout.
+
+    `faint_tokens` are text ids that the Thinker should almost never choose.
+    """
     thinker = config.thinker
     yield from decoder("thinker.model", thinker.text)
     vocabulary, width = thinker.text.vocab_size, thinker.text.hidden_size

@@ -1,4 +1,4 @@
-"""A small real byte-level BPE tokenizer in the Qwen2 layout, trained from the shipped corpus each time a checkpoint is made."""
+"""A small byte-level BPE tokenizer in the Qwen2 layout, trained on corpus.txt for every new checkpoint."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 BASE_SIZE = 1984
 PADDED_TO = 64
 ROLES = ("system", "user", "assistant")
-# The word splitter of the Qwen2 tokenizers; a format fact that the published tokenizer.json carries too.
+# The word splitting pattern of the Qwen2 tokenizers, as in the published tokenizer.json.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Order and the `special` flags follow the published tokenizer_config.json: tool, code and think marks are kept by skip_special_tokens.
+# Order and `special` flags as in the published tokenizer_config.json. Tool, code and think tokens are not
+# special, so skip_special_tokens keeps them.
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
     "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
@@ -41,13 +42,13 @@ NAMED_TOKENS = {
 
 @dataclass(frozen=True)
 class TokenIds:
-    """What the rest of a checkpoint needs to know of its tokenizer."""
+    """Ids and sizes of a tokenizer that the other files of a checkpoint need."""
 
     ids: dict[str, int]
-    """Special tokens and the three role words, by text."""
+    """Text -> id of the special tokens and the three role words."""
 
     readable: tuple[int, ...]
-    """Ids that decode to printable text on their own: whole characters, more than white space."""
+    """Ids that alone decode to complete printable characters, not only to white space."""
 
     size: int
     padded_size: int
@@ -58,12 +59,12 @@ class TokenIds:
 
 @cache
 def train() -> Tokenizer:
-    """The tokenizer of random checkpoints, from corpus.txt."""
+    """The tokenizer of random checkpoints, trained on corpus.txt."""
     return train_on(resources.files(__package__).joinpath("corpus.txt").read_text(encoding="utf-8").splitlines(), BASE_SIZE)
 
 
 def train_on(lines: Iterable[str], size: int) -> Tokenizer:
-    """Train a tokenizer of `size` ids before the special ones; the same text gives the same vocabulary and merges."""
+    """Train a tokenizer with `size` ids plus the special tokens. The same text gives the same tokenizer."""
     tokenizer = Tokenizer(models.BPE(fuse_unk=False, byte_fallback=False))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -78,13 +79,13 @@ def train_on(lines: Iterable[str], size: int) -> Tokenizer:
 
 def _with_roles(lines: Iterable[str]) -> Iterator[str]:
     yield from lines
-    # The role words must be one token each, as in the published vocabulary: the prompt rules compare a single id.
+    # Each role word must be one token, as in the published vocabulary: the prompt rules compare a single id.
     for role in ROLES:
         yield from [role] * 50
 
 
 def token_ids(tokenizer: Tokenizer) -> TokenIds:
-    """The ids a configuration needs; the vocabulary is padded to a multiple of 64 as published checkpoints do."""
+    """The ids that a configuration needs. As in published checkpoints, `padded_size` is a multiple of 64."""
     ids: dict[str, int] = {}
     for token in (*SPECIAL_TOKENS, *ROLES):
         encoded = tokenizer.encode(token, add_special_tokens=False).ids
@@ -98,11 +99,14 @@ def token_ids(tokenizer: Tokenizer) -> TokenIds:
 
 
 def save(tokenizer: Tokenizer, folder: Path, model_max_length: int, processor_class: str | None = None) -> None:
-    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`; the last states the two values (see RandomCheckpoint)."""
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`.
+
+    tokenizer_config.json states `model_max_length` and `processor_class` (see RandomCheckpoint).
+    """
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     try:
         tokenizer.model.save(str(folder))
-    except Exception as error:  # the library raises no other kind where the disk is full
+    except Exception as error:  # the library raises a plain Exception if the disk is full
         raise OSError(errno.EIO, str(error)) from None
     added = {
         str(tokenizer.token_to_id(token)): {

@@ -1,4 +1,4 @@
-"""The stored layouts of the same model: which drawn tensors lie in which stored one, and in what order."""
+"""Stored layouts of a model: which drawn tensors make a stored tensor, and in what order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _FUSED = {"q": "in_proj_qkvz", "k": "in_proj_qkvz", "v": "in_proj_qkvz", "z": "i
 
 
 def arrange(tensors: Iterable[Tensor], dtype: str, experts: str, linear: str) -> list[Entry]:
-    """Stored tensors of `dtype` (where the family fixes none) in the layout `experts` of EXPERTS and `linear` of LINEAR.
+    """The stored tensors for `tensors`, in the layouts `experts` (of EXPERTS) and `linear` (of LINEAR).
 
-    experts fused: `experts.gate_up_proj` [E, 2I, H] (gate rows, then up rows) and `experts.down_proj` [E, H, I], as transformers v5 holds them.
-    linear fused: rows of one key head after the other (q, k, v, z and b, a) as Qwen3-Next and Qwen3.5-Omni store them; split: as Qwen3.5 does.
+    `dtype` applies to tensors without a dtype of their own.
+    experts fused: `experts.gate_up_proj` [E, 2I, H] (gate rows, then up rows) and `experts.down_proj`
+    [E, H, I], as in transformers v5.
+    linear fused: rows (q, k, v, z and b, a) grouped by key head, as in Qwen3-Next and Qwen3.5-Omni.
+    linear split: as in Qwen3.5.
     """
     entries: list[Entry] = []
     groups: dict[str, list[Tensor]] = {}

@@ -1,4 +1,7 @@
-"""Streaming safetensors shards: the header is known from the shapes, so every tensor is written as soon as it is drawn."""
+"""Writes safetensors shards as a stream: each tensor is written as soon as it is drawn.
+
+The header comes first; it depends only on the shapes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ SHARD_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored tensor: `parts` are drawn and written one after the other (a fused expert tensor is all experts in order)."""
+    """One stored tensor: its `parts` in order. The parts of a fused expert tensor are the experts."""
 
     name: str
     shape: tuple[int, ...]
@@ -29,27 +32,27 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Size of its values as they are stored."""
+        """Bytes of the stored values."""
         return WIDTHS[self.dtype] * math.prod(self.shape)
 
 
 class Progress:
-    """Tells `report`, if there is one, the bytes written and the bytes of all `entries`."""
+    """Calls `report`, if given, with the bytes written so far and the bytes of all `entries`."""
 
     def __init__(self, entries: Iterable[Entry], report: Callable[[int, int], None] | None) -> None:
         self._report, self._written, self._total = report, 0, sum(entry.bytes for entry in entries)
 
     def add(self, entry: Entry) -> None:
-        """`entry` has been written."""
+        """Count `entry` as written."""
         self._written += entry.bytes
         if self._report:
             self._report(self._written, self._total)
 
 
 def write(folder: Path, entries: list[Entry], seed: int, progress: Progress) -> None:
-    """Write at least two shards of about 1 GiB and `model.safetensors.index.json` into `folder`; one tensor at a time is held in memory."""
+    """Write two or more shards of about 1 GiB and their index into `folder`; holds one tensor in memory."""
     total = sum(entry.bytes for entry in entries)
-    # Two shards even for the smallest, so that everyone reads the sharded form.
+    # Even the smallest checkpoint has two shards, so that every test reads the sharded form.
     count = max(2, math.ceil(total / SHARD_BYTES))
     shards: list[list[Entry]] = [[] for _ in range(count)]
     offset = 0
@@ -71,7 +74,7 @@ def write(folder: Path, entries: list[Entry], seed: int, progress: Progress) -> 
 
 
 def write_codec(path: Path, entries: list[Entry], seed: int, progress: Progress) -> None:
-    """Write the torch archive of a codec folder: `entries` under their names behind `code2wav.`."""
+    """Write the torch archive of a codec folder. The names of `entries` lose their prefix `code2wav.`."""
 
     def drawn() -> Iterable[tuple[str, str, tuple[int, ...], bytes]]:
         for entry in entries:
@@ -83,7 +86,7 @@ def write_codec(path: Path, entries: list[Entry], seed: int, progress: Progress)
 
 
 def _header(shard: list[Entry]) -> bytes:
-    """The length-prefixed JSON header, padded with spaces to 8 bytes as the format asks for aligned data."""
+    """The length-prefixed JSON header, padded with spaces to a multiple of 8 bytes for aligned data."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for entry in shard:

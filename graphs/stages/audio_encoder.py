@@ -1,4 +1,5 @@
-"""The audio encoder (AuT): log-mel chunks of one second to 13 (three convolutions) or 7 (four) features each."""
+"""The audio encoder (AuT): log-mel chunks of 1 s to 13 features (3 convolutions) or 7 (4 convolutions)
+each."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ from ..stage import Stage, TensorSource, WeightSource
 PREFIX = "thinker.audio_tower"
 EPSILON = 1e-5
 MAX_TIMESCALE = 10_000.0
-# Large enough that exp() of it is zero, small enough for float16; finite, so that a window without tokens gives no NaN.
+# exp() of it is 0, float16 can hold it, and it is finite: a window without tokens gives no NaN.
 MASKED = -3e4
 
 
 class AudioEncoder(nn.Module):
     """Strided convolutions over each chunk, then a transformer over windows of several chunks.
 
-    Source: Qwen3OmniMoeAudioEncoder (transformers), which has three convolutions; the fourth of Qwen3.5-Omni is as in TensorRT-Edge-LLM 0.11.
+    Source: Qwen3OmniMoeAudioEncoder (transformers), which has three convolutions. The fourth convolution of
+    Qwen3.5-Omni follows TensorRT-Edge-LLM 0.11.
     """
 
     def __init__(self, config: AudioConfig) -> None:
@@ -51,35 +53,42 @@ class AudioEncoder(nn.Module):
         self.projection_out = Projection(config.d_model, config.output_dim, bias=True)
 
     def forward(self, chunks: Tensor, window_index: Tensor, window_length: Tensor, output_index: Tensor) -> tuple[Tensor]:
-        """chunks [chunks, mel, frames], window_index [windows, window_tokens], window_length [windows], output_index [tokens] -> [tokens, output_dim]."""
+        """chunks [chunks, mel, frames] -> features [tokens, output_dim].
+
+        window_index [windows, window_tokens], window_length [windows] and output_index [tokens] as in
+        docs/stages.md.
+        """
         x = chunks.unsqueeze(1)  # [chunks, 1, mel, frames]
         for convolution in self.convolutions:
             x = F.gelu(convolution(x))  # [chunks, channels, mel / 2, frames / 2], rounded up
         x = self.convolution_output(x.permute(0, 3, 1, 2).flatten(2))  # [chunks, chunk_tokens, width]
-        x = x + self._positions(x)  # they start again in every chunk
+        x = x + self._positions(x)  # positions restart in every chunk
         x = F.embedding(window_index, x.flatten(0, 1))  # [windows, window_tokens, width]
         mask = self._mask(window_length, x)
         for layer in self.layers:
             x = layer(x, mask=mask)
-        x = F.embedding(output_index, x.flatten(0, 1))  # the padding of the windows goes no further
+        x = F.embedding(output_index, x.flatten(0, 1))  # drops the padding of the windows
         return (self.projection_out(self.activation(self.projection_in(self.final_norm(x)))),)
 
     def _positions(self, x: Tensor) -> Tensor:
-        """Sinusoids [chunk_tokens, width], computed in the graph because they are constants with a dynamic length."""
+        """Sinusoids [chunk_tokens, width], computed in the graph because their length is dynamic."""
         half = self.width // 2
         frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * -(math.log(MAX_TIMESCALE) / (half - 1)))
         angles = torch.arange(x.shape[1], dtype=torch.float32, device=x.device).unsqueeze(1) * frequencies
         return torch.cat((torch.sin(angles), torch.cos(angles)), dim=1).to(x.dtype)
 
     def _mask(self, window_length: Tensor, x: Tensor) -> Tensor:
-        """Score mask [windows, 1, window_tokens, window_tokens]; ONNX Runtime's Attention does not broadcast the query axis."""
+        """Score mask [windows, 1, window_tokens, window_tokens].
+
+        The query axis is expanded because ONNX Runtime's Attention does not broadcast it.
+        """
         tokens = x.shape[1]
         inside = torch.arange(tokens, device=x.device) < window_length.unsqueeze(1)
         return torch.where(inside, 0.0, MASKED).to(x.dtype)[:, None, None, :].expand(-1, -1, tokens, -1)
 
 
 class DownsamplingConvolution(nn.Module):
-    """3 x 3 convolution that halves both axes, rounding up."""
+    """3 x 3 convolution of stride 2: halves both axes, rounding up."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -91,9 +100,10 @@ class DownsamplingConvolution(nn.Module):
 
 
 def audio_encoder_stage(config: OmniConfig) -> Stage:
-    """The stage `audio_encoder`: feeds of `runtime.frontend.audio.audio_layout`, features float32 [tokens, thinker hidden size].
+    """The stage `audio_encoder`; tensors as in docs/stages.md.
 
-    Raises AntiphonError when the audio section of the configuration cannot be an encoder of this family.
+    `runtime.frontend.audio.audio_layout` makes the inputs.
+    Raises AntiphonError if the audio section of the configuration is no encoder of this family.
     """
     audio = config.thinker.audio
     assert audio is not None, "a checkpoint without this encoder has no such stage"
@@ -129,7 +139,7 @@ def _check(audio: AudioConfig) -> None:
 
 
 def _example(audio: AudioConfig) -> dict[str, np.ndarray]:
-    """Two clips in three windows, so that no two axes have the same size."""
+    """Inputs of two clips in three windows: no two axes have the same size."""
     lengths = (audio.n_window_infer + 3, audio.n_window_infer // 2)
     generator = np.random.default_rng(0)
     clips = [generator.standard_normal((audio.num_mel_bins, length), dtype=np.float32) for length in lengths]

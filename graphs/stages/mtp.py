@@ -1,8 +1,10 @@
-"""The Thinker's draft head (multi-token prediction): from a token and the row before it to a guess at the token after it.
+"""The Thinker's draft head (multi-token prediction): a token and the hidden row before it to the next token.
 
-x = fc(concat(norm_e(embedding[ids]), norm_h(hidden))), one layer of full attention with a cache of its own, logits = head(norm(x)). `hidden` are
-the Thinker's rows after its final norm, or for a further guess this stage's own `output_hidden`. Embedding and head are the Thinker's. No
-public class computes it (HF 5.23 skips `mtp.*`); the structure is that of TensorRT-Edge-LLM 0.11, modeling_qwen3_omni_next_mtp.
+x = fc(concat(norm_e(embedding[ids]), norm_h(hidden))), then one layer of full attention with its own cache,
+then logits = head(norm(x)). `hidden` are the Thinker's rows after its final norm; for a second draft token,
+they are this stage's `output_hidden`. Embedding and head are the Thinker's.
+Source: TensorRT-Edge-LLM 0.11, modeling_qwen3_omni_next_mtp. transformers 5.23 has no class for it and skips
+`mtp.*`.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from ..stage import Stage, TensorSource, WeightSource, plain, transposed
 
 NAME = "mtp"
 PREFIXES = ("thinker.mtp", "mtp")
-"""Checkpoints of the Thinker alone leave its name out (TensorRT-Edge-LLM takes either)."""
+"""Prefix of the stored tensors: in a whole checkpoint, in a Thinker saved alone (as TensorRT-Edge-LLM)."""
 
 
 class DraftHead(nn.Module):
-    """One forward pass over new rows: token t beside the Thinker's row of the token before it."""
+    """One forward pass over new rows; each joins a token and the Thinker's row of the token before it."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ class DraftHead(nn.Module):
 
 
 def mtp_stage(config: OmniConfig) -> Stage:
-    """The draft head's stage of `config`; tensors as in docs/stages.md."""
+    """The draft head stage of `config`; tensors as in docs/stages.md."""
     text = _draft_config(config.thinker.text)
     return Stage(
         NAME,
@@ -79,7 +81,7 @@ def mtp_stage(config: OmniConfig) -> Stage:
 
 
 def _draft_config(text: DecoderConfig) -> DecoderConfig:
-    """One layer of full attention, with experts where the Thinker has any."""
+    """The decoder of the draft head: one layer of full attention, with experts if the Thinker has any."""
     return dataclasses.replace(text, num_hidden_layers=1, layer_types=(), linear=None, mlp_only_layers=(), decoder_sparse_step=1)
 
 

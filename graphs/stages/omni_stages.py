@@ -1,4 +1,4 @@
-"""The stages of an omni model that has the parts of Qwen's: encoders, Thinker, draft head, Talker, code predictor, Code2Wav, codec encoder."""
+"""All stages of a Qwen omni model, from the encoders to Code2Wav and the codec encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .vision_encoder import vision_encoder_stage
 
 
 def omni_stages(config: OmniConfig, talker_stage: Callable[[OmniConfig], Stage]) -> tuple[Stage, ...]:
-    """All stages of `config` in the order they are built, with the family's own `talker_stage`; those of parts that it lacks are left out."""
+    """The stages of `config` in build order, without those of parts that the checkpoint lacks.
+
+    `talker_stage` makes the family's Talker stage.
+    """
     thinker = config.thinker
     made = [audio_encoder_stage(config)] if thinker.audio else []
     made += [vision_encoder_stage(config)] if thinker.vision else []

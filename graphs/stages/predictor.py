@@ -1,8 +1,9 @@
-"""Code predictor: the 15 residual codes of a frame, one step at a time (HF Qwen3OmniMoeTalkerCodePredictor...).
+"""Code predictor: the 15 residual codes of a frame, one per step (HF Qwen3OmniMoeTalkerCodePredictor...).
 
-The portable graph is one step over its own small cache; a lowering unrolls the steps into one graph per frame (export/engines/onnxruntime/passes/unroll_frame).
-Step 0 takes two rows, the Talker's hidden row and the embedding of code 0; every later step takes the embedding of the code before it.
-Qwen3.5-Omni has a projection from the Talker's rows to its own in front, and gated attention.
+The portable graph is one step with its own key-value cache. ONNX Runtime's lowering unrolls all steps of a
+frame into one graph (export/engines/onnxruntime/passes/unroll_loop.py). Step 0 reads two rows: the Talker's
+hidden row and the embedding of code 0. Each later step reads one row: the embedding of the previous code.
+Qwen3.5-Omni projects Talker rows to the predictor's width and has gated attention.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ NAME = "predictor"
 
 
 class PredictorStep(nn.Module):
-    """Step s of a frame: from code s to code s + 1."""
+    """Step s of a frame: code s to code s + 1."""
 
     def __init__(self, talker: TalkerConfig) -> None:
         super().__init__()
         config, groups = talker.predictor, talker.num_code_groups
         self.config = config
-        # Table 0 is the Talker's own codec embedding, cut to the codebook: a frame never holds a special id.
+        # Table 0 is the Talker's codec embedding without its special ids, which no frame contains.
         self.code_embedding = nn.Parameter(torch.empty(groups * config.vocab_size, talker.text.hidden_size))
         self.projection = Projection(talker.text.hidden_size, config.hidden_size, bias=True) if talker.predictor_projection else None
         self.layers = nn.ModuleList(DecoderLayer(config, sparse=False) for _ in range(config.num_hidden_layers))
@@ -38,9 +39,11 @@ class PredictorStep(nn.Module):
         self.heads = nn.Parameter(torch.empty(groups - 1, config.hidden_size, config.vocab_size))
 
     def forward(self, hidden: Tensor, code: Tensor, step: Tensor, past_length: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """hidden [batch, 1 at step 0 else 0, talker hidden]; code int64 [batch]; step int64 [1]; past_length int64 [batch].
+        """hidden [batch, 1 at step 0 else 0, talker hidden]; code int64 [batch]; step int64 [1]; past_length
+        int64 [batch].
 
-        Returns token int64 [batch], logits [batch, codebook], code_row [batch, talker hidden] (the embedding of `code`), present states.
+        `rest` are the sampling inputs and the past states. Returns token int64 [batch], logits [batch,
+        codebook], code_row [batch, talker hidden] (the embedding of `code`) and the present states.
         """
         noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = rest
         code_row = self.code_embedding[code + step * self.config.vocab_size]
@@ -59,7 +62,7 @@ class PredictorStep(nn.Module):
 
 
 def predictor_stage(config: OmniConfig) -> Stage:
-    """The code predictor stage of `config`: its portable step; tensors as in docs/stages.md."""
+    """The code predictor stage of `config`: one step and its loop, whose tensors are in docs/stages.md."""
     assert config.talker is not None
     talker, text = config.talker, config.talker.predictor
     row_size = talker.text.hidden_size
@@ -88,7 +91,7 @@ def predictor_stage(config: OmniConfig) -> Stage:
 
 
 def frame_loop(row_size: int, codebook: int, groups: int) -> StageLoop:
-    """The steps of a frame of `groups` codes: a Talker row [row_size] and code 0 in; all codes and the frame's row out."""
+    """The loop over a frame: a Talker row [row_size] and code 0 to `groups` codes and the frame's row."""
     return StageLoop(
         steps=groups - 1,
         inputs=(
@@ -145,7 +148,10 @@ def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, Weight
 
 
 def _projection(talker: TalkerConfig, checkpoint: TensorSource, prefix: str) -> dict[str, WeightSource]:
-    """From Talker rows to predictor rows; a checkpoint without one has rows of equal size, which stay as they are."""
+    """Weight sources of the projection of Talker rows to predictor rows.
+
+    Without a stored projection both rows have the same size, and the projection is the identity.
+    """
     rows, size = talker.text.hidden_size, talker.predictor.hidden_size
     if not checkpoint.has(f"{prefix}.weight"):
         if rows != size:

@@ -1,4 +1,4 @@
-"""What all Talkers share: how the parts of a row join, the decoder behind them, and the tensors of the stage."""
+"""Parts of every Talker stage: the sum that makes an input row, the decoder, and the tensors of the stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..layers.decoder_specs import greedy_sampling, sampling_inputs
 
 
 class TalkerDecoder(nn.Module):
-    """From joined rows to the first code of every wanted frame; a Talker adds how its rows are made."""
+    """The decoder of a Talker: input rows to the first code of a frame. A subclass makes the rows."""
 
     def __init__(self, text: DecoderConfig, layers: nn.ModuleList) -> None:
         super().__init__()
@@ -27,10 +27,11 @@ class TalkerDecoder(nn.Module):
     def joined(
         self, text_ids: Tensor, text_rows: Tensor, hidden_rows: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_rows: Tensor, frame_index: Tensor
     ) -> Tensor:
-        """The input rows [batch, tokens, hidden]: the sum of the tracks, an id of -1 or a row not indexed adding nothing.
+        """The input rows [batch, tokens, hidden]: the sum of text, Thinker, codec and frame rows.
 
-        text_rows [batch, tokens, hidden] are those of text_ids [batch, tokens] (of an id of -1: any); hidden_rows and frame_rows [n, hidden] go to
-        the flat rows (b * tokens + t) of hidden_index and frame_index [n].
+        text_rows [batch, tokens, hidden] belong to text_ids [batch, tokens]; where an id is -1, its row is
+        ignored. A codec id of -1 adds nothing. hidden_rows and frame_rows [n, hidden] are added to the flat
+        rows (b * tokens + t) of hidden_index and frame_index [n].
         """
         batch, tokens = text_ids.shape
         text = text_rows * (text_ids >= 0)[..., None]
@@ -43,7 +44,10 @@ class TalkerDecoder(nn.Module):
     def decode(
         self, x: Tensor, positions: Tensor, query_length: Tensor, past_length: Tensor, output_index: Tensor, rest: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Run the layers over x [batch, tokens, hidden]; `rest` are the sampling inputs and the past states. Returns token, logits, hidden, present states."""
+        """Run the layers over x [batch, tokens, hidden]. Returns token, logits, hidden, present states.
+
+        `rest` are the sampling inputs and the past states.
+        """
         noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = rest
         rotary = rotary_tables(positions, self.text.rope, self.text.head_dim)
         x, present = run_layers(self.layers, x, rotary, query_length, past_length, past)
@@ -54,7 +58,7 @@ class TalkerDecoder(nn.Module):
 
 
 def talker_inputs(text: DecoderConfig, thinker_hidden: int, frames: TensorSpec) -> tuple[TensorSpec, ...]:
-    """The stage's inputs; `frames` [frames, size] is how the family gives whole frames."""
+    """The inputs of a Talker stage; `frames` [frames, size] is the family's input of whole frames."""
     return (
         TensorSpec("text_ids", "int64", ("batch", "tokens")),
         TensorSpec("hidden", "float32", ("hiddens", thinker_hidden)),
@@ -71,7 +75,7 @@ def talker_inputs(text: DecoderConfig, thinker_hidden: int, frames: TensorSpec) 
 
 
 def talker_outputs(text: DecoderConfig) -> tuple[TensorSpec, ...]:
-    """The stage's outputs."""
+    """The outputs of a Talker stage."""
     return (
         TensorSpec("token", "int64", ("rows",)),
         TensorSpec("logits", "float32", ("rows", text.vocab_size)),
@@ -80,7 +84,7 @@ def talker_outputs(text: DecoderConfig) -> tuple[TensorSpec, ...]:
 
 
 def talker_example(text: DecoderConfig, thinker_hidden: int, frames: TensorSpec) -> dict[str, np.ndarray]:
-    """Values for `talker_inputs` in which every named axis has a size of its own."""
+    """Values of `talker_inputs` in which no two named axes have the same size."""
     batch, tokens, hiddens, count, rows = 2, 5, 3, 4, 6
     feeds: dict[str, np.ndarray] = {
         "text_ids": np.zeros((batch, tokens), np.int64),

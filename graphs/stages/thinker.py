@@ -1,6 +1,7 @@
-"""Thinker of Qwen3-Omni: the language model that hears, sees and writes (HF Qwen3OmniMoeThinkerForConditionalGeneration).
+"""Thinker: the language model that reads text, audio and vision features and writes text.
 
-That of Qwen3.5-Omni is the same over other layers, which its configuration states (HF Qwen3_5MoeForCausalLM, Qwen3_5ForCausalLM).
+Source: HF Qwen3OmniMoeThinkerForConditionalGeneration. The Thinker of Qwen3.5-Omni differs only in its
+layers, which its configuration states (HF Qwen3_5MoeForCausalLM, Qwen3_5ForCausalLM).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NAME = "thinker"
 
 
 class Thinker(nn.Module):
-    """One forward pass over new tokens; sampling of the wanted rows is part of it."""
+    """One forward pass over new tokens, with sampling at the rows of `output_index`."""
 
     def __init__(self, config: OmniConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The vision encoder: patches of an image or a video to features of the Thinker; Qwen3-Omni adds deepstack features."""
+"""The vision encoder: patches of an image or a video to features; in Qwen3-Omni also deepstack features."""
 
 from __future__ import annotations
 
@@ -41,23 +41,25 @@ class VisionEncoder(nn.Module):
         self.deepstack_indexes = config.deepstack_visual_indexes
 
     def forward(self, pixels: Tensor, position_index: Tensor, position_weight: Tensor, rotary_positions: Tensor) -> tuple[Tensor, ...]:
-        """pixels [frames, patches, patch_dim], position_index and position_weight [patches, 4], rotary_positions [patches, 2].
+        """pixels [frames, patches, patch_dim], position_index and position_weight [patches, 4],
+        rotary_positions [patches, 2].
 
-        Returns features [visuals, out] and, where there are deepstack blocks, deepstack [n, visuals, out]; visuals = frames * patches / merge^2.
+        Returns features [visuals, out] and, with deepstack blocks, deepstack [n, visuals, out].
+        visuals = frames * patches / merge^2.
         """
         positions = position_weight.unsqueeze(1) @ F.embedding(position_index, self.position_table)  # [patches, 1, width]
         x = self.patch_embedding(pixels) + positions.squeeze(1)  # [frames, patches, width]
         rotation = self._rotation(rotary_positions, x)
         deepstack = []
         for number, block in enumerate(self.blocks):
-            x = block(x, rotation)  # a frame is a batch row: attention stays within it
+            x = block(x, rotation)  # each frame is a batch row, so attention stays within a frame
             if number in self.deepstack_indexes:
                 deepstack.append(self.deepstack_mergers[self.deepstack_indexes.index(number)](x))
         features = self.merger(x)
         return (features, torch.stack(deepstack)) if deepstack else (features,)
 
     def _rotation(self, rotary_positions: Tensor, x: Tensor) -> Rotation:
-        """Cosine and sine [patches, head_dim / 2]: the first half of the frequencies turns by the row, the second by the column."""
+        """Cosine and sine [patches, head_dim / 2]: first half by patch row, second half by patch column."""
         half = self.head_dim // 2
         frequencies = 1.0 / self.rotary_theta ** (torch.arange(0, half, 2, dtype=torch.float32, device=x.device) / half)
         angles = (rotary_positions.to(torch.float32).unsqueeze(2) * frequencies).flatten(1)
@@ -65,9 +67,10 @@ class VisionEncoder(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """merge x merge neighbouring patches become one feature (Qwen3OmniMoeVisionPatchMerger).
+    """Merge x merge neighbouring patches to one feature (Qwen3OmniMoeVisionPatchMerger).
 
-    The norm is over one patch in the last merger and over the merged patches in the deepstack mergers: `norm_width` says which.
+    `norm_width` is the width of the norm: one patch in the last merger, all merged patches in a deepstack
+    merger.
     """
 
     def __init__(self, norm_width: int, merged: int, outputs: int) -> None:
@@ -78,19 +81,21 @@ class PatchMerger(nn.Module):
         self.down = Projection(merged, outputs, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x.reshape(-1, self.norm_width)).reshape(-1, self.merged)  # neighbours lie side by side in the merge order of the patches
+        # The patches of one feature are neighbours on the patch axis, so reshaping merges them.
+        x = self.norm(x.reshape(-1, self.norm_width)).reshape(-1, self.merged)
         return self.down(F.gelu(self.up(x)))
 
 
 def patch_dim(vision: VisionConfig) -> int:
-    """Values of one flattened patch: channels * frames * height * width."""
+    """Number of values in one flattened patch: channels * frames * height * width."""
     return vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
 
 
 def vision_encoder_stage(config: OmniConfig) -> Stage:
-    """The stage `vision_encoder`: feeds of `runtime.frontend.vision.vision_layout`, features and deepstack features of the Thinker's width.
+    """The stage `vision_encoder`; tensors as in docs/stages.md.
 
-    Raises AntiphonError when the vision section of the configuration cannot be an encoder of this family.
+    `runtime.frontend.vision.vision_layout.vision_feeds` makes the inputs.
+    Raises AntiphonError if the vision section of the configuration is no encoder of this family.
     """
     vision = config.thinker.vision
     assert vision is not None, "a checkpoint without this encoder has no such stage"
@@ -134,7 +139,7 @@ def _check(vision: VisionConfig) -> None:
 
 
 def _example(vision: VisionConfig) -> dict[str, np.ndarray]:
-    """Three temporal patches of two by three merged patches, so that no two axes have the same size."""
+    """Inputs of three temporal patches, each of 2 x 3 merged patches: no two axes have the same size."""
     grid = (3, 2 * vision.spatial_merge_size, 3 * vision.spatial_merge_size)
     shape = (grid[0], grid[1] * grid[2], patch_dim(vision))
     pixels = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -144,7 +149,7 @@ def _example(vision: VisionConfig) -> dict[str, np.ndarray]:
 def _weights(vision: VisionConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     convolution = f"{PREFIX}.patch_embed.proj"
     weights = {
-        # The convolution's stride is its kernel: on flattened patches it is a matrix product.
+        # The convolution's stride equals its kernel, so on flattened patches it is a matrix product.
         "patch_embedding.weight": WeightSource((f"{convolution}.weight",), lambda weight: np.ascontiguousarray(weight.reshape(len(weight), -1).T)),
         "patch_embedding.bias": plain(f"{convolution}.bias"),
         "position_table": plain(f"{PREFIX}.pos_embed.weight"),
@@ -164,7 +169,7 @@ def _weights(vision: VisionConfig, checkpoint: TensorSource) -> dict[str, Weight
 
 
 def _merger_weights(checkpoint: TensorSource, parameter: str, tensor: str) -> dict[str, WeightSource]:
-    """Under the names of Qwen3.5's vision model where the checkpoint has those, else under Qwen3-Omni's."""
+    """Weight sources of a PatchMerger, under the tensor names of Qwen3.5 or of Qwen3-Omni."""
     qwen3_5 = checkpoint.has(f"{tensor}.linear_fc1.weight")
     norm, up, down = ("norm", "linear_fc1", "linear_fc2") if qwen3_5 else ("ln_q", "mlp.0", "mlp.2")
     weights = plain_weights(f"{parameter}.norm", f"{tensor}.{norm}")

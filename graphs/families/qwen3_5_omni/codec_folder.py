@@ -1,4 +1,4 @@
-"""The codec in a folder of its own, as Qwen3.5-Omni ships it: `config.yaml` and `model_weights.pt`."""
+"""The codec folder of Qwen3.5-Omni: `config.yaml` and `model_weights.pt`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ FOLDERS = ("codec_decode_online", "code2wav")
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model_weights.pt"
 LARGEST_FILE = 2**16
-"""Bytes of config.yaml, for which PyYAML takes a second; the ones that are known have some thousands."""
+"""Bytes of config.yaml. PyYAML needs a second for this size; known files have a few thousand bytes."""
 MOST_BRACKETS = 40
-"""Brackets that may be open at once; PyYAML's time grows with their square."""
+"""Depth of nested brackets; PyYAML's time grows with its square."""
 TRANSFORMER = "model.post_module.args"
 
 
 def find_codec_folder(checkpoint: Path) -> Path | None:
-    """The folder of the codec inside the folder `checkpoint`, or None where config.json holds it all."""
+    """The codec folder in the folder `checkpoint`; None if there is none."""
     return next((checkpoint / name for name in FOLDERS if (checkpoint / name / CONFIG_NAME).is_file()), None)
 
 
 def read_code2wav_config(folder: Path) -> Code2WavConfig:
-    """The decoder that `config.yaml` in `folder` describes; its YAML is read as plain values, whatever its tags ask to construct.
+    """The configuration of Code2Wav from `config.yaml` in `folder`; YAML tags are ignored.
 
-    Raises AntiphonError that names the file and the field. Source of the structure: TensorRT-Edge-LLM 0.11, which reads the published files.
+    Raises AntiphonError with the file and the field. Source of the structure: TensorRT-Edge-LLM 0.11, which
+    reads the published files.
     """
     fields = _Fields(folder / CONFIG_NAME)
     heads = fields.count(f"{TRANSFORMER}.n_head")
@@ -66,7 +67,7 @@ def read_code2wav_config(folder: Path) -> Code2WavConfig:
 
 
 def codec_yaml(config: Code2WavConfig) -> str:
-    """The text of a `config.yaml` from which `read_code2wav_config` makes `config`; TensorRT-Edge-LLM reads it too."""
+    """The text of a `config.yaml` for `config`. TensorRT-Edge-LLM can read it too."""
     return f"""\
 model:
   sample_rate: {config.sample_rate}
@@ -102,13 +103,13 @@ model:
 
 
 class _Fields:
-    """The values of one YAML file by their dotted names; every error names the file and the field."""
+    """The fields of one YAML file by dotted name. Every error names the file and the field."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._root = path, _load(path)
 
     def find(self, name: str, default: Any = None) -> Any:
-        """The value of field `name`, or `default` where it is missing or null."""
+        """The value of field `name`, or `default` if it is missing or null."""
         value: Any = self._root
         for depth, key in enumerate(keys := name.split(".")):
             if not isinstance(value, dict):
@@ -125,25 +126,28 @@ class _Fields:
         return value
 
     def refuse(self, name: str, expected: str) -> AntiphonError:
-        """The error for the value of field `name`."""
+        """Return the error for a wrong value of field `name`."""
         return AntiphonError(f"{self.path}: field {name} is {_short(self.find(name))}, expected {expected}; correct the file.")
 
     def count(self, name: str, default: int | None = None) -> int:
-        """A positive integer."""
+        """The value of field `name`, a positive integer."""
         value = self.take(name, default)
         if not _is_count(value):
             raise self.refuse(name, "an integer of at least 1")
         return value
 
     def counts(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """One or more positive integers."""
+        """The value of field `name`, a list of one or more positive integers."""
         value = self.take(name, default)
         if not isinstance(value, list | tuple) or not value or not all(map(_is_count, value)):
             raise self.refuse(name, "a list of one or more integers of at least 1")
         return tuple(value)
 
     def number(self, name: str, default: float) -> float:
-        """A finite number above 0; YAML 1.1 reads 1e-5 as a string, and codec files write it so."""
+        """The value of field `name`, a finite number above 0.
+
+        Strings are converted: codec files contain 1e-5, which YAML 1.1 reads as a string.
+        """
         value = self.take(name, default)
         try:
             number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
@@ -155,12 +159,12 @@ class _Fields:
 
 
 def _load(path: Path) -> Any:
-    """The plain values of a YAML file: a tag that asks for an object is read as the mapping, list or text it stands before."""
+    """The plain values of a YAML file. A tagged value is read as the mapping, list or text after its tag."""
     require_extra("build", "Reading a codec folder", "yaml")
     import yaml
 
     class PlainLoader(yaml.SafeLoader):
-        """Constructs mappings, lists and scalars alone. Merge keys are refused: each of them copies what it names, and copies of copies grow without end."""
+        """Constructs only mappings, lists and scalars. Merge keys are refused: their copies have no limit."""
 
         def flatten_mapping(self, node: Any) -> None:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
@@ -183,7 +187,8 @@ def _load(path: Path) -> Any:
         return yaml.load(content.decode("utf-8"), Loader=PlainLoader)  # noqa: S506
     except OSError as error:
         raise AntiphonError(f"{path} cannot be read ({error.strerror or error}); make it readable or download it again.") from None
-    # Beside its own errors PyYAML raises what int(), float() and date() do, and stumbles over tags that do not fit their text.
+    # PyYAML raises its own errors, those of int(), float() and date(), and others if a tag does not match its
+    # value.
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where is not None else ""
@@ -191,7 +196,7 @@ def _load(path: Path) -> Any:
 
 
 def _check(config: Code2WavConfig, fields: _Fields, latent: str) -> None:
-    """Sizes that must fit each other, and kinds of rotary embedding that are not known here."""
+    """Raise AntiphonError for sizes that contradict each other and for an unsupported rotary embedding."""
 
     def expect(condition: bool, name: str, expected: str) -> None:
         if not condition:
@@ -205,7 +210,8 @@ def _check(config: Code2WavConfig, fields: _Fields, latent: str) -> None:
     expect(config.pre_conv_kernel >= 2, "model.pre_conv_kernel", "an integer of at least 2")
     expect(config.head_dim % 2 == 0, f"{TRANSFORMER}.head_dim", "an even integer")
     expect(heads % key_value_heads == 0, f"{TRANSFORMER}.n_head", f"a multiple of n_local_heads ({key_value_heads})")
-    # Without a base of its own the transformer turns channel c with channel c + head_dim / 2; with one, neighbouring channels.
+    # Without rope_base, the rotary embedding pairs channel c with c + head_dim / 2; with it, neighbouring
+    # channels.
     expect(fields.find(f"{TRANSFORMER}.rope_base", -1) == -1, f"{TRANSFORMER}.rope_base", "-1 (the base stands in rope.rope_theta)")
     expect(fields.find(f"{TRANSFORMER}.rope.rope_type", "default") == "default", f"{TRANSFORMER}.rope.rope_type", "'default'")
 
@@ -215,7 +221,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """The value in at most 60 characters; a collection or a vast integer by its type, since its text can be longer than any memory."""
+    """`value` in at most 60 characters. For a collection or a huge integer only its type: its text has no
+    limit."""
     plain = isinstance(value, float | str | bool | None) or isinstance(value, int) and value.bit_length() < 64
     text = repr(value) if plain else f"of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,9 +1,11 @@
-"""The configuration of Qwen3.5-Omni: decoders with Gated DeltaNet layers, a Talker with its own text, a codec that may lie in a folder of its own.
+"""Reads the configuration of Qwen3.5-Omni.
 
-No class of transformers reads this family (5.23). Section and field names are those that NVIDIA's TensorRT-Edge-LLM 0.11 reads for
-`qwen3_omni_next` checkpoints; fields of the decoders are those of HF `Qwen3_5MoeTextConfig`, of the codec encoder those of `MimiConfig`. Four
-names are Antiphon's own, for what is unpublished: `thinker_config.timestamp_format`, `thinker_config.audio_timestamp_seconds`,
-`codec_encoder_config`, and `code2wav_config` where the codec has no folder of its own.
+Its decoders have Gated DeltaNet layers, its Talker has its own text embedding, and its codec can have its own
+folder. transformers 5.23 has no class for this family. Section and field names are those that NVIDIA's
+TensorRT-Edge-LLM 0.11 reads for `qwen3_omni_next` checkpoints. Decoder fields are those of HF
+`Qwen3_5MoeTextConfig`, codec encoder fields those of `MimiConfig`. Antiphon defines four names for
+unpublished values: `thinker_config.timestamp_format`, `thinker_config.audio_timestamp_seconds`,
+`codec_encoder_config`, and `code2wav_config` for a codec without its own folder.
 """
 
 from __future__ import annotations
@@ -24,29 +26,29 @@ from .codec_folder import CONFIG_NAME, FOLDERS, find_codec_folder, read_code2wav
 FULL_ATTENTION_INTERVAL = 4
 PARTIAL_ROTARY = 0.25
 MROPE_SECTION = (11, 11, 10)
-"""Defaults of HF Qwen3_5MoeTextConfig; the section fits 64 rotary dimensions."""
+"""Defaults of HF Qwen3_5MoeTextConfig. MROPE_SECTION is for 64 rotary dimensions."""
 TIMESTAMP_FORMAT = "<{seconds:.1f} seconds>"
-"""Of HF Qwen3VLProcessor, which serves Qwen3.5; Qwen3.5-Omni's own is unpublished."""
+"""The format of HF Qwen3VLProcessor, the processor of Qwen3.5. That of Qwen3.5-Omni is unpublished."""
 POSITIONS_PER_SECOND = 7
-"""Tokens that the audio encoder makes of a second; positions do not depend on it where textual timestamps carry the time."""
+"""Tokens of the audio encoder per second. Positions do not depend on it if the prompt has timestamps."""
 HIDDEN_ROWS = 16
 """Default of `max_thinker_to_talker_mm_tokens` (TensorRT-Edge-LLM)."""
 VOICE_MAP = "voice_map.json"
 LARGEST_VOICE_MAP = 2**20
-"""Bytes."""
+"""Bytes of voice_map.json."""
 LONGEST_INTERVAL = 86_400
-"""Seconds between two timestamps of a recording: a day."""
+"""Seconds between two timestamps in audio: at most a day."""
 SECONDS_FORMAT = re.compile(r"0?[0-9]{0,2}(\.[0-9])?[fg]?")
-"""What may stand after the colon of {seconds:...}; a format can ask for a text of any length."""
+"""The allowed format after the colon of {seconds:...}. Other formats can produce text of any length."""
 THINKER, TALKER = ("thinker_config",), ("talker_config",)
 FROM_EITHER = ("tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id")
-"""Ids that some checkpoints state in talker_config."""
+"""Ids at the root that some checkpoints state in talker_config."""
 CODEC_IDS = tuple(f"codec_{name}" for name in ("eos_token_id", "think_id", "nothink_id", "think_bos_id", "think_eos_id", "pad_id", "bos_id"))
 """Ids of the Talker that some checkpoints state at the root."""
 
 
 def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
-    """The configuration of the checkpoint of `reader`. Raises AntiphonError that names the file and the field."""
+    """The configuration of the checkpoint of `reader`. Raises AntiphonError with the file and the field."""
     thinker = reader.section(*THINKER)
     stamps = {name: thinker[name] for name in ("timestamp_format", "audio_timestamp_seconds") if thinker.get(name) is not None}
     _check_timestamps(reader, stamps)
@@ -74,9 +76,10 @@ def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
 
 
 def _decoder(reader: ConfigReader, keys: tuple[str, ...], text: bool = True) -> DecoderConfig:
-    """A decoder of gated full attention and, in a decoder of `text` where `layer_types` or the interval says so, Gated DeltaNet layers.
+    """A decoder of section `keys`, with gated full attention.
 
-    Else it is the code predictor, whose layers are all of full attention and dense.
+    With `text` it is a text decoder: `layer_types`, or else the interval, states its Gated DeltaNet layers.
+    Otherwise it is the code predictor, in which all layers are dense and have full attention.
     """
     section = reader.section(*keys)
     plain = reader.decoder(keys)
@@ -92,7 +95,8 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], text: bool = True) -> 
         )
     _check_experts(reader, keys, plain.num_experts if text else None)
     if plain.num_experts and text and not plain.shared_expert_intermediate_size:
-        # Every sparse layer of this family has a shared expert; without its width the graph would leave it out.
+        # Every sparse layer of this family has a shared expert; without its width the graph would not contain
+        # it.
         raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.shared_expert_intermediate_size is missing; use the complete config.json.")
     types = types if text else []
     linear = reader.build(LinearAttentionConfig, keys) if "linear_attention" in types else None
@@ -105,9 +109,9 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], text: bool = True) -> 
 
 
 def _check_experts(reader: ConfigReader, keys: tuple[str, ...], count: int | None) -> None:
-    """Raise AntiphonError where a decoder has experts by its other fields or its `model_type` but states no count: it is not dense.
+    """Raise AntiphonError if a decoder's fields or `model_type` imply experts but their number is missing.
 
-    `count` None: the decoder is one whose experts mean nothing.
+    `count`: the number of experts; None for a decoder whose experts are ignored.
     """
     section = reader.section(*keys)
     if count or count is None or reader.value(DecoderConfig, section, "num_experts") is not None:
@@ -134,7 +138,7 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
     predictor_keys = (*TALKER, "code_predictor_config")
     predictor = dataclasses.replace(
         _decoder(reader, predictor_keys, text=False), num_experts=0, tie_word_embeddings=False
-    )  # dense full attention, whatever the defaults of the text decoders say
+    )  # always dense with full attention, unlike the text decoders
     root = reader.raw
     thinker_text = reader.section(*THINKER, "text_config")
 
@@ -173,7 +177,11 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
 
 
 def talker_contract(hidden_rows: int, takes_language: bool) -> TalkerContract:
-    """What a Talker of the family is fed that reads so many content rows of a user turn and has codec ids of languages, or none."""
+    """The inputs of a Talker of the family.
+
+    `hidden_rows`: number of Thinker rows that it reads from a user turn. `takes_language`: it has language
+    ids.
+    """
     return TalkerContract(
         layout="interleaved", embeds_text=True, frame_input="frame_codes", hidden_taps="content", hidden_rows=hidden_rows, takes_style=True,
         takes_language=takes_language, voice="frames",
@@ -181,7 +189,10 @@ def talker_contract(hidden_rows: int, takes_language: bool) -> TalkerContract:
 
 
 def _tap(reader: ConfigReader, stated: Any) -> Any:
-    """`accept_hidden_layer`, which may stand beside the Thinker's layers; where it is unset or names none of them, the rows after the last norm are meant."""
+    """`accept_hidden_layer`, from the Thinker's text section or else `stated`.
+
+    Without a valid layer it is the number of layers: the rows after the final norm.
+    """
     text = reader.section(*THINKER, "text_config")
     beside, last = text.get("accept_hidden_layer"), text["num_hidden_layers"]
     tap = stated if beside is None else beside
@@ -189,7 +200,7 @@ def _tap(reader: ConfigReader, stated: Any) -> Any:
 
 
 def _default_speaker(reader: ConfigReader, speakers: dict[str, int], stated: Any) -> str | None:
-    """The name of the stated row, the first one where none is stated."""
+    """The name of the speaker whose row is `stated`; the first speaker if none is stated."""
     names = [name for name, row in speakers.items() if stated is None or row == stated]
     if speakers and not names:
         rows = ", ".join(map(str, sorted(set(speakers.values()))))
@@ -198,7 +209,10 @@ def _default_speaker(reader: ConfigReader, speakers: dict[str, int], stated: Any
 
 
 def _aliases(reader: ConfigReader, speakers: dict[str, int]) -> dict[str, str]:
-    """Further names of speakers, from `voice_map.json` beside config.json where there is one (TensorRT-Edge-LLM 0.11: friendly name to speaker)."""
+    """Further names of speakers, from `voice_map.json` beside config.json if it exists.
+
+    TensorRT-Edge-LLM 0.11 defines this file: friendly name -> speaker.
+    """
     path = reader.path.parent / VOICE_MAP
     if not path.is_file():
         return {}
@@ -216,7 +230,7 @@ def _aliases(reader: ConfigReader, speakers: dict[str, int]) -> dict[str, str]:
 
 
 def _code2wav(reader: ConfigReader) -> Code2WavConfig:
-    """From the codec's own folder where there is one, else from config.json."""
+    """The configuration of Code2Wav, from the codec's own folder if there is one, else from config.json."""
     folder = find_codec_folder(reader.path.parent)
     if folder is not None:
         return read_code2wav_config(folder)
@@ -253,7 +267,7 @@ def _mapping(reader: ConfigReader, name: str, value: Any) -> dict[str, int]:
 
 
 def _prompts(reader: ConfigReader, name: str, value: Any) -> dict[str, tuple[int, ...]]:
-    """Names with lists of text ids; some files write the ids as strings."""
+    """Name -> text ids of a prompt. Some files write the ids as strings."""
     reader.check_names(name, value if isinstance(value, dict) else ())
     try:
         return {key.lower(): tuple(map(_id, _list(items))) for key, items in (value or {}).items()}
@@ -262,7 +276,7 @@ def _prompts(reader: ConfigReader, name: str, value: Any) -> dict[str, tuple[int
 
 
 def _list(items: Any) -> list[Any]:
-    """`items`, if it is a list: the digits of one text would pass for ids too."""
+    """Return `items` if it is a list. A string is refused: its digits would be read as ids."""
     if not isinstance(items, list):
         raise TypeError
     return items
@@ -285,7 +299,7 @@ def _check_timestamps(reader: ConfigReader, stamps: dict[str, Any]) -> None:
 
 
 def _is_timestamp(pattern: Any) -> bool:
-    """Whether `pattern` is a text in which nothing but {seconds} is formatted, in few letters."""
+    """Whether `pattern` is a short format string with {seconds} as its only field."""
     if not isinstance(pattern, str) or len(pattern) > LONGEST_NAME:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The record of Qwen3.5-Omni: Gated DeltaNet layers among those of full attention, a Talker with its own text, a codec in a folder of its own."""
+"""The record of Qwen3.5-Omni: Gated DeltaNet layers, a Talker with its own text embedding, a codec folder."""
 
 from __future__ import annotations
 

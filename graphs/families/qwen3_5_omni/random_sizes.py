@@ -1,6 +1,6 @@
-"""The binding sizes of random Qwen3.5-Omni checkpoints, and the `config.json` each of them gives.
+"""The sizes of random Qwen3.5-Omni checkpoints, and the `config.json` of each size.
 
-Field names: graphs.families.qwen3_5_omni.config. Layers go linear, linear, linear, full, as published.
+Field names: graphs.families.qwen3_5_omni.config. As published, three linear layers precede each full layer.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ...random.tokenizer import TokenIds, train
 SPECIAL_CODEC_IDS = 3072
 INTERVAL = 4
 IDS_PER_SECOND = 7
-"""Temporal ids of video in a second: as many as the audio encoder makes tokens, as 13 is with Qwen3-Omni."""
+"""Temporal position ids per second of video: as many as audio encoder tokens (Qwen3-Omni: 13)."""
 PARTIAL_ROTARY = 0.25
 SPEAKERS = ("chelsie", "ethan", "aiden")
 SPEAKER_PROMPTS = ("A bright and warm voice.", "A calm voice.", "A lively voice.")
 STYLES = {"news": "Read it like the news.", "whisper": "Whisper."}
-# Codec ids above the codebook, in the arrangement of Qwen3-TTS (english 2050 with a codebook of 2048).
+# Offsets of the codec ids above the codebook, as in Qwen3-TTS (english is 2050 with a codebook of 2048).
 LANGUAGES = {
     "english": 2, "german": 5, "spanish": 6, "chinese": 7, "japanese": 10, "french": 13, "korean": 16, "russian": 21, "italian": 22, "portuguese": 23,
 }  # fmt: skip
@@ -27,7 +27,11 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class CodecEncoder:
-    """Waveform to codes: convolutions that start at `filters`, then transformer layers of `hidden`, then codebooks of `codebook_dim`."""
+    """Sizes of the codec encoder.
+
+    Its convolutions start with `filters` channels. Transformer layers of width `hidden` and codebooks of
+    `codebook_dim` follow.
+    """
 
     filters: int
     layers: int
@@ -39,7 +43,10 @@ class CodecEncoder:
 
 @dataclass(frozen=True)
 class Qwen35Size:
-    """All stages of one size; `code_dim` is the width of one code of Code2Wav, `draft` says whether the Thinker has a draft head."""
+    """Sizes of all stages.
+
+    `code_dim`: width of one code in Code2Wav. `draft`: whether the Thinker has a draft head.
+    """
 
     thinker: Decoder
     talker: Decoder
@@ -52,7 +59,8 @@ class Qwen35Size:
     draft: bool
 
 
-# The predictor is as wide as the Talker at tiny only, so that both ways into it are covered.
+# Only in tiny do predictor and Talker have the same width, so that tests cover the predictor with and without
+# projection.
 SIZES = {
     "tiny": Qwen35Size(
         Decoder(4, 128, 4, 2, 64, 256, 8, 2, 64, 64, (2, 16)), Decoder(4, 96, 4, 2, 64, 128, 8, 2, 48, 64, (2, 16)), Decoder(2, 96, 4, 2, 64, 128),
@@ -74,7 +82,7 @@ SIZES = {
 
 
 def qwen3_5_configuration(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
-    """The `config.json` object of `sizes`; its `code2wav_config` is what the codec's own folder will hold."""
+    """The `config.json` object of `sizes`; `code2wav_config` moves to the codec's own folder later."""
     return {
         "architectures": ["Qwen3OmniNextForConditionalGeneration"],
         "model_type": "qwen3_5_omni",
@@ -121,7 +129,7 @@ def _thinker(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
         "position_id_per_seconds": IDS_PER_SECOND,
         "tie_word_embeddings": False,
         "mtp_num_hidden_layers": int(sizes.draft),
-        # Antiphon's own names: what is known is that both exist.
+        # Field names defined by Antiphon: the published model has both values under unknown names.
         "timestamp_format": "<{seconds:.1f} seconds>",
         "audio_timestamp_seconds": 0.0,
         "text_config": _decoder(sizes.thinker, "text_moe", tokens.padded_size, 262144),
@@ -143,7 +151,8 @@ def _talker(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
         "thinker_hidden_size": sizes.thinker.hidden,
         "text_vocab_size": tokens.padded_size,
         "spatial_merge_size": 2,
-        # As far above the codebook as the default ids of transformers (4196 with a codebook of 2048).
+        # The same distance above the codebook as the default ids of transformers (4196 with a codebook of
+        # 2048).
         "codec_pad_id": codebook + 2148,
         "codec_bos_id": codebook + 2149,
         "codec_eos_token_id": codebook + 2150,

@@ -1,4 +1,4 @@
-"""The speech tensors of a Qwen3.5-Omni checkpoint: published name, shape and how a random one is drawn.
+"""The speech tensors of a random Qwen3.5-Omni checkpoint: published name, shape and distribution.
 
 Names: TensorRT-Edge-LLM 0.11 (`qwen3_omni_next`) and transformers 5.23 (`qwen3_5_moe`, `mimi`).
 """
@@ -15,11 +15,11 @@ from ...random.decoder_tensors import decoder
 from ...random.initializers import BIAS, CodePrompts, Draw, Tensor, embedding, head
 
 SPEAKER_FRAMES = (12, 20, 16)
-"""Frames of the codec prompt of one speaker after the other, from the first again where there are more."""
+"""Frames in the codec prompt of each speaker; repeated if there are more speakers."""
 
 
 def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
-    """Talker, predictor, Code2Wav and, where there is one, the codec encoder."""
+    """Yield the tensors of Talker, predictor, Code2Wav and, if configured, the codec encoder."""
     talker, wave = config.talker, config.code2wav
     assert talker is not None and wave is not None
     hidden, predictor = talker.text.hidden_size, talker.predictor
@@ -34,7 +34,7 @@ def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
     if predictor.hidden_size != hidden:
         yield from _projection("talker.code_predictor.model.talker_projection", predictor.hidden_size, hidden)
     for group in range(talker.num_code_groups - 1):
-        # Fifteen of these are added into one Talker row: together about as strong as a row of text.
+        # The sum of fifteen of these in a Talker row has about the variance of a text row.
         yield embedding(f"talker.code_predictor.model.codec_embedding.{group}.weight", predictor.vocab_size, hidden, 0.35)
     for group in range(talker.num_code_groups - 1):
         yield head(f"talker.code_predictor.lm_head.{group}.weight", predictor.vocab_size, predictor.hidden_size)
@@ -44,7 +44,7 @@ def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
 
 
 def _projection(prefix: str, rows: int, columns: int) -> Iterator[Tensor]:
-    """A Linear that the published family keeps in float32."""
+    """The tensors of a Linear layer that the published family stores in float32."""
     yield Tensor(f"{prefix}.weight", (rows, columns), Draw(1 / math.sqrt(columns)), "float32")
     yield Tensor(f"{prefix}.bias", (rows,), Draw(BIAS), "float32")
 
@@ -56,5 +56,8 @@ def _speakers(talker: TalkerConfig, codebook: int) -> Tensor:
 
 
 def _stop_scale(codebook: int) -> float:
-    """Scale of the codec head's row that ends speech: stronger against more codes, so that it wins once in 50 to 100 frames (measured at tiny and small)."""
+    """Scale of the codec head's row that ends speech. It grows with the number of codes.
+
+    The end is chosen once in 50 to 100 frames (measured at tiny and small).
+    """
     return math.log(codebook) / 4

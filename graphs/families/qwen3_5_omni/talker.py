@@ -1,7 +1,7 @@
-"""Talker of Qwen3.5-Omni: from its own text, what the Thinker heard and whole frames to the first code of every frame.
+"""Talker of Qwen3.5-Omni: text, Thinker rows and whole frames to the first code of every frame.
 
-One interleaved stream: every row is text, a Thinker row, a codec id or a frame. The layers are those of HF Qwen3_5MoeTextModel and
-Qwen3_5TextModel; the rows follow section 2.3 of the model's specification, which has no public reference class.
+Rows are interleaved: every row is text, a Thinker row, a codec id or a frame (docs/stages.md). The layers are
+those of HF Qwen3_5MoeTextModel and Qwen3_5TextModel. No public class computes the rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME = "talker"
 
 
 class Talker(TalkerDecoder):
-    """One forward pass over new rows, which it forms itself from ids, tapped Thinker rows and the codes of frames."""
+    """One forward pass over new rows, made from ids, Thinker rows and the codes of frames."""
 
     def __init__(self, talker: TalkerConfig) -> None:
         text = talker.text
@@ -30,11 +30,11 @@ class Talker(TalkerDecoder):
         self.groups, self.codebook = talker.num_code_groups, talker.predictor.vocab_size
         self.text_embedding = nn.Parameter(torch.empty(talker.text_vocab_size, text.hidden_size))
         self.hidden_projection = Projection(talker.thinker_hidden_size, text.hidden_size, bias=True)
-        # The predictor's tables, one after the other: the codes of a frame beside its first.
+        # The tables of the code predictor, one after another, for all codes of a frame except the first.
         self.residual_embedding = nn.Parameter(torch.empty((self.groups - 1) * self.codebook, text.hidden_size))
 
     def frame_rows(self, frame_codes: Tensor) -> Tensor:
-        """The row [frames, hidden] of each frame [frames, groups]: the sum of its codes' embeddings."""
+        """frame_codes [frames, groups] -> rows [frames, hidden]: the sum of the embeddings of all codes."""
         index = frame_codes[:, 1:] + torch.arange(self.groups - 1) * self.codebook
         return self.codec_embedding[frame_codes[:, 0]] + self.residual_embedding[index].sum(1)
 

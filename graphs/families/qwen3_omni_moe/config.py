@@ -1,4 +1,4 @@
-"""The configuration of Qwen3-Omni (HF `Qwen3OmniMoeConfig`): plain decoders with experts, and a codec of one table."""
+"""Reads the configuration of Qwen3-Omni (HF `Qwen3OmniMoeConfig`)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TALKER = TalkerContract(
     layout="summed", embeds_text=False, frame_input="frame_rows", hidden_taps="media", hidden_rows=0, takes_style=False, takes_language=False,
     voice="codec_id",
 )  # fmt: skip
-"""What every Talker of the family is fed (HF Qwen3OmniMoeForConditionalGeneration)."""
+"""The inputs of every Talker of the family (HF Qwen3OmniMoeForConditionalGeneration)."""
 DEFAULT_SPEAKER = "ethan"
-"""Of HF Qwen3OmniMoeForConditionalGeneration.generate; no file states one."""
+"""Default of HF Qwen3OmniMoeForConditionalGeneration.generate; no file states a default speaker."""
 SPLIT_FIELDS = ("codebook_dim", "quantizer_dim", "latent_dim", "pre_conv_kernel", "num_semantic_quantizers", "symmetric_trim", "sample_rate")
-"""What says how a SplitRVQ is built: published Qwen3-Omni files carry some of these, and the reference ignores them."""
+"""Fields of a SplitRVQ. Published Qwen3-Omni files contain some of them, and the reference ignores them."""
 
 
 def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
-    """A checkpoint of Qwen3-Omni. What only Qwen3.5-Omni has is not read, whatever fields of its names a file carries.
+    """The configuration of a Qwen3-Omni checkpoint. Fields that only Qwen3.5-Omni has are ignored.
 
-    Raises AntiphonError that names the file and the field.
+    Raises AntiphonError with the file and the field.
     """
     thinker = reader.build(
         ThinkerConfig, THINKER, text=_experts(reader, THINKER, least=0),
@@ -35,7 +35,7 @@ def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
     talker = code2wav = None
     if reader.speaks("talker_config", "code2wav_config"):
         predictor = _plain(reader, ("talker_config", "code_predictor_config"))
-        # The reference gives every Talker layer experts, whatever mlp_only_layers and decoder_sparse_step say.
+        # In the reference every Talker layer has experts: it ignores mlp_only_layers and decoder_sparse_step.
         text = dataclasses.replace(_experts(reader, ("talker_config",), least=1), mlp_only_layers=(), decoder_sparse_step=1)
         voices = reader.section("talker_config").get("speaker_id") or {}
         if not isinstance(voices, dict) or not all(is_count(row) for row in voices.values()):
@@ -54,7 +54,7 @@ def read_qwen3_omni(reader: ConfigReader) -> OmniConfig:
 
 
 def _plain(reader: ConfigReader, keys: tuple[str, ...]) -> DecoderConfig:
-    """A decoder of Qwen3-Omni: plain full attention in every layer."""
+    """A decoder of section `keys`, with plain full attention in every layer."""
     section = reader.section(*keys)
     types, decoder = section.get("layer_types") or [], reader.decoder(keys)
     if not isinstance(types, list) or types and types != ["full_attention"] * decoder.num_hidden_layers:
@@ -66,7 +66,10 @@ def _plain(reader: ConfigReader, keys: tuple[str, ...]) -> DecoderConfig:
 
 
 def _experts(reader: ConfigReader, keys: tuple[str, ...], least: int) -> DecoderConfig:
-    """The text decoder of a Thinker (`least` 0 experts: it may be dense) or Talker; what decides its experts is stated, never assumed."""
+    """The text decoder of a Thinker (`least` 0: may be dense) or of a Talker.
+
+    Fields that determine the experts have no default: they must be stated.
+    """
     keys = (*keys, "text_config")
     section, wanted = reader.section(*keys), ["num_experts"]
     count = reader.value(DecoderConfig, section, "num_experts")
@@ -78,4 +81,5 @@ def _experts(reader: ConfigReader, keys: tuple[str, ...], least: int) -> Decoder
     if least and not count:
         raise AntiphonError(f"{reader.path}: {'.'.join(keys)}.num_experts is {short(count)}, expected at least {least}; correct the file.")
     text = _plain(reader, keys)
-    return text if least else dataclasses.replace(text, shared_expert_intermediate_size=0)  # the reference's Thinker has no shared expert
+    # In the reference the Thinker has no shared expert.
+    return text if least else dataclasses.replace(text, shared_expert_intermediate_size=0)

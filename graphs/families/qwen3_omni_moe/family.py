@@ -1,4 +1,4 @@
-"""The record of Qwen3-Omni: experts in every decoder, a Talker that is fed the Thinker's text rows, one table of codes."""
+"""The record of Qwen3-Omni: experts in Thinker and Talker, a Talker that reads the Thinker's embedding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ FAMILY = Family(
     name="qwen3_omni_moe",
     read_config=read_qwen3_omni,
     stages=_stages,
-    predictor=SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),  # fixed in HF's prepare_inputs_for_generation
+    # Constants in HF's prepare_inputs_for_generation.
+    predictor=SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),
     random=_random,
     thinkers={"qwen3_omni_moe_thinker": HEARING_ALONE},
     parts_alone={"qwen3_omni_moe_talker": "Talker", "qwen3_omni_moe_talker_code_predictor": "code predictor", "qwen3_omni_moe_code2wav": "Code2Wav"},

@@ -1,4 +1,4 @@
-"""The binding sizes of random Qwen3-Omni checkpoints, and the `config.json` each of them gives (HF `Qwen3OmniMoeConfig`)."""
+"""The sizes of random Qwen3-Omni checkpoints and their `config.json` (HF `Qwen3OmniMoeConfig`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPECIAL_CODEC_IDS = 1024
 
 @dataclass(frozen=True)
 class Qwen3Size:
-    """All stages of one size."""
+    """Sizes of all stages."""
 
     thinker: Decoder
     talker: Decoder
@@ -26,9 +26,10 @@ class Qwen3Size:
 
 
 NAME = "qwen3_omni_moe"
-"""What every `model_type` of config.json begins with."""
+"""The prefix of every `model_type` in config.json."""
 
-# The predictor is as wide as the Talker: Talker states enter it without a projection, and its embeddings are added to Talker rows.
+# The predictor has the width of the Talker: it reads Talker rows without a projection, and its embeddings are
+# added to Talker rows.
 SIZES = {
     "tiny": Qwen3Size(
         Decoder(4, 128, 4, 2, 32, 256, 8, 2, 64), Decoder(3, 96, 4, 2, 32, 128, 8, 2, 48, 64), Decoder(2, 96, 4, 2, 32, 128),
@@ -94,7 +95,7 @@ def _talker(sizes: Qwen3Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
         "num_code_groups": CODE_GROUPS,
         "thinker_hidden_size": sizes.thinker.hidden,
         "spatial_merge_size": 2,
-        # The published arrangement above the codebook (2148 = 2048 + 100 ...).
+        # As published, the special ids are above the codebook (2148 = 2048 + 100 ...).
         "codec_pad_id": codebook + 100,
         "codec_bos_id": codebook + 101,
         "codec_eos_token_id": codebook + 102,

@@ -1,4 +1,4 @@
-"""The speech tensors of a Qwen3-Omni checkpoint: published name, shape and how a random one is drawn.
+"""The speech tensors of a random Qwen3-Omni checkpoint: published name, shape and distribution.
 
 Names: model card of Qwen3-Omni-30B-A3B and transformers 5.23 (`qwen3_omni_moe`).
 """
@@ -15,7 +15,7 @@ from ...random.initializers import GATED_POWER, Tensor, embedding, head, linear
 
 
 def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
-    """Talker, predictor and Code2Wav."""
+    """Yield the tensors of Talker, predictor and Code2Wav."""
     assert config.talker is not None and config.code2wav is not None
     talker, codebook = config.talker, config.code2wav.codebook_size
     hidden = talker.text.hidden_size
@@ -30,7 +30,7 @@ def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
     predictor = talker.predictor
     yield from decoder("talker.code_predictor.model", predictor)
     for group in range(talker.num_code_groups - 1):
-        # Fifteen of these are added into one Talker row: together about as strong as the text.
+        # The sum of fifteen of these in a Talker row has about the variance of a text row.
         yield embedding(f"talker.code_predictor.model.codec_embedding.{group}.weight", predictor.vocab_size, predictor.hidden_size, 0.35)
     for group in range(talker.num_code_groups - 1):
         yield head(f"talker.code_predictor.lm_head.{group}.weight", predictor.vocab_size, predictor.hidden_size)

@@ -1,4 +1,7 @@
-"""Talker of Qwen3-Omni: from text and what the Thinker heard to the first code of every frame (HF Qwen3OmniMoeTalkerForConditionalGeneration)."""
+"""Talker of Qwen3-Omni: text, Thinker rows and frame rows to the first code of every frame.
+
+Source: HF Qwen3OmniMoeTalkerForConditionalGeneration.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ NAME = "talker"
 
 
 class RowProjection(nn.Module):
-    """Thinker rows to Talker rows: Linear, SiLU, Linear (HF Qwen3OmniMoeTalkerResizeMLP)."""
+    """Maps Thinker rows to Talker rows: Linear, SiLU, Linear (HF Qwen3OmniMoeTalkerResizeMLP)."""
 
     def __init__(self, thinker_hidden: int, inter: int, talker_hidden: int) -> None:
         super().__init__()
@@ -28,11 +31,11 @@ class RowProjection(nn.Module):
 
 
 class Talker(TalkerDecoder):
-    """One forward pass over new rows, which it forms itself from ids, tapped Thinker rows and frame rows."""
+    """One forward pass over new rows, made from ids, Thinker rows and frame rows."""
 
     def __init__(self, config: OmniConfig, talker: TalkerConfig) -> None:
         text, thinker = talker.text, config.thinker.text
-        # HF builds every Talker layer sparse, whatever mlp_only_layers says.
+        # HF makes every Talker layer sparse: it ignores mlp_only_layers.
         super().__init__(text, nn.ModuleList(DecoderLayer(text, sparse=True) for _ in range(text.num_hidden_layers)))
         self.text_embedding = nn.Parameter(torch.empty(thinker.vocab_size, thinker.hidden_size))
         self.text_projection = RowProjection(thinker.hidden_size, text.intermediate_size, text.hidden_size)

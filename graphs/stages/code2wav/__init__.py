@@ -1,1 +1,1 @@
-"""Codec frames to a waveform: one streaming module, and the names under which its tensors are published."""
+"""Code2Wav, codec frames to a waveform: the streaming module and the published names of its tensors."""

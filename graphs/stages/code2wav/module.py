@@ -1,4 +1,4 @@
-"""Code2Wav as a streaming module: codec frames in, waveform out, exact at any packet schedule."""
+"""Code2Wav as a streaming module: codec frames to a waveform, with the same samples for any packet sizes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .transformer import TransformerLayer, rotary_tables, window_bias
 class Code2Wav(nn.Module):
     """The whole decoder; inputs, outputs and states as in `code2wav_stage`.
 
-    `code_embedding` holds the codebooks one after another, with a split quantiser each already projected to quantizer_dim. Linear maps between two
-    parts that are affine too, around the transformer, are parts of their neighbours' weights.
+    `code_embedding` holds all codebooks, one after another. Those of a split quantiser are already projected
+    to quantizer_dim. The input and output projections of the transformer are merged into the weights of the
+    layers before and after it (see weights.py).
     """
 
     def __init__(self, config: Code2WavConfig) -> None:
@@ -36,7 +37,7 @@ class Code2Wav(nn.Module):
         self.output = CausalConvolution(config.decoder_dim >> len(rates), 1, KERNEL)
 
     def states(self) -> tuple[StateSpec, ...]:
-        """The states in the order in which `forward` reads them."""
+        """The states, in the order in which `forward` reads them."""
         specs = []
         for name, module in self.named_modules():
             if isinstance(module, TransformerLayer):
@@ -73,7 +74,8 @@ class Code2Wav(nn.Module):
 
 
 class UpsamplingBlock(nn.Module):
-    """Multiplies the rate by `ratio`, then one ConvNeXt block; x float [batch, columns, in] -> [batch, ratio * columns, hidden]."""
+    """Upsampling by `ratio`, then a ConvNeXt block; x [batch, columns, in] -> [batch, ratio * columns,
+    hidden]."""
 
     def __init__(self, in_channels: int, hidden: int, ratio: int) -> None:
         super().__init__()
@@ -97,9 +99,10 @@ class UpsamplingBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Multiplies the rate by `stride`, then three dilated residual units; [batch, in, columns] -> [batch, out, stride * columns].
+    """Upsampling by `stride`, then residual units; x [batch, in, columns] -> [batch, out, stride * columns].
 
-    `mask` is that of the output's rate; the input comes masked. Zeros stay zeros in SnakeBeta, so masking the residual stream is enough.
+    `mask` has the rate of the output. The input is already masked. SnakeBeta maps 0 to 0, so it is enough to
+    mask the sum after each residual unit.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -116,7 +119,7 @@ class DecoderBlock(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """A dilated convolution and a pointwise one, each after SnakeBeta, added to the input; x float [batch, channels, columns] -> the same."""
+    """x + pointwise(snake(dilated(snake(x)))); x float [batch, channels, columns] -> the same shape."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -132,9 +135,10 @@ class ResidualUnit(nn.Module):
 
 
 class SnakeBeta(nn.Module):
-    """x + sin(alpha x)^2 / beta, per channel; x float [batch, channels, columns] -> the same. Source: Ziyin et al. 2020, arXiv 2006.08195.
+    """x + sin(alpha x)^2 / beta, per channel of x [batch, channels, columns] (Ziyin et al., arXiv
+    2006.08195).
 
-    The parameters hold alpha and 1 / beta, not their logarithms as a checkpoint does.
+    The parameters are alpha and 1 / beta; a checkpoint stores log(alpha) and log(beta).
     """
 
     def __init__(self, channels: int) -> None:
@@ -148,10 +152,10 @@ class SnakeBeta(nn.Module):
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """`x` with zeros before the stream's start; see streaming_conv.started."""
+    """`x * mask`, or `x` if there is no mask; see streaming_conv.started."""
     return x if mask is None else x * mask
 
 
 def decoder_delay(config: Code2WavConfig, blocks: int) -> int:
-    """Columns by which the first `blocks` decoder blocks run late: none where transposed convolutions are trimmed on the right only."""
+    """The delay of the first `blocks` decoder blocks, in output columns; 0 without symmetric trim."""
     return delay_after(config.upsample_rates[:blocks]) if config.symmetric_trim else 0

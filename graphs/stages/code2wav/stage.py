@@ -17,9 +17,11 @@ from .weights import code2wav_weights
 def code2wav_stage(config: OmniConfig) -> Stage:
     """The Code2Wav stage of `config`.
 
-    codes int64 [batch, frames, codebooks], past_length int64 [batch] (frames decoded before this call) -> audio float32 [batch, samples] with
-    samples = samples_per_frame * frames, in [-1, 1]. The output runs `lead_samples` late: a stream's first lead_samples are zeros to drop, the
-    rest is the unstreamed waveform. Raises AntiphonError when the checkpoint has no Code2Wav or its sizes do not divide.
+    codes int64 [batch, frames, codebooks], past_length int64 [batch] (frames decoded before this call) ->
+    audio float32 [batch, samples] in [-1, 1], samples = samples_per_frame * frames. The output is delayed by
+    `lead_samples`: the first lead_samples of a stream are zeros, and the caller drops them. The rest equals
+    the unstreamed waveform. Raises AntiphonError if the checkpoint has no Code2Wav or its sizes do not
+    divide.
     """
     if config.code2wav is None:
         raise AntiphonError("This checkpoint has no Code2Wav (enable_audio_output is false); build it for text only or use one with speech output.")

@@ -1,7 +1,8 @@
-"""Names and shapes of the stored tensors of Code2Wav, in every published naming; imports no torch, since new checkpoints are written without.
+"""Names and shapes of Code2Wav's stored tensors. Imports no torch: checkpoints are written without it.
 
-Two namings of the transformer: that of transformers (Qwen3-Omni, Qwen3-TTS) and the fused one of the codec folder of Qwen3.5-Omni, as NVIDIA's
-TensorRT-Edge-LLM 0.11 reads it. Two of the decoder: with `decoder.N` and with `decoder.model.N`.
+The transformer has two published namings: that of transformers (Qwen3-Omni, Qwen3-TTS), and the fused one in
+the codec folder of Qwen3.5-Omni, which NVIDIA's TensorRT-Edge-LLM 0.11 reads. The decoder has two:
+`decoder.N` and `decoder.model.N`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from ...config import Code2WavConfig
 
 PREFIX = "code2wav."
 KERNEL = 7
-"""Of every convolution but the pointwise ones and pre_conv; fixed in the reference classes, not in the configuration."""
+"""Kernel of all convolutions except the pointwise ones and pre_conv; a constant in the reference classes."""
 DILATIONS = (1, 3, 9)
-"""Of the residual units of a decoder block; fixed likewise."""
+"""Dilations of the residual units of a decoder block; constants in the reference classes."""
 
 
 @dataclass(frozen=True)
 class LayerNames:
-    """Tensors of one transformer layer, after its prefix; `projections` together are query, key and value."""
+    """Tensor names in one transformer layer, after its prefix; `projections` are query, key and value."""
 
     attention_norm: str
     projections: tuple[str, ...]
@@ -44,7 +45,10 @@ FUSED_LAYER = LayerNames(
 
 @dataclass(frozen=True)
 class DecoderNames:
-    """The prefix of the decoder's parts and the four parts of a residual unit: activation, dilated, activation, pointwise."""
+    """Names in the decoder: the prefix of its parts, and the four parts of a residual unit.
+
+    These parts are activation, dilated convolution, activation, pointwise convolution.
+    """
 
     root: str
     unit: tuple[str, str, str, str]
@@ -55,7 +59,7 @@ NESTED_DECODER = DecoderNames("decoder.model.", ("block.0", "block.1", "block.2"
 
 
 def head_dim(config: Code2WavConfig) -> int:
-    """Channels of one attention head."""
+    """Size of one attention head."""
     return config.head_dim or config.hidden_size // config.num_attention_heads
 
 
@@ -65,16 +69,18 @@ def latent_dim(config: Code2WavConfig) -> int:
 
 
 def quantizer_groups(config: Code2WavConfig) -> tuple[tuple[str, int], ...]:
-    """The two groups of codebooks of a split quantiser with their counts, in the order of the codes."""
+    """Name and number of codebooks of the two groups of a split quantiser, in the order of the codes."""
     semantic = config.num_semantic_quantizers
     return ("quantizer.rvq_first", semantic), ("quantizer.rvq_rest", config.num_quantizers - semantic)
 
 
 def tensor_shapes(config: Code2WavConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a codec folder that decoding reads, as `code2wav.` and its name without `generator.`, with its shape.
+    """Name -> shape of the tensors that Code2Wav reads from a codec folder.
 
-    Codebooks are stored as `embedding_sum` [bins, dim] and `cluster_usage` [bins], whose quotient is the codebook; a layer scale is a `gamma`; the
-    logarithms of SnakeBeta are `alpha` and `beta`. The encoder's half of the quantiser (`input_proj`) is not listed.
+    Names have the prefix `code2wav.` instead of `generator.`.
+    A codebook is the quotient of `embedding_sum` [bins, dim] and `cluster_usage` [bins]. A `gamma` is a layer
+    scale. `alpha` and `beta` are the logarithms of SnakeBeta's parameters. `input_proj` of the quantiser is
+    not listed: only an encoder needs it.
     """
     shapes = {name: shape for part in (_quantizer(config), _transformer(config), _upsampling(config), _decoder(config)) for name, shape in part.items()}
     return {PREFIX + name: shape for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""The transformer in front of the decoder: pre-norm layers with causal attention over a sliding window, exact at any packet schedule."""
+"""The transformer of Code2Wav: causal sliding-window attention, with the same output for any packet sizes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from .tensors import head_dim
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm layer with causal attention over the last `sliding_window` frames; x float [batch, frames, hidden] -> the same.
+    """Pre-norm layer with causal sliding-window attention; x float [batch, frames, hidden] -> the same shape.
 
-    Its states are the unrotated keys and values of the last sliding_window - 1 frames, float [batch, key_value_heads, sliding_window - 1, head_dim].
-    Unrotated, they can be rotated by their distance from this call, so that a stream of any length keeps its float precision.
+    Its states are the keys and values of the last sliding_window - 1 frames before this call, float
+    [batch, key_value_heads, sliding_window - 1, head_dim]. The keys are stored without rotation, and each
+    call rotates them by their distance from its first frame: positions stay small, so long streams lose no
+    precision.
     """
 
     def __init__(self, config: Code2WavConfig) -> None:
@@ -35,7 +37,7 @@ class TransformerLayer(nn.Module):
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """Heads, frames and channels of the key state and of the value state."""
+        """Heads, frames and head size of the key state and of the value state."""
         return self.key_value_heads, self.config.sliding_window - 1, self.head_dim
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], visible: Tensor, tape: StateTape) -> Tensor:
@@ -57,7 +59,8 @@ class TransformerLayer(nn.Module):
         context = self.config.sliding_window - 1
         query = rotate(query, cosine[context:], sine[context:]) * self.head_dim**-0.5
         key = rotate(key, cosine, sine)
-        grouped = query.reshape(batch, self.key_value_heads, -1, frames, self.head_dim)  # the query heads of one key head side by side
+        # Query heads are grouped by their key head.
+        grouped = query.reshape(batch, self.key_value_heads, -1, frames, self.head_dim)
         scores = grouped @ key[:, :, None].transpose(3, 4) + visible
         mixed = scores.softmax(4) @ value[:, :, None]
         mixed = mixed.reshape(batch, self.heads, frames, self.head_dim).transpose(1, 2).reshape(batch, frames, self.heads * self.head_dim)
@@ -66,7 +69,10 @@ class TransformerLayer(nn.Module):
 
 
 def rotary_tables(frames: int, config: Code2WavConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, float [sliding_window - 1 + frames, head_dim / 2] each, for positions counted from the first frame of this call."""
+    """Cosine and sine, each float [sliding_window - 1 + frames, head_dim / 2].
+
+    Positions count from the first frame of this call; frames of the state have negative positions.
+    """
     channels = head_dim(config)
     frequency = config.rope.theta ** (-torch.arange(0, channels, 2, dtype=torch.float32, device=device) / channels)
     position = torch.arange(1 - config.sliding_window, frames, dtype=torch.float32, device=device)
@@ -75,15 +81,16 @@ def rotary_tables(frames: int, config: Code2WavConfig, device: torch.device) -> 
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary embedding of x float [batch, heads, frames, head_dim]: channel c turns with channel c + head_dim / 2."""
+    """Rotary embedding of x float [batch, heads, frames, head_dim]; channel c pairs with c + head_dim / 2."""
     first, second = x.chunk(2, dim=3)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=3)
 
 
 def window_bias(past_length: Tensor, frames: int, window: int) -> Tensor:
-    """0 where a query sees a key, else minus infinity: float [batch, 1, 1, frames, window - 1 + frames].
+    """Attention bias [batch, 1, 1, frames, window - 1 + frames]: 0 for visible keys, else minus infinity.
 
-    A query sees itself and the window - 1 frames before it, as far as the stream of its row has begun. past_length int64 [batch].
+    A query sees its own frame and the window - 1 frames before it, but no frame before the start of its
+    stream. past_length int64 [batch].
     """
     key = torch.arange(1 - window, frames, device=past_length.device)
     distance = torch.arange(frames, device=past_length.device)[:, None] - key

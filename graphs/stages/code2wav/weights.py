@@ -1,4 +1,4 @@
-"""Where every parameter of Code2Wav comes from, in each published naming; the checkpoint's tensors decide which naming it is."""
+"""Weight sources of Code2Wav, for every published naming. The checkpoint's tensor names tell the naming."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ...stage import TensorSource, WeightSource, plain, transposed
 from .tensors import DILATIONS, FUSED_LAYER, NESTED_DECODER, PLAIN_DECODER, PREFIX, SPLIT_LAYER, latent_dim, quantizer_groups, tensor_shapes
 
 LEAST_USAGE = np.float32(1e-5)
-"""A codebook entry that training hardly used is divided by this instead (MimiEuclideanCodebook and its kin)."""
+"""The smallest divisor of a codebook entry; smaller usage counts are raised to it (MimiEuclideanCodebook)."""
 PLAIN_CODEBOOKS = ("embed", "embedding")
-"""Names of codebooks that are stored as they are used."""
+"""Tensor names of codebooks that are stored as they are used."""
 
 
 def code2wav_weights(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
-    """The source of every parameter of Code2Wav. Raises AntiphonError for tensors whose shape does not belong to `config`."""
+    """The source of every Code2Wav parameter. Raises AntiphonError if a shape contradicts `config`."""
     sources = {"norm": plain(f"{PREFIX}pre_transformer.norm.weight")}
     if config.codebook_dim:
         for name, shape in tensor_shapes(config).items():
@@ -29,7 +29,11 @@ def code2wav_weights(config: Code2WavConfig, checkpoint: TensorSource) -> dict[s
 
 
 def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
-    """Codebooks times their group's projection, and the convolution after it times the transformer's input projection, if there is one."""
+    """Weight sources of a split quantiser: the code embedding and `pre_conv`.
+
+    The embedding is each codebook times its group's output projection. `pre_conv` includes the transformer's
+    input projection if there is one.
+    """
     layers = [f"{PREFIX}{group}.vq.layers.{index}._codebook" for group, count in quantizer_groups(config) for index in range(count)]
     kind = next((kind for kind in PLAIN_CODEBOOKS if checkpoint.has(f"{layers[0]}.{kind}")), "")
     parts = (kind,) if kind else ("embedding_sum", "cluster_usage")
@@ -60,7 +64,7 @@ def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, 
 
 
 def _projects(config: Code2WavConfig, checkpoint: TensorSource, name: str) -> bool:
-    """Whether the transformer has the projection `name`: it must where its width is another, and may where it is not."""
+    """Whether the transformer has the projection `name`, which is optional if its width is latent_dim."""
     return config.hidden_size != latent_dim(config) or checkpoint.has(f"{PREFIX}pre_transformer.{name}.weight")
 
 
@@ -98,7 +102,7 @@ def _upsampling(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, W
 
 
 def _projected_upsampling(ratio: int) -> dict[str, WeightSource]:
-    """The first upsampling with the transformer's output projection in front of it as one affine map."""
+    """Weight sources of the first upsampling, merged with the transformer's output projection before it."""
     inner, inner_bias = (f"{PREFIX}pre_transformer.output_proj.{part}" for part in ("weight", "bias"))
     outer, outer_bias = (f"{PREFIX}upsample.0.0.conv.{part}" for part in ("weight", "bias"))
     columns = upsampling_weight(outer).assemble
@@ -146,10 +150,10 @@ def _snake(name: str, stored: str) -> dict[str, WeightSource]:
 
 
 def _side_by_side(*tensors: str) -> WeightSource:
-    """Linear weights [out, in] as one matrix [in, sum of out], so that one product computes them all."""
+    """Several Linear weights [out, in] joined to one matrix [in, sum of out]."""
     return WeightSource(tensors, lambda *weights: np.ascontiguousarray(np.concatenate(weights).T))
 
 
 def _scaled(tensor: str, scale: str) -> WeightSource:
-    """A Linear weight [out, in] as [in, out], or a bias [out], with the layer scale [out] of its output multiplied in."""
+    """A Linear weight [out, in] as [in, out], or a bias [out], multiplied by the layer scale [out]."""
     return WeightSource((tensor, scale), lambda stored, factor: np.ascontiguousarray(stored.T * factor))

@@ -1,4 +1,4 @@
-"""The parts of the codec encoder: convolutions that know where a recording ends, a sliding-window transformer layer, a residual quantiser."""
+"""Layers of the codec encoder: causal convolution, sliding-window transformer layer, residual quantiser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Rotary = tuple[Tensor, Tensor]
 
 
 class Convolution(nn.Module):
-    """Causal convolution over zeros and x; x float [batch, in_channels, columns] -> float [batch, out_channels, columns / stride]."""
+    """Causal convolution with zero padding.
+
+    x float [batch, in_channels, columns] -> float [batch, out_channels, columns / stride].
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1, bias: bool = True) -> None:
         super().__init__()
@@ -24,19 +27,22 @@ class Convolution(nn.Module):
 
     @property
     def context(self) -> int:
-        """Columns that the first output sees before the first input."""
+        """Number of padding columns before the first input column."""
         return (self.weight.shape[2] - 1) * self.dilation + 1 - self.stride
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(functional.pad(x, (self.context, 0)))
 
     def convolve(self, x: Tensor) -> Tensor:
-        """As forward, of an x that has its context before it."""
+        """`forward` for an x that already has `context` columns before its first one."""
         return functional.conv1d(x, self.weight, self.bias, stride=self.stride, dilation=self.dilation)
 
 
 class ResidualUnit(nn.Module):
-    """A dilated convolution to fewer channels and a pointwise one back, each after ELU, added to the input; x [batch, channels, columns] -> the same."""
+    """x + pointwise(elu(dilated(elu(x)))), two convolutions; x [batch, channels, columns] -> the same.
+
+    The dilated convolution reduces the channels to `narrow`.
+    """
 
     def __init__(self, channels: int, narrow: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -48,9 +54,10 @@ class ResidualUnit(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Residual units, then ELU and a convolution that divides the rate by `ratio` and doubles the channels.
+    """Residual units, then ELU and a convolution of stride `ratio` that doubles the channels.
 
-    x float [batch, channels, columns] and length int64 [batch] -> float [batch, 2 * channels, columns / ratio] and the length of that.
+    x float [batch, channels, columns] and its length int64 [batch] -> float [batch, 2 * channels, columns /
+    ratio] and its length.
     """
 
     def __init__(self, config: CodecEncoderConfig, channels: int, ratio: int) -> None:
@@ -62,14 +69,18 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         for unit in self.units:
             x = unit(x)
-        # The reference fills up the last output with zeros at every rate; zeros after the recording would have become something else by now.
+        # The reference pads the end of a recording with zeros before every strided convolution. Here, biases
+        # made the columns after the recording non-zero, so they are set to zero.
         inside = torch.arange(x.shape[2], device=x.device) < length[:, None]
         x = functional.elu(x) * inside[:, None].to(x.dtype)
         return self.downsample(x), (length + (self.downsample.stride - 1)) // self.downsample.stride
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm layer with causal attention over a sliding window; x float [batch, positions, hidden] -> the same. Layer scales are in the weights."""
+    """Pre-norm layer with causal sliding-window attention; x float [batch, positions, hidden] -> the same.
+
+    The weights include the layer scales.
+    """
 
     def __init__(self, config: CodecEncoderConfig) -> None:
         super().__init__()
@@ -87,7 +98,7 @@ class TransformerLayer(nn.Module):
         return x + self.contract(functional.gelu(self.expand(self.feed_forward_norm(x))))
 
     def attend(self, x: Tensor, rotary: Rotary, mask: Tensor) -> Tensor:
-        """`mask` float [positions, positions] is added to the scores."""
+        """Attention of x; `mask` float [positions, positions] is added to the scores."""
         batch, positions, _ = x.shape
         sizes = [heads * self.head_dim for heads in (self.heads, self.key_value_heads, self.key_value_heads)]
         query, key, value = self.query_key_value(x).split(sizes, dim=2)
@@ -100,7 +111,10 @@ class TransformerLayer(nn.Module):
 
 
 class ResidualQuantiser(nn.Module):
-    """Each codebook takes the entry nearest to what the ones before it left over; latents float [batch, frames, hidden] -> int64 [batch, frames] of each."""
+    """Residual vector quantiser: each codebook quantises the residual of the codebooks before it.
+
+    latents float [batch, frames, hidden] -> codes int64 [batch, frames] of each codebook.
+    """
 
     def __init__(self, config: CodecEncoderConfig, codebooks: int) -> None:
         super().__init__()
@@ -117,9 +131,10 @@ class ResidualQuantiser(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The nearest entry of each vector: x float [batch, frames, dim] -> its number int64 [batch, frames] and itself [batch, frames, dim].
+    """The nearest entry to each vector.
 
-    Of |x - e|^2 only x.e - |e|^2 / 2 depends on the entry e, so the nearest is the largest of one matrix product.
+    x float [batch, frames, dim] -> index int64 [batch, frames] and entry [batch, frames, dim].
+    The entry e with the smallest |x - e|^2 is the one with the largest x.e - |e|^2 / 2: one matrix product.
     """
 
     def __init__(self, size: int, dim: int) -> None:

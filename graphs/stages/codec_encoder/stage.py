@@ -1,6 +1,7 @@
-"""Codec encoder of Qwen3.5-Omni as a stage: waveform to codes, so that a voice can be taken from a recording.
+"""The codec encoder stage of Qwen3.5-Omni: a voice recording to codes.
 
-Source: Mimi (Defossez et al. 2024, arXiv 2410.00037, section 3.3), HF `MimiModel.encode`, of whose codebooks the first ones are kept.
+Source: Mimi (Defossez et al. 2024, arXiv 2410.00037, section 3.3) and HF `MimiModel.encode`; only the first
+`num_quantizers` codebooks are used.
 """
 
 from __future__ import annotations
@@ -19,19 +20,24 @@ from .layers import Convolution, EncoderBlock, ResidualQuantiser, TransformerLay
 from .tensors import PREFIX, SIDES, STRIDE, block_places, codebook_counts, last_place, samples_per_frame
 
 LEAST_USAGE = np.float32(1e-5)
-"""Entries are stored as sums over the vectors that chose them and the count of these; the reference divides by no less."""
+"""The smallest divisor of a codebook entry. An entry is stored as a sum of vectors and their number."""
 
 
 def codec_encoder_stage(config: OmniConfig) -> Stage:
     """The codec encoder of `config`.
 
-    waveform float32 [batch, samples] in -1 .. 1 with samples a multiple of samples_per_frame, waveform_length int64 [batch] (samples of the recording in
-    each row, at least 1; what lies behind is padding of any value) -> codes int64 [batch, frames, num_quantizers] and what they quantise, latents float32
-    [batch, frames, hidden]. Of a row ceil(waveform_length / samples_per_frame) frames mean something; they do not depend on the padding.
+    waveform float32 [batch, samples] in -1 .. 1, samples a multiple of samples_per_frame.
+    waveform_length int64 [batch]: samples of the recording in each row, at least 1. Later samples are padding
+    of any value.
+    Outputs are codes int64 [batch, frames, num_quantizers] and the latents that they quantise, float32
+    [batch, frames, hidden]. The first ceil(waveform_length / samples_per_frame) frames of a row are valid and
+    do not depend on the padding.
 
-    The reference rounds a recording up at every rate: zeros before each strided convolution, the last column again before the last one. No padding of the
-    waveform does the same (biases make something of it), hence the length. Raises AntiphonError when the checkpoint has no codec encoder or its sizes do
-    not fit.
+    The reference pads the end of a recording before each strided convolution: with zeros, and before the last
+    convolution with a copy of the last column. Padding of the waveform cannot replace this, because the
+    biases change it; therefore the stage takes the length.
+
+    Raises AntiphonError if the checkpoint has no codec encoder or its sizes do not fit.
     """
     if config.codec_encoder is None:
         raise AntiphonError("This checkpoint has no codec encoder (codec_encoder_config is missing); choose a voice by its name.")
@@ -49,7 +55,7 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
         inputs=(TensorSpec("waveform", "float32", ("batch", "samples")), TensorSpec("waveform_length", "int64", ("batch",))),
         outputs=(
             TensorSpec("codes", "int64", ("batch", "frames", encoder.num_quantizers)),
-            # Nobody reads these at run time, but engines can be compared by them, where a code may turn on the last bit.
+            # Only `antiphon verify` reads the latents: a code can change with the last bit of a latent.
             TensorSpec("latents", "float32", ("batch", "frames", encoder.hidden_size)),
         ),
         states=(),
@@ -61,7 +67,7 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
 
 
 class CodecEncoder(nn.Module):
-    """The whole encoder; inputs and outputs as in `codec_encoder_stage`."""
+    """The whole codec encoder; inputs and outputs as in `codec_encoder_stage`."""
 
     def __init__(self, config: CodecEncoderConfig) -> None:
         super().__init__()
@@ -91,13 +97,19 @@ class CodecEncoder(nn.Module):
 
 
 def window_mask(position: Tensor, window: int) -> Tensor:
-    """0 where a query sees a key (itself and the window - 1 before it), else minus infinity: float [positions, positions]."""
+    """Attention mask float [positions, positions]: 0 for visible keys, else minus infinity.
+
+    A query sees its own position and the window - 1 positions before it.
+    """
     distance = position[:, None] - position
     return torch.where((distance >= 0) & (distance < window), 0.0, -torch.inf)
 
 
 def _repeat_ends(x: Tensor, length: Tensor, context: int) -> Tensor:
-    """x [batch, positions, hidden] with its first position `context` times before it, and in each row the last of `length` once more behind that."""
+    """Replicate padding of x [batch, positions, hidden]: `context` copies of the first position before it.
+
+    In each row, a copy of the last valid position replaces position `length`.
+    """
     before = x[:, :1]
     shifted = torch.cat((before, x[:, :-1]), dim=1)
     behind = torch.arange(x.shape[1], device=x.device) == length[:, None]
@@ -105,7 +117,7 @@ def _repeat_ends(x: Tensor, length: Tensor, context: int) -> Tensor:
 
 
 def _weights(config: CodecEncoderConfig) -> dict[str, WeightSource]:
-    """Every parameter of CodecEncoder from the tensors of `tensor_shapes`."""
+    """The source of every parameter of CodecEncoder, from the tensors of `tensor_shapes`."""
     sources: dict[str, WeightSource] = {}
 
     def convolution(name: str, stored: str) -> None:
@@ -141,12 +153,12 @@ def _weights(config: CodecEncoderConfig) -> dict[str, WeightSource]:
 
 
 def _scaled(tensor: str, scale: str) -> WeightSource:
-    """A Linear weight [out, in] as [in, out] with the layer scale [out] of its output multiplied in."""
+    """A Linear weight [out, in] as [in, out], multiplied by the layer scale [out]."""
     return WeightSource((tensor, scale), lambda stored, factor: np.ascontiguousarray(stored.T * factor))
 
 
 def _entries(sums: np.ndarray, usage: np.ndarray) -> np.ndarray:
-    """The entries [size, dim] of a codebook, from sums [size, dim] and counts [size]."""
+    """The entries [size, dim] of a codebook: sums [size, dim] divided by counts [size]."""
     return sums / np.maximum(usage, LEAST_USAGE)[:, None]
 
 

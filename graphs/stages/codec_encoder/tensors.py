@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint make the codec encoder; free of PyTorch, so that a checkpoint can be written without it."""
+"""Names and shapes of the codec encoder's tensors. Imports no torch: checkpoints are written without it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ...config import CodecEncoderConfig
 
 PREFIX = "codec_encoder"
 STRIDE = 2
-"""Of the last convolution, from the transformer's positions to frames; fixed in the reference class."""
+"""Stride of the last convolution, from transformer positions to frames; a constant in the reference class."""
 SIDES = ("semantic", "acoustic")
-"""The two residual quantisers."""
+"""Names of the two residual quantisers."""
 
 
 def samples_per_frame(config: CodecEncoderConfig) -> int:
@@ -19,11 +19,12 @@ def samples_per_frame(config: CodecEncoderConfig) -> int:
 
 
 def tensor_shapes(config: CodecEncoderConfig) -> dict[str, tuple[int, ...]]:
-    """The checkpoint's tensors that the stage reads, with their shapes, under the published names of MimiModel behind `codec_encoder.`.
+    """Name -> shape of the tensors that the stage reads. Names are MimiModel's behind `codec_encoder.`.
 
-    For random ones: codebooks are used evenly where what they quantise has little constant part (convolution weights without the mean of each output
-    channel) and their entries are drawn small beside it, of std sqrt(2 * ln(codebook_size) / codebook_dim) of its own or less; among larger ones the
-    shortest would win always.
+    Random weights use all codes about equally often under two conditions. The latents have almost no constant
+    part, so each output channel of a convolution has weights of mean 0. The codebook entries are small: their
+    std is at most sqrt(2 * ln(codebook_size) / codebook_dim) times that of the latents. Of larger entries the
+    shortest always wins.
     """
     hidden, channels = config.hidden_size, config.num_filters
     shapes: dict[str, tuple[int, ...]] = {}
@@ -59,16 +60,19 @@ def tensor_shapes(config: CodecEncoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def block_places(config: CodecEncoderConfig) -> list[tuple[range, int]]:
-    """Of every block the places of its units and of its strided convolution in the published list of layers, where an ELU has a place too."""
+    """For every block the indices of its residual units and of its strided convolution.
+
+    They are positions in MimiModel's list of layers, which also contains the ELUs.
+    """
     step = config.num_residual_layers + 2
     return [(range(start, start + step - 2), start + step - 1) for start in range(1, 1 + step * len(config.upsampling_ratios), step)]
 
 
 def last_place(config: CodecEncoderConfig) -> int:
-    """The place of the last convolution in that list."""
+    """The index of the last convolution in MimiModel's list of layers."""
     return (config.num_residual_layers + 2) * len(config.upsampling_ratios) + 2
 
 
 def codebook_counts(config: CodecEncoderConfig) -> tuple[int, int]:
-    """How many codebooks the two sides have."""
+    """The number of codebooks of the semantic and of the acoustic quantiser."""
     return config.num_semantic_quantizers, config.num_quantizers - config.num_semantic_quantizers

@@ -1,1 +1,1 @@
-"""Graph passes, one a file. A pass takes an `onnx_ir.Model`, changes it in place and returns how many places it changed."""
+"""Graph passes, one per file. Each changes an `onnx_ir.Model` in place and returns the number of changes."""

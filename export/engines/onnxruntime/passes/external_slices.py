@@ -1,4 +1,4 @@
-"""One index of the first axis of a tensor on disk, without reading it."""
+"""Slices a tensor on disk along its first axis without reading it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 
 def slice_external(tensor: ir.TensorProtocol, index: int, name: str) -> ir.ExternalTensor:
-    """`tensor[index]` as a view into the same weights file: only offset and length change."""
+    """`tensor[index]` as a view of the same weights file, with another offset and length."""
     assert isinstance(tensor, ir.ExternalTensor) and tensor.offset is not None
     shape = [int(size) for size in tensor.shape.numpy()][1:]
     length = math.prod(shape) * tensor.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Plain attention of the encoders by a kernel that never holds all scores at once."""
+"""Replaces the encoders' attention by a kernel that never stores all scores at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxscript.rewriter import MatchResult, RewriteRuleClassBase, RewriteRuleSe
 
 
 class _FlashAttention(RewriteRuleClassBase):
-    """The rules that onnxscript ships (ort_fusions.mha) match attention that is spelt out as products and a softmax."""
+    """The rewrite rule. Those of onnxscript (ort_fusions.mha) match attention as products and a softmax."""
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, shape: Any) -> Any:
         heads = op.Attention(query, key, value, _outputs=["heads"])
@@ -44,16 +44,17 @@ RULES = RewriteRuleSet([_FlashAttention.rule()])
 
 
 def flash_attention(model: ir.Model) -> int:
-    """Unmasked `Attention` over [batch, heads, tokens, dim] and the transposition behind it become `com.microsoft.MultiHeadAttention`.
+    """Replace unmasked `Attention` over [batch, heads, tokens, dim] by `com.microsoft.MultiHeadAttention`.
 
-    That kernel works in blocks where query, key and value come as [batch, tokens, heads * dim]: a picture of 8,000 patches would
-    otherwise need 4 GB of scores per layer of 16 heads. It returns the same layout, so the result's own transposition and reshape go.
+    For query, key and value of [batch, tokens, heads * dim] that kernel computes the scores in blocks. All
+    scores of an image of 8,000 patches would need 4 GB per layer of 16 heads. Its result has the same layout,
+    so the transposition and the reshape after `Attention` are removed. Returns the number of replaced nodes.
     """
     return RULES.apply_to_model(model)
 
 
 def _attributes(value: ir.Value) -> Any:
-    """Of the node that makes `value`."""
+    """The attributes of the node that produces `value`."""
     node = value.producer()
     assert node is not None
     return node.attributes

@@ -1,7 +1,7 @@
-"""Normalise and rotate queries and keys together.
+"""Normalises and rotates queries and keys together.
 
-Matched by hand: a rule of onnxscript.rewriter has a fixed number of outputs, and this Split has three, or four with gates; the outputs that no norm reads
-have to move to the new Split too.
+This is no rule of onnxscript.rewriter, because a rule has a fixed number of outputs. This Split has three
+outputs, or four with gates, and all outputs without a norm must move to the new Split.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 import onnx_ir as ir
 
 DEFAULT_EPSILON = 1e-5
-"""Of RMSNormalization-23."""
+"""The default of RMSNormalization-23."""
 
 
 @dataclass(frozen=True)
 class _Track:
-    """The way from one output of the projection's Split to its rotated heads: Reshape, RMSNormalization, Reshape, RotaryEmbedding.
+    """The nodes from an output of the projection's Split to its rotated heads.
 
-    `turning` is the op's rotary_embedding_dim: the first dimensions of a head that turn, 0 for all.
+    They are Reshape, RMSNormalization, Reshape, RotaryEmbedding. `turning` is the rotary_embedding_dim of the
+    last: the number of rotated dimensions of a head, 0 for all.
     """
 
     nodes: tuple[ir.Node, ir.Node, ir.Node, ir.Node]
@@ -34,10 +35,13 @@ class _Track:
 
 
 def fuse_head_norms(model: ir.Model) -> int:
-    """Where the first two parts of a Split, queries and keys, go through a norm over the head and the same rotary tables, do both on one tensor.
+    """Apply the head norm and the rotary embedding to queries and keys as one tensor.
 
-    A decode step is many small nodes: this leaves six of nine per layer. The norm's weight becomes a table [heads, dim]; ONNX Runtime's
-    kernel broadcasts it over the rows, which the ONNX standard does not promise, so this is a pass of that target alone.
+    Applies to a Split whose first two outputs, queries and keys, have a norm over the head and the same
+    rotary tables. A decode step consists of many small nodes; this pass reduces nine per layer to six. The
+    weight of the norm becomes a table [heads, dim]. ONNX Runtime's kernel broadcasts it over the rows, but
+    the ONNX standard does not guarantee that, so only this target has the pass. Returns the number of changed
+    layers.
     """
     changed = 0
     for split in [node for node in model.graph if node.op_type == "Split" and len(node.outputs) >= 3]:

@@ -1,4 +1,4 @@
-"""Fuse a residual addition and the norm behind it."""
+"""Fuses a residual addition and the norm after it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import onnx_ir as ir
 from onnxscript.rewriter import MatchResult, RewriteRuleClassBase, RewriteRuleSet
 
 DEFAULT_EPSILON = 1e-5
-"""Of RMSNormalization, where the attribute is left out."""
+"""The default of RMSNormalization."""
 FUSED = "SkipSimplifiedLayerNormalization"
-"""Of ONNX Runtime: its outputs are the norm, mean, inverse standard deviation, and the sum."""
+"""An operator of ONNX Runtime with the outputs norm, mean, inverse standard deviation and sum."""
 
 
 class _SkipNorm(RewriteRuleClassBase):
-    """The rule that onnxscript ships (ort_fusions.skip_normalization) matches SimplifiedLayerNormalization, an operator of ONNX Runtime, and fuses
-    sums that are outputs of the graph too."""
+    """The rewrite rule.
+
+    The rule of onnxscript (ort_fusions.skip_normalization) matches another operator, ONNX Runtime's
+    SimplifiedLayerNormalization, and also fuses sums that are graph outputs.
+    """
 
     def pattern(self, op: Any, first: Any, second: Any, weight: Any) -> Any:
         summed = op.Add(first, second, _outputs=["summed"])
@@ -41,17 +44,18 @@ RULES = RewriteRuleSet([_SkipNorm.rule()])
 
 
 def fuse_skip_norm(model: ir.Model) -> int:
-    """Add followed by RMSNormalization over the last axis becomes `com.microsoft.SkipSimplifiedLayerNormalization`.
+    """Replace Add, then RMSNormalization over the last axis, by SkipSimplifiedLayerNormalization.
 
-    The kernel also returns the sum, which is the next residual. Only additions of two equal three-dimensional shapes qualify: the kernel broadcasts nothing.
+    The kernel also returns the sum, which is the next residual. Both summands must have the same
+    three-dimensional shape, because the kernel does not broadcast. Returns the number of replaced pairs.
     """
     changed = RULES.apply_to_model(model)
     if changed:
-        model.graph.sort()  # a rule puts the new node in the norm's place, which may lie behind other readers of the sum
+        model.graph.sort()  # the new node replaces the norm, which can be after other readers of the sum
     for node in model.graph.all_nodes():
         if node.op_type == FUSED:
             for unused in node.outputs[1:3]:
-                unused.name = ""  # the rewriter names them, and the kernel would compute them
+                unused.name = ""  # the kernel computes every named output, and the rewriter names all
     return changed
 
 
@@ -62,7 +66,7 @@ def _node(value: ir.Value) -> ir.Node:
 
 
 def _same_shape(first: ir.Value, second: ir.Value) -> bool:
-    """Whether both summands are known to have one three-dimensional shape; two unknown sizes are not known to be equal."""
+    """Whether both summands have the same three-dimensional shape. Two unknown sizes count as different."""
     shape = first.shape
     return shape is not None and len(shape) == 3 and shape == second.shape and all(isinstance(size, int) or size.value is not None for size in shape)
 

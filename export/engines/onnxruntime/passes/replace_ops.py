@@ -1,7 +1,7 @@
-"""Replace nodes of `ai.antiphon` by what the target does best.
+"""Replaces nodes of `ai.antiphon` by the target's own nodes.
 
-One loop without rules of onnxscript.rewriter: each match is a single node, which a lowering takes whole, with its optional inputs and outputs; a rule would
-need a pattern for each number of them.
+This is no rule of onnxscript.rewriter. Each match is a single node with optional inputs and outputs, and a
+rule would need one pattern for each number of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ Lowering = Callable[[ir.Node], tuple[list[ir.Node], list[ir.Value]]]
 
 
 def replace_ops(model: ir.Model, lowerings: Mapping[str, Lowering]) -> int:
-    """Replace every node whose op is a key of `lowerings`: the value returns the new nodes, in order, and the values that take the outputs' place.
+    """Replace every node whose op is a key of `lowerings`. Returns the number of replaced nodes.
 
-    Ops without a lowering stay and keep their function.
+    A lowering returns the new nodes, in order, and the values that replace the outputs of the node. Ops
+    without a lowering stay in the graph with their function.
     """
     nodes = [node for node in model.graph if node.domain == DOMAIN and node.op_type in lowerings]
     for node in nodes:

@@ -1,6 +1,7 @@
-"""Ask for the same sizes once.
+"""Shares `Shape` nodes that return the same sizes.
 
-No rule of onnxscript.rewriter: it matches nodes that are connected, and these share the names of axes alone.
+This is no rule of onnxscript.rewriter, which matches connected nodes. These nodes have only their axis names
+in common.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import onnx_ir as ir
 
 
 def share_sizes(model: ir.Model) -> int:
-    """`Shape` nodes over axes of the same names become one, the first: an axis name stands for one size throughout a graph.
+    """Replace `Shape` nodes of equally named axes by the first of them. Returns the number of removed nodes.
 
-    Every layer asks its own rows for the number of tokens; behind one answer, all that the layers compute from it is equal too, and common
-    subexpression elimination leaves one copy.
+    An axis name stands for one size in the whole graph. Every layer computes the number of tokens from its
+    own rows. With one shared `Shape` node, later computations are equal too, and common subexpression
+    elimination merges them.
     """
     known: dict[tuple[int | str, ...], ir.Value] = {}
     changed = 0
@@ -30,7 +32,7 @@ def share_sizes(model: ir.Model) -> int:
 
 
 def _axes(node: ir.Node) -> tuple[int | str, ...] | None:
-    """The sizes and names that the node asks for, or None where one is not known."""
+    """The sizes or names of the axes that the node returns; None if one is unknown."""
     value = node.inputs[0]
     if value is None or value.shape is None:
         return None

@@ -1,8 +1,8 @@
-"""Unroll a stage's loop, such as the code predictor's frame: all steps and their sampling in one engine run.
+"""Unrolls the loop of a stage, such as the code predictor's frame: one engine run computes all steps.
 
-The portable step reads its cache, past length and step number as inputs. Here each step is a copy of the step's nodes with these bound: the
-cache of step s is what step s - 1 returned, the step number is a constant, and an indexed parameter is a slice of the stored one, so that
-no weight is gathered, copied or stored twice.
+The portable step reads its cache, past length and step number as inputs. The unrolled graph has a copy of the
+step's nodes for each step. Its cache is the output of the previous step, and its step number is a constant.
+An indexed parameter is a slice of the stored one, so no weight is gathered, copied or stored twice.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ Values = dict[ir.Value, ir.Value]
 
 
 def unroll_loop(model: ir.Model, loop: StageLoop) -> ir.Model:
-    """The model of the whole `loop` from the lowered model of its step (attention already GroupQueryAttention); shares its initializers."""
+    """The model of the whole `loop`, made from the lowered model of its step, whose initializers it shares.
+
+    The attention of the step must already be GroupQueryAttention.
+    """
     return _Unroller(model, loop).build()
 
 
 def step_name(step: int, name: str) -> str:
-    """The name in the unrolled graph of what the step's graph calls `name`."""
+    """The name in the unrolled graph of the value `name` of the step's graph."""
     return f"step{step}.{name}"
 
 
@@ -66,7 +69,7 @@ class _Unroller:
         return self._model(results)
 
     def _copy_step(self, step: int, bound: dict[str, ir.Value], past: dict[str, ir.Value]) -> dict[str, ir.Value]:
-        """Copy the step's nodes with its inputs bound; returns its outputs by name."""
+        """Copy the nodes of the step with `bound` and `past` as inputs. Returns its outputs by name."""
         graph = self.step_model.graph
         values: Values = {value: bound[value.name] for value in graph.inputs if value.name in bound}
         for value in graph.initializers.values():
@@ -89,7 +92,11 @@ class _Unroller:
         return {value.name or "": values[value] for value in graph.outputs}
 
     def _special(self, node: ir.Node, step: int, values: Values, past: dict[str, ir.Value]) -> list[ir.Value] | None:
-        """Nodes that change with the step: attention over the steps so far, the step's own head, the empty hidden rows."""
+        """The outputs of a node that differs between steps; None for any other node.
+
+        These are attention (over the previous steps), the choice of the step's head, and the hidden rows
+        (empty after step 0).
+        """
         if node.op_type == "GroupQueryAttention":
             inputs = [None if value is None else values.get(value) for value in node.inputs]
             for slot in (3, 4):
@@ -106,14 +113,14 @@ class _Unroller:
             return [values[node.inputs[1]]]
         if node.op_type == "Where" and _is_attention(node.inputs[1]):
             assert node.inputs[1] is not None
-            return [values[node.inputs[1]]]  # a frame has no padding rows to set to zero
+            return [values[node.inputs[1]]]  # a loop has no padding rows that must be zero
         is_of_hidden = node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].name == self.loop.first_rows
         if is_of_hidden and "start" in node.attributes and node.attributes["start"].as_int() == 1:
             return [self._constant("one_row" if step == 0 else "no_row", np.array([1 if step == 0 else 0]))]
         return None
 
     def _indexed_by_step(self, value: ir.Value | None) -> str | None:
-        """The parameter of which a step reads one index, where `value` is it, or the one index [1, ...] already chosen from it."""
+        """The indexed parameter that is `value`, or from which `value` [1, ...] was gathered; else None."""
         producer = value.producer() if value is not None else None
         source = producer.inputs[0] if producer is not None and producer.op_type == "Gather" else value
         return next((name for name in self.loop.indexed if source is self.step_model.graph.initializers[name]), None)
@@ -127,7 +134,7 @@ class _Unroller:
         return self.initializers[name]
 
     def _last_row(self, code: ir.Value) -> ir.Value:
-        """The row of the last carried value, which no step reads."""
+        """The row of the last carried value; no step computes it."""
         parameter = self.step_model.graph.initializers[self.loop.summed[2]]
         assert parameter.shape is not None
         rows, tables = int(parameter.shape[0]), self.loop.steps + 1  # type: ignore[arg-type]
@@ -136,7 +143,7 @@ class _Unroller:
         return self._emit("Gather", [table, index], {"axis": 0})
 
     def _fixed(self, name: str, value: float) -> ir.Value:
-        """A step input that no caller sets, one row for all."""
+        """The constant of a fixed step input, with one row for the whole batch."""
         found = next(entry for entry in self.step_model.graph.inputs if entry.name == name)
         assert found.shape is not None and found.dtype is not None
         shape = [size if isinstance(size, int) else 1 for size in found.shape]
