@@ -1,6 +1,6 @@
 """What every engine kind keeps: the rows of a batch are those that each slot has alone.
 
-For a further kind, call `check_slots`, `check_batches` and `check_refusals` with its engines of the tiny bundles of both families.
+For a further kind, call the functions `check_...` with its engines of the tiny bundles of both families.
 """
 
 from __future__ import annotations
@@ -90,6 +90,26 @@ def check_slots(engine: Engine, rows: int, seed: int, steps: int) -> None:
             _spoil(pair.slot)
             pool.free(pair.slot)
             pairs.remove(pair)
+
+
+def check_first_runs(engine: Engine) -> None:
+    """Rows of unlike numbers of tokens may share their first run, padded, and go on together."""
+    noise, lengths = np.random.default_rng(0), (5, 2, 7)
+    pool = engine.new_states(3, CAPACITY)
+    pairs = [_Pair(pool.allocate(), engine.new_states(1, CAPACITY).allocate()) for _ in lengths]
+    feeds = [row_feeds(engine.entry, tokens, 0, noise) for tokens in lengths]
+    for pair, tokens in zip(pairs, lengths, strict=True):
+        pair.slot.reserve(max(lengths))  # padding rows lie behind the visible ones until the next run
+        pair.alone.reserve(tokens)
+    found = engine.run(join_rows(engine.entry.interface, feeds), [pair.slot for pair in pairs])
+    for row, (pair, tokens) in enumerate(zip(pairs, lengths, strict=True)):
+        for name, expected in engine.run(feeds[row], [pair.alone]).items():
+            of_row = found[name][row : row + 1]
+            _compare(engine.entry, name, of_row[:, :tokens] if expected.shape[1:2] == (tokens,) else of_row, expected, TOLERANCE)
+        pair.slot.advance(tokens)
+        pair.alone.advance(tokens)
+    for _ in range(3):
+        _run(engine, pairs, 1, noise)
 
 
 def check_batches(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from antiphon.runtime.bundle.manifest import read_manifest
 from antiphon.runtime.engines.base import Engine
 from antiphon.runtime.engines.registry import find_engine
 
-from .conformance import check_batches, check_refusals, check_slots
+from .conformance import check_batches, check_first_runs, check_refusals, check_slots
 
 pytest.importorskip("torch")
 
@@ -48,6 +48,11 @@ def engines(request: pytest.FixtureRequest) -> Engines:
 @pytest.mark.parametrize("stage", ["thinker", "talker", "code2wav"])
 def test_slots_in_any_company_equal_single_rows(engines: Engines, stage: str, rows: int) -> None:
     check_slots(engines[stage], rows, seed=rows, steps=STEPS[engines[stage].entry.kind])
+
+
+@pytest.mark.parametrize("stage", ["thinker", "talker"])
+def test_first_runs_of_unlike_lengths_equal_single_rows(engines: Engines, stage: str) -> None:
+    check_first_runs(engines[stage])
 
 
 def test_a_batch_without_states_equals_single_rows(engines: Engines) -> None:
