@@ -137,9 +137,9 @@ def check_refusals(engine: Engine) -> None:
         with pytest.raises(InvalidInput, match=f"Stage {entry.name} takes 2 rows of several tokens only where all are at their start"):
             engine.run(join_rows(entry.interface, both), slots)
     for given in ((), slots[:1]):
-        with pytest.raises(InvalidInput, match=f"was given {len(given)} slots for 2 rows"):
+        with pytest.raises(InvalidInput, match=f"was given slots for {len(given)} rows and feeds for 2, expected one slot"):
             engine.run(join_rows(entry.interface, both), given)
-    with pytest.raises(InvalidInput, match="was given 2 slots for 1 rows"):
+    with pytest.raises(InvalidInput, match="was given slots for 2 rows and feeds for 1, expected one slot"):
         engine.run(both[0], slots)
     for slot, states in zip(slots, before, strict=True):
         assert all(np.array_equal(slot.past(state.name), copy) for state, copy in zip(entry.states, states, strict=True))

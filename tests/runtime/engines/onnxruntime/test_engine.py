@@ -163,7 +163,7 @@ def test_batches_that_the_capabilities_rule_out_are_refused(counter):
         counter.entry = StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), can)
         with pytest.raises(InvalidInput, match=message):
             counter.run(three, slots)
-    with pytest.raises(InvalidInput, match="was given 1 slots for 3 rows"):
+    with pytest.raises(InvalidInput, match="was given slots for 1 rows and feeds for 3, expected one slot for each row"):
         counter.run(three, slots[:1])
     counter.entry = StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), Capabilities(ragged_decode=False))
     slots[0].advance(1)
