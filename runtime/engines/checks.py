@@ -35,7 +35,8 @@ def check_run(entry: StageEntry, sizes: Mapping[str, int], slots: Sequence[Slot]
     """Raise InvalidInput for a run of `slots` with feeds of `sizes` (see axis_sizes) that the capabilities of `entry` rule out."""
     can, batch = entry.capabilities, sizes.get("batch", 1)
     if len(slots) != (batch if entry.states else 0):
-        raise InvalidInput(f"Stage {entry.name} was given {len(slots)} slots for {batch} rows, expected {batch if entry.states else 'none'}.")
+        expected = "one slot for each row" if entry.states else "no slots, because it has no states"
+        raise InvalidInput(f"Stage {entry.name} was given slots for {len(slots)} rows and feeds for {batch}, expected {expected}.")
     check_rows(entry, batch)
     if can.buckets and batch not in can.buckets:
         raise InvalidInput(f"Stage {entry.name} was given {batch} rows, expected one of {', '.join(map(str, can.buckets))}; fill the batch up.")

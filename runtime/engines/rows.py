@@ -31,20 +31,21 @@ def join_rows(interface: StageInterface, rows: Sequence[Feeds]) -> dict[str, np.
 
 
 def split_rows(interface: StageInterface, feeds: Feeds) -> list[dict[str, np.ndarray]]:
-    """The feeds of every row of the batch by itself."""
+    """The feeds of every row of the batch by itself, without padding tokens."""
     sizes, index = axis_sizes(interface.inputs, feeds), _index_inputs(interface)
     tokens = sizes.get("tokens", 1)
     rows: list[dict[str, np.ndarray]] = [{} for _ in range(sizes["batch"])]
     for spec in interface.inputs:
-        values = feeds[spec.name]
         for row, own in enumerate(rows):
-            part = _of_row(spec, values, row, index, feeds, tokens)
+            part = _of_row(spec, feeds[spec.name], row, index, feeds, tokens)
+            if "tokens" in spec.shape and "query_length" in feeds:
+                part = np.take(part, range(int(feeds["query_length"][row])), axis=spec.shape.index("tokens"))
             own[spec.name] = part - row * tokens if spec.name in index.values() else part
     return rows
 
 
 def join_outputs(interface: StageInterface, feeds: Feeds, rows: Sequence[Feeds]) -> dict[str, np.ndarray]:
-    """The outputs of the batch `feeds` from those of its rows (see split_rows)."""
+    """The outputs of the batch `feeds` from those of its rows (see split_rows), with zeros for padding tokens."""
     index, tokens = _index_inputs(interface), axis_sizes(interface.inputs, feeds).get("tokens", 1)
     joined: dict[str, np.ndarray] = {}
     for spec in interface.outputs:
@@ -52,7 +53,7 @@ def join_outputs(interface: StageInterface, feeds: Feeds, rows: Sequence[Feeds])
             continue
         axis = _row_axis(spec, index)
         assert axis is not None, f"the output {spec.name} belongs to no row"
-        values = np.concatenate([row[spec.name] for row in rows], axis=axis)
+        values = np.concatenate([_padded(spec, row[spec.name], tokens) for row in rows], axis=axis)
         if spec.shape[axis] != "batch":
             # The rows come one after another; in the batch they may be interleaved.
             order = np.argsort(feeds[index[str(spec.shape[axis])]] // tokens, kind="stable")

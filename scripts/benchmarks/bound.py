@@ -106,13 +106,14 @@ def step_feeds(entry: StageEntry, manifest: Manifest) -> dict[str, np.ndarray]:
 
 def _time(engine: OnnxEngine, feeds: Mapping[str, np.ndarray], steps: int) -> float:
     """Median seconds of a step at a fixed context."""
-    states = engine.new_states().allocate()
-    states.reserve(2 * CONTEXT)
-    states.advance(CONTEXT)
+    slots = [engine.new_states().allocate()] if engine.entry.states else []
+    for slot in slots:
+        slot.reserve(2 * CONTEXT)
+        slot.advance(CONTEXT)
     wanted = [spec.name for spec in engine.entry.outputs if spec.name != "logits"]
     for _ in range(5):
-        engine.run(feeds, (states,), wanted)
-    return statistics.median(_seconds(lambda: engine.run(feeds, (states,), wanted)) for _ in range(steps))
+        engine.run(feeds, slots, wanted)
+    return statistics.median(_seconds(lambda: engine.run(feeds, slots, wanted)) for _ in range(steps))
 
 
 def _seconds(work: Any) -> float:

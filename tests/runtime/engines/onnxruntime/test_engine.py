@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.bundle.specs import StageEntry, StageInterface, StateSpec, TensorSpec
+from antiphon.runtime.bundle.errors import AntiphonError, Closed, InvalidInput
+from antiphon.runtime.bundle.specs import Capabilities, StageEntry, StageInterface, StateSpec, TensorSpec
 from antiphon.runtime.engines.onnxruntime.engine import OnnxEngine
 from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 from antiphon.runtime.engines.onnxruntime.sessions import make_session
@@ -72,16 +74,102 @@ def test_only_the_wanted_outputs_come_back_and_belong_to_the_caller(counter):
     assert first["y"] == 2
 
 
-def test_a_repeated_shape_binds_nothing_new(counter, monkeypatch):
-    from antiphon.runtime.engines.onnxruntime import engine
-
-    made = []
-    original = engine._Binding.__init__
-    monkeypatch.setattr(engine._Binding, "__init__", lambda self, *arguments: (made.append(1), original(self, *arguments))[1])
+def test_a_repeated_shape_binds_nothing_new(counter, bindings):
     states = counter.new_states().allocate()
     for _ in range(6):
         counter.run({"x": X}, (states,), ("y",))
-    assert len(made) == 2, "one binding for each of the two arrays of the recurrent state"
+    assert len(bindings) == 2, "one binding for each of the two arrays of the recurrent state"
+
+
+@pytest.fixture
+def bindings(monkeypatch):
+    """Weak references to all bindings that engines make."""
+    from antiphon.runtime.engines.onnxruntime import engine
+
+    made: list[weakref.ref] = []
+    original = engine._Binding.__init__
+    monkeypatch.setattr(engine._Binding, "__init__", lambda self, *arguments: (made.append(weakref.ref(self)), original(self, *arguments))[1])
+    return made
+
+
+def test_rows_of_a_batch_change_the_states_of_their_slots_alone(counter):
+    pool = counter.new_states(3)
+    slots = [pool.allocate() for _ in range(3)]
+    counter.run({"x": X}, slots[1:2])
+    outputs = counter.run({"x": np.concatenate([X, 10 * X])}, [slots[2], slots[1]])
+    assert outputs["y"] == 22
+    assert [slot.past("sum").tolist() for slot in slots] == [[[0, 0, 0]], (11 * X).tolist(), X.tolist()]
+    assert [slot.past("kv").tolist() for slot in slots] == [[[0, 0, 0]], (11 * X).tolist(), X.tolist()]
+
+
+def test_a_set_of_slots_that_runs_again_and_again_binds_nothing_new(counter, bindings):
+    pool = counter.new_states(4)
+    slots = [pool.allocate() for _ in range(4)]
+    for _ in range(6):
+        counter.run({"x": np.repeat(X, 4, axis=0)}, slots, ("y",))
+    assert len(bindings) == 2 and pool.moves == 0
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_nothing_of_a_pool_is_kept_when_it_dies(counter, bindings, rows):
+    gc.disable()
+    try:
+        pool = counter.new_states(rows)
+        slots = [pool.allocate() for _ in range(rows)]
+        counter.run({"x": np.repeat(X, rows, axis=0)}, slots)
+        arrays = [weakref.ref(slots[0].arrays.array(name, 0, 0, rows)) for name in ("kv", "sum")]
+        del pool, slots
+        assert len(bindings) == 1 and not any(reference() is not None for reference in (*bindings, *arrays))
+    finally:
+        gc.enable()
+
+
+def test_growing_drops_the_bindings_of_the_arrays_that_it_replaces(tmp_path, bindings):
+    shapes = "float[batch, capacity] past_kv, float[batch, 1] x", "float[batch, capacity] present_kv, float[batch, 1] y"
+    path = save(tmp_path / "engine.onnx", "present_kv = Add(past_kv, x)  y = Neg(x)", *shapes)
+    tensors = [(TensorSpec(name, "float32", ("batch", 1)),) for name in "xy"]
+    states = (StateSpec("kv", "kv", "float32", ("batch", "capacity")),)
+    engine = OnnxEngine(path, entry(*tensors, states))
+    slot = engine.new_states().allocate()
+    one = {"x": np.ones((1, 1), np.float32)}
+    engine.run(one, (slot,))
+    slot.advance(256)
+    slot.reserve(1)
+    assert bindings[0]() is None
+    engine.run(one, (slot,))
+    assert slot.past("kv")[0].tolist() == [2] * 256 + [1] * (slot.capacity - 256)
+
+
+def test_a_closed_engine_frees_its_session_and_refuses_to_run(counter, bindings):
+    slot = counter.new_states().allocate()
+    counter.run({"x": X}, (slot,))
+    session = weakref.ref(counter._session)
+    counter.close()
+    counter.close()
+    assert session() is None and bindings[0]() is None
+    with pytest.raises(Closed, match="The engine of stage stage is closed; load the bundle again."):
+        counter.run({"x": X}, (slot,))
+
+
+def test_batches_that_the_capabilities_rule_out_are_refused(counter):
+    inputs, outputs, states = counter.entry.inputs, counter.entry.outputs, counter.entry.states
+    pool = counter.new_states(3)
+    slots = [pool.allocate() for _ in range(3)]
+    three = {"x": np.repeat(X, 3, axis=0)}
+    for can, message in (
+        (Capabilities(max_rows=2), "Stage stage was asked for 3 rows, expected 1 to 2; run them in parts."),
+        (Capabilities(buckets=(1, 2, 4)), "Stage stage was given 3 rows, expected one of 1, 2, 4; fill the batch up."),
+    ):
+        counter.entry = StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), can)
+        with pytest.raises(InvalidInput, match=message):
+            counter.run(three, slots)
+    with pytest.raises(InvalidInput, match="was given slots for 1 rows and feeds for 3, expected one slot for each row"):
+        counter.run(three, slots[:1])
+    counter.entry = StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), Capabilities(ragged_decode=False))
+    slots[0].advance(1)
+    with pytest.raises(InvalidInput, match="takes rows of one length only, found 2 lengths"):
+        counter.run(three, slots)
+    assert not any(slot.past("sum").any() for slot in slots)
 
 
 def test_streams_of_several_threads_do_not_mix(counter):
