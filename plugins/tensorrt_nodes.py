@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..runtime.bundle.errors import AntiphonError
-from ..runtime.kernels.contract import Launch, Program, TensorSpec
+from ..runtime.kernels.contract import Launch, Operand, Program
 from ..runtime.kernels.expression import FUNCTIONS, evaluate, names
 
 
@@ -69,7 +69,7 @@ def fixed_sizes(program: Program, shapes: Mapping[str, Sequence[int]], attribute
     return values
 
 
-def axes(spec: TensorSpec, shape: Sequence[Any]) -> dict[str, Any]:
+def axes(spec: Operand, shape: Sequence[Any]) -> dict[str, Any]:
     """The sizes of a tensor as TENSOR__AXIS, where AXIS is the index in the contract's shape.
 
     Several leading axes in place of `*name` are multiplied. -1 stands for a varying size, and so does a
@@ -106,7 +106,7 @@ def _node(program: Program, target: str, place: int, step: Launch) -> Node:
     )  # fmt: skip
 
 
-def _derived(program: Program, specs: Iterable[TensorSpec], attributes: Iterable[str]) -> dict[str, str]:
+def _derived(program: Program, specs: Iterable[Operand], attributes: Iterable[str]) -> dict[str, str]:
     """Expressions of every symbol that follows from the axes of `specs` and the attributes.
 
     Each uses earlier symbols only.

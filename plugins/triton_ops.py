@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.library import triton_op, wrap_triton
 
 from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget, require_extra
-from ..runtime.kernels.contract import TARGETS, Launch, Program, TensorSpec
+from ..runtime.kernels.contract import GPU_TARGETS, Launch, Operand, Program
 from ..runtime.kernels.expression import FUNCTIONS
 from ..runtime.kernels.invoke import invoke, select
 from .registry import FOLDERS, OPS
@@ -142,7 +142,7 @@ def _define(item: TritonOp) -> Any:
         program = _select(item, tensors, attributes)
         device = tensors[item.inputs[0]].device
 
-        def allocate(spec: TensorSpec, shape: tuple[Any, ...]) -> Tensor:
+        def allocate(spec: Operand, shape: tuple[Any, ...]) -> Tensor:
             # Scratch has one axis: with several, PyTorch compares a size with 1, which would fix a dynamic
             # size to its example.
             sizes = (math.prod(shape),) if spec in program.scratch else shape
@@ -204,11 +204,11 @@ def _in_order(wanted: frozenset[str], *orders: Iterable[str]) -> tuple[str, ...]
 
 def _target_at_hand() -> str:
     if not torch.cuda.is_available():
-        raise UnsupportedTarget(f"There is no GPU to choose kernels for; name the target, one of {', '.join(TARGETS)}.")
+        raise UnsupportedTarget(f"There is no GPU to choose kernels for; name the target, one of {', '.join(GPU_TARGETS)}.")
     major, minor = torch.cuda.get_device_capability()
-    fitting = [target for target in TARGETS if int(target[2:-1]) == major and int(target[-1]) <= minor]
+    fitting = [target for target in GPU_TARGETS if int(target[2:-1]) == major and int(target[-1]) <= minor]
     if not fitting:
-        raise UnsupportedTarget(f"There are no kernels for compute capability {major}.{minor}; they are compiled for {', '.join(TARGETS)}.")
+        raise UnsupportedTarget(f"There are no kernels for compute capability {major}.{minor}; they are compiled for {', '.join(GPU_TARGETS)}.")
     return fitting[-1]
 
 

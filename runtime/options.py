@@ -17,7 +17,7 @@ from .bundle.sampling import PENALTY, TEMPERATURE, TOP_P, SamplingParameters
 from .frontend.media.media_options import check_frame_rate
 from .frontend.prompt.tools import check_unicode
 from .stages.aria import Policy, dual_track, parse_policy, usable_policies
-from .stages.sampling import check_seed
+from .stages.noise import check_seed
 from .stages.vocoder import DEFAULT_SCHEDULE, check_schedule
 
 MODALITIES = ("text", "audio")

@@ -22,7 +22,7 @@ def new_checkpoint(
     """Write a random checkpoint in the published format: it loads and runs like the real one, and it speaks noise."""
     with interrupts.ending_at_once():
         from ..graphs.random.new_checkpoint import new_checkpoint as make
-        from ..runtime.stages.sampling import check_seed
+        from ..runtime.stages.noise import check_seed
 
     check_seed(seed)
     began = time.monotonic()

@@ -11,7 +11,7 @@ import typer
 
 from ..plugins.registry import FOLDERS
 from ..runtime.bundle.errors import AntiphonError, UnsupportedTarget, require_extra
-from ..runtime.kernels.contract import TARGETS, image_key
+from ..runtime.kernels.contract import GPU_TARGETS, image_key
 from ..runtime.kernels.library import KernelLibrary, default_library
 from . import interrupts
 from .console import print_json, print_table, progress_bar, seconds, size
@@ -25,7 +25,7 @@ Library = Annotated[
 ]
 Ops = Annotated[list[str] | None, typer.Option("--op", metavar="OP", help=f"Only this op ({', '.join(FOLDERS)}); may be given again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-ALL_TARGETS = ",".join(TARGETS)
+ALL_TARGETS = ",".join(GPU_TARGETS)
 Target = Annotated[str, typer.Option("--target", metavar="TARGETS", help="GPU architectures, separated by commas.")]
 
 
@@ -140,7 +140,7 @@ def _short(value: float | None) -> str:
 def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:
     """Print registers, shared memory and spills of every compiled kernel, per target."""
     rows = []
-    for target in TARGETS:
+    for target in GPU_TARGETS:
         wanted = {status.op for status in statuses if target in status.compiled}
         if not wanted:
             continue
@@ -177,8 +177,8 @@ def _ops(chosen: list[str] | None) -> list[str]:
 def _targets(text: str) -> list[str]:
     chosen = [name.strip() for name in text.split(",") if name.strip()]
     for name in chosen:
-        if name not in TARGETS:
-            raise UnsupportedTarget(f"There is no target {name!r}; kernels are compiled for {', '.join(TARGETS)}.")
+        if name not in GPU_TARGETS:
+            raise UnsupportedTarget(f"There is no target {name!r}; kernels are compiled for {', '.join(GPU_TARGETS)}.")
     if not chosen:
-        raise UnsupportedTarget(f"--target names no GPU architecture; give some of {', '.join(TARGETS)}, separated by commas.")
+        raise UnsupportedTarget(f"--target names no GPU architecture; give some of {', '.join(GPU_TARGETS)}, separated by commas.")
     return chosen

@@ -11,7 +11,7 @@ from ...graphs.module_engine.engine import ModuleEngine
 from ...graphs.module_engine.loop import run_loop
 from ...plugins.sample_token.reference import sample_token
 from ...runtime.engines.base import Engine
-from .recording import Feeds, Stream
+from .conversation_calls import Feeds, Stream
 
 Pair = tuple[str, np.ndarray, np.ndarray]
 """Name, reference, found."""

@@ -12,7 +12,7 @@ from ...runtime.bundle.errors import UnsupportedTarget
 from ...runtime.bundle.specs import StageEntry
 from ..engines.registry import find_builder
 from .compare import errors, new_rows
-from .recording import Feeds
+from .conversation_calls import Feeds
 
 
 def first_diverging(folder: Path, entry: StageEntry, module: ModuleEngine, feeds: Feeds, tolerance: float) -> str | None:

@@ -18,9 +18,9 @@ from ...runtime.bundle.specs import StageEntry
 from ...runtime.engines.registry import find_engine
 from .check_bundle import check_bundle
 from .compare import Pair, compare, errors
+from .conversation_calls import Stream, record_conversation
 from .layers import first_diverging
 from .probes import probes
-from .recording import Stream, record_conversation
 
 TOLERANCES = {"float32": 1e-4}
 """Largest error by the format of activations, relative to the largest magnitude of the reference."""

@@ -11,8 +11,8 @@ import numpy as np
 from ...runtime.bundle.errors import UnsupportedTarget
 from ...runtime.bundle.specs import Capabilities, StageEntry
 from ...runtime.engines.base import Engine
+from ...runtime.engines.batch_rows import join_outputs, split_rows
 from ...runtime.engines.checks import axis_sizes, check_rows, check_run, closed
-from ...runtime.engines.rows import join_outputs, split_rows
 from ...runtime.states.pool import UNLIMITED, Slot, StatePool
 from ..stage import Stage
 from . import KIND

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime.kernels.contract import DTYPE_BYTES, Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import DTYPE_BYTES, Launch, Operand, Program, Scalar
 
 DTYPES = ("bfloat16", "float16", "float32")
 GROUPS = 16
@@ -22,21 +22,21 @@ def _program(dtype: str) -> Program:
         op="AriaStep",
         name=dtype,
         inputs=(
-            TensorSpec("need", "int64", ("table",)),
-            TensorSpec("text_ids", "int64", ("batch", "slots")),
-            TensorSpec("text_length", "int64", ("batch",)),
-            TensorSpec("text_complete", "bool", ("batch",)),
-            TensorSpec("codes", "int64", ("batch", "groups")),
-            TensorSpec("counters", "int64", ("batch", "4")),
-            TensorSpec("text_embedding", dtype, ("vocab", "hidden")),
-            TensorSpec("code_embedding", dtype, ("entries", "hidden")),
+            Operand("need", "int64", ("table",)),
+            Operand("text_ids", "int64", ("batch", "slots")),
+            Operand("text_length", "int64", ("batch",)),
+            Operand("text_complete", "bool", ("batch",)),
+            Operand("codes", "int64", ("batch", "groups")),
+            Operand("counters", "int64", ("batch", "4")),
+            Operand("text_embedding", dtype, ("vocab", "hidden")),
+            Operand("code_embedding", dtype, ("entries", "hidden")),
         ),
         outputs=(
-            TensorSpec("row", dtype, ("batch", "hidden")),
-            TensorSpec("query_length", "int64", ("batch",)),
-            TensorSpec("sample", "bool", ("batch",)),
-            TensorSpec("may_end", "bool", ("batch",)),
-            TensorSpec("present_counters", "int64", ("batch", "4")),
+            Operand("row", dtype, ("batch", "hidden")),
+            Operand("query_length", "int64", ("batch",)),
+            Operand("sample", "bool", ("batch",)),
+            Operand("may_end", "bool", ("batch",)),
+            Operand("present_counters", "int64", ("batch", "4")),
         ),
         launches=(
             Launch(

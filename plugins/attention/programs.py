@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...runtime.kernels.contract import MAX_SHARED_BYTES, Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import MAX_SHARED_BYTES, Launch, Operand, Program, Scalar
 
 PAGE = 64
 """Rows of a page."""
@@ -95,8 +95,8 @@ def _program(target: str, form: _Form, regime: str) -> Program:
     cache_shape = ("pages", "kv_num_heads", str(PAGE), dim) if form.paged else ("batch", "kv_num_heads", "capacity", dim)
     wide, narrow = ("batch", "tokens", f"num_heads * {dim}"), ("batch", "tokens", f"kv_num_heads * {dim}")
     further = {
-        "key_scale": TensorSpec("key_scale", "float32", ("scales",)), "value_scale": TensorSpec("value_scale", "float32", ("scales",)),
-        "page_table": TensorSpec("page_table", "int32", ("batch", "pages_per_stream")),
+        "key_scale": Operand("key_scale", "float32", ("scales",)), "value_scale": Operand("value_scale", "float32", ("scales",)),
+        "page_table": Operand("page_table", "int32", ("batch", "pages_per_stream")),
     }  # fmt: skip
     launches, scratch = _split(target, form, regime) if regime in _SPLIT_ROWS else _whole(target, form, regime)
     fits = ["num_heads % kv_num_heads == 0", *(["kv_num_heads % scales == 0"] if form.eight_bit else []), *_when(target, regime)]
@@ -104,14 +104,14 @@ def _program(target: str, form: _Form, regime: str) -> Program:
         op="Attention",
         name=f"{form.name}-{regime}",
         inputs=(
-            TensorSpec("query", dtype, wide), TensorSpec("key", dtype, narrow), TensorSpec("value", dtype, narrow),
-            TensorSpec("past_key", cache, cache_shape), TensorSpec("past_value", cache, cache_shape),
-            TensorSpec("past_length", "int64", ("batch",)), TensorSpec("query_length", "int64", ("batch",)),
-            *(further[name] for name in form.further), *((TensorSpec("gate", dtype, wide),) * form.gated),
+            Operand("query", dtype, wide), Operand("key", dtype, narrow), Operand("value", dtype, narrow),
+            Operand("past_key", cache, cache_shape), Operand("past_value", cache, cache_shape),
+            Operand("past_length", "int64", ("batch",)), Operand("query_length", "int64", ("batch",)),
+            *(further[name] for name in form.further), *((Operand("gate", dtype, wide),) * form.gated),
         ),
         outputs=(
-            TensorSpec("y", dtype, wide),
-            TensorSpec("present_key", cache, cache_shape, alias="past_key"), TensorSpec("present_value", cache, cache_shape, alias="past_value"),
+            Operand("y", dtype, wide),
+            Operand("present_key", cache, cache_shape, alias="past_key"), Operand("present_value", cache, cache_shape, alias="past_value"),
         ),
         launches=(_write(form), *launches),
         attributes=("num_heads", "kv_num_heads"),
@@ -158,7 +158,7 @@ def _write(form: _Form) -> Launch:
     )
 
 
-def _whole(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], tuple[TensorSpec, ...]]:
+def _whole(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], tuple[Operand, ...]]:
     rows, columns, warps, stages = _whole_tile(target, form, regime)
     launch = Launch(
         kernel=f"attention.attend{form.suffix}{'_gated' * form.gated}",
@@ -174,7 +174,7 @@ def _whole(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
     return (launch,), ()
 
 
-def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], tuple[TensorSpec, ...]]:
+def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], tuple[Operand, ...]]:
     rows = _SPLIT_ROWS[regime]
     columns, warps, stages = _split_tile(target, form, regime)
     share = Launch(
@@ -200,7 +200,7 @@ def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
         stages=1,
     )
     shape = ("batch", "splits", "kv_num_heads", "rows")
-    return (share, combine), (TensorSpec("partial", "float32", (*shape, str(form.dim))), TensorSpec("level", "float32", shape))
+    return (share, combine), (Operand("partial", "float32", (*shape, str(form.dim))), Operand("level", "float32", shape))
 
 
 def _tile(form: _Form, rows: int, columns: int) -> dict[str, int | float | bool | str]:

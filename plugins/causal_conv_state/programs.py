@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import Launch, Operand, Program, Scalar
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -24,12 +24,12 @@ def _program(dtype: str, state: str, regime: str) -> Program:
         op="CausalConvState",
         name=f"{dtype}-{state}-state-{regime}",
         inputs=(
-            TensorSpec("x", dtype, ("batch", "tokens", "channels")),
-            TensorSpec("weight", dtype, ("channels", "1", "4")),
-            TensorSpec("past", state, ("batch", "3", "channels")),
-            TensorSpec("query_length", "int64", ("batch",)),
+            Operand("x", dtype, ("batch", "tokens", "channels")),
+            Operand("weight", dtype, ("channels", "1", "4")),
+            Operand("past", state, ("batch", "3", "channels")),
+            Operand("query_length", "int64", ("batch",)),
         ),
-        outputs=(TensorSpec("y", dtype, ("batch", "tokens", "channels")), TensorSpec("present", state, ("batch", "3", "channels"))),
+        outputs=(Operand("y", dtype, ("batch", "tokens", "channels")), Operand("present", state, ("batch", "3", "channels"))),
         launches=(
             Launch(
                 kernel="causal_conv_state.causal_conv",

@@ -5,7 +5,7 @@ The fused form has the further inputs z and norm_weight.
 
 from __future__ import annotations
 
-from ...runtime.kernels.contract import MAX_SHARED_BYTES, Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import MAX_SHARED_BYTES, Launch, Operand, Program, Scalar
 from .reference import EPSILON
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -44,14 +44,14 @@ def _program(target: str, dtype: str, key_dim: int, regime: str, fused: bool) ->
     # A head's state of 256 by 256 would fill all registers of a multiprocessor.
     in_one_launch = fused and regime == "decode" and key_dim <= 128
     y = "attended" if fused and not in_one_launch else "y"
-    scratch = [TensorSpec("attended", dtype, values)] if y == "attended" else []
+    scratch = [Operand("attended", dtype, values)] if y == "attended" else []
     if in_one_launch:
         launches = [_step_and_norm(key_dim)]
     elif regime == "decode":
         launches = [_step(key_dim, value_dim, y)]
     else:
         launches = [_compare(key_dim), _invert(dtype, key_dim), _carry(target, key_dim, value_dim, y)]
-        scratch += [TensorSpec("attend", dtype, square), TensorSpec("factor", "float32", (*square[:3], "8", str(CHUNK))), TensorSpec("write", dtype, square)]
+        scratch += [Operand("attend", dtype, square), Operand("factor", "float32", (*square[:3], "8", str(CHUNK))), Operand("write", dtype, square)]
     limits = ["value_heads % key_heads == 0"]
     limits += [f"tokens <= {DECODE_TOKENS}"] if regime == "decode" and dtype != "float32" else []
     limits += [] if fused else ["value_dim % 32 == 0"]
@@ -59,18 +59,18 @@ def _program(target: str, dtype: str, key_dim: int, regime: str, fused: bool) ->
         op="GatedDeltaRule",
         name=f"{dtype}-{key_dim}-{regime}{'-norm' if fused else ''}",
         inputs=(
-            TensorSpec("query", dtype, keys),
-            TensorSpec("key", dtype, keys),
-            TensorSpec("value", dtype, values),
-            TensorSpec("a", dtype, heads),
-            TensorSpec("b", dtype, heads),
-            TensorSpec("dt_bias", dtype, ("value_heads",)),
-            TensorSpec("decay_scale", dtype, ("value_heads",)),
-            TensorSpec("past", "float32", state),
-            TensorSpec("query_length", "int64", ("batch",)),
-            *((TensorSpec("z", dtype, values), TensorSpec("norm_weight", dtype, (value_dim,))) if fused else ()),
+            Operand("query", dtype, keys),
+            Operand("key", dtype, keys),
+            Operand("value", dtype, values),
+            Operand("a", dtype, heads),
+            Operand("b", dtype, heads),
+            Operand("dt_bias", dtype, ("value_heads",)),
+            Operand("decay_scale", dtype, ("value_heads",)),
+            Operand("past", "float32", state),
+            Operand("query_length", "int64", ("batch",)),
+            *((Operand("z", dtype, values), Operand("norm_weight", dtype, (value_dim,))) if fused else ()),
         ),
-        outputs=(TensorSpec("y", dtype, values), TensorSpec("present", "float32", state)),
+        outputs=(Operand("y", dtype, values), Operand("present", "float32", state)),
         launches=(*launches, *([_norm(key_dim)] if y == "attended" else [])),
         attributes=("key_heads", "value_heads"),
         symbols={"chunks": f"ceil_div(tokens, {CHUNK})"} if regime == "prefill" else {},

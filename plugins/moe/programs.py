@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import Launch, Operand, Program, Scalar
 
 DTYPES = ("bfloat16", "float16")
 EXPERTS = (128, 512)
@@ -77,13 +77,13 @@ def _program(target: str, dtype: str, regime: str, shared: bool, experts: int) -
         op="MoE",
         name="-".join((dtype, *(["shared"] if shared else []), regime, f"{experts}-experts")),
         inputs=(
-            TensorSpec("x", dtype, ("*rows", "hidden")),
-            TensorSpec("router_logits", dtype, ("*rows", "experts")),
-            TensorSpec("gate_up", dtype, (matrices, "2 * inter", "hidden")),
-            TensorSpec("down", dtype, (matrices, "hidden", "inter")),
-            *([TensorSpec("shared_gate", dtype, ("*rows",))] if shared else []),
+            Operand("x", dtype, ("*rows", "hidden")),
+            Operand("router_logits", dtype, ("*rows", "experts")),
+            Operand("gate_up", dtype, (matrices, "2 * inter", "hidden")),
+            Operand("down", dtype, (matrices, "hidden", "inter")),
+            *([Operand("shared_gate", dtype, ("*rows",))] if shared else []),
         ),
-        outputs=(TensorSpec("y", dtype, ("rows", "hidden")),),
+        outputs=(Operand("y", dtype, ("rows", "hidden")),),
         launches=(
             *routing(regime, shared, experts, tile),
             product("moe.gate_up", ("x", "gate_up", "order", "block"), ("hidden", "inter", "slots"), "activated", "2 * inter", tile),
@@ -115,23 +115,23 @@ def condition(regime: str, experts: int) -> str:
     return f"hidden % 16 == 0 and inter % 16 == 0 and top_k <= experts and {held}experts <= {experts} and {REGIMES[regime]}"
 
 
-def scratch(dtype: str, regime: str) -> tuple[TensorSpec, ...]:
+def scratch(dtype: str, regime: str) -> tuple[Operand, ...]:
     """The tensors that the launches pass on."""
     sorting = (
-        TensorSpec("chosen", "int32", ("rows", "top_k")),
-        TensorSpec("rank", "int32", ("rows", "top_k")),
-        TensorSpec("count", "int32", ("row_blocks", "experts")),
-        TensorSpec("before", "int32", ("row_blocks", "experts")),
-        TensorSpec("total", "int32", ("experts",)),
-        TensorSpec("start", "int32", ("experts",)),
+        Operand("chosen", "int32", ("rows", "top_k")),
+        Operand("rank", "int32", ("rows", "top_k")),
+        Operand("count", "int32", ("row_blocks", "experts")),
+        Operand("before", "int32", ("row_blocks", "experts")),
+        Operand("total", "int32", ("experts",)),
+        Operand("start", "int32", ("experts",)),
     )
     return (
-        TensorSpec("share", "float32", ("assignments",)),
-        TensorSpec("order", "int32", ("assignments",)),
-        TensorSpec("block", "int32", ("blocks", "3")),
+        Operand("share", "float32", ("assignments",)),
+        Operand("order", "int32", ("assignments",)),
+        Operand("block", "int32", ("blocks", "3")),
         *(() if regime == "decode" else sorting),
-        TensorSpec("activated", dtype, ("assignments", "inter")),
-        TensorSpec("partial", dtype, ("assignments", "hidden")),
+        Operand("activated", dtype, ("assignments", "inter")),
+        Operand("partial", dtype, ("assignments", "hidden")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import Launch, Operand, Program, Scalar
 from ..moe.programs import DTYPES, EXPERTS, ROWS, Tile, combination, condition, product, routing, scratch, symbols
 from .reference import FP8, INT4, INT8
 
@@ -51,14 +51,14 @@ def _program(target: str, scheme: Scheme, dtype: str, regime: str, experts: int)
         op="QuantizedMoE",
         name=f"{scheme.name}-{dtype}-{regime}-{experts}-experts",
         inputs=(
-            TensorSpec("x", dtype, ("*rows", "hidden")),
-            TensorSpec("router_logits", dtype, ("*rows", "experts")),
-            TensorSpec("gate_up", "uint8", ("experts", "2 * inter", f"hidden // {per_byte}")),
-            TensorSpec("gate_up_scale", "float32", ("experts", *_scales(scheme, "2 * inter", "hidden"))),
-            TensorSpec("down", "uint8", ("experts", "hidden", "down_bytes")),
-            TensorSpec("down_scale", "float32", ("experts", *_scales(scheme, "hidden", "inter"))),
+            Operand("x", dtype, ("*rows", "hidden")),
+            Operand("router_logits", dtype, ("*rows", "experts")),
+            Operand("gate_up", "uint8", ("experts", "2 * inter", f"hidden // {per_byte}")),
+            Operand("gate_up_scale", "float32", ("experts", *_scales(scheme, "2 * inter", "hidden"))),
+            Operand("down", "uint8", ("experts", "hidden", "down_bytes")),
+            Operand("down_scale", "float32", ("experts", *_scales(scheme, "hidden", "inter"))),
         ),
-        outputs=(TensorSpec("y", dtype, ("rows", "hidden")),),
+        outputs=(Operand("y", dtype, ("rows", "hidden")),),
         launches=(
             *([_splitting()] if is_split else []),
             *routing(regime, False, experts, tile),
@@ -67,7 +67,7 @@ def _program(target: str, scheme: Scheme, dtype: str, regime: str, experts: int)
         ),
         attributes=("top_k", "normalize", "format"),
         symbols={"inter": f"{per_byte} * down_bytes", **symbols(regime, False, tile)},
-        scratch=(*scratch(dtype, regime), *([TensorSpec("split", dtype, ("rows", "hidden"))] if is_split else [])),
+        scratch=(*scratch(dtype, regime), *([Operand("split", dtype, ("rows", "hidden"))] if is_split else [])),
         when=f"format == {scheme.format} and {whole_groups}{condition(regime, experts)}",
     )
 

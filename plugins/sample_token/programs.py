@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from ...runtime.kernels.contract import Launch, Operand, Program, Scalar
 
 DTYPES = ("bfloat16", "float16", "float32")
 CAPACITY = 256
@@ -26,16 +26,16 @@ def programs(target: str) -> list[Program]:
     return [*(_small(dtype, tile) for dtype in DTYPES for tile in SMALL), *(_large(dtype) for dtype in DTYPES)]
 
 
-def _inputs(dtype: str) -> tuple[TensorSpec, ...]:
+def _inputs(dtype: str) -> tuple[Operand, ...]:
     return (
-        TensorSpec("logits", dtype, ("rows", "vocab")),
-        TensorSpec("noise", "float32", ("rows",)),
-        TensorSpec("temperature", "float32", ("rows",)),
-        TensorSpec("top_k", "int64", ("rows",)),
-        TensorSpec("top_p", "float32", ("rows",)),
-        TensorSpec("repetition_penalty", "float32", ("rows",)),
-        TensorSpec("penalised", "bool", ("rows", "vocab")),
-        TensorSpec("suppressed", "bool", ("rows", "vocab")),
+        Operand("logits", dtype, ("rows", "vocab")),
+        Operand("noise", "float32", ("rows",)),
+        Operand("temperature", "float32", ("rows",)),
+        Operand("top_k", "int64", ("rows",)),
+        Operand("top_p", "float32", ("rows",)),
+        Operand("repetition_penalty", "float32", ("rows",)),
+        Operand("penalised", "bool", ("rows", "vocab")),
+        Operand("suppressed", "bool", ("rows", "vocab")),
     )
 
 
@@ -47,8 +47,8 @@ def _small(dtype: str, tile: int) -> Program:
         op="SampleToken",
         name=f"{dtype}-{tile}",
         inputs=_inputs(dtype),
-        outputs=(TensorSpec("token", "int64", ("rows",)),),
-        scratch=(TensorSpec("drawn_scores", "float32", ("rows", str(CAPACITY))), TensorSpec("drawn_ids", "int32", ("rows", str(CAPACITY)))),
+        outputs=(Operand("token", "int64", ("rows",)),),
+        scratch=(Operand("drawn_scores", "float32", ("rows", str(CAPACITY))), Operand("drawn_ids", "int32", ("rows", str(CAPACITY)))),
         launches=(
             Launch(
                 kernel="sample_token.sample_small",
@@ -76,16 +76,16 @@ def _large(dtype: str) -> Program:
         op="SampleToken",
         name=f"{dtype}-large",
         inputs=_inputs(dtype),
-        outputs=(TensorSpec("token", "int64", ("rows",)),),
+        outputs=(Operand("token", "int64", ("rows",)),),
         scratch=(
-            TensorSpec("scores", "float32", ("rows", "vocab")),
-            TensorSpec("maxima", "float32", ("rows", "blocks", "2")),
-            TensorSpec("sums", "float32", ("rows", "blocks")),
-            TensorSpec("counts", "int32", ("rows", "blocks")),
-            TensorSpec("candidate_scores", "float32", ("rows", "blocks", str(CAPACITY))),
-            TensorSpec("candidate_ids", "int32", ("rows", "blocks", str(CAPACITY))),
-            TensorSpec("drawn_scores", "float32", ("rows", str(CAPACITY))),
-            TensorSpec("drawn_ids", "int32", ("rows", str(CAPACITY))),
+            Operand("scores", "float32", ("rows", "vocab")),
+            Operand("maxima", "float32", ("rows", "blocks", "2")),
+            Operand("sums", "float32", ("rows", "blocks")),
+            Operand("counts", "int32", ("rows", "blocks")),
+            Operand("candidate_scores", "float32", ("rows", "blocks", str(CAPACITY))),
+            Operand("candidate_ids", "int32", ("rows", "blocks", str(CAPACITY))),
+            Operand("drawn_scores", "float32", ("rows", str(CAPACITY))),
+            Operand("drawn_ids", "int32", ("rows", str(CAPACITY))),
         ),
         launches=(
             Launch(

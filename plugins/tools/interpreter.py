@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.kernels.contract import Launch, Program, TensorSpec
+from ...runtime.kernels.contract import Launch, Operand, Program
 from ...runtime.kernels.invoke import invoke
 from .programs import kernel_function
 
@@ -40,7 +40,7 @@ def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attribut
     _patch_interpreter()
     guarded: list[tuple[str, torch.Tensor]] = []
 
-    def place(spec: TensorSpec, shape: tuple[int, ...]) -> torch.Tensor:
+    def place(spec: Operand, shape: tuple[int, ...]) -> torch.Tensor:
         dtype = _TORCH[spec.dtype]
         size = int(np.prod(shape)) * dtype.itemsize
         block = torch.full((size + 2 * _GUARD_BYTES,), _GUARD, dtype=torch.uint8)

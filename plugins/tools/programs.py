@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from ...runtime.bundle.errors import AntiphonError
-from ...runtime.kernels.contract import TARGETS, Program
+from ...runtime.kernels.contract import GPU_TARGETS, Program
 from ..registry import FOLDERS
 
 
@@ -16,8 +16,8 @@ def programs(target: str, ops: Iterable[str] = ()) -> list[Program]:
 
     Raises AntiphonError for an unknown target or op.
     """
-    if target not in TARGETS:
-        raise AntiphonError(f"There is no target {target!r}; kernels are compiled for {', '.join(TARGETS)}.")
+    if target not in GPU_TARGETS:
+        raise AntiphonError(f"There is no target {target!r}; kernels are compiled for {', '.join(GPU_TARGETS)}.")
     wanted = list(ops) or list(FOLDERS)
     for op in wanted:
         if op not in FOLDERS:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...runtime.kernels.contract import TARGETS, Program, image_key
+from ...runtime.kernels.contract import GPU_TARGETS, Program, image_key
 from ...runtime.kernels.library import CONTRACT_FILE, read_contract
 from .programs import programs
 
@@ -42,8 +42,8 @@ def op_status(library: Path, op: str) -> OpStatus:
 
     Raises AntiphonError for an unknown op or a damaged contract.
     """
-    wanted = {target: programs(target, [op]) for target in TARGETS}
-    homes = {target: library / target / op for target in TARGETS}
+    wanted = {target: programs(target, [op]) for target in GPU_TARGETS}
+    homes = {target: library / target / op for target in GPU_TARGETS}
     compiled = tuple(target for target, home in homes.items() if (home / CONTRACT_FILE).is_file())
     for target in compiled:
         read_contract(homes[target] / CONTRACT_FILE)

@@ -26,11 +26,11 @@ MAX_SHARED_BYTES = {"sm80": 166912, "sm86": 101376, "sm89": 101376, "sm90": 2324
 """The most shared memory of one block, per target. Source: CUDA C++ programming guide, technical
 specifications per compute capability.
 """
-TARGETS = tuple(MAX_SHARED_BYTES)
+GPU_TARGETS = tuple(MAX_SHARED_BYTES)
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class Operand:
     """A contiguous tensor of a program."""
 
     name: str
@@ -85,19 +85,19 @@ class Program:
     """Name in plugins.registry.OPS."""
     name: str
     """Distinguishes the programs of one op, for example `bfloat16-decode`."""
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
     launches: tuple[Launch, ...]
     attributes: tuple[str, ...] = ()
     """Integers from the caller, which are symbols in the expressions; a boolean is 0 or 1."""
     symbols: Mapping[str, str] = field(default_factory=dict)
     """Further symbols as expressions of the bound ones, evaluated in order."""
-    scratch: tuple[TensorSpec, ...] = ()
+    scratch: tuple[Operand, ...] = ()
     """Tensors that pass data between the launches."""
     when: str = "0 == 0"
     """Condition over all symbols under which this program may run. The first program that fits is used."""
 
-    def tensor(self, name: str) -> TensorSpec:
+    def tensor(self, name: str) -> Operand:
         return next(spec for spec in (*self.inputs, *self.outputs, *self.scratch) if spec.name == name)
 
 
@@ -136,7 +136,7 @@ def to_plain(value: Any) -> Any:
 
 def program_from_plain(plain: Mapping[str, Any]) -> Program:
     """The inverse of `to_plain` for a Program."""
-    tensors = {kind: tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[kind]) for kind in ("inputs", "outputs", "scratch")}
+    tensors = {kind: tuple(Operand(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[kind]) for kind in ("inputs", "outputs", "scratch")}
     launches = tuple(
         Launch(
             **{

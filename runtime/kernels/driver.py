@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..bundle.errors import AntiphonError, UnsupportedTarget
-from .contract import ALIGNMENT, DTYPE_BYTES, TARGETS, Image, Launch, Program, TensorSpec, image_key
+from .contract import ALIGNMENT, DTYPE_BYTES, GPU_TARGETS, Image, Launch, Operand, Program, image_key
 from .device_array import DeviceArray, Memory
 from .expression import evaluate
 from .invoke import bind, invoke, select
@@ -63,12 +63,12 @@ def fits(target: str, capability: tuple[int, int]) -> bool:
 
 
 def target_for(device: Device) -> str:
-    """The best target of contract.TARGETS for `device`. Raises UnsupportedTarget if none runs on it."""
-    fitting = [target for target in TARGETS if fits(target, device.capability)]
+    """The best target of contract.GPU_TARGETS for `device`. Raises UnsupportedTarget if none runs on it."""
+    fitting = [target for target in GPU_TARGETS if fits(target, device.capability)]
     if not fitting:
         major, minor = device.capability
         raise UnsupportedTarget(
-            f"Kernels are compiled for {', '.join(TARGETS)}; {device.name} has compute capability {major}.{minor}, which none of them fits."
+            f"Kernels are compiled for {', '.join(GPU_TARGETS)}; {device.name} has compute capability {major}.{minor}, which none of them fits."
         )
     return fitting[-1]
 
@@ -164,7 +164,7 @@ class Launcher:
         _check(program, inputs, attributes, outputs or {})
         scratch = {spec.name for spec in program.scratch}
 
-        def allocate(spec: TensorSpec, shape: tuple[int, ...]) -> DeviceArray:
+        def allocate(spec: Operand, shape: tuple[int, ...]) -> DeviceArray:
             if spec.name not in scratch:
                 return DeviceArray.empty(shape, spec.dtype, self.device, handle)
             return self._between((handle, program.op, program.name, spec.name), shape, spec.dtype)

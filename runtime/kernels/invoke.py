@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ..bundle.errors import AntiphonError
-from .contract import Launch, Program, TensorSpec
+from .contract import Launch, Operand, Program
 from .expression import FUNCTIONS, evaluate
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def invoke(
     attributes: Mapping[str, int],
     *,
     shape_of: Callable[[T], Sequence[Any]],
-    allocate: Callable[[TensorSpec, tuple[Any, ...]], T],
+    allocate: Callable[[Operand, tuple[Any, ...]], T],
     launch: Callable[[Launch, tuple[Any, Any, Any], list[Any]], None],
     given: Mapping[str, T] | None = None,
     functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS,
@@ -73,7 +73,7 @@ def bind(
         found, expected = sorted({*shapes, *attributes}), sorted({*wanted, *program.attributes})
         raise AntiphonError(f"{program.op} ({program.name}) takes {', '.join(expected)}; found {', '.join(found)}.")
     symbols: dict[str, Any] = dict(attributes)
-    expressions: list[tuple[TensorSpec, str, Any]] = []
+    expressions: list[tuple[Operand, str, Any]] = []
     for spec in program.inputs:
         for size, found in zip(spec.shape, _sizes(program, spec, shapes[spec.name]), strict=True):
             name = size.removeprefix("*")
@@ -138,7 +138,7 @@ def _misfit(
     return None
 
 
-def _sizes(program: Program, spec: TensorSpec, shape: Sequence[Any]) -> list[Any]:
+def _sizes(program: Program, spec: Operand, shape: Sequence[Any]) -> list[Any]:
     if spec.shape and spec.shape[0].startswith("*"):
         leading = len(shape) - len(spec.shape) + 1
         if leading >= 1:

@@ -14,7 +14,7 @@ from ..bundle.sampling import SamplingParameters
 from ..engines.base import Engine
 from ..scheduling.engine_lock import EngineLock
 from .aria import PenaltyWindow, Policy
-from .sampling import PREDICTOR, TALKER, Noise
+from .noise import PREDICTOR, TALKER, Noise
 from .talker_rows.rows import Spoken, TalkerRows, in_chunks
 
 

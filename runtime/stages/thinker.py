@@ -21,7 +21,7 @@ from ..frontend.prompt.positions import MediaItem
 from ..scheduling.engine_lock import NORMAL, EngineLock
 from ..states.pool import Slot, Snapshot
 from .features import Features
-from .sampling import THINKER, Noise
+from .noise import THINKER, Noise
 from .talker_rows.tapped_rows import tapped_rows
 
 OPENING_ROWS = 16

@@ -23,7 +23,7 @@ from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, image_key, parameters
 from antiphon.runtime.kernels.invoke import select
 from antiphon.runtime.stages.aria import Policy, adaptive, chunked, dual_track
 
@@ -132,7 +132,7 @@ def test_benchmarks_have_the_inputs_of_a_program_and_feed_frame_and_text() -> No
 
 
 def test_the_kernel_keeps_out_of_local_memory_on_every_target(compiler: ProcessPoolExecutor) -> None:
-    steps = [(target, program, program.launches[0]) for target in TARGETS for program in programs(target)]
+    steps = [(target, program, program.launches[0]) for target in GPU_TARGETS for program in programs(target)]
     jobs = [Job(image_key(program, launch), target, parameters(program, launch), launch) for target, program, launch in steps]
     for made in compiler.map(compile_kernel, jobs):
         assert made.image.spill_bytes == 0 and ".local" not in made.ptx, made.image.target

@@ -20,7 +20,7 @@ from antiphon.plugins.attention.programs import PAGE, programs
 from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, image_key, parameters
 from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
@@ -196,7 +196,7 @@ def compiled(compiler: ProcessPoolExecutor) -> list[tuple[str, str, Compiled]]:
     fullest = ("bfloat16-128-prefill", "bfloat16-256-gated-decode", "bfloat16-128-eight-bit-chunk", "bfloat16-256-eight-bit-paged-gated-prefill")
     steps = [
         (target, program, step)
-        for target in TARGETS
+        for target in GPU_TARGETS
         for program in programs(target)
         if program.name in wanted or (target == "sm90" and program.name in fullest)
         for step in program.launches
@@ -207,7 +207,7 @@ def compiled(compiler: ProcessPoolExecutor) -> list[tuple[str, str, Compiled]]:
 
 
 def test_hot_kernels_keep_out_of_local_memory(compiled: list[tuple[str, str, Compiled]]) -> None:
-    assert {target for target, _, _ in compiled} == set(TARGETS) and len(compiled) >= 2 * len(TARGETS) + 10
+    assert {target for target, _, _ in compiled} == set(GPU_TARGETS) and len(compiled) >= 2 * len(GPU_TARGETS) + 10
     for target, kernel, made in compiled:
         assert made.image.spill_bytes == 0, (target, kernel)
         assert ".local" not in made.ptx, (target, kernel)

@@ -21,7 +21,7 @@ from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, image_key, parameters
 from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
@@ -100,7 +100,7 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
 
 
 def test_kernel_keeps_out_of_local_memory_and_moves_16_bytes_at_once_on_every_target(compiler: ProcessPoolExecutor) -> None:
-    wanted = [(target, program) for target in TARGETS for program in programs(target) if program.name.startswith("bfloat16-float32")]
+    wanted = [(target, program) for target in GPU_TARGETS for program in programs(target) if program.name.startswith("bfloat16-float32")]
     jobs = [Job(image_key(program, step), target, parameters(program, step), step) for target, program in wanted for step in program.launches]
     for (target, program), made in zip(wanted, compiler.map(compile_kernel, jobs), strict=True):
         assert made.image.spill_bytes == 0 and ".local" not in made.ptx, (target, program.name)

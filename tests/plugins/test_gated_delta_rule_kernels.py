@@ -21,7 +21,7 @@ from antiphon.plugins.gated_delta_rule.programs import programs
 from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
-from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, Program, image_key, parameters
 from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
@@ -194,7 +194,7 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
 @pytest.fixture(scope="module")
 def compiled(compiler: ProcessPoolExecutor) -> list[tuple[str, Compiled]]:
     """Qwen3.5's size for every target, and the fullest registers, keys of 256 in float16, for one."""
-    wanted = [(target, program) for target in TARGETS for program in programs(target) if program.name.startswith("bfloat16-128-")]
+    wanted = [(target, program) for target in GPU_TARGETS for program in programs(target) if program.name.startswith("bfloat16-128-")]
     steps = [(target, program, step) for target, program in wanted for step in program.launches]
     steps.append(("sm90", PROGRAMS["float16-256-prefill"], PROGRAMS["float16-256-prefill"].launches[-1]))
     jobs = {(target, image_key(program, step)): Job(image_key(program, step), target, parameters(program, step), step) for target, program, step in steps}
@@ -202,7 +202,7 @@ def compiled(compiler: ProcessPoolExecutor) -> list[tuple[str, Compiled]]:
 
 
 def test_every_hot_kernel_keeps_out_of_local_memory_on_every_target(compiled: list[tuple[str, Compiled]]) -> None:
-    assert len(compiled) == 6 * len(TARGETS) + 1
+    assert len(compiled) == 6 * len(GPU_TARGETS) + 1
     for name, made in compiled:
         assert made.image.spill_bytes == 0, name
         assert ".local" not in made.ptx, name

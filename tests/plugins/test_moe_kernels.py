@@ -22,7 +22,7 @@ from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Compiled, Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.plugins.tools.programs import programs
-from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, Program, image_key, parameters
 from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90", ["MoE"])}
@@ -132,7 +132,7 @@ HOT = [f"bfloat16-{regime}-128-experts" for regime in ("decode", "prefill")]
 def compiled(compiler: ProcessPoolExecutor, op: str, wanted: Callable[[str, Program], bool]) -> list[Compiled]:
     """The op's own hot kernels in the programs that are wanted for a target, compiled by processes that do not interpret."""
     jobs = {}
-    for target in TARGETS:
+    for target in GPU_TARGETS:
         for program in programs(target, [op]):
             for step in program.launches if wanted(target, program) else ():
                 if step.hot and step.kernel.startswith(f"{FOLDERS[op]}."):

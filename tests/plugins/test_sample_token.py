@@ -21,7 +21,7 @@ from antiphon.export.engines.onnxruntime.passes.replace_ops import replace_ops
 from antiphon.plugins.sample_token.lower_onnxruntime import lower
 from antiphon.plugins.sample_token.reference import sample_token
 from antiphon.plugins.sample_token.torch_op import sample_token as torch_sample_token
-from antiphon.runtime.stages.sampling import uniform
+from antiphon.runtime.stages.noise import uniform
 
 from .one_op import graph, run_function, run_lowered
 

@@ -21,7 +21,7 @@ from antiphon.plugins.sample_token.reference import sample_token
 from antiphon.plugins.tools.cases import cases, errors
 from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 from antiphon.plugins.tools.interpreter import run_interpreted
-from antiphon.runtime.kernels.contract import TARGETS, Program, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, Program, image_key, parameters
 from antiphon.runtime.kernels.invoke import select
 
 PROGRAMS = {program.name: program for program in programs("sm90")}
@@ -203,7 +203,7 @@ def test_benchmarks_have_the_inputs_of_a_program() -> None:
 def test_kernels_keep_out_of_local_memory(compiler: ProcessPoolExecutor) -> None:
     """One tile and the large form on every target, the others on one."""
     everywhere = ("bfloat16-2048", "bfloat16-large")
-    wanted = [(target, program) for target in TARGETS for program in programs(target) if program.name in everywhere]
+    wanted = [(target, program) for target in GPU_TARGETS for program in programs(target) if program.name in everywhere]
     wanted += [("sm90", PROGRAMS[name]) for name in ("float16-4096", "float32-8192")]
     jobs = [Job(image_key(program, step), target, parameters(program, step), step) for target, program in wanted for step in program.launches]
     for job, made in zip(jobs, compiler.map(compile_kernel, jobs), strict=True):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from antiphon.plugins.sample_token.reference import sample_token
 from antiphon.runtime.bundle.sampling import SamplingParameters
-from antiphon.runtime.stages.sampling import uniform
+from antiphon.runtime.stages.noise import uniform
 
 VOCABULARY = 12
 

@@ -23,7 +23,7 @@ from antiphon.plugins.tensorrt_nodes import axes, fixed_sizes, nodes
 from antiphon.plugins.tensorrt_plugins import add_program, register_program
 from antiphon.plugins.tools.programs import programs
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import TARGETS, Image, Launch, Program, Scalar, TensorSpec, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, Image, Launch, Operand, Program, Scalar, image_key, parameters
 from antiphon.runtime.kernels.expression import evaluate
 from antiphon.runtime.kernels.invoke import invoke
 
@@ -80,13 +80,13 @@ def forget(module: ModuleType) -> None:
 
 SMALL = Program(
     op="MoE", name="small-test",
-    inputs=(TensorSpec("x", "bool", ("*rows", "width")), TensorSpec("past", "float16", ("rows * heads", "2 * width"))),
-    outputs=(TensorSpec("y", "bool", ("rows", "width + heads")), TensorSpec("present", "float16", ("rows * heads", "2 * width"), alias="past")),
+    inputs=(Operand("x", "bool", ("*rows", "width")), Operand("past", "float16", ("rows * heads", "2 * width"))),
+    outputs=(Operand("y", "bool", ("rows", "width + heads")), Operand("present", "float16", ("rows * heads", "2 * width"), alias="past")),
     launches=(
         Launch("a.first", ("x", "past", "x"), (Scalar("left", "17 - width"),), ("z", "present"), ("ceil_div(width, 2)", "max(2, rows)", "1"), warps=2),
         Launch("a.second", ("past", "z"), (Scalar("rows", "rows"), Scalar("sum", "min(rows, 3) + width // heads")), ("y",), ("48 // (width + 1)", "1", "rows")),
     ),
-    attributes=("heads",), scratch=(TensorSpec("z", "float32", ("rows * heads", "width - 1")),), when="width <= 16",
+    attributes=("heads",), scratch=(Operand("z", "float32", ("rows * heads", "width - 1")),), when="width <= 16",
 )  # fmt: skip
 """Every operation, an output in place that the next launch reads by the input's name, a tensor taken twice, several leading axes."""
 
@@ -175,7 +175,7 @@ def check_steps(program: Program, library: Library, steps: list[Step], shapes: M
             assert _flat(program.tensor(name), [size.at(shapes) for size in tensor.sizes]) == _flat(program.tensor(name), memory[tensor.name].shape)
 
 
-def _flat(spec: TensorSpec, shape: Any) -> list[int]:
+def _flat(spec: Operand, shape: Any) -> list[int]:
     return list(axes(spec, shape).values())
 
 
@@ -219,7 +219,7 @@ EXPRESSIONS = st.recursive(
 def test_tensorrt_calculates_any_size_as_the_contract_does(module: ModuleType, text: str, rows: int, width: int, heads: int) -> None:
     forget(module)
     step = Launch("a.b", ("x",), (Scalar("size", text), Scalar("heads", "heads")), ("y",), ("1", "1", "1"))
-    program = dataclasses.replace(SMALL, inputs=SMALL.inputs[:1], outputs=(TensorSpec("y", "int8", (text,)),), launches=(step,), scratch=())
+    program = dataclasses.replace(SMALL, inputs=SMALL.inputs[:1], outputs=(Operand("y", "int8", (text,)),), launches=(step,), scratch=())
     network, _ = build(uncompiled(program), program, {"x": (rows, 1, width)}, {"heads": heads})
     expected = evaluate(text, {"rows": rows, "width": width, "heads": heads})
     assert [scalar.at({"x": (rows, 1, width)}) for scalar in network.steps[0].scalars] == [expected, heads]
@@ -273,7 +273,7 @@ def test_nodes_run_one_by_one_give_the_reference_result(plugin: ModuleType, op: 
     assert worst and max(worst.values()) <= case.tolerance
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GPU_TARGETS)
 def test_names_of_nodes_are_identifiers_and_distinct(target: str) -> None:
     found = [node.name for program in programs(target) for node in nodes(program, target)]
     assert len(set(found)) == len(found) and all(name.isidentifier() and name.isascii() and len(name) < 100 for name in found)
@@ -310,7 +310,7 @@ def test_inputs_that_do_not_fit_are_refused(plugin: ModuleType, change: dict[str
 
 def test_size_that_no_input_of_a_node_shows_must_be_constant_in_the_network(plugin: ModuleType) -> None:
     blind = dataclasses.replace(SMALL, launches=(SMALL.launches[0], dataclasses.replace(SMALL.launches[1], inputs=("flag",))), inputs=(
-        *SMALL.inputs, TensorSpec("flag", "int32", ("1",))))  # fmt: skip
+        *SMALL.inputs, Operand("flag", "int32", ("1",))))  # fmt: skip
     assert [node.fixed for node in nodes(blind, TARGET)] == [(), ("rows", "width")]
     for size in (6, -1):
         network = Network()
@@ -343,7 +343,7 @@ def test_contract_that_tensorrt_cannot_keep_is_refused(change: dict[str, Any], m
 
 def test_sizes_are_traced_through_products_sums_and_named_sizes() -> None:
     program = Program(
-        op="MoE", name="traced", inputs=(TensorSpec("x", "int32", ("3 * (slots - 2) + 1", "5 - depth")),), outputs=(TensorSpec("y", "int32", ("rows",)),),
+        op="MoE", name="traced", inputs=(Operand("x", "int32", ("3 * (slots - 2) + 1", "5 - depth")),), outputs=(Operand("y", "int32", ("rows",)),),
         launches=(Launch("a.b", ("x",), (), ("y",), ("depth", "1", "1")),), attributes=("top_k",), symbols={"slots": "rows * top_k"},
     )  # fmt: skip
     (node,) = nodes(program, TARGET)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.plugins.registry import FOLDERS
-from antiphon.runtime.kernels.contract import TARGETS
+from antiphon.runtime.kernels.contract import GPU_TARGETS
 
 pytest.importorskip("triton", reason="the extra kernels (triton) is not installed")
 OP = "CausalConvState"
@@ -63,7 +63,7 @@ def test_the_library_is_the_one_that_the_environment_names(antiphon, library: Pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("compile", "--target", "sm75"), f"There is no target 'sm75'; kernels are compiled for {', '.join(TARGETS)}."),
+        (("compile", "--target", "sm75"), f"There is no target 'sm75'; kernels are compiled for {', '.join(GPU_TARGETS)}."),
         (("compile", "--target", ","), "--target names no GPU architecture"),
         (("compile", "--op", "Softmax"), "There is no op 'Softmax'; the ops are MoE, "),
         (("list", "--op", "Softmax"), "There is no op 'Softmax'; the ops are MoE, "),

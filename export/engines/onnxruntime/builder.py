@@ -21,7 +21,7 @@ from .layer_taps import tap
 from .lower import has_lowering, lower
 
 KIND = "ONNX Runtime"
-TARGETS = ("cpu",)
+CPU = ("cpu",)
 ENGINE_FILE = "engine.onnx"
 TOOLS = ("onnx", "onnxscript", "onnx_ir", "numpy")
 
@@ -36,12 +36,12 @@ class OnnxRuntimeBuilder:
 
     def targets(self) -> tuple[str, ...]:
         """See base.EngineBuilder."""
-        return TARGETS
+        return CPU
 
     def refuses(self, stage: Stage, forms: Sequence[OpForm], target: str, precision: Precision) -> str | None:
         """See base.EngineBuilder."""
-        if target not in TARGETS:
-            return f"Stage {stage.name}: {KIND} is built for {', '.join(TARGETS)}, not for {target}; give another engine or target."
+        if target not in CPU:
+            return f"Stage {stage.name}: {KIND} is built for {', '.join(CPU)}, not for {target}; give another engine or target."
         if precision != Precision():
             return f"Stage {stage.name}: {KIND} is built in float32 (precision fp32); give --precision fp32 or another engine."
         for form in forms:

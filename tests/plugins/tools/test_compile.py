@@ -22,7 +22,7 @@ from antiphon.plugins.tools.compile import compile_library
 from antiphon.plugins.tools.programs import programs
 from antiphon.plugins.tools.status import op_status
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import TARGETS, image_key, parameters
+from antiphon.runtime.kernels.contract import GPU_TARGETS, image_key, parameters
 from antiphon.runtime.kernels.library import KernelLibrary
 
 OP = "CausalConvState"
@@ -160,11 +160,11 @@ def test_unknown_names_are_refused(tmp_path: Path, target: str, op: str, sentenc
 def test_programs_are_read_without_triton_or_torch() -> None:
     code = (
         "import sys; sys.modules['triton'] = sys.modules['torch'] = None\n"
-        "from antiphon.plugins.tools.programs import programs; from antiphon.runtime.kernels.contract import TARGETS\n"
-        "print(sum(len(programs(target)) for target in TARGETS))"
+        "from antiphon.plugins.tools.programs import programs; from antiphon.runtime.kernels.contract import GPU_TARGETS\n"
+        "print(sum(len(programs(target)) for target in GPU_TARGETS))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60)
-    assert done.returncode == 0 and int(done.stdout) > len(TARGETS), done.stderr
+    assert done.returncode == 0 and int(done.stdout) > len(GPU_TARGETS), done.stderr
 
 
 def test_an_op_depends_on_its_own_kernels_and_on_those_they_are_made_of() -> None:

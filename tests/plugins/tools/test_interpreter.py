@@ -19,7 +19,7 @@ import triton.language as tl
 from antiphon.plugins.tools import interpreter, programs
 from antiphon.plugins.tools.interpreter import run_interpreted
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from antiphon.runtime.kernels.contract import Launch, Operand, Program, Scalar
 
 
 @triton.jit
@@ -49,7 +49,7 @@ def _kernels_of_this_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def program(kernel: str, source: str, target: str, multiple: int = 1) -> Program:
     step = Launch(f"here.{kernel}", ("x",), (Scalar("count", "count", multiple=multiple),), ("y",), ("1", "1", "1"), {"BLOCK": 64})
-    return Program("Here", kernel, (TensorSpec("x", source, ("count",)),), (TensorSpec("y", target, ("count",)),), (step,))
+    return Program("Here", kernel, (Operand("x", source, ("count",)),), (Operand("y", target, ("count",)),), (step,))
 
 
 def test_float32_becomes_bfloat16_by_rounding_to_nearest_even() -> None:
@@ -61,9 +61,9 @@ def test_float32_becomes_bfloat16_by_rounding_to_nearest_even() -> None:
 def test_bfloat16_matrices_are_multiplied_as_numbers() -> None:
     random = np.random.default_rng(0)
     a, b = (random.normal(size=(16, 16)).astype(ml_dtypes.bfloat16).astype(np.float32) for _ in range(2))
-    specs = TensorSpec("a", "bfloat16", ("16", "16")), TensorSpec("b", "bfloat16", ("16", "16"))
+    specs = Operand("a", "bfloat16", ("16", "16")), Operand("b", "bfloat16", ("16", "16"))
     step = Launch("here.matrix_product", ("a", "b"), (), ("y",), ("1", "1", "1"))
-    product = run_interpreted(Program("Here", "dot", specs, (TensorSpec("y", "float32", ("16", "16")),), (step,)), {"a": a, "b": b}, {})["y"]
+    product = run_interpreted(Program("Here", "dot", specs, (Operand("y", "float32", ("16", "16")),), (step,)), {"a": a, "b": b}, {})["y"]
     np.testing.assert_allclose(product, a @ b, rtol=1e-6, atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_a_scalar_that_breaks_its_promised_multiple_is_found() -> None:
 def test_inputs_stay_as_they_are_when_an_output_is_aliased_to_one() -> None:
     aliased = program("round_trip", "float32", "float32")
     aliased = dataclasses.replace(
-        aliased, inputs=(*aliased.inputs, TensorSpec("past", "float32", ("count",))), outputs=(TensorSpec("y", "float32", ("count",), alias="past"),)
+        aliased, inputs=(*aliased.inputs, Operand("past", "float32", ("count",))), outputs=(Operand("y", "float32", ("count",), alias="past"),)
     )
     past = np.zeros(3, np.float32)
     found = run_interpreted(aliased, {"x": np.ones(3), "past": past}, {})["y"]

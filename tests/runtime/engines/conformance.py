@@ -14,7 +14,7 @@ import pytest
 from antiphon.runtime.bundle.errors import InvalidInput
 from antiphon.runtime.bundle.specs import StageEntry
 from antiphon.runtime.engines.base import Engine
-from antiphon.runtime.engines.rows import join_rows
+from antiphon.runtime.engines.batch_rows import join_rows
 from antiphon.runtime.states.pool import Slot, Snapshot, StatePool
 
 TOLERANCE = 5e-6

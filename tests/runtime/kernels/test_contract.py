@@ -10,13 +10,13 @@ import pytest
 
 from antiphon.plugins.tools.programs import programs
 from antiphon.runtime.kernels.contract import (
+    GPU_TARGETS,
     MAX_SHARED_BYTES,
-    TARGETS,
     Image,
     Launch,
+    Operand,
     Program,
     Scalar,
-    TensorSpec,
     image_from_plain,
     image_key,
     parameters,
@@ -26,8 +26,8 @@ from antiphon.runtime.kernels.contract import (
 
 LAUNCH = Launch("sum.first", ("x", "mask"), (Scalar("width", "width"), Scalar("offset", "offset", dtype="int64")), ("y",), ("rows", "1", "1"), {"BLOCK": 64})
 PROGRAM = Program(
-    "Sum", "float32", (TensorSpec("x", "bfloat16", ("*rows", "width")), TensorSpec("mask", "bool", ("rows",))), (TensorSpec("y", "float32", ("rows",), "x"),),
-    (LAUNCH,), ("offset",), {"half": "width // 2"}, (TensorSpec("partial", "float32", ("rows",)),), "width % 16 == 0",
+    "Sum", "float32", (Operand("x", "bfloat16", ("*rows", "width")), Operand("mask", "bool", ("rows",))), (Operand("y", "float32", ("rows",), "x"),),
+    (LAUNCH,), ("offset",), {"half": "width // 2"}, (Operand("partial", "float32", ("rows",)),), "width % 16 == 0",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_a_program_survives_json() -> None:
 
 
 def test_every_program_of_every_target_survives_json() -> None:
-    for target in TARGETS:
+    for target in GPU_TARGETS:
         for program in programs(target):
             assert program_from_plain(json.loads(json.dumps(to_plain(program)))) == program
 
@@ -75,4 +75,4 @@ def test_a_key_begins_with_the_kernels_name_and_is_a_file_name() -> None:
 
 
 def test_every_target_has_a_limit_of_shared_memory() -> None:
-    assert TARGETS == ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120") and all(MAX_SHARED_BYTES[target] > 48 * 1024 for target in TARGETS)
+    assert GPU_TARGETS == ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120") and all(MAX_SHARED_BYTES[target] > 48 * 1024 for target in GPU_TARGETS)

@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 from antiphon.plugins.causal_conv_state.reference import causal_conv_state
 from antiphon.plugins.tools.programs import programs
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from antiphon.runtime.kernels.contract import Launch, Operand, Program, Scalar
 from antiphon.runtime.kernels.device_array import DeviceArray
 from antiphon.runtime.kernels.driver import Launcher, fits, stream_handle, target_for
 from antiphon.runtime.kernels.library import KernelLibrary
@@ -26,14 +26,14 @@ BATCH, TOKENS, CHANNELS = 2, 3, 32
 PROGRAM = Program(
     op="Sum",
     name="two-launches",
-    inputs=(TensorSpec("x", "float32", ("*rows", "width")),),
-    outputs=(TensorSpec("y", "float32", ("rows",)), TensorSpec("present", "float32", ("rows", "width"), alias="x")),
+    inputs=(Operand("x", "float32", ("*rows", "width")),),
+    outputs=(Operand("y", "float32", ("rows",)), Operand("present", "float32", ("rows", "width"), alias="x")),
     launches=(
         Launch("sum.first", ("x",), (Scalar("width", "width"),), ("partial",), ("rows", "1", "1")),
         Launch("sum.second", ("partial",), (Scalar("offset", "offset", dtype="int64"),), ("y",), ("ceil_div(rows, 4)", "1", "1")),
     ),
     attributes=("offset",),
-    scratch=(TensorSpec("partial", "float32", ("rows", "8")),),
+    scratch=(Operand("partial", "float32", ("rows", "8")),),
 )
 
 

@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.kernels.contract import Launch, Program, Scalar, TensorSpec
+from antiphon.runtime.kernels.contract import Launch, Operand, Program, Scalar
 from antiphon.runtime.kernels.invoke import bind, invoke, select
 
 PROGRAM = Program(
     op="Sum",
     name="wide",
-    inputs=(TensorSpec("x", "float32", ("*rows", "width")), TensorSpec("weight", "float16", ("2 * half", "1")), TensorSpec("past", "float32", ("rows",))),
-    outputs=(TensorSpec("y", "float32", ("rows", "half")), TensorSpec("present", "float32", ("rows",), alias="past")),
+    inputs=(Operand("x", "float32", ("*rows", "width")), Operand("weight", "float16", ("2 * half", "1")), Operand("past", "float32", ("rows",))),
+    outputs=(Operand("y", "float32", ("rows", "half")), Operand("present", "float32", ("rows",), alias="past")),
     launches=(
         Launch("sum.first", ("x", "weight"), (Scalar("width", "width"),), ("partial",), ("ceil_div(rows, 2)", "1", "splits"), {"BLOCK": 2}),
         Launch("sum.second", ("partial", "past"), (), ("y", "present"), ("rows", "1", "1")),
     ),
     attributes=("splits",),
     symbols={"half": "width // 2"},
-    scratch=(TensorSpec("partial", "float32", ("rows", "splits")),),
+    scratch=(Operand("partial", "float32", ("rows", "splits")),),
     when="width % 2 == 0 and rows <= 100",
 )
 SHAPES = {"x": (3, 5, 8), "weight": (8, 1), "past": (15,)}
@@ -42,7 +42,7 @@ class Walk:
             launch=lambda step, grid, arguments: self.launched.append((step.kernel, grid, arguments)), given=given,
         )  # fmt: skip
 
-    def _allocate(self, spec: TensorSpec, shape: tuple[int, ...]) -> str:
+    def _allocate(self, spec: Operand, shape: tuple[int, ...]) -> str:
         self.allocated.append((spec.name, shape))
         return f"new {spec.name}"
 

@@ -7,7 +7,7 @@ from antiphon.runtime.bundle.manifest import Manifest, ModelConstants
 from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.scheduling.engine_lock import NORMAL, EngineLock
 from antiphon.runtime.stages.aria import dual_track
-from antiphon.runtime.stages.sampling import uniform
+from antiphon.runtime.stages.noise import uniform
 from antiphon.runtime.stages.talker import Talker
 from antiphon.runtime.stages.talker_rows.joined_prompt import talker_prompt
 from antiphon.runtime.stages.talker_rows.rows import SummedRows

@@ -8,7 +8,7 @@ import pytest
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.scheduling.engine_lock import NORMAL
-from antiphon.runtime.stages.sampling import uniform
+from antiphon.runtime.stages.noise import uniform
 from antiphon.runtime.stages.thinker import Thinker
 
 GREEDY = SamplingParameters(0.0)

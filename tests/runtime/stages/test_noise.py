@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.sampling import SamplingParameters
-from antiphon.runtime.stages.sampling import Noise, philox4x32, uniform
+from antiphon.runtime.stages.noise import Noise, philox4x32, uniform
 
 WORD = st.integers(0, 2**32 - 1)
 

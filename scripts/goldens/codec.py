@@ -5,9 +5,9 @@ the repository:
 
     python -m venv golden && golden/bin/pip install torch transformers==4.57.3
     golden/bin/pip install --no-deps qwen-tts==0.1.1
-    golden/bin/python -P scripts/studies/golden_codec.py tests/data/codec_golden
+    golden/bin/python -P scripts/goldens/codec.py tests/data/codec_golden
 
--P keeps this folder, whose inspect.py would hide the standard library's, off the import path. Each case is a
+-P keeps this folder off the import path. Each case is a
 small random decoder: NAME.npz holds its weights, codes and waveform, NAME.json its configuration, the seed
 and the versions.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from antiphon.runtime.bundle.specs import StageInterface, TensorSpec
-from antiphon.runtime.engines.rows import join_outputs, join_rows, split_rows
+from antiphon.runtime.engines.batch_rows import join_outputs, join_rows, split_rows
 
 INTERFACE = StageInterface(
     (
