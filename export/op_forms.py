@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..graphs.stage import Stage
+from ..plugins.op_form import OpForm
 from ..plugins.registry import FOLDERS, OPS
 
 NAMESPACE = "antiphon"
 CAPACITY = 7
 _NAMES = {folder: op for op, folder in FOLDERS.items()}
-
-
-@dataclass(frozen=True)
-class OpForm:
-    """One use of an op."""
-
-    op: str
-    """Its name in plugins.registry."""
-    node: str
-    """Path of the module that calls it, such as layers.0.feed_forward."""
-    attributes: tuple[tuple[str, float], ...]
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    """(name, dtype, shape of the example) of each input."""
-
-    def attribute(self, name: str) -> float:
-        """The value of the attribute `name`."""
-        return dict(self.attributes)[name]
 
 
 def op_forms(stage: Stage) -> tuple[OpForm, ...]:

@@ -15,11 +15,12 @@ import torch
 
 from ..graphs.checkpoints.checkpoint import Checkpoint
 from ..graphs.stage import Stage, WeightSource
+from ..plugins.op_form import OpForm
 from ..plugins.registry import FOLDERS, OPS
 from ..runtime.bundle.specs import Precision
 from .cache import stage_key
 from .engines.base import EngineBuilder
-from .op_forms import OpForm, op_forms
+from .op_forms import op_forms
 from .sources import imported_sources, sources_digest
 
 EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir")

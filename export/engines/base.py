@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 
 from ...graphs.stage import Stage, StageLoop
+from ...plugins.op_form import OpForm
 from ...runtime.bundle.specs import Capabilities, Precision, StageEntry, StageInterface
-from ..op_forms import OpForm
 
 
 @dataclass(frozen=True)

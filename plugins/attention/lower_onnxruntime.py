@@ -5,6 +5,18 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..lowering import Attributes, Emitter, row_mask
+from ..op_form import OpForm
+
+HEAD_MULTIPLE = 8
+"""GroupQueryAttention (ONNX Runtime 1.32, CPU) takes head sizes that are multiples of it, and says so at the first run."""
+
+
+def refuses(form: OpForm) -> str | None:
+    """Why GroupQueryAttention cannot run `form`; None where it can."""
+    head_dim = form.shape("past_key")[-1]
+    if head_dim % HEAD_MULTIPLE:
+        return f"its heads have {head_dim} values, expected a multiple of {HEAD_MULTIPLE}"
+    return None
 
 
 def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:

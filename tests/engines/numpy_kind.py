@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from antiphon.export.engines.base import BuiltEngine, Lowered, uncovered
-from antiphon.export.op_forms import OpForm
 from antiphon.graphs.stage import Stage, StageLoop
 from antiphon.plugins import onnx_domain  # noqa: F401  # before onnx.reference knows our domain
+from antiphon.plugins.op_form import OpForm
 from antiphon.runtime.bundle.specs import Capabilities, Precision, StageEntry
 from antiphon.runtime.states.pool import UNLIMITED, Slot, StatePool
 

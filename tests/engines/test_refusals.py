@@ -110,3 +110,12 @@ def test_a_stage_whose_loop_is_described_has_the_interface_of_the_loop(tiny_chec
     for stage in stages(read_config(tiny_checkpoint)):
         step = dataclasses.replace(stage, loop=None)
         assert (stage.interface == step.interface) == (stage.loop is None)
+
+
+@pytest.mark.parametrize(("head_dim", "reason"), [(64, None), (12, "its heads have 12 values, expected a multiple of 8")])
+def test_a_head_size_that_the_kernel_refuses_at_its_first_run_is_refused_before_any_work(head_dim: int, reason: str | None) -> None:
+    from antiphon.plugins.attention.lower_onnxruntime import refuses
+    from antiphon.plugins.op_form import OpForm
+
+    form = OpForm("Attention", "layers.0.attention", (("num_heads", 4),), (("past_key", "float32", (1, 2, 7, head_dim)),))
+    assert refuses(form) == reason

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import torch
 
 from ....graphs.stage import Stage, StageLoop
+from ....plugins.op_form import OpForm
 from ....plugins.registry import FOLDERS
 from ....runtime.bundle.specs import Precision, StageEntry
 from ....runtime.engines.onnxruntime.capabilities import capabilities
 from ....runtime.engines.onnxruntime.library import onnxruntime
-from ...op_forms import OpForm
 from ..base import BuiltEngine, Lowered, Tapped, uncovered
 from .layer_taps import tap
 from .lower import has_lowering, lower
