@@ -35,8 +35,8 @@ TEXT_OPTIONS = ("max_text_tokens", "min_text_tokens", "modalities", "temperature
 class ReplyOptions:
     """Options of generate, stream, astream and Conversation.reply, and (but for TEXT_OPTIONS) of speak and stream_speech. None: the bundle's default.
 
-    greedy: the most probable token and code at every step. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and max_frames limit text
-    and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
+    greedy: the most probable token and code at every step. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and
+    max_frames limit text and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
     the bundle's voices, upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a description in words;
     language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy).
     temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
