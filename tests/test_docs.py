@@ -14,6 +14,7 @@ import pytest
 
 from antiphon.runtime.bundle.manifest import read_manifest
 from antiphon.runtime.events import AudioDelta, Done, Reply, TextDelta, Timings
+from antiphon.runtime.history import HistoryMessage
 from antiphon.runtime.options import ReplyOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,7 +122,7 @@ def test_the_tables_of_the_stages_page_are_those_of_a_bundle(family: str, reques
             assert (kind, dtype) == (state.kind, state.dtype) and fits(shape, state.shape), f"{name}.{state.name}"
 
 
-@pytest.mark.parametrize("kind", [ReplyOptions, TextDelta, AudioDelta, Done, Reply, Timings])
+@pytest.mark.parametrize("kind", [ReplyOptions, TextDelta, AudioDelta, Done, Reply, Timings, HistoryMessage])
 def test_the_python_page_names_every_option_and_field(kind: type) -> None:
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in page] == []

@@ -35,8 +35,9 @@ def modules() -> dict[str, Path]:
 
 def imports(name: str, source: str, is_package: bool) -> Iterator[str]:
     """Regular expressions of the modules that `source`, the module `name`, imports: names relative to the product's package, else whole."""
-    package = name if is_package else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(source)):
+    package, tree = name if is_package else name.rpartition(".")[0], ast.parse(source)
+    registries = dict(_registries(tree))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield re.escape(alias.name.removeprefix("antiphon."))
@@ -45,22 +46,33 @@ def imports(name: str, source: str, is_package: bool) -> Iterator[str]:
             for alias in node.names:
                 yield re.escape(f"{base}.{alias.name}".strip("."))
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "find_spec", "__import__") and node.args:
-            pattern = _pattern(node.args[0])
-            if pattern is not None:
+            for pattern in _patterns(node.args[0], registries):
                 yield pattern if not pattern.startswith(r"\.") else _resolved_pattern(pattern, package)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"antiphon(\.\w+)+", node.value):
             yield re.escape(node.value.removeprefix("antiphon."))  # a registry's name, which importlib gets later
+
+
+def _registries(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """Dictionaries of texts at the top level, by name: what a registry may look up and import."""
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if isinstance(target, ast.Name) and isinstance(value, ast.Dict):
+            yield target.id, [entry.value for entry in value.values if isinstance(entry, ast.Constant) and isinstance(entry.value, str)]
 
 
 def _called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
 
 
-def _pattern(argument: ast.expr) -> str | None:
-    """What a name given to importlib matches: a placeholder of an f-string is one or more parts. None for what no literal says."""
+def _patterns(argument: ast.expr, registries: dict[str, list[str]]) -> list[str]:
+    """What a name given to importlib matches: a placeholder of an f-string is one or more parts, an entry of a registry any of them. Nothing where no
+    literal says it."""
+    if isinstance(argument, ast.Subscript) and isinstance(argument.value, ast.Name):
+        return [re.escape(text).removeprefix(r"antiphon\.") for text in registries.get(argument.value.id, [])]
     pieces = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
     texts = [re.escape(str(piece.value)) if isinstance(piece, ast.Constant) else r"[\w.]+" for piece in pieces]
-    return "".join(texts).removeprefix(r"antiphon\.") if any(isinstance(piece, ast.Constant) for piece in pieces) else None
+    return ["".join(texts).removeprefix(r"antiphon\.")] if any(isinstance(piece, ast.Constant) for piece in pieces) else []
 
 
 def _resolved(name: str, package: str) -> str:
@@ -186,6 +198,8 @@ def of(**texts: str) -> dict[str, tuple[str, bool]]:
         "importlib.import_module('antiphon.runtime.b')",
         "find_spec(f'..runtime.{name}', __package__)",
         "import_module(f'antiphon.{name}.b')",
+        "KINDS = {'b': 'antiphon.runtime.b'}\nimport_module(KINDS[kind])",
+        "KINDS: dict[str, str] = {'b': '.b'}\ndef find(kind):\n    return import_module(KINDS[kind], __package__)",
     ],
 )
 def test_every_way_to_import_counts(text: str) -> None:

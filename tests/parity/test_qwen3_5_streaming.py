@@ -106,7 +106,7 @@ def test_codes_do_not_depend_on_when_the_text_arrives(omni: Omni, policy: str) -
     expected = omni.generate(QUESTION, **options)
     slow, _ = watched(omni, random.Random(0), ("thinker",))
     same(slow.generate(QUESTION, **options), expected)
-    answer, pause = slow.thinker.answer, random.Random(1)
+    answer, pause = slow.model.thinker.answer, random.Random(1)
 
     def hesitating(*arguments: Any) -> Iterator[Any]:
         """Tokens that come late while the engines are free: the Talker could run ahead, and must not."""
@@ -114,7 +114,7 @@ def test_codes_do_not_depend_on_when_the_text_arrives(omni: Omni, policy: str) -
             time.sleep(pause.choice((0, 0.01, 0.03)))
             yield token
 
-    slow.thinker.answer = hesitating  # type: ignore[method-assign]
+    slow.model.thinker.answer = hesitating  # type: ignore[method-assign]
     same(slow.generate(QUESTION, **options), expected)
 
 

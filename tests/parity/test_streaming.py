@@ -102,7 +102,7 @@ def test_codes_do_not_depend_on_when_the_text_arrives(omni: Omni, seed: int) -> 
     expected = omni.generate(QUESTION, **options)
     slow, _ = watched(omni, random.Random(seed), ("thinker",))
     same(slow.generate(QUESTION, **options), expected)
-    answer = slow.thinker.answer
+    answer = slow.model.thinker.answer
     pause = random.Random(seed + 100)
 
     def hesitating(*arguments: Any) -> Iterator[Any]:
@@ -111,7 +111,7 @@ def test_codes_do_not_depend_on_when_the_text_arrives(omni: Omni, seed: int) -> 
             time.sleep(pause.choice((0, 0.01, 0.04)))
             yield token
 
-    slow.thinker.answer = hesitating  # type: ignore[method-assign]
+    slow.model.thinker.answer = hesitating  # type: ignore[method-assign]
     late = slow.generate(QUESTION, **options)
     same(late, expected)
     assert late.timings.text_waits > 0, "the Talker waited for its text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import UserList
 
 import numpy as np
 import pytest
@@ -71,3 +72,10 @@ def test_media_are_named_by_kind_and_never_read():
     heard = {"type": "input_audio", "input_audio": {"transcript": "hello"}}
     assert summary([{"role": USER, "content": [heard]}]) == (HistoryMessage(USER, "hello"),)
     assert summary([{"role": ASSISTANT, "content": None, "tool_calls": [{}]}]) == (HistoryMessage(ASSISTANT, ""),)
+
+
+def test_the_system_prompt_stands_before_messages_of_any_kind_of_sequence(fakes):
+    conversation = fakes.omni().conversation(system="xyz")
+    conversation.append(UserList([{"role": USER, "content": "abc"}]))
+    assert conversation.history == (HistoryMessage("system", "xyz"), HistoryMessage(USER, "abc"))
+    assert list(conversation.token_ids[:6]) == [1, 4, 3, *fakes.letters("xyz")]

@@ -1,6 +1,6 @@
-"""The rows that one run of the Talker reads, as feeds of its engine, and how they follow each other on Qwen3-Omni's dual track.
+"""The rows that one run of the Talker reads, as feeds of its engine, in every layout of a TalkerContract.
 
-Both families feed rows made of parts: a text id, a codec id, a hidden row of the Thinker, a frame. They differ in which parts share a row.
+A row is the sum of its parts: a text id, a codec id, a hidden row of the Thinker, a frame. Layouts differ in which parts share a row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TalkerPrompt:
 
 @dataclass(frozen=True)
 class Spoken:
-    """The frame before: its codes int64 [groups] and its row float32 [talker_hidden]."""
+    """The previous frame: its codes int64 [groups] and its row float32 [talker_hidden]."""
 
     codes: np.ndarray
     row: np.ndarray
@@ -57,7 +57,7 @@ class SummedRows:
     """Layout `summed` with `frame_rows` (Qwen3-Omni): the text row is added to the frame's row; tts_pad where there is none."""
 
     def __init__(self, make_prompt: Callable[[int], TalkerPrompt], pad: int) -> None:
-        """`make_prompt` gets the first text id; `pad` is the text id fed after the end of the text."""
+        """`make_prompt` gets the first text id. `pad`: the text id of rows behind the end of the text."""
         self._make_prompt, self._pad = make_prompt, pad
         self._step: TalkerPrompt | None = None
         self._position = 0.0
@@ -128,7 +128,7 @@ class SummedCodeRows(InterleavedRows):
     """
 
     def __init__(self, make_prompt: Callable[[], TalkerPrompt], pad: int) -> None:
-        """`pad` is the text id fed after the end of the text."""
+        """`pad`: the text id of rows behind the end of the text."""
         super().__init__(make_prompt)
         self._pad = pad
 

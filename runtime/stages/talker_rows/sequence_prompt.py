@@ -36,7 +36,7 @@ FIXED_ROWS = 15
 
 
 def prompt_rows(token_ids: np.ndarray, limit: int, ids: Mapping[str, Any], style: SpeakingStyle) -> int:
-    """How many rows `interleaved_prompt` will make, known before the Thinker has run."""
+    """The number of rows of `interleaved_prompt`, before the Thinker has run."""
     read = sum(
         int(is_structure(token_ids[start:end], ids).sum()) + len(content_rows(token_ids, start, end, ids, limit)) for start, end in user_turns(token_ids, ids)
     )

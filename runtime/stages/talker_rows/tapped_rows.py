@@ -1,4 +1,4 @@
-"""Which hidden rows of the Thinker the Talker will read, known from the token ids alone."""
+"""The hidden rows of the Thinker that the Talker will read, by the token ids alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def user_turns(token_ids: np.ndarray, ids: Mapping[str, Any]) -> Iterator[tuple[
 
 
 def is_structure(token_ids: np.ndarray, ids: Mapping[str, Any]) -> np.ndarray:
-    """bool [tokens]: tokens of a user turn that are no content for the Talker: im_start, im_end, the role, line breaks.
+    """bool [tokens]: the tokens of a user turn that are no content: im_start, im_end, the role, line breaks.
 
     Source: TensorRT-Edge-LLM 0.11, buildQwen3OmniNextTalkerPrefill.
     """

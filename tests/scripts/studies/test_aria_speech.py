@@ -87,7 +87,8 @@ def test_a_talker_is_asked_only_for_what_it_was_trained_for(omni: Omni, hybrid_b
         heard(asked).dual_track(Subject(omni, hybrid_bundle))
     assert omni.manifest.talker is not None
     summed = dataclasses.replace(omni.manifest.talker, layout="summed")
-    other = Omni(dataclasses.replace(omni.manifest, interleave="dual_track", talker=summed), omni.engines, omni.front_end)
+    manifest = dataclasses.replace(omni.manifest, interleave="dual_track", talker=summed)
+    other = Omni(manifest, omni.engines, omni.front_end, voice_table=omni.model.voice_table)
     with pytest.raises(AntiphonError, match="cannot interleave text and speech"):
         next(heard(asked).interleaved(Subject(other, hybrid_bundle)))
     policy, voiced = heard(asked).dual_track(Subject(other, hybrid_bundle))
