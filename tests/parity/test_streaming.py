@@ -53,6 +53,7 @@ class Watched:
     def __init__(self, engine: Engine, runs: Counter[str], pause: random.Random | None = None) -> None:
         self._engine, self._runs, self._pause = engine, runs, pause
         self.entry = engine.entry
+        self.new_states, self.close = engine.new_states, engine.close
 
     def run(self, *arguments: Any) -> dict[str, np.ndarray]:
         self._runs[self.entry.name] += 1
