@@ -126,3 +126,15 @@ def test_the_tables_of_the_stages_page_are_those_of_a_bundle(family: str, reques
 def test_the_python_page_names_every_option_and_field(kind: type) -> None:
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in page] == []
+
+
+def test_code_cites_only_documents_that_readers_have() -> None:
+    cited = re.compile(r"model-spec|service-spec|toolchain\.md|design\.md|user-asks|shared/")
+    files = [
+        path
+        for room in ("runtime", "plugins", "graphs", "export", "scripts", "docs")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".md", ".sh")
+    ]
+    found = [path.relative_to(ROOT).as_posix() for path in files if cited.search(path.read_text(encoding="utf-8"))]
+    assert not found

@@ -1,4 +1,4 @@
-"""The rows that the Talker of Qwen3-Omni reads before its first frame (model-spec 4.1, steps 3 to 8).
+"""The rows that the Talker of Qwen3-Omni reads before its first frame.
 
 Source: Qwen3OmniMoeForConditionalGeneration.generate (transformers 5.23), for a single conversation.
 """

@@ -1,4 +1,4 @@
-"""The rows that the Talker of Qwen3.5-Omni reads before the answer's text (model-spec 2.3).
+"""The rows that the Talker of Qwen3.5-Omni reads before the answer's text.
 
     system part     text: im_start system newline, style, the voice's own prompt; codec: codec_bos; the voice's frames; codec: codec_eos; text: im_end newline
     user parts      of every user turn: structure as text, content as hidden rows of the Thinker, at most so many a turn, evenly spaced
