@@ -1,7 +1,7 @@
 #!/bin/sh
 # ONNX Runtime's GroupQueryAttention takes head sizes that are multiples of 8. Where the shapes of a graph state another size, the session is
-# made without a word, and the first run raises: a build that only loads its graph passes, and the first user fails. The guess before this was
-# run: all sizes are fixed in the graph, so making the session fails. Needs: python3 with venv, pip. Exits 0 when the behaviour is as told, 1 when
+# made without a word, and the first run raises: a build that only loads its graph passes, and the first user fails. What one expects:
+# all sizes are fixed in the graph, so making the session fails. Needs: python3 with venv, pip. Exits 0 when the behaviour is as told, 1 when
 # it is another, 2 when it cannot be tried.
 set -eu
 RUNTIME=${1:-1.32.0}
