@@ -45,7 +45,7 @@ def engines(built: tuple[Path, Path]) -> dict[str, Engine]:
 @pytest.fixture(scope="module")
 def pair(built: tuple[Path, Path], engines: dict[str, Engine]) -> Iterator[tuple[Omni, Omni]]:
     """The bundle as it is loaded, and the same with module engines."""
-    with load(built[1], threads=1) as omni, Omni(omni.manifest, engines, omni.front_end, voice_table=omni._voice_table) as modules:
+    with load(built[1], threads=1) as omni, Omni(omni.manifest, engines, omni.front_end, voice_table=omni.model.voice_table) as modules:
         yield omni, modules
 
 
