@@ -47,7 +47,8 @@ for path in sorted(Path(sys.argv[2]).iterdir()):
         sentence = str(error)
     found[path.name] = sentence, time.perf_counter() - began, sorted(set(opened) - {str(path)})
     del part
-words = {"text": "a" * 15_000_000, "words": "The quick brown fox. " * 700_000, "parts": [{"type": "text", "text": "a"}] * 20_000}
+words = {"text": "a" * 15_000_000, "words": "The quick brown fox. " * 700_000}
+words["parts"] = [{"type": "text", "text": "a"}] * 20_000
 tiny = Path(sys.argv[3]).read_bytes()
 words["images"] = [{"type": "image", "image": tiny}] * 9_000
 before_text = peak()
