@@ -10,10 +10,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 DELETED = object()
-STRANGE: tuple[Any, ...] = (
-    DELETED, None, True, False, 0, -1, 1, 2, 7, 255, 256, 10**9, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30, 0.0, -0.5, 0.5, 1e-300, 1e300, "", "a", "..",
-    "/", "batch", "capacity", "\ud800", "0" * 500, [], [-1], [10**9], ["x"], {}, {"x": 1},
-)  # fmt: skip
+_WHOLE = (0, -1, 1, 2, 7, 255, 256, 10**9, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30)
+_FLOATS = (0.0, -0.5, 0.5, 1e-300, 1e300)
+_TEXTS = ("", "a", "..", "/", "batch", "capacity", "\ud800", "0" * 500)
+_CONTAINERS = ([], [-1], [10**9], ["x"], {}, {"x": 1})
+STRANGE: tuple[Any, ...] = (DELETED, None, True, False, *_WHOLE, *_FLOATS, *_TEXTS, *_CONTAINERS)
 """What takes the place of a value."""
 
 

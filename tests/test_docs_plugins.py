@@ -66,14 +66,18 @@ from antiphon.plugins.registry import OPS
 from antiphon.plugins.snake.reference import snake
 from antiphon.plugins.snake.torch_op import snake as torch_snake
 from antiphon.runtime.engines.onnxruntime.library import onnxruntime
-x, alpha, beta = numpy.random.default_rng(0).uniform(0.5, 2, (2, 3, 5)), numpy.array([0.5, 1, 2.0]), numpy.array([1, 2, 3.0])
+x = numpy.random.default_rng(0).uniform(0.5, 2, (2, 3, 5))
+alpha, beta = numpy.array([0.5, 1, 2.0]), numpy.array([1, 2, 3.0])
 inputs = dict(x=x.astype("f"), alpha=alpha.astype("f"), beta=beta.astype("f"))
 onnx_domain.schema(OPS["Snake"])
 helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-values = [helper.make_tensor_value_info(name, kind, None) for name in inputs], [helper.make_tensor_value_info("y", kind, None)]
-graph = helper.make_graph([helper.make_node("Snake", list(inputs), ["y"], domain="ai.antiphon")], "snake", *values)
+taken = [helper.make_tensor_value_info(name, kind, None) for name in inputs]
+given = [helper.make_tensor_value_info("y", kind, None)]
+node = helper.make_node("Snake", list(inputs), ["y"], domain="ai.antiphon")
+graph = helper.make_graph([node], "snake", taken, given)
 opsets = [helper.make_opsetid("", 24), helper.make_opsetid("ai.antiphon", 1)]
-model = helper.make_model(graph, opset_imports=opsets, functions=[onnx_domain.function("Snake")], ir_version=10)
+functions = [onnx_domain.function("Snake")]
+model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
 found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs)[0]
 assert abs(found - snake(x, alpha, beta)).max() < 1e-6
 assert abs(torch_snake(*map(torch.from_numpy, inputs.values())).numpy() - snake(x, alpha, beta)).max() < 1e-6

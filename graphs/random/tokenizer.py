@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer in the Qwen2 layout, trained on corpus.txt for every new checkpoint."""
+"""A small real byte-level BPE tokenizer in the Qwen2 layout, trained from the shipped corpus each time a checkpoint is made."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 BASE_SIZE = 1984
 PADDED_TO = 64
 ROLES = ("system", "user", "assistant")
-# The word splitting pattern of the Qwen2 tokenizers, as in the published tokenizer.json.
+# The word splitter of the Qwen2 tokenizers; a format fact that the published tokenizer.json carries too.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # Order and `special` flags as in the published tokenizer_config.json. Tool, code and think tokens are not
 # special, so skip_special_tokens keeps them.
-SPECIAL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
-    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
-    "<tool_response>", "</tool_response>", "<think>", "</think>",
-    "<|audio_start|>", "<|audio_end|>", "<tts_pad>", "<tts_text_bos>", "<tts_text_eod>", "<tts_text_bos_single>", "<|audio_pad|>",
-)  # fmt: skip
-KEPT_IN_TEXT = frozenset(
-    ("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
-     "<tool_response>", "</tool_response>", "<think>", "</think>")
-)  # fmt: skip
+_CHAT_AND_MEDIA = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
+    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
+).split()
+_TOOLS_AND_CODE = (
+    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> "
+    "<|file_sep|> <tool_response> </tool_response> <think> </think>"
+).split()
+_SPEECH = ("<|audio_start|> <|audio_end|> <tts_pad> <tts_text_bos> <tts_text_eod> <tts_text_bos_single> <|audio_pad|>").split()
+SPECIAL_TOKENS = (*_CHAT_AND_MEDIA, *_TOOLS_AND_CODE, *_SPEECH)
+KEPT_IN_TEXT = frozenset(_TOOLS_AND_CODE)
 NAMED_TOKENS = {
     "image_token": "<|image_pad|>", "audio_token": "<|audio_pad|>", "video_token": "<|video_pad|>",
     "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>",
@@ -42,13 +42,13 @@ NAMED_TOKENS = {
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids and sizes of a tokenizer that the other files of a checkpoint need."""
+    """What the rest of a checkpoint needs to know of its tokenizer."""
 
     ids: dict[str, int]
-    """Text -> id of the special tokens and the three role words."""
+    """Special tokens and the three role words, by text."""
 
     readable: tuple[int, ...]
-    """Ids that alone decode to complete printable characters, not only to white space."""
+    """Ids that decode to printable text on their own: whole characters, more than white space."""
 
     size: int
     padded_size: int
@@ -59,12 +59,12 @@ class TokenIds:
 
 @cache
 def train() -> Tokenizer:
-    """The tokenizer of random checkpoints, trained on corpus.txt."""
+    """The tokenizer of random checkpoints, from corpus.txt."""
     return train_on(resources.files(__package__).joinpath("corpus.txt").read_text(encoding="utf-8").splitlines(), BASE_SIZE)
 
 
 def train_on(lines: Iterable[str], size: int) -> Tokenizer:
-    """Train a tokenizer with `size` ids plus the special tokens. The same text gives the same tokenizer."""
+    """Train a tokenizer of `size` ids before the special ones; the same text gives the same vocabulary and merges."""
     tokenizer = Tokenizer(models.BPE(fuse_unk=False, byte_fallback=False))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -79,13 +79,13 @@ def train_on(lines: Iterable[str], size: int) -> Tokenizer:
 
 def _with_roles(lines: Iterable[str]) -> Iterator[str]:
     yield from lines
-    # Each role word must be one token, as in the published vocabulary: the prompt rules compare a single id.
+    # The role words must be one token each, as in the published vocabulary: the prompt rules compare a single id.
     for role in ROLES:
         yield from [role] * 50
 
 
 def token_ids(tokenizer: Tokenizer) -> TokenIds:
-    """The ids that a configuration needs. As in published checkpoints, `padded_size` is a multiple of 64."""
+    """The ids a configuration needs; the vocabulary is padded to a multiple of 64 as published checkpoints do."""
     ids: dict[str, int] = {}
     for token in (*SPECIAL_TOKENS, *ROLES):
         encoded = tokenizer.encode(token, add_special_tokens=False).ids
@@ -99,14 +99,11 @@ def token_ids(tokenizer: Tokenizer) -> TokenIds:
 
 
 def save(tokenizer: Tokenizer, folder: Path, model_max_length: int, processor_class: str | None = None) -> None:
-    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`.
-
-    tokenizer_config.json states `model_max_length` and `processor_class` (see RandomCheckpoint).
-    """
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`; the last states the two values (see RandomCheckpoint)."""
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     try:
         tokenizer.model.save(str(folder))
-    except Exception as error:  # the library raises a plain Exception if the disk is full
+    except Exception as error:  # the library raises no other kind where the disk is full
         raise OSError(errno.EIO, str(error)) from None
     added = {
         str(tokenizer.token_to_id(token)): {

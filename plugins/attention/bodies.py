@@ -1,6 +1,6 @@
 """The bodies of the attention kernels.
 
-A kernel of `kernels` passes the inputs it has, and None for the others.
+A kernel passes the inputs it has, and None for the others.
 """
 
 import triton

@@ -89,7 +89,7 @@ def compile_kernel(job: Job) -> Compiled:
     if made.metadata.shared > MAX_SHARED_BYTES[job.target]:
         raise ValueError(f"{launch.kernel} wants {made.metadata.shared} bytes of shared memory; {job.target} has {MAX_SHARED_BYTES[job.target]}.")
     # More warps than requested where Triton specialises them.
-    warps = int(re.search(r"\.reqntid (\d+)", ptx)[1]) // 32  # type: ignore[index]
+    warps = _number(r"\.reqntid (\d+)", ptx) // 32
     image = Image(
         entry=made.metadata.name, target=job.target, parameters=job.parameters, warps=warps, shared_bytes=made.metadata.shared,
         registers=report["registers"], spill_bytes=report["spills"], cubin_sha256=hashlib.sha256(cubin).hexdigest(),
@@ -143,4 +143,11 @@ def _assemble(ptx: str, target: str, folder: Path) -> tuple[bytes, dict[str, int
     if run.returncode:
         raise ValueError(f"ptxas refused the PTX: {run.stderr.strip()}")
     spilled = [int(count) for count in re.findall(r"(\d+) bytes spill (?:stores|loads)", run.stderr)]
-    return result.read_bytes(), {"registers": int(re.search(r"Used (\d+) registers", run.stderr)[1]), "spills": sum(spilled)}  # type: ignore[index]
+    return result.read_bytes(), {"registers": _number(r"Used (\d+) registers", run.stderr), "spills": sum(spilled)}
+
+
+def _number(pattern: str, text: str) -> int:
+    """The first number that `pattern` finds in the output of a compiler, which always names it."""
+    found = re.search(pattern, text)
+    assert found is not None
+    return int(found[1])

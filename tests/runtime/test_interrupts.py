@@ -36,7 +36,8 @@ def test_an_interrupt_while_a_reply_waits_for_a_place_or_an_event_leaves_everyth
         fakes.engines["talker"].tail = None
         omni = fakes.omni(max_streams=1)
         held = omni.stream(QUESTION, max_frames=100_000)
-        print(interrupted(lambda: omni.generate(QUESTION), 0.1), interrupted(lambda: omni.stream(QUESTION), 0.1))
+        for ask in (omni.generate, omni.stream):
+            print(interrupted(lambda: ask(QUESTION), 0.1))
         conversation = omni.conversation()
         conversation.append(text="abc")
         print(interrupted(conversation.reply, 0.1))
@@ -49,7 +50,7 @@ def test_an_interrupt_while_a_reply_waits_for_a_place_or_an_event_leaves_everyth
             print(omni.generate(QUESTION, max_frames=2).text)
         omni.close()
     """)
-    assert lines == ["True True", "True", "abc", *["True", "hello"] * 3]
+    assert lines == ["True", "True", "True", "abc", *["True", "hello"] * 3]
 
 
 def test_an_interrupt_of_an_append_leaves_the_conversation_as_it_was():
@@ -110,8 +111,10 @@ def test_interrupts_at_any_moment_lose_no_place_and_no_turn():
                 conversation = omni.conversation()
             action = chance.choice([loop, turn, lambda: omni.generate(QUESTION, max_frames=4)])
             try:
-                hits += interrupted(action, chance.choice([chance.uniform(1e-5, 6e-4), chance.uniform(1e-5, 0.01)]))
-            except antiphon.AntiphonError as error:  # the turn before was cut between its append and its reply, or the other way round
+                seconds = chance.choice([chance.uniform(1e-5, 6e-4), chance.uniform(1e-5, 0.01)])
+                hits += interrupted(action, seconds)
+            except antiphon.AntiphonError as error:
+                # the turn before was cut between its append and its reply, or the other way round
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 assert "nothing to answer" in str(error), error
             assert omni.generate(QUESTION, max_frames=2).text == "hello"

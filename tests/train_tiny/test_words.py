@@ -9,10 +9,11 @@ import pytest
 
 from antiphon.scripts.train_tiny.words import DAYS, MONTHS, clock, number, ordinal
 
-VALUES = dict(
-    zero=0, one=1, two=2, three=3, four=4, five=5, six=6, seven=7, eight=8, nine=9, ten=10, eleven=11, twelve=12, thirteen=13, fourteen=14, fifteen=15,
-    sixteen=16, seventeen=17, eighteen=18, nineteen=19, twenty=20, thirty=30, forty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90,
-)  # fmt: skip
+WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+).split()
+VALUES = dict(zip(WORDS, (*range(20), *range(20, 100, 10)), strict=True))
 FACTORS = {"hundred": 100, "thousand": 1000}
 
 

@@ -7,36 +7,34 @@ one run per temporal patch, with its time as text before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...bundle.errors import BrokenBundle, InvalidInput
+from ...bundle.errors import BrokenBundle
 from ...bundle.said import reason, short_path
-from ..audio.audio_layout import Feeds, audio_tokens
-from ..audio.audio_stream import AudioStream
+from ..audio.audio_layout import Feeds
 from ..audio.live_audio import LiveAudio
-from ..audio.long_audio import in_memory, is_long, stream_calls
-from ..audio.mel import MelSettings, log_mel
-from ..audio.recording import check_sound, read_audio
+from ..audio.mel import MelSettings
+from ..audio.recording import check_sound
 from ..constants import UNHEARD, UNSEEN, read_constants
-from ..media.media_options import WHOLE, Span, check_frame_rate
-from ..media.media_policy import LOCAL, MediaPolicy, TooLong
-from ..media.media_source import resolve_source
-from ..vision.image import patch_grid, read_image
-from ..vision.picture_size import VisionSettings, fewest_tokens
-from ..vision.video import read_video
-from .content_parts import AudioPart, ImagePart, TextPart
+from ..media.media_options import check_frame_rate
+from ..media.media_policy import LOCAL, MediaPolicy
+from ..vision.picture_size import VisionSettings
+from .content_parts import AudioPart, TextPart
 from .detokenizer import IncrementalDecoder
-from .encoder_calls import AUDIO, EncoderCall, Frames, clip_calls, vision_encoder_calls
+from .encoder_calls import AUDIO, EncoderCall
+from .media_loading import MediaLoader
+from .media_tokens import MediaTokens
 from .messages import Message, parse_messages
-from .positions import MediaItem, PositionRules, interleave, multimodal_positions
+from .positions import MediaItem, PositionRules, multimodal_positions
 from .prompt_limits import PromptLimits, check_count
-from .timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
+from .senses import Senses
+from .timestamps import AudioClock, MarkedIds, TextualTime, Timestamps
 from .tokenizer import ChatTokenizer, Rendered
 from .tools import parse_tools
 
@@ -58,17 +56,6 @@ class Prompt:
     next_position: float
     calls: tuple[EncoderCall, ...]
     media: tuple[MediaItem, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """A piece of media after reading. `frames`: those of an image or video. `sound`: the audio of a clip or
-    of a used audio track, as log-mel features, or as a stream if it is long.
-    """
-
-    item: MediaItem
-    frames: Frames | None = None
-    sound: np.ndarray | AudioStream | None = None
 
 
 class FrontEnd:
@@ -98,6 +85,11 @@ class FrontEnd:
             raise BrokenBundle(f"{short_path(template)} cannot be read as UTF-8 text; build the bundle again.") from None
         self._tokenizer = ChatTokenizer(folder / "tokenizer.json", source, dict(special_tokens) | constants["template_switches"])
         self._limits = PromptLimits(policy, context, self._tokenizer.text_limits(context), self._mel, self._clock)
+        self._tokens = MediaTokens(self._ids, self._clock, self._thinker_rules, self._time, self._tokenizer.encode_text)
+        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
+        self._media = MediaLoader(
+            self._senses, self._limits, self._ids, self._mel, layout, self._image_settings, self._video_settings, self._position_embeddings
+        )
 
     def _configure(self, constants: dict[str, Any]) -> None:
         ids, audio, positions, stamps = constants["ids"], constants["audio"], constants["positions"], constants.get("timestamps")
@@ -110,19 +102,20 @@ class FrontEnd:
         self.image: int = ids["image"]
         self.video: int = ids["video"]
         self.generation: dict[str, Any] = constants["generation"]
-        self._audio_start, self._audio_end, self._tts_pad = ids["audio_start"], ids["audio_end"], ids["tts_pad"]
-        self._hears, self._sees = audio is not None, constants["image"] is not None
+        self._tts_pad: int = ids["tts_pad"]
+        self._ids = {name: ids[name] for name in ("audio", "image", "video", "audio_start", "audio_end")}
+        self._senses = Senses(audio is not None, constants["image"] is not None)
         audio, image, video, vision = audio or UNHEARD, *(constants[name] or UNSEEN[name] for name in ("image", "video", "vision"))
         self._mel = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
         self._n_window_infer = audio["n_window_infer"]
         self._clock = AudioClock(audio["n_window"], audio.get("convolutions", 3), self._mel.hop_length / self._mel.sampling_rate)
         self._image_settings, self._video_settings = _vision_settings(image), _vision_settings(video)
         self._position_embeddings = vision["num_position_embeddings"]
-        self._stamps: Timestamps | None = None
+        self._time: TextualTime | None = None
         rules = {"audio_start": ids["audio_start"], "vision_start": ids["vision_start"]}
         if stamps is not None:
-            self._stamps = Timestamps(stamps["format"], stamps["audio_seconds"])
-            self._marked = MarkedIds(self.audio, self.video, ids["audio_start"], ids["audio_end"], ids["vision_start"], ids["vision_end"])
+            marked = MarkedIds(self.audio, self.video, ids["audio_start"], ids["audio_end"], ids["vision_start"], ids["vision_end"])
+            self._time = TextualTime(Timestamps(stamps["format"], stamps["audio_seconds"]), marked)
             rules |= {"textual_time": True, "image": self.image, "video": self.video}
         self._thinker_rules = PositionRules(**rules, **positions["thinker"])
         self._talker_rules = PositionRules(**rules, **positions["talker"])
@@ -132,8 +125,8 @@ class FrontEnd:
         """Number of values in one mel frame and in one patch of pixels, by their names in interfaces.TENSORS.
         A sense that the bundle lacks has no entry.
         """
-        sizes = {"MELS": self._mel.feature_size} if self._hears else {}
-        if self._sees:
+        sizes = {"MELS": self._mel.feature_size} if self._senses.hears else {}
+        if self._senses.sees:
             settings = self._image_settings
             sizes["PIXELS"] = 3 * settings.temporal_patch_size * settings.patch_size**2
         return sizes
@@ -170,7 +163,7 @@ class FrontEnd:
         with `close_turn`. If positions are shifted by the `next_position` before each piece, ids and
         positions equal those of one prompt. Arguments and errors as for `prompt`.
         """
-        self._expect_hearing()
+        self._senses.expect_hearing()
         parsed = self._parse(messages) if len(messages) else ()
         render = self._tokenizer.render_chat if is_first else self._tokenizer.render_continuation
         return self._build(parsed, render((*parsed, OPEN_TURN), False, parse_tools(tools)), use_audio_in_video, video_fps, is_open=True)
@@ -181,7 +174,7 @@ class FrontEnd:
 
         Raises AntiphonError for an impossible rate, and if the bundle has no audio encoder.
         """
-        self._expect_hearing()
+        self._senses.expect_hearing()
         if sample_rate is not None:
             check_sound(sample_rate, 1, 0.0, self._limits.policy)
         return LiveAudio(self._mel, self._clock.n_window, self._n_window_infer, self._clock.convolutions, sample_rate)
@@ -191,7 +184,7 @@ class FrontEnd:
         number of earlier audio tokens of the turn.
         """
         counts = [len(call["output_index"]) for call in feeds]
-        token_ids = self._audio_tokens(heard, sum(counts))
+        token_ids = self._tokens.audio_tokens(heard, sum(counts))
         rows = np.split(np.flatnonzero(token_ids == self.audio), np.cumsum(counts))[:-1]
         positions, next_position = multimodal_positions(token_ids, (), self._thinker_rules)
         calls = tuple(EncoderCall(AUDIO, partial(dict, call), places) for call, places in zip(feeds, rows, strict=True))
@@ -259,26 +252,26 @@ class FrontEnd:
         parsed = parse_messages(messages, self._limits.policy)
         kinds = {type(part) for message in parsed for part in message.parts}
         if AudioPart in kinds:
-            self._expect_hearing()
+            self._senses.expect_hearing()
         if kinds - {AudioPart, TextPart}:
-            self._expect_sight()
+            self._senses.expect_sight()
         self._limits.check_messages(parsed)
         return parsed
 
     def _build(self, messages: Sequence[Message], rendered: Rendered, use_audio: bool, video_fps: float, is_open: bool = False) -> Prompt:
-        loaded = self._load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
-        if self._stamps is not None and self._sees:
+        loaded = self._media.load(messages, use_audio, check_frame_rate(video_fps, "video_fps"))
+        if self._time is not None and self._senses.sees:
             # The first timestamp may share a token with the words before it, as in the reference, so it is
             # added before tokenisation.
-            mark = "".join(self._tokenizer.token(index) for index in (self._marked.vision_start, self.video, self._marked.vision_end))
-            rendered = rendered.with_text_before(mark, [self._stamps.text(piece.item.times[0]) for piece in loaded if piece.item.kind == "video"])
+            mark = "".join(self._tokenizer.token(index) for index in (self._time.marked.vision_start, self.video, self._time.marked.vision_end))
+            rendered = rendered.with_text_before(mark, [self._time.stamps.text(piece.item.times[0]) for piece in loaded if piece.item.kind == "video"])
         ids = self._tokenizer.encode(rendered)
         if is_open:
             ids = ids[: self._open_place(ids)]
         media = tuple(piece.item for piece in loaded)
-        token_ids, rows = self._expand(ids, media)
+        token_ids, rows = self._tokens.expand(ids, media)
         positions, next_position = multimodal_positions(token_ids, media, self._thinker_rules)
-        return Prompt(token_ids, positions, next_position, tuple(self._calls(token_ids, loaded, rows)), media)
+        return Prompt(token_ids, positions, next_position, tuple(self._media.calls(token_ids, loaded, rows)), media)
 
     def _open_place(self, ids: np.ndarray) -> int:
         """The index of the audio of OPEN_TURN in `ids`."""
@@ -286,139 +279,6 @@ class FrontEnd:
         if not len(places):
             raise BrokenBundle("The chat template writes no placeholder for audio; use the template of the checkpoint.")
         return int(places[-1])
-
-    def _expect_hearing(self) -> None:
-        if not self._hears:
-            raise InvalidInput("This bundle has no audio encoder, so it takes no audio; leave the audio out, or build a checkpoint that hears.")
-
-    def _expect_sight(self) -> None:
-        if not self._sees:
-            raise InvalidInput("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
-
-    def _load(self, messages: Sequence[Message], use_audio: bool, rate: float) -> list[_Loaded]:
-        """Load all media in order of appearance. All clips that are not long, and audio tracks of videos,
-        share one log-mel call.
-        """
-        loaded: list[_Loaded] = []
-        policy, images, videos = self._limits.policy, self._image_settings, self._video_settings
-        left = self._limits.room_for_videos(messages, images, videos)
-        for role, part in ((message.role, part) for message in messages for part in message.parts):
-            if isinstance(part, TextPart):
-                continue
-            if isinstance(part, AudioPart):
-                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", policy)
-                loaded.append(_Loaded(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate, part.span)))
-            elif isinstance(part, ImagePart):
-                image = read_image(part.source, images, policy, part.pixels)
-                loaded.append(_Loaded(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image]))
-            else:
-                heard, depth = use_audio if part.use_audio is None else part.use_audio, videos.temporal_patch_size
-                if heard:
-                    self._expect_hearing()
-                most = None if left is None else left + fewest_tokens(videos)
-                video = read_video(part, videos, rate, heard, self._mel.sampling_rate, policy, most)
-                frames = video.frames
-                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(video.times, depth)
-                left = None if most is None else most - grid[0] * grid[1] * grid[2] // videos.merge_size**2
-                sound = self._stream(video.audio, span=part.span) if isinstance(video.audio, Path | bytes) else video.audio
-                loaded.append(_Loaded(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
-        return self._heard(loaded)
-
-    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span) -> np.ndarray | AudioStream:
-        """float32 [samples] of a clip, or a stream if it is long."""
-        policy = self._limits.sound_policy(span)
-        if not is_long(source, sample_rate, policy, span):
-            try:
-                return read_audio(source, sample_rate, self._mel.sampling_rate, in_memory(policy, span), span)
-            except TooLong:  # its header gave too short a length, or none
-                pass
-        return self._stream(source, sample_rate, span)
-
-    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0, span: Span = WHOLE) -> AudioStream:
-        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
-        return AudioStream(source, sample_rate, self._mel, *layout, self._limits.sound_policy(span), span)
-
-    def _heard(self, loaded: Sequence[_Loaded]) -> list[_Loaded]:
-        """The same media with the samples of clips turned into features, and with the number of audio
-        tokens.
-        """
-        clips = [piece.sound for piece in loaded if isinstance(piece.sound, np.ndarray)]
-        features = iter(log_mel(clips, self._mel) if clips else ())
-        heard = []
-        for piece in loaded:
-            sound, tokens = piece.sound, 0
-            if isinstance(sound, AudioStream):
-                tokens = sound.tokens
-            elif sound is not None:
-                sound = next(features)
-                tokens = audio_tokens(sound.shape[1], self._clock.n_window, self._clock.convolutions)
-            heard.append(_Loaded(replace(piece.item, audio_tokens=tokens), piece.frames, sound))
-        return heard
-
-    def _expand(self, rendered: np.ndarray, media: Sequence[MediaItem]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The ids with each placeholder replaced by one token per feature, and the indices of each piece's
-        tokens.
-        """
-        ids = {"audio": self.audio, "image": self.image, "video": self.video}
-        places = np.flatnonzero(np.isin(rendered, list(ids.values())))
-        if [ids[item.kind] for item in media] != rendered[places].tolist():
-            raise BrokenBundle(
-                f"The chat template wrote {len(places)} media placeholders for {len(media)} pieces of media, or in another order; "
-                "use the template of the checkpoint."
-            )
-        pieces: list[np.ndarray] = []
-        places_of: list[np.ndarray] = []
-        length = cursor = 0
-        for item, place in zip(media, places.tolist(), strict=True):
-            tokens = self._media_tokens(item, ids[item.kind])
-            # With textual time, a video has its own marks, which replace those around the placeholder.
-            marks = int(self._stamps is not None and item.kind == "video")
-            pieces += [rendered[cursor : place - marks], tokens]
-            length += place - marks - cursor
-            places_of.append(np.arange(length, length + len(tokens)))
-            length, cursor = length + len(tokens), place + 1 + marks
-        return np.concatenate([*pieces, rendered[cursor:]]), places_of
-
-    def _media_tokens(self, item: MediaItem, placeholder: int) -> np.ndarray:
-        """int64 [tokens] of one piece of media.
-
-        Source: Qwen3OmniMoeProcessor (replace_..._token); the module `timestamps` for textual time.
-        """
-        if item.kind == "audio":
-            return self._audio_tokens(0, item.audio_tokens)
-        merged = (item.grid[1] // self._thinker_rules.spatial_merge_size) * (item.grid[2] // self._thinker_rules.spatial_merge_size)
-        if self._stamps is not None and item.kind == "video":
-            return video_tokens(item, merged, self._marked, self._clock, self._stamps, self._tokenizer.encode_text)
-        if not item.audio_tokens:
-            return np.full(item.grid[0] * merged, placeholder, np.int64)
-        # Video tokens are sorted by time, in units of audio tokens; at equal times they come before the audio
-        # token.
-        times = np.repeat(np.arange(item.grid[0]) * item.seconds_per_grid * float(self._thinker_rules.position_id_per_seconds), merged)
-        order = interleave(times, np.arange(item.audio_tokens, dtype=np.float64))
-        tokens = np.where(order < len(times), placeholder, self.audio)
-        return np.concatenate([[self._audio_start], tokens, [self._audio_end]]).astype(np.int64)
-
-    def _audio_tokens(self, first: int, tokens: int) -> np.ndarray:
-        """int64 [tokens and timestamps] of a clip, starting at its token `first`."""
-        if self._stamps is None:
-            return np.full(tokens, self.audio, np.int64)
-        return audio_piece(first, tokens, self.audio, self._clock, self._stamps, self._tokenizer.encode_text)
-
-    def _calls(self, token_ids: np.ndarray, loaded: Sequence[_Loaded], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
-        layout = self._clock.n_window, self._n_window_infer, self._clock.convolutions
-        sounds = [(piece.sound, span[token_ids[span] == self.audio]) for piece, span in zip(loaded, places, strict=True)]
-        clips = [(sound, rows) for sound, rows in sounds if isinstance(sound, np.ndarray)]
-        if clips:
-            features, rows_of = zip(*clips, strict=True)
-            yield from clip_calls(features, np.concatenate(rows_of), *layout)
-        for sound, rows in sounds:
-            if isinstance(sound, AudioStream):
-                yield from stream_calls(sound, rows, *layout)
-        for piece, span in zip(loaded, places, strict=True):
-            if piece.frames is not None:
-                placeholder, settings = (self.image, self._image_settings) if piece.item.kind == "image" else (self.video, self._video_settings)
-                rows = span[token_ids[span] == placeholder]
-                yield from vision_encoder_calls(piece.frames, piece.item.grid, rows, settings, self._position_embeddings)
 
 
 def _vision_settings(section: dict[str, Any]) -> VisionSettings:

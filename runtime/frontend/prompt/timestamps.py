@@ -62,6 +62,14 @@ class MarkedIds:
     vision_end: int
 
 
+@dataclass(frozen=True)
+class TextualTime:
+    """How a bundle writes times as text: its timestamps, and the marks around its media."""
+
+    stamps: Timestamps
+    marked: MarkedIds
+
+
 def patch_seconds(times: np.ndarray, temporal_patch_size: int) -> tuple[float, ...]:
     """The time of each temporal patch: the mean of the times of its first and last frame.
 

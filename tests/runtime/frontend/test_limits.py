@@ -47,7 +47,8 @@ for path in sorted(Path(sys.argv[2]).iterdir()):
         sentence = str(error)
     found[path.name] = sentence, time.perf_counter() - began, sorted(set(opened) - {str(path)})
     del part
-words = {"text": "a" * 15_000_000, "words": "The quick brown fox. " * 700_000, "parts": [{"type": "text", "text": "a"}] * 20_000}
+words = {"text": "a" * 15_000_000, "words": "The quick brown fox. " * 700_000}
+words["parts"] = [{"type": "text", "text": "a"}] * 20_000
 tiny = Path(sys.argv[3]).read_bytes()
 words["images"] = [{"type": "image", "image": tiny}] * 9_000
 before_text = peak()
@@ -144,7 +145,7 @@ def test_refusing_takes_little_memory(refusals: list) -> None:
 def test_what_the_context_cannot_hold_is_refused_before_anything_is_decoded(frontend_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = FrontEnd(frontend_folder, context=100)
     for name in ("read_audio", "read_image", "AudioStream"):
-        monkeypatch.setattr(f"antiphon.runtime.frontend.prompt.front_end.{name}", lambda *_, **__: pytest.fail("decoded"))
+        monkeypatch.setattr(f"antiphon.runtime.frontend.prompt.media_loading.{name}", lambda *_, **__: pytest.fail("decoded"))
     minute, photograph = np.zeros(16000 * 60, np.float32), np.zeros((2000, 2000, 3), np.uint8)
     for part, sentence in [
         ({"type": "audio", "audio": minute}, "The audio is 60.0 s long, expected at most"),

@@ -13,7 +13,7 @@ import pytest
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.frontend.audio.raw_audio import realtime_audio
 from antiphon.runtime.frontend.media.media_policy import MediaPolicy
-from antiphon.runtime.frontend.prompt import front_end as prompt
+from antiphon.runtime.frontend.prompt import media_loading
 from antiphon.runtime.frontend.prompt.front_end import FrontEnd
 from antiphon.runtime.frontend.vision.image import load_image
 
@@ -56,7 +56,7 @@ def test_a_span_of_a_long_recording_is_read_where_the_policy_allows_the_seconds_
 
 
 def test_a_span_of_a_long_recording_is_read_at_once_and_not_streamed(front_end: FrontEnd, two_hours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FrontEnd, "_stream", lambda *_: pytest.fail("streamed"))
+    monkeypatch.setattr(media_loading.MediaLoader, "_stream", lambda *_: pytest.fail("streamed"))
     assert audio_tokens(front_end, two_hours, audio_start=10, audio_end=11) == SECOND
 
 
@@ -137,7 +137,7 @@ def test_the_size_that_a_part_asks_for_counts_against_the_context(frontend_folde
     small = FrontEnd(frontend_folder, context=whole - 1)
     assert picture_tokens(small, "image", photograph, max_pixels=128 * 128) == low
     assert picture_tokens(small, "image", photograph, resized_height=128, resized_width=128) == low
-    monkeypatch.setattr(prompt, "read_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(media_loading, "read_image", lambda *_: pytest.fail("decoded"))
     for options in ({}, {"min_pixels": 600 * 600}):
         with pytest.raises(AntiphonError, match="The media need .* tokens or more, the model's context holds"):
             picture_tokens(small, "image", photograph, **options)

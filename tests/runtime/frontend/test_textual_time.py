@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.frontend.prompt import front_end as module
+from antiphon.runtime.frontend.prompt import media_loading
 from antiphon.runtime.frontend.prompt.chat_template import ChatTemplate
 from antiphon.runtime.frontend.prompt.front_end import FrontEnd, Prompt
 from antiphon.runtime.frontend.vision.frame_store import FrameStore
@@ -107,7 +107,7 @@ def test_rows_of_the_calls_are_the_placeholders(timed: Timed, messages: list[dic
 
 def test_a_heard_video_has_its_audio_after_each_patch(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
     front_end = timed("{seconds:.1f}")
-    monkeypatch.setattr(module, "read_video", lambda *arguments: Video(FrameStore(frames(64, 64, 4)), 2.0, clip(AUDIO_RATE * 3 // 2), np.arange(4) / 2))
+    monkeypatch.setattr(media_loading, "read_video", lambda *arguments: Video(FrameStore(frames(64, 64, 4)), 2.0, clip(AUDIO_RATE * 3 // 2), np.arange(4) / 2))
     prompt = front_end.prompt(user({"type": "video", "video": "a"}), use_audio_in_video=True, add_generation_prompt=False)
     marked = [front_end._tokenizer.token(int(index)) for index in prompt.token_ids]
     shown = "".join(marked).replace("<|vision_start|>", "[").replace("<|vision_end|>", "]").replace("<|audio_start|>", "(").replace("<|audio_end|>", ")")
@@ -138,11 +138,12 @@ def test_400_seconds_of_720p_at_one_frame_a_second_fit_into_the_context(timed: T
     front_end = timed()
     settings = front_end._video_settings
     still = np.zeros((*smart_resize(720, 1280, 32, settings.min_pixels, settings.max_pixels), 3), np.uint8)
-    monkeypatch.setattr(module, "read_video", lambda *arguments: Video(FrameStore([still] * 400), 1.0, None, np.arange(400)))
+    monkeypatch.setattr(media_loading, "read_video", lambda *arguments: Video(FrameStore([still] * 400), 1.0, None, np.arange(400)))
     prompt = front_end.prompt(user({"type": "video", "video": "a"}), video_fps=1.0)
     assert prompt.media[0].grid == (200, 40, 72)
     assert (prompt.token_ids == front_end.video).sum() == 144_000  # 200 temporal patches of 20 x 36
-    assert np.isin(prompt.token_ids, [front_end._marked.vision_start, front_end._marked.vision_end]).sum() == 400
+    marked = front_end._time.marked
+    assert np.isin(prompt.token_ids, [marked.vision_start, marked.vision_end]).sum() == 400
     assert len(prompt.token_ids) < 150_000  # with the timestamps; 146,553 in the tiny tokenizer
 
 

@@ -45,7 +45,8 @@ streams = [omni.stream(QUESTION, max_frames=100_000) for _ in range(3)]
 conversation = omni.conversation()
 conversation.append(text="abc")
 uses = [
-    lambda: omni.generate(QUESTION), lambda: next(streams[0]), conversation.reply, lambda: conversation.append(text="de"), omni.conversation, omni.voice,
+    lambda: omni.generate(QUESTION), lambda: next(streams[0]), conversation.reply,
+    lambda: conversation.append(text="de"), omni.conversation, omni.voice,
     lambda: asyncio.run(anext(omni.astream(QUESTION))),
 ]
 for use in uses:

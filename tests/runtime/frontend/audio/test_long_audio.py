@@ -14,6 +14,7 @@ from antiphon.runtime.frontend.audio.audio_stream import AudioStream
 from antiphon.runtime.frontend.audio.long_audio import is_long, stream_calls
 from antiphon.runtime.frontend.audio.mel import MelSettings
 from antiphon.runtime.frontend.prompt.front_end import FrontEnd
+from antiphon.runtime.frontend.prompt.media_loading import MediaLoader
 
 from ..vision.test_video import grey_film
 
@@ -111,7 +112,7 @@ def test_a_clip_that_is_longer_than_it_says_is_streamed(front_end: FrontEnd, wav
     messages = [{"role": "user", "content": [{"type": "audio", "audio": str(wav)}]}]
     expected = front_end.prompt(messages)
     monkeypatch.setattr("antiphon.runtime.frontend.audio.long_audio.LONGEST_IN_MEMORY", 0.5)
-    monkeypatch.setattr("antiphon.runtime.frontend.prompt.front_end.is_long", lambda *_: False)
+    monkeypatch.setattr("antiphon.runtime.frontend.prompt.media_loading.is_long", lambda *_: False)
     streams = []
-    monkeypatch.setattr(FrontEnd, "_stream", lambda self, *rest, real=FrontEnd._stream: streams.append(1) or real(self, *rest))
+    monkeypatch.setattr(MediaLoader, "_stream", lambda self, *rest, real=MediaLoader._stream: streams.append(1) or real(self, *rest))
     assert front_end.prompt(messages).token_ids.tolist() == expected.token_ids.tolist() and streams == [1]

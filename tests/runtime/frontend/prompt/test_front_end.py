@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
-from antiphon.runtime.frontend.prompt import front_end as module
+from antiphon.runtime.frontend.prompt import media_loading
 from antiphon.runtime.frontend.prompt.front_end import FrontEnd
 from antiphon.runtime.frontend.vision.frame_store import FrameStore
 from antiphon.runtime.frontend.vision.video import Video
@@ -100,7 +100,7 @@ def test_ids_and_positions_equal_the_reference_when_videos_are_heard(front_end: 
         Video(FrameStore(np.zeros((2 * time, rows * 16, columns * 16, 3), np.uint8)), 3.0, samples, np.arange(2 * time) / 3)
         for (time, rows, columns), samples in zip(grids, sounds, strict=True)
     )
-    monkeypatch.setattr(module, "read_video", lambda *arguments: next(films))
+    monkeypatch.setattr(media_loading, "read_video", lambda *arguments: next(films))
     content = [{"type": "video", "video": "a"}, text("then"), sound(24000, 2), {"type": "video", "video": "b"}, picture(64, 64), text("?")]
     messages = [{"role": "user", "content": content}]
     prompt = front_end.prompt(messages, use_audio_in_video=True, video_fps=3.0)
@@ -226,7 +226,7 @@ def test_bad_video_rates_are_refused(front_end: FrontEnd) -> None:
 
 
 def test_importing_the_front_end_loads_no_heavy_library() -> None:
-    root = str(Path(module.__file__).resolve().parents[3])
+    root = str(Path(media_loading.__file__).resolve().parents[3])
     script = (
         "import importlib.util, sys\n"
         f"spec = importlib.util.spec_from_file_location('antiphon', {root!r} + '/__init__.py', submodule_search_locations=[{root!r}])\n"

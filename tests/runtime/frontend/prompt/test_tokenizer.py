@@ -20,7 +20,8 @@ PREAMBLE_TEMPLATE = """{%- if messages[0].role != 'system' %}{{- '<|im_start|>sy
     {%- if message.content is string %}{{- message.content | trim }}{%- else %}
         {%- for part in message.content %}
             {%- if part.type == 'text' %}{{- part.text }}{%- continue %}{%- endif %}
-            {{- '<|audio_start|><|audio_pad|><|audio_end|>' if 'audio' in part else '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- if 'audio' in part %}{{- '<|audio_start|><|audio_pad|><|audio_end|>' }}{%- continue %}{%- endif %}
+            {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
         {%- endfor %}
     {%- endif %}
     {{- eos_token + '\\n' }}
