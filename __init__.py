@@ -4,10 +4,12 @@
     with antiphon.load("bundle") as omni:
         reply = omni.generate([{"role": "user", "content": "Hello"}])
 
-Importing this package imports neither an engine library nor torch: every name below is fetched when it is first used.
+Importing this package imports neither an engine library nor torch: every name below is
+fetched when it is first used.
 """
 
-import _signal  # type: ignore[import-not-found]  # built into the interpreter and loaded with it: importing it runs nothing
+# built into the interpreter and loaded with it: importing it runs nothing
+import _signal  # type: ignore[import-not-found]
 
 # Ctrl-C waits until somebody heeds it: raised in the midst of the import system it can be printed and lost.
 _mask = getattr(_signal, "pthread_sigmask", lambda how, signals: signals)  # Windows has none
@@ -36,7 +38,16 @@ if TYPE_CHECKING:
     from .export.build import build
     from .export.verify.verify import verify
     from .graphs.random.new_checkpoint import new_checkpoint
-    from .runtime.bundle.errors import AntiphonError, BrokenBundle, Busy, Closed, ContextFull, InvalidInput, MissingExtra, UnsupportedTarget
+    from .runtime.bundle.errors import (
+        AntiphonError,
+        BrokenBundle,
+        Busy,
+        Closed,
+        ContextFull,
+        InvalidInput,
+        MissingExtra,
+        UnsupportedTarget,
+    )
     from .runtime.events import AudioDelta, Done, Reply, TextDelta
     from .runtime.frontend.media.media_policy import MediaPolicy
     from .runtime.omni import Omni, load

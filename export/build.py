@@ -98,7 +98,14 @@ def build(
 class _Build:
     """One build: its folder, start time and progress."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, cache: StageCache, choice: EngineChoice, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        cache: StageCache,
+        choice: EngineChoice,
+        on_progress: OnProgress | None,
+    ) -> None:
         self.checkpoint, self.folder, self.cache = checkpoint, folder, cache
         self.config: OmniConfig = checkpoint.config
         self.choice = choice
@@ -110,7 +117,9 @@ class _Build:
     def run(self) -> Manifest:
         made = stages(self.config)
         sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
-        used = {tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors}
+        used = {
+            tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors
+        }
         for tensor in sorted(used):
             self.checkpoint.shape(tensor)  # reports a missing tensor before any stage is built
         _check_layers(self.checkpoint, used)
@@ -134,16 +143,28 @@ class _Build:
             self.done = before + sizes[name]
         self._report("bundle", "hashing")
         hashes = hash_folder(self.folder)
-        build_record = {"seconds": round(time.monotonic() - self.started, 3), "stages": timings, "left_out": list(self.config.left_out)}
+        build_record = {
+            "seconds": round(time.monotonic() - self.started, 3),
+            "stages": timings,
+            "left_out": list(self.config.left_out),
+        }
         manifest = compose_manifest(
-            self.config, self.folder / "frontend", entries, target=self.choice.target, precision=self.choice.precision, tool_versions=self.tools,
-            build=build_record, hashes=hashes,
-        )  # fmt: skip
+            self.config,
+            self.folder / "frontend",
+            entries,
+            target=self.choice.target,
+            precision=self.choice.precision,
+            tool_versions=self.tools,
+            build=build_record,
+            hashes=hashes,
+        )
         write_manifest(self.folder, manifest)
         read_manifest(self.folder)
         return manifest
 
-    def _stage(self, facts: StageFacts, sources: dict[str, WeightSource], home: Path) -> tuple[StageEntry, dict[str, Any]]:
+    def _stage(
+        self, facts: StageFacts, sources: dict[str, WeightSource], home: Path
+    ) -> tuple[StageEntry, dict[str, Any]]:
         """Build a stage or copy it from the cache. Returns its manifest entry and a record of the build.
 
         The record has `cached` and `reason`; for a stage that was built also `portable_cached` and `passes`,
@@ -155,26 +176,51 @@ class _Build:
         graph = portable_parts(facts)
         weights = weights_digest(self.checkpoint, sources)
         parts = engine_parts(facts, graph, weights, builder, kind, choice.target, choice.formats)
-        self.tools |= {name.removeprefix(VERSION_OF): version for name, version in parts.items() if name.startswith(VERSION_OF)}
+        self.tools |= {
+            name.removeprefix(VERSION_OF): version
+            for name, version in parts.items()
+            if name.startswith(VERSION_OF)
+        }
         found = self.cache.fetch(stage.name, parts, home)
         if found.hit:
-            return read_entry(found.entry, f"the cached stage {stage.name}"), {"cached": True, "reason": found.reason}
+            return read_entry(found.entry, f"the cached stage {stage.name}"), {
+                "cached": True,
+                "reason": found.reason,
+            }
         model, is_cached = self._portable(facts, graph)
         self._report(stage.name, "writing weights")
-        write_weights(model, sources, self.checkpoint, home / "weights.bin", lambda written: self._wrote(stage.name, written))
+        write_weights(
+            model,
+            sources,
+            self.checkpoint,
+            home / "weights.bin",
+            lambda written: self._wrote(stage.name, written),
+        )
         ir.save(model, home / "portable.onnx")
         self._report(stage.name, "lowering")
         lowered = builder.lower(stage, model, choice.target)
         self._report(stage.name, "compiling")
         built = builder.compile(lowered, home, choice.target)
         entry = StageEntry(
-            stage.name, kind, choice.target, tuple(f"stages/{stage.name}/{name}" for name in built.artifacts), built.interface,
-            built.capabilities, choice.formats, facts.parameters, sum(file.stat().st_size for file in home.iterdir()),
+            stage.name,
+            kind,
+            choice.target,
+            tuple(f"stages/{stage.name}/{name}" for name in built.artifacts),
+            built.interface,
+            built.capabilities,
+            choice.formats,
+            facts.parameters,
+            sum(file.stat().st_size for file in home.iterdir()),
             stage_key(parts),
-        )  # fmt: skip
+        )
         self.cache.store(stage.name, parts, home, dataclasses.asdict(entry))
         passes = {record.name: record.sites for record in lowered.passes}
-        return entry, {"cached": False, "reason": found.reason, "portable_cached": is_cached, "passes": passes}
+        return entry, {
+            "cached": False,
+            "reason": found.reason,
+            "portable_cached": is_cached,
+            "passes": passes,
+        }
 
     def _portable(self, facts: StageFacts, parts: dict[str, str]) -> tuple[ir.Model, bool]:
         """The portable graph without weights, and whether it is from the cache."""
@@ -210,17 +256,24 @@ def _check_layers(checkpoint: Checkpoint, used: set[str]) -> None:
     for name in checkpoint.names():
         stack = DECODER_LAYERS.match(name)
         if stack and stack.group() in stacks and name not in used and not name.endswith(RECOMPUTED):
-            raise AntiphonError(f"{checkpoint.path}: tensor {name} found, which config.json does not ask for; use the config.json of these weights.")
+            raise AntiphonError(
+                f"{checkpoint.path}: tensor {name} found, which config.json does not ask for; "
+                "use the config.json of these weights."
+            )
 
 
 def _check_destination(destination: Path) -> None:
     for above in destination.parents:
         if above.is_file():
-            raise AntiphonError(f"{above} is a file, so {destination} cannot be made below it; give another path.")
+            raise AntiphonError(
+                f"{above} is a file, so {destination} cannot be made below it; give another path."
+            )
     if destination.is_file():
         raise AntiphonError(f"{destination} is a file, expected a folder for the bundle; give another path.")
     if destination.is_dir() and any(destination.iterdir()) and not _is_bundle(destination):
-        raise AntiphonError(f"{destination} holds files but is no bundle; give a new folder or an older bundle to replace.")
+        raise AntiphonError(
+            f"{destination} holds files but is no bundle; give a new folder or an older bundle to replace."
+        )
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -229,14 +282,28 @@ def _is_bundle(folder: Path) -> bool:
         manifest = read_json_object(folder / MANIFEST_FILE)
     except AntiphonError:
         return False
-    return {"schema_version", "family", "stages"} <= manifest.keys() and {path.name for path in folder.iterdir()} <= {MANIFEST_FILE, "stages", "frontend"}
+    return {"schema_version", "family", "stages"} <= manifest.keys() and {
+        path.name for path in folder.iterdir()
+    } <= {MANIFEST_FILE, "stages", "frontend"}
 
 
 def _write_error(error: OSError, destination: Path) -> AntiphonError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AntiphonError(f"No space left on the disk of {destination} while building; free some (antiphon build --plan says how much) and try again.")
+        return AntiphonError(
+            f"No space left on the disk of {destination} while building; "
+            "free some (antiphon build --plan says how much) and try again."
+        )
     if error.errno in OCCUPIED:
-        return AntiphonError(f"Cannot replace {destination}: other builds are writing this bundle; give another path, or run it again.")
+        return AntiphonError(
+            f"Cannot replace {destination}: other builds are writing this bundle; "
+            "give another path, or run it again."
+        )
     if error.errno == errno.EFBIG:
-        return AntiphonError(f"A file of {destination} grew beyond what the disk or ulimit -f allows; raise the limit or give another disk (see --plan).")
-    return AntiphonError(f"Cannot write the bundle {destination} ({error.strerror or error}); give a folder that can be written.")
+        return AntiphonError(
+            f"A file of {destination} grew beyond what the disk or ulimit -f allows; "
+            "raise the limit or give another disk (see --plan)."
+        )
+    return AntiphonError(
+        f"Cannot write the bundle {destination} ({error.strerror or error}); "
+        "give a folder that can be written."
+    )

@@ -57,7 +57,10 @@ def default_cache() -> Path:
     try:
         return Path(named) if named else (Path(caches) if caches else Path.home() / ".cache") / "antiphon"
     except RuntimeError:
-        raise AntiphonError("No home folder is known for the cache of built stages; set ANTIPHON_CACHE to a folder, or build with --no-cache.") from None
+        raise AntiphonError(
+            "No home folder is known for the cache of built stages; set ANTIPHON_CACHE to a folder, "
+            "or build with --no-cache."
+        ) from None
 
 
 def stage_key(parts: dict[str, str]) -> str:
@@ -83,7 +86,18 @@ class StageCache:
         if not os.path.isdir(folder):
             return Lookup(False, self._difference(stage, parts), {})
         entry = self._read(stage, key)
-        damaged = ENTRY if entry is None else next((name for name, known in entry.files.items() if not _copy_whole(folder, destination, name, known)), None)
+        damaged = (
+            ENTRY
+            if entry is None
+            else next(
+                (
+                    name
+                    for name, known in entry.files.items()
+                    if not _copy_whole(folder, destination, name, known)
+                ),
+                None,
+            )
+        )
         if entry is None or damaged is not None:
             shutil.rmtree(folder, ignore_errors=True)
             for file in destination.iterdir():
@@ -122,7 +136,10 @@ class StageCache:
             entry: _Entry = typed(_Entry, content, str(path))
         except AntiphonError:
             return None
-        is_plain = all(name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name for name in entry.files)
+        is_plain = all(
+            name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
+            for name in entry.files
+        )
         return entry if is_plain and content.get("sha256") == _digest(content) else None
 
     def _difference(self, stage: str, parts: dict[str, str]) -> str:
@@ -137,7 +154,10 @@ class StageCache:
         entries = [entry for key in keys if (entry := self._read(stage, key)) is not None]
         if not entries:
             return "this stage was never built with this cache"
-        differences = [sorted(name for name in {*parts, *entry.parts} if parts.get(name) != entry.parts.get(name)) for entry in entries]
+        differences = [
+            sorted(name for name in {*parts, *entry.parts} if parts.get(name) != entry.parts.get(name))
+            for entry in entries
+        ]
         closest: list[str] = min(differences, key=lambda names: (len(list(names)), list(names)))
         return f"changed since the closest build: {', '.join(closest)}"
 

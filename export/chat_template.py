@@ -20,7 +20,11 @@ PLAIN: dict[str, list[dict[str, Any]]] = {
 
 
 def read_chat_template(
-    folder: Path, tokenizer_config: Mapping[str, Any], packed: Mapping[str, Any], names: Mapping[str, Any], media: Sequence[str] = ("audio", "image", "video")
+    folder: Path,
+    tokenizer_config: Mapping[str, Any],
+    packed: Mapping[str, Any],
+    names: Mapping[str, Any],
+    media: Sequence[str] = ("audio", "image", "video"),
 ) -> str:
     """The chat template of a checkpoint.
 
@@ -33,14 +37,30 @@ def read_chat_template(
     """
     path, template = _find(folder, tokenizer_config, packed)
     compiled = ChatTemplate(template, f"The chat template in {path}")
-    with_media = {f"{kind} and text": [{"role": "user", "content": [{"type": kind, kind: kind}, {"type": "text", "text": "words"}]}] for kind in media}
+    with_media = {
+        f"{kind} and text": [
+            {"role": "user", "content": [{"type": kind, kind: kind}, {"type": "text", "text": "words"}]}
+        ]
+        for kind in media
+    }
     for what, messages in (PLAIN | with_media).items():
         try:
-            text = compiled.render({"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True, **names})
+            text = compiled.render(
+                {
+                    "messages": messages,
+                    "tools": None,
+                    "documents": None,
+                    "add_generation_prompt": True,
+                    **names,
+                }
+            )
         except AntiphonError as error:
             raise AntiphonError(f"{str(error).rstrip('.')} (tried on {what}).") from None
         if "words" not in text:
-            raise AntiphonError(f"The chat template in {path} writes nothing of the words in {what}; use the chat template of the checkpoint.")
+            raise AntiphonError(
+                f"The chat template in {path} writes nothing of the words in {what}; "
+                "use the chat template of the checkpoint."
+            )
     return template
 
 
@@ -50,16 +70,27 @@ def _find(folder: Path, tokenizer_config: Mapping[str, Any], packed: Mapping[str
         try:
             return stored, stored.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise AntiphonError(f"{stored} is not UTF-8 text (byte {error.start}); download the file again.") from None
+            raise AntiphonError(
+                f"{stored} is not UTF-8 text (byte {error.start}); download the file again."
+            ) from None
         except OSError as error:
-            raise AntiphonError(f"{stored} cannot be read ({error.strerror or error}); make it readable or download it again.") from None
+            raise AntiphonError(
+                f"{stored} cannot be read ({error.strerror or error}); make it readable or download it again."
+            ) from None
     template, name = packed.get("chat_template"), "chat_template.json"
     if not template:
         template, name = tokenizer_config.get("chat_template"), "tokenizer_config.json"
     if isinstance(template, list):
-        template = {entry["name"]: entry.get("template") for entry in template if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
+        template = {
+            entry["name"]: entry.get("template")
+            for entry in template
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        }
     if isinstance(template, dict):
         template = template.get("default")
     if not isinstance(template, str):
-        raise AntiphonError(f"The checkpoint has no chat template: expected chat_template.jinja or chat_template.json in {folder}; download it completely.")
+        raise AntiphonError(
+            "The checkpoint has no chat template: "
+            f"expected chat_template.jinja or chat_template.json in {folder}; download it completely."
+        )
     return folder / name, template

@@ -47,14 +47,21 @@ class EngineChoice:
         return find_builder(self.kind(stage))
 
     def check(self, facts: Iterable[StageFacts]) -> None:
-        """Raise UnsupportedTarget where a stage is named that there is none of, or a builder refuses its stage."""
+        """Raise UnsupportedTarget where a stage is named that there is none of,
+        or a builder refuses its stage.
+        """
         found = list(facts)
         names = [entry.stage.name for entry in found]
         for name in self.kinds:
             if name not in names:
-                raise UnsupportedTarget(f"The checkpoint has no stage {short(name)} to choose an engine for; its stages are {', '.join(names)}.")
+                raise UnsupportedTarget(
+                    f"The checkpoint has no stage {short(name)} to choose an engine for; "
+                    f"its stages are {', '.join(names)}."
+                )
         for entry in found:
-            refusal = self.builder(entry.stage.name).refuses(entry.stage, entry.forms, self.target, self.formats)
+            refusal = self.builder(entry.stage.name).refuses(
+                entry.stage, entry.forms, self.target, self.formats
+            )
             if refusal is not None:
                 raise UnsupportedTarget(refusal)
 
@@ -63,8 +70,13 @@ OTHERS = "*"
 """In place of a stage: all stages that are not named."""
 
 
-def choose_engines(engine: str | Mapping[str, str] = DEFAULT, target: str = "cpu", precision: str = "fp32") -> EngineChoice:
-    """Check what a build is asked for. Raises UnsupportedTarget for an unknown engine, target or precision."""
+def choose_engines(
+    engine: str | Mapping[str, str] = DEFAULT, target: str = "cpu", precision: str = "fp32"
+) -> EngineChoice:
+    """Check what a build is asked for.
+
+    Raises UnsupportedTarget for an unknown engine, target or precision.
+    """
     kinds = {OTHERS: engine} if isinstance(engine, str) else dict(engine)
     default = kinds.pop(OTHERS, DEFAULT)
     known = {"target": (target, TARGETS), "precision": (precision, tuple(PRECISIONS))}
@@ -73,7 +85,9 @@ def choose_engines(engine: str | Mapping[str, str] = DEFAULT, target: str = "cpu
             raise UnsupportedTarget(f"Unknown {name} {short(value)}; expected one of {', '.join(values)}.")
     for kind in (default, *kinds.values()):
         if kind not in builder_kinds():
-            raise UnsupportedTarget(f"Unknown engine {short(kind)}; expected one of {', '.join(builder_kinds())}.")
+            raise UnsupportedTarget(
+                f"Unknown engine {short(kind)}; expected one of {', '.join(builder_kinds())}."
+            )
     return EngineChoice(target, precision, default, kinds)
 
 

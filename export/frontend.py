@@ -13,11 +13,19 @@ from ..graphs.config import NO_ID, AudioConfig, OmniConfig, VisionConfig
 from ..runtime.bundle.errors import AntiphonError
 from ..runtime.bundle.json_file import read_json_object
 from ..runtime.frontend.constants import SCHEMA
-from ..runtime.frontend.prompt.tokenizer_json import check_added, check_vocabulary, one_sentence, read_tokenizer
+from ..runtime.frontend.prompt.tokenizer_json import (
+    check_added,
+    check_vocabulary,
+    one_sentence,
+    read_tokenizer,
+)
 from .chat_template import read_chat_template
 from .processor_values import check_generation, check_processors, short
 
-PRETOKENS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+PRETOKENS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 """The pattern by which Qwen2's tokenizer splits text before BPE."""
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -57,26 +65,43 @@ def write_frontend(checkpoint_folder: Path, config: OmniConfig, destination: Pat
         "ids": _ids(config, tokenizer, names, checkpoint_folder),
         "positions": _positions(config),
         **_processors(checkpoint_folder, config),
-        "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings} if config.thinker.vision else None,
+        "vision": {"num_position_embeddings": config.thinker.vision.num_position_embeddings}
+        if config.thinker.vision
+        else None,
         "generation": generation,
     }
     if config.thinker.textual_time:
-        constants["timestamps"] = {"format": config.thinker.timestamp_format, "audio_seconds": config.thinker.audio_timestamp_seconds}
-    packed = {} if (checkpoint_folder / "chat_template.jinja").is_file() else _read_json(checkpoint_folder / "chat_template.json", optional=True)
-    media = ("audio",) * (config.thinker.audio is not None) + ("image", "video") * (config.thinker.vision is not None)
-    template = read_chat_template(checkpoint_folder, tokenizer_config, packed, {**names, **constants["template_switches"]}, media)
+        constants["timestamps"] = {
+            "format": config.thinker.timestamp_format,
+            "audio_seconds": config.thinker.audio_timestamp_seconds,
+        }
+    packed = (
+        {}
+        if (checkpoint_folder / "chat_template.jinja").is_file()
+        else _read_json(checkpoint_folder / "chat_template.json", optional=True)
+    )
+    media = ("audio",) * (config.thinker.audio is not None) + ("image", "video") * (
+        config.thinker.vision is not None
+    )
+    template = read_chat_template(
+        checkpoint_folder, tokenizer_config, packed, {**names, **constants["template_switches"]}, media
+    )
     destination.mkdir(parents=True, exist_ok=True)
     # tokenizer.save raises a plain Exception if the disk is full
     (destination / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     (destination / "chat_template.jinja").write_text(template, encoding="utf-8")
-    (destination / "frontend.json").write_text(json.dumps(constants, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (destination / "frontend.json").write_text(
+        json.dumps(constants, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
     if not path.is_file():
         if optional:
             return {}
-        raise AntiphonError(f"The checkpoint has no {path.name}: expected it at {path}; download the complete checkpoint.")
+        raise AntiphonError(
+            f"The checkpoint has no {path.name}: expected it at {path}; download the complete checkpoint."
+        )
     return read_json_object(path, largest=LARGEST_JSON)
 
 
@@ -91,19 +116,28 @@ def _tokenizer(folder: Path, tokenizer_config: dict[str, Any]) -> Tokenizer:
     else:
         tokenizer = _built_tokenizer(folder)
         if not tokenizer_config.get("added_tokens_decoder"):
-            raise AntiphonError(f"{folder / 'tokenizer_config.json'} is missing or lists no added_tokens_decoder; download the complete checkpoint.")
-    added, source = _as_dict(tokenizer_config.get("added_tokens_decoder")), f"{folder / 'tokenizer_config.json'}"
+            raise AntiphonError(
+                f"{folder / 'tokenizer_config.json'} is missing or lists no added_tokens_decoder; "
+                "download the complete checkpoint."
+            )
+    added, source = (
+        _as_dict(tokenizer_config.get("added_tokens_decoder")),
+        f"{folder / 'tokenizer_config.json'}",
+    )
     numbered = {index: int(index) if index.isdecimal() and len(index) < 10 else index for index in added}
     for index, token in added.items():
         check_added(token, numbered[index], source)
     for index, token in sorted(added.items(), key=lambda item: numbered[item[0]]):
         if tokenizer.token_to_id(token["content"]) is None:
-            flags = {name: bool(token.get(name, False)) for name in ("lstrip", "rstrip", "single_word", "normalized", "special")}
+            flags = {
+                name: bool(token.get(name, False))
+                for name in ("lstrip", "rstrip", "single_word", "normalized", "special")
+            }
             tokenizer.add_tokens([AddedToken(token["content"], **flags)])
         if tokenizer.token_to_id(token["content"]) != numbered[index]:
             raise AntiphonError(
-                f"{source} gives {short(token['content'])} the id {index}, "
-                f"but the vocabulary gives it {tokenizer.token_to_id(token['content'])}; use the files of one checkpoint."
+                f"{source} gives {short(token['content'])} the id {index}, but the vocabulary gives it "
+                f"{tokenizer.token_to_id(token['content'])}; use the files of one checkpoint."
             )
     return tokenizer
 
@@ -112,15 +146,23 @@ def _built_tokenizer(folder: Path) -> Tokenizer:
     """A byte-level BPE tokenizer from vocab.json and merges.txt, without added tokens (Qwen2Tokenizer)."""
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
-            raise AntiphonError(f"The checkpoint has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, in {folder}, and {name} is missing.")
+            raise AntiphonError(
+                "The checkpoint has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, "
+                f"in {folder}, and {name} is missing."
+            )
     check_vocabulary(read_json_object(folder / "vocab.json"), f"{folder / 'vocab.json'}")
     if (folder / "merges.txt").stat().st_size > LARGEST_MERGES:
-        raise AntiphonError(f"{folder / 'merges.txt'} has more than {LARGEST_MERGES:,} bytes, which no vocabulary needs; download the file again.")
+        raise AntiphonError(
+            f"{folder / 'merges.txt'} has more than {LARGEST_MERGES:,} bytes, which no vocabulary needs; "
+            "download the file again."
+        )
     with one_sentence(f"vocab.json and merges.txt in {folder} cannot be read as a BPE vocabulary"):
         tokenizer = Tokenizer(BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(PRETOKENS), behavior="isolated", invert=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -130,15 +172,25 @@ def _try_tokenizer(tokenizer: Tokenizer, config: OmniConfig, folder: Path) -> No
     with one_sentence(f"The tokenizer in {folder} cannot encode plain text"):
         for text in TRIED:
             tokenizer.encode(text, add_special_tokens=False)
-    last, rows = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0), config.thinker.text.vocab_size
+    last, rows = (
+        max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0),
+        config.thinker.text.vocab_size,
+    )
     if last >= rows:
-        raise AntiphonError(f"The tokenizer in {folder} has the id {last}, for which the {rows} of vocab_size are too few; use the files of one checkpoint.")
+        raise AntiphonError(
+            f"The tokenizer in {folder} has the id {last}, for which the {rows} of vocab_size are too few; "
+            "use the files of one checkpoint."
+        )
 
 
 def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
     """The named tokens (eos_token, audio_eos_token, ...) that a chat template can use."""
     named = {**tokenizer_config, **_as_dict(tokenizer_config.get("extra_special_tokens"))}
-    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items() if name.endswith("_token")}
+    texts = {
+        name: value.get("content") if isinstance(value, dict) else value
+        for name, value in named.items()
+        if name.endswith("_token")
+    }
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
@@ -149,20 +201,43 @@ def _as_dict(value: Any) -> dict[str, Any]:
 def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder: Path) -> dict[str, int]:
     thinker = config.thinker
     ids = {
-        "im_start": config.im_start_token_id, "im_end": config.im_end_token_id,
-        "system": config.system_token_id, "user": config.user_token_id, "assistant": config.assistant_token_id,
-        "audio": thinker.audio_token_id, "image": thinker.image_token_id, "video": thinker.video_token_id,
-        "audio_start": thinker.audio_start_token_id, "vision_start": thinker.vision_start_token_id, "tts_pad": config.tts_pad_token_id,
-    }  # fmt: skip
+        "im_start": config.im_start_token_id,
+        "im_end": config.im_end_token_id,
+        "system": config.system_token_id,
+        "user": config.user_token_id,
+        "assistant": config.assistant_token_id,
+        "audio": thinker.audio_token_id,
+        "image": thinker.image_token_id,
+        "video": thinker.video_token_id,
+        "audio_start": thinker.audio_start_token_id,
+        "vision_start": thinker.vision_start_token_id,
+        "tts_pad": config.tts_pad_token_id,
+    }
     for name, index in ids.items():
         if index != NO_ID and tokenizer.id_to_token(index) is None:
-            raise AntiphonError(f"config.json in {folder} gives {name} the token id {index}, which the tokenizer lacks; use the tokenizer of the checkpoint.")
-    ids["audio_end"] = _mark(tokenizer, names.get("audio_eos_token", "<|audio_end|>"), "ends audio", folder) if thinker.audio else NO_ID
+            raise AntiphonError(
+                f"config.json in {folder} gives {name} the token id {index}, which the tokenizer lacks; "
+                "use the tokenizer of the checkpoint."
+            )
+    ids["audio_end"] = (
+        _mark(tokenizer, names.get("audio_eos_token", "<|audio_end|>"), "ends audio", folder)
+        if thinker.audio
+        else NO_ID
+    )
     if thinker.textual_time:
         seen = thinker.vision is not None
-        ids["vision_end"] = _mark(tokenizer, names.get("vision_eos_token", "<|vision_end|>"), "ends an image or a video", folder) if seen else NO_ID
+        ids["vision_end"] = (
+            _mark(
+                tokenizer, names.get("vision_eos_token", "<|vision_end|>"), "ends an image or a video", folder
+            )
+            if seen
+            else NO_ID
+        )
     if thinker.may_think:
-        thoughts = {"think_open": tokenizer.token_to_id("<think>"), "think_close": tokenizer.token_to_id("</think>")}
+        thoughts = {
+            "think_open": tokenizer.token_to_id("<think>"),
+            "think_close": tokenizer.token_to_id("</think>"),
+        }
         ids |= {name: index for name, index in thoughts.items() if index is not None}
     return ids
 
@@ -170,17 +245,29 @@ def _ids(config: OmniConfig, tokenizer: Tokenizer, names: dict[str, str], folder
 def _mark(tokenizer: Tokenizer, token: str, purpose: str, folder: Path) -> int:
     index: int | None = tokenizer.token_to_id(token)
     if index is None:
-        raise AntiphonError(f"The tokenizer in {folder} has no token {short(token)}, which {purpose} in a prompt; use the tokenizer of the checkpoint.")
+        raise AntiphonError(
+            f"The tokenizer in {folder} has no token {short(token)}, which {purpose} in a prompt; "
+            "use the tokenizer of the checkpoint."
+        )
     return index
 
 
 def _positions(config: OmniConfig) -> dict[str, dict[str, int]]:
     vision = config.thinker.vision
-    thinker = {"position_id_per_seconds": config.thinker.position_id_per_seconds or 1, "spatial_merge_size": vision.spatial_merge_size if vision else 1}
+    thinker = {
+        "position_id_per_seconds": config.thinker.position_id_per_seconds or 1,
+        "spatial_merge_size": vision.spatial_merge_size if vision else 1,
+    }
     talker = config.talker
     if talker is None:
         return {"thinker": thinker, "talker": thinker}
-    return {"thinker": thinker, "talker": {"position_id_per_seconds": talker.position_id_per_seconds, "spatial_merge_size": talker.spatial_merge_size}}
+    return {
+        "thinker": thinker,
+        "talker": {
+            "position_id_per_seconds": talker.position_id_per_seconds,
+            "spatial_merge_size": talker.spatial_merge_size,
+        },
+    }
 
 
 def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any] | None]:
@@ -197,27 +284,55 @@ def _processors(folder: Path, config: OmniConfig) -> dict[str, dict[str, Any] | 
     image = _as_dict(together.get("image_processor")) if nested else _read_json(image_path)
     sound = _as_dict(together.get("feature_extractor")) if nested else image
     video = _as_dict(together.get("video_processor")) if nested else _read_json(video_path, optional=True)
-    pictures = _pictures(config, thinker.vision, image, image_path, video, video_path) if thinker.vision else {"image": None, "video": None}
+    pictures = (
+        _pictures(config, thinker.vision, image, image_path, video, video_path)
+        if thinker.vision
+        else {"image": None, "video": None}
+    )
     sections = {"audio": _sound(thinker.audio, sound, image_path) if thinker.audio else None, **pictures}
     check_processors({name: section for name, section in sections.items() if section is not None}, image_path)
     return sections
 
 
 def _sound(audio: AudioConfig, section: dict[str, Any], path: Path) -> dict[str, Any]:
-    constants = {name: section.get(name, default) for name, default in (("sampling_rate", 16000), ("n_fft", 400), ("hop_length", 160), ("feature_size", 80))}
+    constants = {
+        name: section.get(name, default)
+        for name, default in (
+            ("sampling_rate", 16000),
+            ("n_fft", 400),
+            ("hop_length", 160),
+            ("feature_size", 80),
+        )
+    }
     _expect(path, "feature_size", constants["feature_size"], audio.num_mel_bins)
     if section.get("dither"):
-        raise AntiphonError(f"{path} asks for dither {short(section['dither'])}, which makes features random; set it to 0.")
-    return constants | {"n_window": audio.n_window, "n_window_infer": audio.n_window_infer, "convolutions": audio.convolutions}
+        raise AntiphonError(
+            f"{path} asks for dither {short(section['dither'])}, which makes features random; set it to 0."
+        )
+    return constants | {
+        "n_window": audio.n_window,
+        "n_window_infer": audio.n_window_infer,
+        "convolutions": audio.convolutions,
+    }
 
 
 def _pictures(
-    config: OmniConfig, vision: VisionConfig, image: dict[str, Any], image_path: Path, video: dict[str, Any], video_path: Path
+    config: OmniConfig,
+    vision: VisionConfig,
+    image: dict[str, Any],
+    image_path: Path,
+    video: dict[str, Any],
+    video_path: Path,
 ) -> dict[str, dict[str, Any] | None]:
     sections: dict[str, dict[str, Any] | None] = {}
     for name, section, path, pixels in (
         ("image", image, image_path, _image_pixels(image)),
-        ("video", video or image, video_path if video else image_path, _video_pixels(video) if config.thinker.states_video_size else VIDEO_PIXELS),
+        (
+            "video",
+            video or image,
+            video_path if video else image_path,
+            _video_pixels(video) if config.thinker.states_video_size else VIDEO_PIXELS,
+        ),
     ):
         sections[name] = constants = {**_vision(section, path), **pixels}
         _expect(path, "patch_size", constants["patch_size"], vision.patch_size)
@@ -229,12 +344,18 @@ def _pictures(
 def _vision(section: dict[str, Any], path: Path) -> dict[str, Any]:
     for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
         if section.get(step) is False:
-            raise AntiphonError(f"{path} switches {step} off; expected it on, as the published models have it.")
+            raise AntiphonError(
+                f"{path} switches {step} off; expected it on, as the published models have it."
+            )
     return {
-        "patch_size": section.get("patch_size", 14), "temporal_patch_size": section.get("temporal_patch_size", 2), "merge_size": section.get("merge_size", 2),
-        "image_mean": _three(section, "image_mean", CLIP_MEAN, path), "image_std": _three(section, "image_std", CLIP_STD, path),
-        "rescale_factor": section.get("rescale_factor", 1 / 255), "resample": section.get("resample", 3),
-    }  # fmt: skip
+        "patch_size": section.get("patch_size", 14),
+        "temporal_patch_size": section.get("temporal_patch_size", 2),
+        "merge_size": section.get("merge_size", 2),
+        "image_mean": _three(section, "image_mean", CLIP_MEAN, path),
+        "image_std": _three(section, "image_std", CLIP_STD, path),
+        "rescale_factor": section.get("rescale_factor", 1 / 255),
+        "resample": section.get("resample", 3),
+    }
 
 
 def _three(section: dict[str, Any], name: str, default: tuple[float, ...], path: Path) -> list[Any]:
@@ -269,4 +390,7 @@ def _video_pixels(section: dict[str, Any]) -> dict[str, int]:
 
 def _expect(path: Path, name: str, found: object, expected: object) -> None:
     if found != expected or type(found) is not type(expected):
-        raise AntiphonError(f"{path} and config.json disagree: {name} is {short(found)}, expected {expected}; use the files of one checkpoint.")
+        raise AntiphonError(
+            f"{path} and config.json disagree: {name} is {short(found)}, expected {expected}; "
+            "use the files of one checkpoint."
+        )

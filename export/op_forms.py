@@ -1,4 +1,6 @@
-"""Every use of an op of ai.antiphon in a stage, found by one run of the module on the meta device: no weights, no export."""
+"""Every use of an op of ai.antiphon in a stage, found by one run of the module on the meta device:
+no weights, no export.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def op_forms(stage: Stage) -> tuple[OpForm, ...]:
 
 
 def example_arguments(stage: Stage) -> list[torch.Tensor]:
-    """The example inputs of `stage` and states of CAPACITY rows, on the meta device, in the order of its module."""
+    """The example inputs of `stage` and states of CAPACITY rows, on the meta device,
+    in the order of its module.
+    """
     feeds = stage.example()
     symbols: dict[str, int] = {"capacity": CAPACITY}
     for spec in stage.inputs:
@@ -59,7 +63,10 @@ class _Recorder(TorchDispatchMode):
     def _form(self, folder: str, arguments: Any) -> OpForm:
         op = OPS[_NAMES[folder]]
         tensors, values = arguments[: len(op.inputs)], arguments[len(op.inputs) :]
-        inputs = tuple((name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for (name, _), tensor in zip(op.inputs, tensors, strict=True))
+        inputs = tuple(
+            (name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            for (name, _), tensor in zip(op.inputs, tensors, strict=True)
+        )
         attributes = tuple((name, value) for (name, _), value in zip(op.attributes, values, strict=True))
         return OpForm(op.name, self.scope[-1] if self.scope else "", attributes, inputs)
 

@@ -66,12 +66,23 @@ class Plan:
             return sum(getattr(row, name) for row in self.rows)
 
         return PlanRow(
-            "total", "", added("parameters"), added("engine_bytes"), added("state_bytes"), added("state_bytes_per_1000_tokens"),
-            max(row.build_memory_bytes for row in self.rows), added("disk_bytes"),
-        )  # fmt: skip
+            "total",
+            "",
+            added("parameters"),
+            added("engine_bytes"),
+            added("state_bytes"),
+            added("state_bytes_per_1000_tokens"),
+            max(row.build_memory_bytes for row in self.rows),
+            added("disk_bytes"),
+        )
 
 
-def plan(checkpoint: str | Path, precision: str = "fp32", engine: str | Mapping[str, str] = DEFAULT, target: str = "cpu") -> Plan:
+def plan(
+    checkpoint: str | Path,
+    precision: str = "fp32",
+    engine: str | Mapping[str, str] = DEFAULT,
+    target: str = "cpu",
+) -> Plan:
     """Plan the build of the folder `checkpoint`; only `config.json` is required.
 
     If the codec has its own folder, its `config.yaml` is read. If there are weights, their tensor names tell
@@ -90,7 +101,8 @@ def plan(checkpoint: str | Path, precision: str = "fp32", engine: str | Mapping[
     planned = Plan(str(checkpoint), config.family, precision, rows, config.left_out)
     if planned.total.parameters > LARGEST_PARAMETERS:
         raise AntiphonError(
-            f"{checkpoint}: config.json describes {planned.total.parameters:.1e} parameters, more than any model has; use the config.json of the checkpoint."
+            f"{checkpoint}: config.json describes {planned.total.parameters:.1e} parameters, "
+            "more than any model has; use the config.json of the checkpoint."
         )
     choice.check(stage_facts(stage) for stage in made)
     return planned
@@ -112,7 +124,9 @@ def _row(stage: Stage, kind: str, item: int) -> PlanRow:
         else:
             growing += 1000 * count
     engine = _weights_file(sizes, item) + _graph_files(stage, len(sizes))
-    return PlanRow(stage.name, kind, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, 2 * engine)
+    return PlanRow(
+        stage.name, kind, parameters, engine, fixed, growing, BASELINE_BYTES + 2 * largest * item, 2 * engine
+    )
 
 
 def _weights_file(sizes: dict[str, int], item: int) -> int:

@@ -45,9 +45,15 @@ def export_portable(stage: Stage) -> ir.Model:
         onnx_domain.schema(op)
     with _quiet():
         exported = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=input_names, output_names=output_names,
-            custom_translation_table=_translations(), optimize=False, verbose=False,
-        )  # fmt: skip
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=input_names,
+            output_names=output_names,
+            custom_translation_table=_translations(),
+            optimize=False,
+            verbose=False,
+        )
     assert exported is not None
     model = exported.model
     parameters = dict(module.named_parameters())
@@ -102,7 +108,10 @@ def _restore_parameters(model: ir.Model) -> None:
 def _trace(stage: Stage, module: torch.nn.Module) -> torch.export.ExportedProgram:
     arguments = example_arguments(stage)
     shapes = [spec.shape for spec in stage.inputs] + [state.shape for state in stage.states]
-    dynamic = tuple({number: torch.export.Dim.DYNAMIC for number, axis in enumerate(shape) if isinstance(axis, str)} for shape in shapes)
+    dynamic = tuple(
+        {number: torch.export.Dim.DYNAMIC for number, axis in enumerate(shape) if isinstance(axis, str)}
+        for shape in shapes
+    )
     with torch.device("meta"), torch.no_grad():
         return torch.export.export(_Flat(module), tuple(arguments), dynamic_shapes=(dynamic,), strict=False)
 
@@ -147,7 +156,13 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
         def translate(*arguments: Any) -> Any:
             inputs, values = arguments[: len(op.inputs)], arguments[len(op.inputs) :]
-            return emit(*inputs, **{name: kinds[kind](value) for (name, kind), value in zip(op.attributes, values, strict=True)})
+            return emit(
+                *inputs,
+                **{
+                    name: kinds[kind](value)
+                    for (name, kind), value in zip(op.attributes, values, strict=True)
+                },
+            )
 
         return translate
 

@@ -1,4 +1,6 @@
-"""Which source files of Antiphon decide a graph or an engine, and their hash: what is edited elsewhere rebuilds nothing."""
+"""Which source files of Antiphon decide a graph or an engine, and their hash:
+what is edited elsewhere rebuilds nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,21 @@ PACKAGE = "antiphon"
 ROOMS = ("export", "graphs", "plugins", "runtime")
 """What the walk may enter: nothing in scripts or tests decides a stage."""
 
-_DIGESTS = {file: hashlib.sha256(file.read_bytes()).hexdigest() for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))}
-"""Taken when the code is loaded: a file that is edited during a build does not change what that build runs."""
+_DIGESTS = {
+    file: hashlib.sha256(file.read_bytes()).hexdigest()
+    for room in ROOMS
+    for file in sorted((ROOT / room).rglob("*.py"))
+}
+"""Taken when the code is loaded: a file that is edited during a build does not
+change what that build runs.
+"""
 
 
 def imported_sources(modules: Iterable[str], stop: Iterable[str] = ()) -> tuple[Path, ...]:
     """The files of `modules`, and of all that they import from Antiphon, at the top or inside functions.
 
-    `modules`, `stop`: dotted names; a package stands for all its files. Nothing of `stop` is entered, but for `modules` themselves.
+    `modules`, `stop`: dotted names; a package stands for all its files. Nothing of `stop` is entered, but
+    for `modules` themselves.
     """
     return _walk(tuple(modules), tuple(stop))
 
@@ -62,7 +71,9 @@ def _module_file(name: str) -> tuple[Path, ...]:
 
 @cache
 def _imports(file: Path) -> tuple[str, ...]:
-    """Dotted names of what `file` imports from Antiphon; names that are no modules lead to no file and are harmless."""
+    """Dotted names of what `file` imports from Antiphon;
+    names that are no modules lead to no file and are harmless.
+    """
     package = [PACKAGE, *file.relative_to(ROOT).parent.parts]
     names: list[str] = []
     for node in ast.walk(ast.parse(file.read_bytes())):

@@ -1,4 +1,5 @@
-"""What decides a stage, in two levels: its portable graph, and the engine made from that graph and the weights.
+"""What decides a stage, in two levels:
+its portable graph, and the engine made from that graph and the weights.
 
 Both are dictionaries of named parts, of which the cache makes keys and its reasons for a miss.
 """
@@ -29,8 +30,9 @@ OPS_ROOM, RUNTIME, SPECS = "antiphon.plugins", "antiphon.runtime", "antiphon.run
 NOT_OF_KINDS = ("antiphon.graphs", "antiphon.export.portable", "antiphon.export.op_forms")
 """What the portable graph's own key covers."""
 STOP = (OPS_ROOM, RUNTIME)
-"""Rooms that the walk over imports does not enter: the ops of a stage are added one by one, and of the runtime only the
-descriptions of tensors decide a graph."""
+"""Rooms that the walk over imports does not enter: the ops of a stage are added one by one,
+and of the runtime only the descriptions of tensors decide a graph.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,25 @@ class StageFacts:
 def stage_facts(stage: Stage) -> StageFacts:
     """Found on the meta device: no weight is allocated."""
     with torch.device("meta"):
-        shapes = tuple((name, tuple(parameter.shape)) for name, parameter in stage.make_module().named_parameters())
+        shapes = tuple(
+            (name, tuple(parameter.shape)) for name, parameter in stage.make_module().named_parameters()
+        )
     return StageFacts(stage, op_forms(stage), shapes)
 
 
 def portable_parts(facts: StageFacts) -> dict[str, str]:
-    """What decides the portable graph: configuration and interface, the sources of the module, its ops and the exporter, the tools."""
+    """What decides the portable graph: configuration and interface, the sources of the module,
+    its ops and the exporter, the tools.
+    """
     stage = facts.stage
-    described = (facts.shapes, stage.inputs, stage.outputs, stage.states, stage.constants, stage.configuration)
+    described = (
+        facts.shapes,
+        stage.inputs,
+        stage.outputs,
+        stage.states,
+        stage.constants,
+        stage.configuration,
+    )
     ops = dict.fromkeys(form.op for form in facts.forms)
     op_files = [f"{OPS_ROOM}.{FOLDERS[op]}.{part}" for op in ops for part in ("torch_op", "function")]
     files = imported_sources([_module_of(stage), *EXPORTER, SPECS], stop=STOP)
@@ -73,9 +86,16 @@ def portable_parts(facts: StageFacts) -> dict[str, str]:
 
 
 def engine_parts(
-    facts: StageFacts, portable: Mapping[str, str], weights: str, builder: EngineBuilder, kind: str, target: str, precision: Precision
+    facts: StageFacts,
+    portable: Mapping[str, str],
+    weights: str,
+    builder: EngineBuilder,
+    kind: str,
+    target: str,
+    precision: Precision,
 ) -> dict[str, str]:
-    """What decides the engine: the portable graph's key, the weights' digest, and the kind's own sources and tools.
+    """What decides the engine: the portable graph's key, the weights' digest,
+    and the kind's own sources and tools.
 
     The parts of the portable graph stay beside its key, so that a miss names what changed.
     """

@@ -102,7 +102,11 @@ class DecoderConfig:
 
     def is_sparse(self, layer: int) -> bool:
         """Whether layer `layer` has experts; otherwise it has one dense feed-forward network."""
-        return self.num_experts > 0 and layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
+        return (
+            self.num_experts > 0
+            and layer not in self.mlp_only_layers
+            and (layer + 1) % self.decoder_sparse_step == 0
+        )
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,9 @@ class Code2WavConfig:
 
     @property
     def samples_per_frame(self) -> int:
-        """Waveform samples per codec frame: the product of all upsampling rates (1,920 in the published models)."""
+        """Waveform samples per codec frame:
+        the product of all upsampling rates (1,920 in the published models).
+        """
         product = 1
         for rate in (*self.upsampling_ratios, *self.upsample_rates):
             product *= rate

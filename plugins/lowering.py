@@ -15,10 +15,23 @@ class Emitter:
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
 
-    def __call__(self, op: str, inputs: Sequence[ir.Value | None], attributes: Attributes | None = None, domain: str = "") -> ir.Value:
+    def __call__(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Attributes | None = None,
+        domain: str = "",
+    ) -> ir.Value:
         return self.many(op, inputs, attributes, domain, 1)[0]
 
-    def many(self, op: str, inputs: Sequence[ir.Value | None], attributes: Attributes | None, domain: str, outputs: int) -> Sequence[ir.Value]:
+    def many(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Attributes | None,
+        domain: str,
+        outputs: int,
+    ) -> Sequence[ir.Value]:
         """Add a node with several outputs and return them."""
         self.nodes.append(ir.node(op, inputs, attributes or {}, domain=domain, num_outputs=outputs))
         return self.nodes[-1].outputs
@@ -31,5 +44,7 @@ def row_mask(emit: Emitter, tokens: ir.Value, query_length: ir.Value | None) -> 
     """
     one = emit("Constant", [], {"value_int": 1})
     token = emit("Range", [emit("Constant", [], {"value_int": 0}), emit("Squeeze", [tokens]), one])
-    is_row = emit("Less", [token, emit("Unsqueeze", [query_length, emit("Constant", [], {"value_ints": [1]})])])
+    is_row = emit(
+        "Less", [token, emit("Unsqueeze", [query_length, emit("Constant", [], {"value_ints": [1]})])]
+    )
     return emit("Unsqueeze", [is_row, emit("Constant", [], {"value_ints": [2]})])

@@ -24,13 +24,19 @@ def schema(op: Op) -> onnx.defs.OpSchema:
         kinds = {"int": onnx.defs.OpSchema.AttrType.INT, "float": onnx.defs.OpSchema.AttrType.FLOAT}
         onnx.defs.register_schema(
             onnx.defs.OpSchema(
-                op.name, DOMAIN, DOMAIN_VERSION, op.doc,
+                op.name,
+                DOMAIN,
+                DOMAIN_VERSION,
+                op.doc,
                 inputs=[parameter(name, kind) for name, kind in op.inputs],
                 outputs=[parameter(name, kind) for name, kind in op.outputs],
                 type_constraints=[("T", _FLOATS, "floating point tensors")],
-                attributes=[onnx.defs.OpSchema.Attribute(name, kinds[kind], name, required=True) for name, kind in op.attributes],
+                attributes=[
+                    onnx.defs.OpSchema.Attribute(name, kinds[kind], name, required=True)
+                    for name, kind in op.attributes
+                ],
             )
-        )  # fmt: skip
+        )
     return onnx.defs.get_schema(op.name, DOMAIN_VERSION, DOMAIN)
 
 

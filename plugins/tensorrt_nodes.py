@@ -39,7 +39,12 @@ class Node:
     aliases: Mapping[str, int]
     """By output updated in place: the index of the input whose memory it is."""
 
-    def sizes(self, shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int], functions: Mapping[str, Any] = FUNCTIONS) -> dict[str, Any]:
+    def sizes(
+        self,
+        shapes: Sequence[Sequence[Any]],
+        attributes: Mapping[str, int],
+        functions: Mapping[str, Any] = FUNCTIONS,
+    ) -> dict[str, Any]:
         """The symbols of the contract's expressions for inputs of these shapes.
 
         Values are symbolic if `shapes` and `functions` are.
@@ -58,7 +63,9 @@ def nodes(program: Program, target: str) -> tuple[Node, ...]:
     return tuple(_node(program, target, place, step) for place, step in enumerate(program.launches))
 
 
-def fixed_sizes(program: Program, shapes: Mapping[str, Sequence[int]], attributes: Mapping[str, int]) -> dict[str, int]:
+def fixed_sizes(
+    program: Program, shapes: Mapping[str, Sequence[int]], attributes: Mapping[str, int]
+) -> dict[str, int]:
     """The symbols of `program` that are constant for input shapes by name; an axis of -1 varies."""
     values: dict[str, int] = dict(attributes)
     for spec in program.inputs:
@@ -77,10 +84,14 @@ def axes(spec: Operand, shape: Sequence[Any]) -> dict[str, Any]:
     """
     leading = len(shape) - len(spec.shape) + 1
     if leading < 1 or leading > 1 and not "".join(spec.shape[:1]).startswith("*"):
-        raise AntiphonError(f"{spec.name} is [{', '.join(spec.shape)}] in the launch contract; found {len(shape)} axes.")
+        raise AntiphonError(
+            f"{spec.name} is [{', '.join(spec.shape)}] in the launch contract; found {len(shape)} axes."
+        )
     sizes = list(shape)
     if leading > 1:
-        sizes[:leading] = [-1 if any(_varies(size) for size in shape[:leading]) else math.prod(shape[:leading])]
+        sizes[:leading] = [
+            -1 if any(_varies(size) for size in shape[:leading]) else math.prod(shape[:leading])
+        ]
     return {f"{spec.name}__{place}": size for place, size in enumerate(sizes)}
 
 
@@ -90,20 +101,32 @@ def _varies(size: Any) -> bool:
 
 def _node(program: Program, target: str, place: int, step: Launch) -> Node:
     created = [program.tensor(name) for name in step.outputs if not program.tensor(name).alias]
-    wanted = [*step.grid, *(scalar.value for scalar in step.scalars), *(size for spec in created for size in spec.shape)]
+    wanted = [
+        *step.grid,
+        *(scalar.value for scalar in step.scalars),
+        *(size for spec in created for size in spec.shape),
+    ]
     derived = _derived(program, [program.tensor(name) for name in step.inputs], program.attributes)
     needed, found = set().union(*(names(text) for text in wanted)), dict[str, str]()
     for name in reversed(derived):
         if name in needed:
             needed |= names(derived[name])
             found[name] = derived[name]
-    seen = {*derived, *(f"{name}__{axis}" for name in step.inputs for axis in range(len(program.tensor(name).shape)))}
+    seen = {
+        *derived,
+        *(f"{name}__{axis}" for name in step.inputs for axis in range(len(program.tensor(name).shape))),
+    }
     given = tuple(name for name in program.attributes if name in needed)
     fixed = tuple(sorted(needed - seen - set(program.attributes)))
     return Node(
-        re.sub(r"\W", "_", f"{program.op}_{program.name}_{place}_{target}"), program, step, (*given, *fixed), fixed,
-        dict(reversed(found.items())), {name: _source(program, step, name) for name in step.outputs if program.tensor(name).alias},
-    )  # fmt: skip
+        re.sub(r"\W", "_", f"{program.op}_{program.name}_{place}_{target}"),
+        program,
+        step,
+        (*given, *fixed),
+        fixed,
+        dict(reversed(found.items())),
+        {name: _source(program, step, name) for name in step.outputs if program.tensor(name).alias},
+    )
 
 
 def _derived(program: Program, specs: Iterable[Operand], attributes: Iterable[str]) -> dict[str, str]:
@@ -111,7 +134,11 @@ def _derived(program: Program, specs: Iterable[Operand], attributes: Iterable[st
 
     Each uses earlier symbols only.
     """
-    shown = [(f"{spec.name}__{place}", size.removeprefix("*")) for spec in specs for place, size in enumerate(spec.shape)]
+    shown = [
+        (f"{spec.name}__{place}", size.removeprefix("*"))
+        for spec in specs
+        for place, size in enumerate(spec.shape)
+    ]
     known, found = set(attributes), dict[str, str]()
 
     def learn(name: str, text: str) -> None:
@@ -150,7 +177,9 @@ def _solved(text: str, value: str, known: set[str]) -> tuple[str, str] | None:
                 case ast.Add():
                     return _solved(unknown, f"({value}) - ({other})", known)
                 case ast.Sub():
-                    return _solved(unknown, f"({value}) + ({other})" if is_first else f"({other}) - ({value})", known)
+                    return _solved(
+                        unknown, f"({value}) + ({other})" if is_first else f"({other}) - ({value})", known
+                    )
     return None
 
 
@@ -159,7 +188,10 @@ def _source(program: Program, step: Launch, output: str) -> int:
 
     It is the aliased input, or the output if an earlier node wrote it.
     """
-    return next((place for place, name in enumerate(step.inputs) if name in (program.tensor(output).alias, output)), -1)
+    return next(
+        (place for place, name in enumerate(step.inputs) if name in (program.tensor(output).alias, output)),
+        -1,
+    )
 
 
 def _check(program: Program) -> None:
@@ -168,15 +200,23 @@ def _check(program: Program) -> None:
         where = f"TensorRT cannot run {program.op} ({program.name}): {step.kernel}"
         for scalar in step.scalars:
             if scalar.dtype != "int32":
-                raise AntiphonError(f"{where} takes {scalar.name} as {scalar.dtype}, and a node's scalars are int32.")
+                raise AntiphonError(
+                    f"{where} takes {scalar.name} as {scalar.dtype}, and a node's scalars are int32."
+                )
         for name in step.inputs:
             if name not in ready:
                 raise AntiphonError(f"{where} reads {name} before a launch has written it.")
         for name in step.outputs:
             alias = program.tensor(name).alias
             if alias and _source(program, step, name) < 0:
-                raise AntiphonError(f"{where} writes {name} in place and does not take {alias}; add {alias} to its inputs, where the kernel may ignore it.")
+                raise AntiphonError(
+                    f"{where} writes {name} in place and does not take {alias}; "
+                    f"add {alias} to its inputs, where the kernel may ignore it."
+                )
             if not alias and (name in written or name in step.inputs):
-                raise AntiphonError(f"{where} writes into {name} again, and every output of a node is memory of its own; give it a tensor of its own.")
+                raise AntiphonError(
+                    f"{where} writes into {name} again, and every output of a node is memory of its own; "
+                    "give it a tensor of its own."
+                )
         written |= set(step.outputs)
         ready |= written

@@ -26,9 +26,16 @@ from .tensorrt_nodes import Node, fixed_sizes, nodes
 
 NAMESPACE = "antiphon"
 _AUTOTUNE_TYPES = {
-    "bfloat16": "BF16", "float16": "FP16", "float32": "FP32", "float8_e4m3fn": "FP8", "int64": "INT64", "int32": "INT32", "int8": "INT8",
-    "uint8": "INT8", "bool": "INT8",
-}  # fmt: skip
+    "bfloat16": "BF16",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float8_e4m3fn": "FP8",
+    "int64": "INT64",
+    "int32": "INT32",
+    "int8": "INT8",
+    "uint8": "INT8",
+    "bool": "INT8",
+}
 _DATA_TYPES = {**_AUTOTUNE_TYPES, "float16": "HALF", "float32": "FLOAT"}
 """The names of the types in tensorrt.DataType."""
 _registered: dict[str, tuple[Node, str]] = {}
@@ -59,17 +66,25 @@ def register_program(library: Library, program: Program) -> tuple[Node, ...]:
     for node in made:
         key = image_key(program, node.launch)
         if key not in library.images:
-            raise AntiphonError(f"{program.op} ({program.name}) is not compiled for {library.target}; run: antiphon plugins compile --target {library.target}")
+            raise AntiphonError(
+                f"{program.op} ({program.name}) is not compiled for {library.target}; run: "
+                f"antiphon plugins compile --target {library.target}"
+            )
         version = (node, library.images[key].ptx_sha256)
         if node.name not in _registered:
             _register(node, library.images[key], lambda key=key: library.ptx(key))  # type: ignore[misc]
             _registered[node.name] = version
         elif _registered[node.name] != version:
-            raise AntiphonError(f"Another version of {NAMESPACE}::{node.name} is registered in TensorRT, which keeps it; start a new process.")
+            raise AntiphonError(
+                f"Another version of {NAMESPACE}::{node.name} is registered in TensorRT, which keeps it; "
+                "start a new process."
+            )
     return made
 
 
-def add_program(network: Any, library: Library, program: Program, inputs: Mapping[str, Any], attributes: Mapping[str, int]) -> dict[str, Any]:
+def add_program(
+    network: Any, library: Library, program: Program, inputs: Mapping[str, Any], attributes: Mapping[str, int]
+) -> dict[str, Any]:
     """Add the nodes of `program` to a tensorrt.INetworkDefinition and return its output ITensors by name.
 
     `inputs` are ITensors of the contract's types (INT8 for bool and uint8). Outputs have the contract's
@@ -80,10 +95,16 @@ def add_program(network: Any, library: Library, program: Program, inputs: Mappin
     trt = _tensorrt("tensorrt")
     wanted, found = {spec.name for spec in program.inputs} | set(program.attributes), {*inputs, *attributes}
     if wanted != found:
-        raise AntiphonError(f"{program.op} ({program.name}) takes {', '.join(sorted(wanted))}; found {', '.join(sorted(found))}.")
+        raise AntiphonError(
+            f"{program.op} ({program.name}) takes {', '.join(sorted(wanted))}; "
+            f"found {', '.join(sorted(found))}."
+        )
     for spec in program.inputs:
         if inputs[spec.name].dtype != _data_type(trt, spec.dtype):
-            raise AntiphonError(f"{program.op} ({program.name}) takes {spec.name} as {_data_type(trt, spec.dtype)}; found {inputs[spec.name].dtype}.")
+            raise AntiphonError(
+                f"{program.op} ({program.name}) takes {spec.name} as {_data_type(trt, spec.dtype)}; "
+                f"found {inputs[spec.name].dtype}."
+            )
     fixed = fixed_sizes(program, {name: tuple(tensor.shape) for name, tensor in inputs.items()}, attributes)
     for condition in program.when.split(" and "):
         if names(condition) <= set(fixed) and not evaluate(condition, fixed):
@@ -92,9 +113,15 @@ def add_program(network: Any, library: Library, program: Program, inputs: Mappin
     for node in register_program(library, program):
         for name in node.fixed:
             if name not in fixed:
-                raise AntiphonError(f"{NAMESPACE}::{node.name} needs {name} to be constant in the network, since no input of its launch shows it.")
+                raise AntiphonError(
+                    f"{NAMESPACE}::{node.name} needs {name} to be constant in the network, "
+                    "since no input of its launch shows it."
+                )
         define = getattr(getattr(_tensorrt("tensorrt.plugin").op, NAMESPACE), node.name)
-        request = define(*(held[name] for name in node.launch.inputs), **{name: int(fixed[name]) for name in node.attributes})
+        request = define(
+            *(held[name] for name in node.launch.inputs),
+            **{name: int(fixed[name]) for name in node.attributes},
+        )
         layer = network.add_plugin(request, aot=True)
         for place, name in enumerate(node.launch.outputs):
             held[name] = layer.get_output(place)
@@ -107,11 +134,17 @@ def _register(node: Node, image: Image, ptx: Callable[[], str]) -> None:
     """Register a node's three functions with tensorrt.plugin: its outputs, its types and its launch."""
     trt, plugin = _tensorrt("tensorrt"), _tensorrt("tensorrt.plugin")
     program, launch = node.program, node.launch
-    functions = {"ceil_div": _either(plugin.cdiv, "ceil_div"), "min": _either(plugin.min, "min"), "max": _either(plugin.max, "max")}
+    functions = {
+        "ceil_div": _either(plugin.cdiv, "ceil_div"),
+        "min": _either(plugin.min, "min"),
+        "max": _either(plugin.max, "max"),
+    }
     count, specs = len(launch.inputs), [program.tensor(name) for name in (*launch.inputs, *launch.outputs)]
 
     def calculator(inputs: tuple[Any, ...], attributes: Mapping[str, int]) -> Callable[[str], Any]:
-        sizes = node.sizes([[_Size(size) for size in desc.shape_expr] for desc in inputs], attributes, functions)
+        sizes = node.sizes(
+            [[_Size(size) for size in desc.shape_expr] for desc in inputs], attributes, functions
+        )
 
         def calculate(text: str) -> Any:
             value = evaluate(text, sizes, functions)
@@ -124,25 +157,36 @@ def _register(node: Node, image: Image, ptx: Callable[[], str]) -> None:
         return tuple(
             inputs[node.aliases[spec.name]].aliased()
             if spec.alias
-            else plugin.from_shape_expr(tuple(calculate(size) for size in spec.shape), _data_type(trt, spec.dtype))
+            else plugin.from_shape_expr(
+                tuple(calculate(size) for size in spec.shape), _data_type(trt, spec.dtype)
+            )
             for spec in specs[count:]
         )
 
     def autotune(*descriptions: Any) -> list[Any]:
-        return [plugin.AutoTuneCombination(", ".join(_AUTOTUNE_TYPES[spec.dtype] for spec in specs), "LINEAR")]
+        return [
+            plugin.AutoTuneCombination(", ".join(_AUTOTUNE_TYPES[spec.dtype] for spec in specs), "LINEAR")
+        ]
 
     def implement(*arguments: Any) -> tuple[str, str, Any, Any]:
-        calculate = calculator(arguments[:count], dict(zip(node.attributes, arguments[count:-2], strict=True)))
+        calculate = calculator(
+            arguments[:count], dict(zip(node.attributes, arguments[count:-2], strict=True))
+        )
         x, y, z = (calculate(size) for size in launch.grid)
         scalars = plugin.SymIntExprs(len(launch.scalars))
         for place, scalar in enumerate(launch.scalars):
             scalars[place] = plugin.SymInt32(calculate(scalar.value))
-        shape = plugin.KernelLaunchParams(grid_x=x, grid_y=y, grid_z=z, block_x=32 * image.warps, shared_mem=image.shared_bytes)
+        shape = plugin.KernelLaunchParams(
+            grid_x=x, grid_y=y, grid_z=z, block_x=32 * image.warps, shared_mem=image.shared_bytes
+        )
         return image.entry, ptx(), shape, scalars
 
     # tensorrt.plugin reads parameters and types from the signature only, so no source code is generated.
     # A launch may take a tensor twice.
-    unique = [f"{name}_{place}" if name in launch.inputs[:place] else name for place, name in enumerate(launch.inputs)]
+    unique = [
+        f"{name}_{place}" if name in launch.inputs[:place] else name
+        for place, name in enumerate(launch.inputs)
+    ]
     inputs = dict.fromkeys(unique, plugin.TensorDesc)
     attributes = dict.fromkeys(node.attributes, int)
     outputs = {"outputs": GenericAlias(tuple, (plugin.TensorDesc,))}
@@ -156,7 +200,9 @@ def _register(node: Node, image: Image, ptx: Callable[[], str]) -> None:
 
 def _typed(function: Any, types: Mapping[str, Any], result: Any) -> Any:
     """`function` with the given signature for `inspect`."""
-    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for name, kind in types.items()]
+    parameters = [
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for name, kind in types.items()
+    ]
     function.__signature__ = Signature(parameters, return_annotation=result)
     return function
 
@@ -170,7 +216,9 @@ class _Size:
 
     def of(self, operation: Callable[[Any, Any], Any], left: Any, right: Any) -> _Size:
         kind = type(self.expression)
-        return _Size(operation(*(side.expression if isinstance(side, _Size) else kind(side) for side in (left, right))))
+        return _Size(
+            operation(*(side.expression if isinstance(side, _Size) else kind(side) for side in (left, right)))
+        )
 
     def __add__(self, other: Any) -> _Size:
         return self.of(operator.add, self, other)

@@ -87,18 +87,34 @@ def triton_ops(available: Iterable[Program]) -> Iterator[TritonOp]:
         groups.setdefault((program.op, frozenset(spec.name for spec in program.inputs)), []).append(program)
     for (op, given), members in groups.items():
         known = OPS[op]
-        inputs = _in_order(given, (name for name, _ in known.inputs), (spec.name for spec in members[0].inputs))
+        inputs = _in_order(
+            given, (name for name, _ in known.inputs), (spec.name for spec in members[0].inputs)
+        )
         more = [name for name in inputs if name not in dict(known.inputs)]
         less = [name for name, _ in known.inputs if name not in given]
-        name = "_".join([FOLDERS[op], *(["with", *more] if more else []), *(["without", *less] if less else [])])
+        name = "_".join(
+            [FOLDERS[op], *(["with", *more] if more else []), *(["without", *less] if less else [])]
+        )
         outputs = tuple(spec.name for spec in members[0].outputs)
         aliases = {spec.name: spec.alias for spec in members[0].outputs if spec.alias}
         for member in members:
-            if {spec.name: spec.alias for spec in member.outputs} != {output: aliases.get(output, "") for output in outputs}:
-                raise AntiphonError(f"{op}: the programs {members[0].name} and {member.name} take the same inputs, but differ in what they write in place.")
+            if {spec.name: spec.alias for spec in member.outputs} != {
+                output: aliases.get(output, "") for output in outputs
+            }:
+                raise AntiphonError(
+                    f"{op}: the programs {members[0].name} and {member.name} take the same inputs, "
+                    "but differ in what they write in place."
+                )
             if set(member.attributes) != set(members[0].attributes):
-                raise AntiphonError(f"{op}: the programs {members[0].name} and {member.name} take the same inputs, but differ in their attributes.")
-        attributes = _in_order(frozenset(members[0].attributes), (attribute for attribute, _ in known.attributes), members[0].attributes)
+                raise AntiphonError(
+                    f"{op}: the programs {members[0].name} and {member.name} take the same inputs, "
+                    "but differ in their attributes."
+                )
+        attributes = _in_order(
+            frozenset(members[0].attributes),
+            (attribute for attribute, _ in known.attributes),
+            members[0].attributes,
+        )
         yield TritonOp(op, name, inputs, attributes, outputs, aliases, tuple(members))
 
 
@@ -111,7 +127,9 @@ def use_triton_ops(captured: Captured, target: str | None = None) -> Captured:
     program fits the dtypes and sizes of a call: a varying size needs a program that accepts all its values.
     """
     module = captured.graph_module if isinstance(captured, ExportedProgram) else captured
-    calls = [node for node in module.graph.nodes if node.op == "call_function" and _replaced_op(node) is not None]
+    calls = [
+        node for node in module.graph.nodes if node.op == "call_function" and _replaced_op(node) is not None
+    ]
     registered = register(target, dict.fromkeys(str(_replaced_op(node)) for node in calls)) if calls else {}
     items = []
     for node in calls:  # all are checked before the first is replaced
@@ -120,7 +138,11 @@ def use_triton_ops(captured: Captured, target: str | None = None) -> Captured:
             raise AntiphonError(f"No program of {op} takes exactly the op's own inputs.")
         items.append(registered[FOLDERS[op]])
         given = _arguments(node)
-        _select(items[-1], {name: given[name].meta["val"] for name in items[-1].inputs}, {name: int(given[name]) for name in items[-1].attributes})
+        _select(
+            items[-1],
+            {name: given[name].meta["val"] for name in items[-1].inputs},
+            {name: int(given[name]) for name in items[-1].attributes},
+        )
     for node, item in zip(calls, items, strict=True):
         _replace(captured, node, item)
     module.graph.lint()
@@ -129,11 +151,20 @@ def use_triton_ops(captured: Captured, target: str | None = None) -> Captured:
 
 
 def _define(item: TritonOp) -> Any:
-    kernels = {step.kernel: kernel_function(step.kernel) for program in item.programs for step in program.launches}
+    kernels = {
+        step.kernel: kernel_function(step.kernel) for program in item.programs for step in program.launches
+    }
 
     def launch(step: Launch, grid: tuple[Any, Any, Any], arguments: list[Any]) -> None:
-        bits = [value.view(torch.uint8) if isinstance(value, Tensor) and value.dtype == torch.float8_e4m3fn else value for value in arguments]
-        wrap_triton(kernels[step.kernel])[grid](*bits, **step.constants, num_warps=step.warps, num_stages=step.stages)
+        bits = [
+            value.view(torch.uint8)
+            if isinstance(value, Tensor) and value.dtype == torch.float8_e4m3fn
+            else value
+            for value in arguments
+        ]
+        wrap_triton(kernels[step.kernel])[grid](
+            *bits, **step.constants, num_warps=step.warps, num_stages=step.stages
+        )
 
     def run(*positional: Any, **named: Any) -> Any:
         given = signature.bind(*positional, **named).arguments
@@ -164,7 +195,10 @@ def _define(item: TritonOp) -> Any:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     returns: Any = {0: None, 1: Tensor}.get(len(item.returned), tuple[(Tensor,) * len(item.returned)])  # type: ignore[misc]
     signature = inspect.Signature(
-        [inspect.Parameter(name, kind, annotation=Tensor if name in item.inputs else int) for name in (*item.inputs, *item.attributes)],
+        [
+            inspect.Parameter(name, kind, annotation=Tensor if name in item.inputs else int)
+            for name in (*item.inputs, *item.attributes)
+        ],
         return_annotation=returns,
     )
     run.__signature__ = signature  # type: ignore[attr-defined]  # PyTorch infers the schema from it
@@ -176,7 +210,9 @@ def _define(item: TritonOp) -> Any:
 
 
 def _select(item: TritonOp, tensors: Mapping[str, Tensor], attributes: Mapping[str, int]) -> Program:
-    inputs = {name: (str(tensor.dtype).removeprefix("torch."), tensor.shape) for name, tensor in tensors.items()}
+    inputs = {
+        name: (str(tensor.dtype).removeprefix("torch."), tensor.shape) for name, tensor in tensors.items()
+    }
     return select(item.programs, item.op, inputs, attributes, _SYMBOLIC, statically_known_true)
 
 
@@ -184,7 +220,10 @@ def _contiguous(item: TritonOp, name: str, tensor: Tensor) -> Tensor:
     if name not in item.aliases.values():
         return tensor.contiguous()
     if not tensor.is_contiguous():
-        raise AntiphonError(f"{NAMESPACE}::{item.name} writes {name} in place and needs it contiguous; found strides {tuple(tensor.stride())}.")
+        raise AntiphonError(
+            f"{NAMESPACE}::{item.name} writes {name} in place and needs it contiguous; "
+            f"found strides {tuple(tensor.stride())}."
+        )
     return tensor
 
 
@@ -204,11 +243,16 @@ def _in_order(wanted: frozenset[str], *orders: Iterable[str]) -> tuple[str, ...]
 
 def _target_at_hand() -> str:
     if not torch.cuda.is_available():
-        raise UnsupportedTarget(f"There is no GPU to choose kernels for; name the target, one of {', '.join(GPU_TARGETS)}.")
+        raise UnsupportedTarget(
+            f"There is no GPU to choose kernels for; name the target, one of {', '.join(GPU_TARGETS)}."
+        )
     major, minor = torch.cuda.get_device_capability()
     fitting = [target for target in GPU_TARGETS if int(target[2:-1]) == major and int(target[-1]) <= minor]
     if not fitting:
-        raise UnsupportedTarget(f"There are no kernels for compute capability {major}.{minor}; they are compiled for {', '.join(GPU_TARGETS)}.")
+        raise UnsupportedTarget(
+            f"There are no kernels for compute capability {major}.{minor}; "
+            f"they are compiled for {', '.join(GPU_TARGETS)}."
+        )
     return fitting[-1]
 
 
@@ -231,7 +275,9 @@ def _replace(captured: ExportedProgram | GraphModule, node: Node, item: TritonOp
     for state in item.aliases.values():
         if not _is_ours_to_change(captured, given[state], node):
             with graph.inserting_before(node):
-                copied = graph.call_function(torch.ops.aten.clone.default, (given[state],), {"memory_format": torch.contiguous_format})
+                copied = graph.call_function(
+                    torch.ops.aten.clone.default, (given[state],), {"memory_format": torch.contiguous_format}
+                )
             copied.meta["val"] = given[state].meta["val"].clone()
             given[state] = copied
     node.args = (*(given[name] for name in item.inputs), *(int(given[name]) for name in item.attributes))

@@ -1,4 +1,8 @@
-"""One conversation. The Thinker's states are kept from turn to turn; the Talker's prompt is made anew for each answer from all user turns."""
+"""One conversation.
+
+The Thinker's states are kept from turn to turn; the Talker's prompt is made anew for each
+answer from all user turns.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,10 @@ from .stages.thinker import Queued, ThinkerContext
 
 @dataclass(frozen=True)
 class _State:
-    """All of a conversation that its Thinker's context does not hold. A move replaces it in one assignment, which an interrupt cannot split."""
+    """All of a conversation that its Thinker's context does not hold.
+
+    A move replaces it in one assignment, which an interrupt cannot split.
+    """
 
     status: Status = Status.NEW
     messages: tuple[HistoryMessage, ...] = ()
@@ -42,16 +49,27 @@ class _State:
 
 
 class Conversation:
-    """Made by `Omni.conversation`. `append` adds a user's turn and prefills it at once; `reply` answers as a stream of events.
+    """Made by `Omni.conversation`.
 
-    One reply at a time; replies of different conversations run side by side. A reply that was cut short stays in the history as far
-    as its text was made.
+    `append` adds a user's turn and prefills it at once; `reply` answers as a stream of events.
+
+    One reply at a time; replies of different conversations run side by side. A reply that was cut short stays
+    in the history as far as its text was made.
     """
 
     def __init__(
-        self, model: LoadedModel, admission: Admission, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None
+        self,
+        model: LoadedModel,
+        admission: Admission,
+        system: str | None = None,
+        voice: Any = None,
+        style: str | None = None,
+        tools: Any = None,
     ) -> None:
-        """`voice` (a Voice) and `style` are the defaults of its replies. Raises AntiphonError for invalid tools."""
+        """`voice` (a Voice) and `style` are the defaults of its replies.
+
+        Raises AntiphonError for invalid tools.
+        """
         self._tools = parse_tools(tools)
         self._model, self._admission, self._voice, self._style = model, admission, voice, style
         self._opening: list[Any] = [] if system is None else [{"role": "system", "content": system}]
@@ -68,12 +86,18 @@ class Conversation:
 
     @property
     def history(self) -> tuple[HistoryMessage, ...]:
-        """All turns so far, the system prompt first. An answer that is being written is there as far as its text was made, one that was truncated as
-        far as it was heard."""
+        """All turns so far, the system prompt first.
+
+        An answer that is being written is there as far as its text was made, one that was
+        truncated as far as it was heard.
+        """
         state = self._state
         if state.status not in ANSWERED:
             return state.messages
-        return (*state.messages, HistoryMessage("assistant", self._model.front_end.decode(self._context.answer_ids)))
+        return (
+            *state.messages,
+            HistoryMessage("assistant", self._model.front_end.decode(self._context.answer_ids)),
+        )
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -105,11 +129,13 @@ class Conversation:
     ) -> None:
         """Add turns and prefill them before the call returns, so that a later reply starts at once.
 
-        Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order; `sample_rate` in hertz is
-        that of audio given as an array. With `more` the turn is still being spoken: `audio` is an array of what was heard since the last
-        call, and the first call without `more`, with the last of the audio and perhaps text, ends the turn; the states are then those of one
-        prefill of the whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is in flight. Turns
-        that could not be prefilled are not in the history; sound of a turn that is being spoken is, and is prefilled with what follows.
+        Either `messages` of the chat shape, or one user turn of audio, image, video and text, in this order;
+        `sample_rate` in hertz is that of audio given as an array. With `more` the turn is still being spoken:
+        `audio` is an array of what was heard since the last call, and the first call without `more`, with the
+        last of the audio and perhaps text, ends the turn; the states are then those of one prefill of the
+        whole (see `live_difference`). Raises AntiphonError for bad input, a full context, or while a reply is
+        in flight. Turns that could not be prefilled are not in the history; sound of a turn that is being
+        spoken is, and is prefilled with what follows.
         """
         call = Place()
         try:
@@ -123,7 +149,11 @@ class Conversation:
                 before = self._what_waits()
                 try:
                     options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
-                    self.queue(_turn(audio, image, video, text, sample_rate) if messages is None else messages, options, add_generation_prompt=False)
+                    self.queue(
+                        _turn(audio, image, video, text, sample_rate) if messages is None else messages,
+                        options,
+                        add_generation_prompt=False,
+                    )
                     self._prefill()
                 except BaseException:
                     self._forget_since(before)
@@ -138,15 +168,19 @@ class Conversation:
 
     @property
     def live_difference(self) -> float:
-        """The largest difference between a log-mel feature of the last turn that was appended with `more` and that of the finished recording, whose loudest
-        sound was not known then. 0.25 is a decade of power; 0 where nothing louder followed the first 8 s."""
+        """The largest difference between a log-mel feature of the last turn that was appended with `more` and
+        that of the finished recording, whose loudest sound was not known then. 0.25 is a decade of power; 0
+        where nothing louder followed the first 8 s.
+        """
         return self._live_difference
 
     def reply(self, **options: Any) -> ReplyStream:
-        """Answer what was appended: an iterator of TextDelta, AudioDelta and a final Done (see ReplyOptions for the options).
+        """Answer what was appended: an iterator of TextDelta,
+        AudioDelta and a final Done (see ReplyOptions for the options).
 
-        Waits for a free stream if the bundle already serves `max_streams`. Raises AntiphonError before any work for bad options,
-        nothing to answer, a full context, or while another reply of this conversation is in flight.
+        Waits for a free stream if the bundle already serves `max_streams`. Raises AntiphonError before any
+        work for bad options, nothing to answer, a full context, or while another reply of this
+        conversation is in flight.
         """
         began = time.perf_counter()
         chosen = read_options(options)
@@ -160,13 +194,27 @@ class Conversation:
                 self._holder = None
             raise
 
-    def answer(self, messages: Sequence[Any], options: ReplyOptions, began: float, place: Place) -> ReplyStream:
-        """Append `messages` and answer them, both with one prefill, on `place`: the reply of a conversation of one turn."""
+    def answer(
+        self, messages: Sequence[Any], options: ReplyOptions, began: float, place: Place
+    ) -> ReplyStream:
+        """Append `messages` and answer them, both with one prefill, on `place`:
+        the reply of a conversation of one turn.
+        """
         self.queue(messages, options, add_generation_prompt=True)
         return self._start(options, began, place)
 
-    def recite(self, token_ids: Sequence[int], messages: Sequence[Any] | None, options: ReplyOptions, began: float, place: Place) -> ReplyStream:
-        """Speak the text `token_ids` as the answer to `messages` (None: to nothing) on `place`. The conversation ends with it (see GivenText)."""
+    def recite(
+        self,
+        token_ids: Sequence[int],
+        messages: Sequence[Any] | None,
+        options: ReplyOptions,
+        began: float,
+        place: Place,
+    ) -> ReplyStream:
+        """Speak the text `token_ids` as the answer to `messages` (None: to nothing) on `place`.
+
+        The conversation ends with it (see GivenText).
+        """
         if messages is not None:
             self.queue(messages, options, add_generation_prompt=True)
         return self._start(options, began, place, given=token_ids)
@@ -175,9 +223,14 @@ class Conversation:
         """Turn `messages` into tokens that wait for the next prefill. Nothing changes when it raises."""
         front_end, state = self._model.front_end, self._state
         target = after(state.status, Move.APPEND)
-        media = {"use_audio_in_video": options.use_audio_in_video, "video_fps": options.video_fps, "tools": self._tools}
+        media = {
+            "use_audio_in_video": options.use_audio_in_video,
+            "video_fps": options.video_fps,
+            "tools": self._tools,
+        }
         if state.status is Status.NEW:
-            if self._opening and isinstance(messages, Sequence) and not isinstance(messages, str | bytes):  # else the front end says what is wrong
+            # else the front end says what is wrong
+            if self._opening and isinstance(messages, Sequence) and not isinstance(messages, str | bytes):
                 messages = [*self._opening, *messages]
             prompt = front_end.prompt(messages, add_generation_prompt=add_generation_prompt, **media)
         else:
@@ -187,32 +240,55 @@ class Conversation:
         self._state = _State(target, said)
 
     def _queue(self, prompt: Prompt) -> None:
-        """Let `prompt` wait for the next prefill, after the end of the last answer's turn where that is still open."""
+        """Let `prompt` wait for the next prefill, after the end of the last answer's turn
+        where that is still open.
+        """
         model, context = self._model, self._context
         ending = model.front_end.turn_end.tolist() if self._state.status in ANSWERED else []
         model.thinker.check_stages(prompt.calls)
         pending = 0 if context.pending_id is None else 1
-        model.thinker.check_room(context, context.waiting_tokens + pending + len(ending) + len(prompt.token_ids))
+        model.thinker.check_room(
+            context, context.waiting_tokens + pending + len(ending) + len(prompt.token_ids)
+        )
         if ending:
             context.end_answer(ending)
         context.queue_prompt(prompt)
 
     def _listen(self, audio: Any, text: str | None, sample_rate: int, more: bool) -> None:
-        """Further sound of the turn that is being spoken. The first sound begins it, and sound without `more` ends it."""
+        """Further sound of the turn that is being spoken.
+
+        The first sound begins it, and sound without `more` ends it.
+        """
         if audio is not None and not isinstance(audio, np.ndarray):
-            raise InvalidInput(f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, expected an array of samples; give files whole.")
+            raise InvalidInput(
+                f"The audio of a turn that is being spoken is {article(type(audio).__name__)}, "
+                "expected an array of samples; give files whole."
+            )
         if more and (audio is None or text is not None):
-            raise InvalidInput("An append with more takes audio alone; give text with the last of the audio, without more.")
+            raise InvalidInput(
+                "An append with more takes audio alone; give text with the last of the audio, without more."
+            )
         target = after(self._state.status, Move.LISTEN if more else Move.END_TURN)
         model, is_new = self._model, self._state.status is Status.NEW
-        live = self._state.live or LiveTurn(model.front_end, self._opening if is_new else [], is_new, sample_rate, self._tools)
+        live = self._state.live or LiveTurn(
+            model.front_end, self._opening if is_new else [], is_new, sample_rate, self._tools
+        )
         if sample_rate != live.sample_rate:
-            raise InvalidInput(f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; send all of it at one rate.")
+            raise InvalidInput(
+                f"The sample rate changed from {live.sample_rate} to {sample_rate} within a turn; "
+                "send all of it at one rate."
+            )
         if not more:  # after the last of the sound it would be too late to refuse the text
-            model.thinker.check_room(self._context, self._context.waiting_tokens + len(live.closing(text).token_ids))
+            model.thinker.check_room(
+                self._context, self._context.waiting_tokens + len(live.closing(text).token_ids)
+            )
         pieces = [live.push(audio)] if audio is not None else []
         if self._state.live is None:
-            said = (*self.history, *summary(self._opening if is_new else []), HistoryMessage("user", "", ("audio",)))
+            said = (
+                *self.history,
+                *summary(self._opening if is_new else []),
+                HistoryMessage("user", "", ("audio",)),
+            )
             self._queue(live.opening)
             self._state = _State(Status.LISTENING, said, live=live)
         pieces += [] if more else live.finish(text)
@@ -224,17 +300,31 @@ class Conversation:
             *earlier, last = self._state.messages
             self._state = _State(target, (*earlier, replace(last, text=text or "")))
 
-    def _start(self, options: ReplyOptions, began: float, place: Place, opening: Sequence[int] = (), given: Sequence[int] | None = None) -> ReplyStream:
-        """Start the workers on `place`. `opening`: ids that open the answer, where the queued prompt does not; `given`: ids of a given text.
+    def _start(
+        self,
+        options: ReplyOptions,
+        began: float,
+        place: Place,
+        opening: Sequence[int] = (),
+        given: Sequence[int] | None = None,
+    ) -> ReplyStream:
+        """Start the workers on `place`.
 
-        Whatever it raises, an interrupt too, the place is given back, and the conversation is as it was unless the Thinker had begun.
+        `opening`: ids that open the answer, where the queued prompt does not; `given`: ids of a given text.
+
+        Whatever it raises, an interrupt too, the place is given back, and the conversation is as it was
+        unless the Thinker had begun.
         """
         model, context = self._model, self._context
         choices = choose(options, model.manifest, self._voice, self._style)
         model.thinker.check_room(context, context.waiting_tokens + len(opening))
         voice = model.voice(choices.voice) if choices.speaks or choices.voice is not None else None
         length = None if given is None else len(given)
-        speech = speech_request(model, context, choices, voice, length) if choices.speaks and voice is not None else None
+        speech = (
+            speech_request(model, context, choices, voice, length)
+            if choices.speaks and voice is not None
+            else None
+        )
         before = self._what_waits()
 
         def make_request() -> ReplyRequest:
@@ -242,13 +332,23 @@ class Conversation:
                 context.queue_text(opening)
             move, record = (Move.SPEAK, speech.record) if speech is not None else (Move.WRITE, None)
             self._state = _State(MOVES[move].target, self._state.messages, record)
-            return ReplyRequest(self._source(choices, given), model.front_end.decoder(), speech, began, partial(self._end, place))
+            return ReplyRequest(
+                self._source(choices, given),
+                model.front_end.decoder(),
+                speech,
+                began,
+                partial(self._end, place),
+            )
 
         return start_reply(self._admission, place, make_request, partial(self._forget_since, before))
 
     def _source(self, choices: ResolvedOptions, given: Sequence[int] | None) -> TextSource:
         thinker = self._model.thinker
-        return ThinkerText(thinker, self._context, choices.thinker, choices.seed) if given is None else GivenText(thinker, self._context, given)
+        return (
+            ThinkerText(thinker, self._context, choices.thinker, choices.seed)
+            if given is None
+            else GivenText(thinker, self._context, given)
+        )
 
     def _what_waits(self) -> tuple[Queued, _State]:
         return self._context.queued(), self._state
@@ -259,24 +359,32 @@ class Conversation:
         self._context.requeue(queued)
 
     def truncate(self, heard_samples: int) -> str:
-        """Cut the last answer to what was heard: its first `heard_samples` samples. Returns the text that stays in the history.
+        """Cut the last answer to what was heard: its first `heard_samples` samples.
 
-        Call it after the reply was closed and before the next turn is appended; then that turn continues a conversation in which no more
-        was said. How much text a sample stands for follows from the schedule's cursor, spread over the frames where the answer was
-        complete. A reply that was stopped before its first word leaves nothing to cut. Raises AntiphonError when there is no spoken answer to
-        cut, or `heard_samples` is no count.
+        Returns the text that stays in the history.
+
+        Call it after the reply was closed and before the next turn is appended; then that turn continues a
+        conversation in which no more was said. How much text a sample stands for follows from the schedule's
+        cursor, spread over the frames where the answer was complete. A reply that was stopped before its
+        first word leaves nothing to cut. Raises AntiphonError when there is no spoken answer to cut, or
+        `heard_samples` is no count.
         """
         call = Place()
         try:
             self._enter(call, Move.TRUNCATE)
             if not is_whole(heard_samples) or heard_samples < 0:
-                raise InvalidInput(f"heard_samples is {short(heard_samples)}, expected the number of samples that were heard, at least 0.")
+                raise InvalidInput(
+                    f"heard_samples is {short(heard_samples)}, "
+                    "expected the number of samples that were heard, at least 0."
+                )
             state, context, model = self._state, self._context, self._model
             target = after(state.status, Move.TRUNCATE)
             if context.answer_start is None:
                 return ""
             assert state.record is not None, "an answer with speech has a record"
-            kept = state.record.heard_tokens(-(-int(heard_samples) // model.samples_per_frame), model.frames_per_token)
+            kept = state.record.heard_tokens(
+                -(-int(heard_samples) // model.samples_per_frame), model.frames_per_token
+            )
             heard: str = model.front_end.decode(context.answer_ids[:kept])
             context.cut_answer(kept)
             self._state = _State(target, state.messages)
@@ -286,7 +394,10 @@ class Conversation:
                 self._holder = None
 
     def _enter(self, place: Place, move: Move) -> None:
-        """Let `place` hold the conversation for `move`. It waits for a reply that was closed or forgotten, whose workers are about to end."""
+        """Let `place` hold the conversation for `move`.
+
+        It waits for a reply that was closed or forgotten, whose workers are about to end.
+        """
         self._admission.check_open()
         holder = self._holder
         running = None if holder is None else holder.running

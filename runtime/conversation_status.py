@@ -47,11 +47,17 @@ ANSWERED = frozenset((Status.SPOKEN, Status.WRITTEN))
 """The last turn is an answer. Its end is queued with what follows it."""
 
 IN_FLIGHT = "A reply of this conversation is in flight; finish or close it first."
-IS_SPOKEN = "A turn is being spoken; give further audio, end it with an append without more, and then append the rest."
+IS_SPOKEN = (
+    "A turn is being spoken; give further audio, end it with an append without more, "
+    "and then append the rest."
+)
 NOT_ENDED = "A turn is being spoken; end it with an append without more before asking for a reply."
 NO_QUESTION = "There is nothing to answer; append a turn before asking for a reply."
 NO_TURN = "No turn is being spoken; begin one with audio and more."
-NO_ANSWER = "There is no spoken answer to truncate; truncate after a reply with speech and before the next turn is appended."
+NO_ANSWER = (
+    "There is no spoken answer to truncate; "
+    "truncate after a reply with speech and before the next turn is appended."
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ class Rule:
 
 
 def _rule(sources: tuple[Status, ...], target: Status, refusal: str, **refusals: str) -> Rule:
-    return Rule(frozenset(sources), target, refusal, {Status[name]: sentence for name, sentence in refusals.items()})
+    return Rule(
+        frozenset(sources), target, refusal, {Status[name]: sentence for name, sentence in refusals.items()}
+    )
 
 
 _AT_REST = (Status.NEW, Status.ASKED, Status.SPOKEN, Status.WRITTEN)
@@ -79,7 +87,9 @@ MOVES: Mapping[Move, Rule] = {
     Move.WRITE: _rule((Status.ASKED,), Status.WRITTEN, NO_QUESTION, LISTENING=NOT_ENDED),
     Move.TRUNCATE: _rule((Status.SPOKEN,), Status.WRITTEN, NO_ANSWER),
 }
-"""No move is legal while a conversation is BUSY: that raises Busy with IN_FLIGHT, everything else that is illegal InvalidInput."""
+"""No move is legal while a conversation is BUSY: that raises Busy with IN_FLIGHT,
+everything else that is illegal InvalidInput.
+"""
 
 
 def check(status: Status, move: Move) -> None:

@@ -8,8 +8,12 @@ from typing import Literal
 import numpy as np
 
 FinishReason = Literal["stop", "length", "frame_budget", "empty", "cancelled"]
-"""stop: text and speech came to their own end. length: the text reached its limit. frame_budget: the speech reached its limit.
-empty: the model answered with no text at all, or thought only, so there is nothing to speak. cancelled: the caller closed the stream."""
+"""stop: text and speech came to their own end.
+
+length: the text reached its limit. frame_budget: the speech reached its limit.
+empty: the model answered with no text at all, or thought only, so there is nothing to speak. cancelled: the
+caller closed the stream.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """New text. `text` may be empty while a character is incomplete; `token_ids` are the new ids, ends of turn excluded."""
+    """New text.
+
+    `text` may be empty while a character is incomplete; `token_ids` are the new ids, ends of turn excluded.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -48,10 +55,11 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class AudioDelta:
-    """A packet of speech: `samples` float32 [n] in [-1, 1], from frame `first_frame` (counted from 0) on, `frames` frames.
+    """A packet of speech: `samples` float32 [n] in [-1, 1],
+    from frame `first_frame` (counted from 0) on, `frames` frames.
 
-    `text_cursor`: answer tokens the Talker had consumed at the last of these frames, less those that lie ahead of the voice where the bundle
-    estimates how many frames a token takes. It never falls.
+    `text_cursor`: answer tokens the Talker had consumed at the last of these frames, less those that lie
+    ahead of the voice where the bundle estimates how many frames a token takes. It never falls.
     """
 
     samples: np.ndarray
@@ -62,7 +70,9 @@ class AudioDelta:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a stream: the whole text, its ids, codes int64 [frames, groups], why it ended, and when things happened."""
+    """The end of a stream: the whole text, its ids, codes int64 [frames, groups], why it ended,
+    and when things happened.
+    """
 
     finish_reason: FinishReason
     text: str
@@ -76,7 +86,10 @@ Event = TextDelta | AudioDelta | Done
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer. codes int64 [frames, groups]; audio float32 [samples] at `sample_rate` hertz, both empty without speech."""
+    """A whole answer.
+
+    codes int64 [frames, groups]; audio float32 [samples] at `sample_rate` hertz, both empty without speech.
+    """
 
     text: str
     token_ids: tuple[int, ...]

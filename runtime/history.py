@@ -11,7 +11,11 @@ from .frontend.prompt.part_keys import MEDIA_TYPES, TEXT_TYPES, fields_of, type_
 
 @dataclass(frozen=True)
 class HistoryMessage:
-    """One turn. `text`: its text parts, joined. `media`: the kind of each of its other parts in order: audio, image or video."""
+    """One turn.
+
+    `text`: its text parts, joined. `media`: the kind of each of its other parts in
+    order: audio, image or video.
+    """
 
     role: str
     text: str
@@ -19,7 +23,10 @@ class HistoryMessage:
 
 
 def summary(messages: Sequence[Mapping[str, Any]]) -> tuple[HistoryMessage, ...]:
-    """`messages` of the chat shape, which the front end has accepted, without their media. Nothing is opened or read."""
+    """`messages` of the chat shape, which the front end has accepted, without their media.
+
+    Nothing is opened or read.
+    """
     return tuple(_message(message) for message in messages)
 
 

@@ -43,21 +43,37 @@ def load(
 ) -> Omni:
     """Load the bundle at `bundle_path`. The result is a context manager.
 
-    `max_streams` replies run at once; a further one waits for a free place, at most `admission_seconds` (None: as long as it takes) and
-    then raises. `threads` work on one run of an engine (default: ANTIPHON_THREADS, else all cores); runs take turns. `check_hashes` reads
-    every file and compares its SHA-256; without it a changed byte of the weights, and of nothing else, goes unnoticed. `prefill_chunk`: the most prompt
-    tokens of one run. `media`: what media messages may bring, from where and how much: `MediaPolicy()` opens local files, `MediaPolicy.for_server()`
-    takes data only. Raises AntiphonError in one sentence for anything that does not fit.
+    `max_streams` replies run at once; a further one waits for a free place, at most `admission_seconds`
+    (None: as long as it takes) and then raises. `threads` work on one run of an engine (default:
+    ANTIPHON_THREADS, else all cores); runs take turns. `check_hashes` reads every file and compares its
+    SHA-256; without it a changed byte of the weights, and of nothing else, goes unnoticed. `prefill_chunk`:
+    the most prompt tokens of one run. `media`: what media messages may bring, from where and how much:
+    `MediaPolicy()` opens local files, `MediaPolicy.for_server()` takes data only. Raises AntiphonError in one
+    sentence for anything that does not fit.
     """
     _check_settings(bundle_path, max_streams, threads, prefill_chunk, admission_seconds)
     if not isinstance(media, MediaPolicy):
-        raise InvalidInput(f"media is {short(media)}, expected a MediaPolicy, for example MediaPolicy.for_server().")
+        raise InvalidInput(
+            f"media is {short(media)}, expected a MediaPolicy, for example MediaPolicy.for_server()."
+        )
     opened = open_bundle(Path(bundle_path), threads, check_hashes, media)
-    return Omni(opened.manifest, opened.engines, opened.front_end, max_streams, prefill_chunk, admission_seconds, opened.voice_table, media)
+    return Omni(
+        opened.manifest,
+        opened.engines,
+        opened.front_end,
+        max_streams,
+        prefill_chunk,
+        admission_seconds,
+        opened.voice_table,
+        media,
+    )
 
 
 class Omni:
-    """Engines and front end of one bundle, shared by all its conversations; made by `load`. Safe to use from several threads."""
+    """Engines and front end of one bundle, shared by all its conversations; made by `load`.
+
+    Safe to use from several threads.
+    """
 
     def __init__(
         self,
@@ -95,29 +111,39 @@ class Omni:
         """Of the speech, in hertz."""
         return self.model.sample_rate
 
-    def conversation(self, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None) -> Conversation:
-        """A conversation that has not begun. `voice` and `style` are its defaults; `tools` are the functions that the model may call in it (OpenAI
-        shape). Raises AntiphonError for an unknown voice, a style that is no text, or tools that are none."""
+    def conversation(
+        self, system: str | None = None, voice: Any = None, style: str | None = None, tools: Any = None
+    ) -> Conversation:
+        """A conversation that has not begun.
+
+        `voice` and `style` are its defaults; `tools` are the functions that the model may call in it (OpenAI
+        shape). Raises AntiphonError for an unknown voice, a style that is no text, or tools that are none.
+        """
         self._admission.check_open()
         read_options({"style": style})
-        return Conversation(self.model, self._admission, system, None if voice is None else self.voice(voice), style, tools)
+        return Conversation(
+            self.model, self._admission, system, None if voice is None else self.voice(voice), style, tools
+        )
 
     def voice(self, wanted: Any = None, sample_rate: int | None = None) -> Voice:
-        """The voice called `wanted` (None: the bundle's default), or that of a recording: a path, bytes or an array at `sample_rate` hertz.
+        """The voice called `wanted` (None: the bundle's default), or that of a recording:
+        a path, bytes or an array at `sample_rate` hertz.
 
-        A recording is encoded once; keep the Voice for further replies. Raises AntiphonError that lists the voices, or says what is wrong
-        with the recording, or with a Voice of another bundle.
+        A recording is encoded once; keep the Voice for further replies. Raises AntiphonError that lists the
+        voices, or says what is wrong with the recording, or with a Voice of another bundle.
         """
         self._admission.check_open()
         return self.model.voice(wanted, sample_rate)
 
     def stream(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> ReplyStream:
-        """Answer `messages` (OpenAI chat shape) as events in the order they happen; for the options see ReplyOptions.
+        """Answer `messages` (OpenAI chat shape) as events in the order they happen;
+        for the options see ReplyOptions.
 
         `tools` are the functions that the model may call (OpenAI shape); a call is text of the answer.
 
-        The reply runs from this call on; bad input raises here, a failure during the reply raises from the iterator. Close the iterator
-        (or leave its `with` block) to stop the reply. When `max_streams` replies are running, the call waits.
+        The reply runs from this call on; bad input raises here, a failure during the reply raises from the
+        iterator. Close the iterator (or leave its `with` block) to stop the reply. When `max_streams` replies
+        are running, the call waits.
         """
         return self._open(messages, tools, options, Place())
 
@@ -129,8 +155,12 @@ class Omni:
         finally:
             place.withdraw()  # an interrupt may have come before anyone else could close the reply
 
-    async def astream(self, messages: Sequence[Any], *, tools: Any = None, **options: Any) -> AsyncIterator[Event]:
-        """`stream` for asyncio: the event loop is never blocked, and cancelling the task stops the reply, or its wait for a place."""
+    async def astream(
+        self, messages: Sequence[Any], *, tools: Any = None, **options: Any
+    ) -> AsyncIterator[Event]:
+        """`stream` for asyncio: the event loop is never blocked, and cancelling the task stops the reply,
+        or its wait for a place.
+        """
         reader = AsyncReader(partial(self._open, messages, tools, options))
         try:
             while (event := await reader.next()) is not None:
@@ -139,12 +169,15 @@ class Omni:
             await reader.close()
 
     def speak(self, text: str, messages: Sequence[Any] | None = None, **options: Any) -> Reply:
-        """The speech of `text`, which the Talker speaks as it would an answer of the Thinker. `Reply.text` is the text.
+        """The speech of `text`, which the Talker speaks as it would an answer of the Thinker.
 
-        All of `text` is spoken; what looks like a special token is text, too. With `messages` (OpenAI chat shape) it is spoken as the answer to them: the
-        Thinker prefills them, so that the Talker reads the same rows before it as in a reply. Without, no user's turn stands before it and the Thinker
-        does not run. Options as for `stream`, but those of the text (see options.TEXT_OPTIONS). Raises AntiphonError for a text without a word, one that
-        exceeds the Talker's context, and a bundle without speech stages.
+        `Reply.text` is the text.
+
+        All of `text` is spoken; what looks like a special token is text, too. With `messages` (OpenAI chat
+        shape) it is spoken as the answer to them: the Thinker prefills them, so that the Talker reads the
+        same rows before it as in a reply. Without, no user's turn stands before it and the Thinker does not
+        run. Options as for `stream`, but those of the text (see options.TEXT_OPTIONS). Raises AntiphonError
+        for a text without a word, one that exceeds the Talker's context, and a bundle without speech stages.
         """
         place = Place()
         try:
@@ -159,8 +192,9 @@ class Omni:
     def close(self) -> None:
         """Stop all replies in flight, wait until their workers have ended, and refuse new ones.
 
-        In a finaliser, and in the handler of a signal that came in the midst of a call on this Omni, it does not wait. In a fork of the process that
-        loaded the bundle it only refuses: the replies are those of the other process.
+        In a finaliser, and in the handler of a signal that came in the midst of a call on this Omni, it
+        does not wait. In a fork of the process that loaded the bundle it only refuses: the replies are
+        those of the other process.
         """
         self._admission.close()
 
@@ -170,13 +204,17 @@ class Omni:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any], place: Place) -> ReplyStream:
+    def _open(
+        self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any], place: Place
+    ) -> ReplyStream:
         began = time.perf_counter()
         self._admission.check_open()
         chosen = read_options(options)
         return Conversation(self.model, self._admission, tools=tools).answer(messages, chosen, began, place)
 
-    def _open_speech(self, text: str, messages: Sequence[Any] | None, options: Mapping[str, Any], place: Place) -> ReplyStream:
+    def _open_speech(
+        self, text: str, messages: Sequence[Any] | None, options: Mapping[str, Any], place: Place
+    ) -> ReplyStream:
         began = time.perf_counter()
         self._admission.check_open()
         chosen = read_speech_options(options, self.manifest)
@@ -193,14 +231,26 @@ def collect(stream: ReplyStream, sample_rate: int) -> Reply:
                 pieces.append(event.samples)
             elif isinstance(event, Done):
                 audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-                return Reply(event.text, event.token_ids, event.codes, audio, sample_rate, event.finish_reason, event.timings)
+                return Reply(
+                    event.text,
+                    event.token_ids,
+                    event.codes,
+                    audio,
+                    sample_rate,
+                    event.finish_reason,
+                    event.timings,
+                )
     raise Closed("The reply was closed before its end; ask again.")
 
 
-def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_chunk: Any, admission_seconds: Any) -> None:
+def _check_settings(
+    bundle_path: Any, max_streams: Any, threads: Any, prefill_chunk: Any, admission_seconds: Any
+) -> None:
     """Raise AntiphonError for an invalid argument of `load`."""
     if not isinstance(bundle_path, (str, Path)):
-        raise InvalidInput(f"bundle_path is {short(bundle_path)}, expected the path of a folder made by antiphon build.")
+        raise InvalidInput(
+            f"bundle_path is {short(bundle_path)}, expected the path of a folder made by antiphon build."
+        )
     whole(max_streams, "max_streams", 1)
     whole(prefill_chunk, "prefill_chunk", 1)
     if threads is not None:
@@ -208,20 +258,33 @@ def _check_settings(bundle_path: Any, max_streams: Any, threads: Any, prefill_ch
     if admission_seconds is not None:
         seconds = as_float(admission_seconds)
         if seconds is None or not 0 < seconds <= threading.TIMEOUT_MAX:  # also false for NaN
-            raise InvalidInput(f"admission_seconds is {short(admission_seconds)}, expected a positive number of seconds, or None to wait as long as it takes.")
+            raise InvalidInput(
+                f"admission_seconds is {short(admission_seconds)}, expected a positive number of seconds, "
+                "or None to wait as long as it takes."
+            )
 
 
 _loaded: weakref.WeakKeyDictionary[Admission, EngineLock] = weakref.WeakKeyDictionary()
-"""Of every loaded bundle that an Omni, a conversation or a reply still uses: who admits its replies, and the lock of its engines."""
+"""Of every loaded bundle that an Omni, a conversation or a reply still uses:
+who admits its replies, and the lock of its engines.
+"""
 
 
 @atexit.register
 def _close_all() -> None:
-    """End all engine runs and all work of front ends before the interpreter ends. A thread inside native code then aborts the process."""
-    loaded = [(admission, _loaded[admission]) for reference in _loaded.keyrefs() if (admission := reference()) is not None]
+    """End all engine runs and all work of front ends before the interpreter ends.
+
+    A thread inside native code then aborts the process.
+    """
+    loaded = [
+        (admission, _loaded[admission])
+        for reference in _loaded.keyrefs()
+        if (admission := reference()) is not None
+    ]
     for admission, _ in loaded:
         admission.close()
     end_all()
     for admission, engine_lock in loaded:
-        if admission.is_of_this_process:  # from now on no engine runs, not even for an append in another thread
+        # from now on no engine runs, not even for an append in another thread
+        if admission.is_of_this_process:
             engine_lock.keep()

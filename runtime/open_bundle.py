@@ -34,16 +34,29 @@ class OpenedBundle:
     """See voices.read_voice_table."""
 
 
-def open_bundle(folder: Path, threads: int | None = None, check_hashes: bool = False, media: MediaPolicy = LOCAL) -> OpenedBundle:
-    """Open the bundle in `folder`; for the arguments see omni.load. Raises AntiphonError in one sentence for anything that does not fit."""
+def open_bundle(
+    folder: Path, threads: int | None = None, check_hashes: bool = False, media: MediaPolicy = LOCAL
+) -> OpenedBundle:
+    """Open the bundle in `folder`; for the arguments see omni.load.
+
+    Raises AntiphonError in one sentence for anything that does not fit.
+    """
     with as_broken_bundle():
         manifest = read_manifest(folder, TARGET)
         if check_hashes:
             check_all_hashes(folder)
-        table = read_voice_table(folder / "frontend") if manifest.talker and manifest.talker.voice == "frames" else None
+        table = (
+            read_voice_table(folder / "frontend")
+            if manifest.talker and manifest.talker.voice == "frames"
+            else None
+        )
         check_manifest(manifest, table)
         front_end = FrontEnd(folder / "frontend", media, manifest.constants.thinker_context)
         check_front_end(front_end, manifest)
     openers = {name: find_engine(entry.kind, name) for name, entry in manifest.stages.items()}
-    engines = {name: opener(folder, manifest.stages[name], threads) for name, opener in openers.items() if name not in NOT_RUN}
+    engines = {
+        name: opener(folder, manifest.stages[name], threads)
+        for name, opener in openers.items()
+        if name not in NOT_RUN
+    }
     return OpenedBundle(manifest, engines, front_end, table)

@@ -24,21 +24,33 @@ MODALITIES = ("text", "audio")
 DEFAULT_MAX_TEXT_TOKENS = 1024
 """Where neither caller nor bundle says otherwise; HF's thinker_max_new_tokens."""
 
-TEXT_OPTIONS = ("max_text_tokens", "min_text_tokens", "modalities", "temperature", "top_k", "top_p", "repetition_penalty")
+TEXT_OPTIONS = (
+    "max_text_tokens",
+    "min_text_tokens",
+    "modalities",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+)
 """Options of the text that the Thinker writes. Omni.speak, whose text is given, takes all others."""
 
 
 @dataclass(frozen=True)
 class ReplyOptions:
-    """Options of generate, stream, astream and Conversation.reply, and (but for TEXT_OPTIONS) of speak and stream_speech. None: the bundle's default.
+    """Options of generate, stream, astream and Conversation.reply,
+    and (but for TEXT_OPTIONS) of speak and stream_speech. None: the bundle's default.
 
-    greedy: the most probable token and code at every step. seed: an integer of 64 bits; equal seeds give equal answers. max_text_tokens and
-    max_frames limit text and speech; min_text_tokens and min_frames keep them from ending earlier. modalities: ("text",) switches speech off. voice: a name of
-    the bundle's voices, upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a description in words;
-    language: a language of the bundle that the answer is spoken in; interleave: how text and speech take turns (aria.parse_policy).
-    temperature, top_k, top_p and repetition_penalty are the Thinker's; talker_... the Talker's; predictor_... the code predictor's.
-    packet_schedule: frames of the first packets, the last repeats. use_audio_in_video and video_fps: how videos are read. NumPy scalars count
-    as numbers. Raises AntiphonError when a switch is no bool, a name no text or video_fps no rate; `choose` checks the rest.
+    greedy: the most probable token and code at every step. seed: an integer of 64 bits; equal seeds give
+    equal answers. max_text_tokens and max_frames limit text and speech; min_text_tokens and min_frames keep
+    them from ending earlier. modalities: ("text",) switches speech off. voice: a name of the bundle's voices,
+    upper or lower case, a recording (path or bytes), or a Voice; style: a style of the bundle or a
+    description in words; language: a language of the bundle that the answer is spoken in; interleave: how
+    text and speech take turns (aria.parse_policy). temperature, top_k, top_p and repetition_penalty are the
+    Thinker's; talker_... the Talker's; predictor_... the code predictor's. packet_schedule: frames of the
+    first packets, the last repeats. use_audio_in_video and video_fps: how videos are read. NumPy scalars
+    count as numbers. Raises AntiphonError when a switch is no bool, a name no text or video_fps no rate;
+    `choose` checks the rest.
     """
 
     greedy: bool = False
@@ -76,13 +88,19 @@ class ReplyOptions:
         for name, example in (("style", "whisper"), ("language", "german"), ("interleave", "chunked:4,4")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise InvalidInput(f"{name} is {short(value)}, expected text such as {short(example)}, or None for the default.")
+                raise InvalidInput(
+                    f"{name} is {short(value)}, expected text such as {short(example)}, "
+                    "or None for the default."
+                )
         object.__setattr__(self, "video_fps", check_frame_rate(self.video_fps, "video_fps"))
 
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """The options with the bundle's defaults filled in. `speaks` False: an answer without speech. `voice`, `style`: None for the bundle's default."""
+    """The options with the bundle's defaults filled in.
+
+    `speaks` False: an answer without speech. `voice`, `style`: None for the bundle's default.
+    """
 
     thinker: SamplingParameters
     talker: SamplingParameters
@@ -107,18 +125,30 @@ def read_options(given: Mapping[str, Any]) -> ReplyOptions:
 
 
 def read_speech_options(given: Mapping[str, Any], manifest: Manifest) -> ReplyOptions:
-    """The options of a given text's speech. Raises AntiphonError as `read_options`, for an option of the text, and where the bundle has no speech stages."""
+    """The options of a given text's speech.
+
+    Raises AntiphonError as `read_options`, for an option of the text, and where the
+    bundle has no speech stages.
+    """
     if not manifest.speaks:
-        raise InvalidInput("The bundle holds no speech stages, so it speaks no text; build it from a checkpoint with a Talker.")
+        raise InvalidInput(
+            "The bundle holds no speech stages, so it speaks no text; "
+            "build it from a checkpoint with a Talker."
+        )
     options = read_options(given)
     for name in TEXT_OPTIONS:
         if getattr(options, name) is not None:
-            raise InvalidInput(f"{name} is an option of an answer's text, and speak is given the text; leave it out.")
+            raise InvalidInput(
+                f"{name} is an option of an answer's text, and speak is given the text; leave it out."
+            )
     return options
 
 
 def check_words(text: Any) -> str:
-    """`text` to be spoken. Raises AntiphonError for what is no text, no Unicode, or holds nothing but white space."""
+    """`text` to be spoken.
+
+    Raises AntiphonError for what is no text, no Unicode, or holds nothing but white space.
+    """
     if not isinstance(text, str):
         raise InvalidInput(f"The text to speak is {article(type(text).__name__)}, expected text.")
     if not text.strip():
@@ -126,14 +156,24 @@ def check_words(text: Any) -> str:
     return check_unicode(text, "The text to speak")
 
 
-def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None) -> ResolvedOptions:
-    """Check `options` against the bundle. `default_voice` and `default_style` go before the bundle's own. Raises AntiphonError for what does not fit."""
+def choose(
+    options: ReplyOptions, manifest: Manifest, default_voice: Any = None, default_style: str | None = None
+) -> ResolvedOptions:
+    """Check `options` against the bundle.
+
+    `default_voice` and `default_style` go before the bundle's own. Raises
+    AntiphonError for what does not fit.
+    """
     seed = check_seed(options.seed)
     max_text_tokens = _count("max_text_tokens", options.max_text_tokens)
-    min_text_tokens = _count("min_text_tokens", options.min_text_tokens, manifest.constants.thinker_context, least=0)
+    min_text_tokens = _count(
+        "min_text_tokens", options.min_text_tokens, manifest.constants.thinker_context, least=0
+    )
     max_frames = _count("max_frames", options.max_frames)
     min_frames = _count("min_frames", options.min_frames, manifest.constants.talker_context or None)
-    thinker = _sampling(manifest, options, "thinker", "", max_tokens=max_text_tokens, min_tokens=min_text_tokens)
+    thinker = _sampling(
+        manifest, options, "thinker", "", max_tokens=max_text_tokens, min_tokens=min_text_tokens
+    )
     talker = _sampling(manifest, options, "talker", "talker_", min_tokens=min_frames)
     predictor = _sampling(manifest, options, "predictor", "predictor_")
     if thinker.max_tokens is None:
@@ -149,26 +189,46 @@ def choose(options: ReplyOptions, manifest: Manifest, default_voice: Any = None,
     if style is not None and spoken and not (manifest.talker and manifest.talker.takes_style):
         raise InvalidInput(f"The bundle's Talker takes no style (found {short(style)}); leave it out.")
     return ResolvedOptions(
-        thinker, talker, predictor, seed, spoken, default_voice if options.voice is None else options.voice, style,
-        find_language(manifest, options.language), find_policy(manifest, options.interleave), max_frames, check_schedule(options.packet_schedule),
-    )  # fmt: skip
+        thinker,
+        talker,
+        predictor,
+        seed,
+        spoken,
+        default_voice if options.voice is None else options.voice,
+        style,
+        find_language(manifest, options.language),
+        find_policy(manifest, options.interleave),
+        max_frames,
+        check_schedule(options.packet_schedule),
+    )
 
 
 def speaks(options: ReplyOptions, manifest: Manifest) -> bool:
-    """Whether the answer is spoken. Raises AntiphonError for unknown modalities, or speech from a bundle without it."""
+    """Whether the answer is spoken.
+
+    Raises AntiphonError for unknown modalities, or speech from a bundle without it.
+    """
     if options.modalities is None:
         return manifest.speaks
     given = options.modalities
     modalities = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
-    if "text" not in modalities or not all(isinstance(name, str) and name in MODALITIES for name in modalities):
+    if "text" not in modalities or not all(
+        isinstance(name, str) and name in MODALITIES for name in modalities
+    ):
         raise InvalidInput(f'modalities is {_listed(given)}, expected ("text",) or ("text", "audio").')
     if "audio" in modalities and not manifest.speaks:
-        raise InvalidInput('The bundle holds no speech stages; ask for modalities=("text",) or build it from a checkpoint with a Talker.')
+        raise InvalidInput(
+            "The bundle holds no speech stages; "
+            'ask for modalities=("text",) or build it from a checkpoint with a Talker.'
+        )
     return "audio" in modalities
 
 
 def find_language(manifest: Manifest, name: str | None) -> int | None:
-    """The codec id of the language `name`. None lets the model decide. Raises AntiphonError that lists the languages."""
+    """The codec id of the language `name`.
+
+    None lets the model decide. Raises AntiphonError that lists the languages.
+    """
     if name is None:
         return None
     known = manifest.speech_prompts.languages
@@ -176,16 +236,24 @@ def find_language(manifest: Manifest, name: str | None) -> int | None:
         raise InvalidInput(f"The bundle's Talker takes no language (found {short(name)}); leave it out.")
     row = known.get(name.lower()) if isinstance(name, str) else None
     if row is None:
-        raise InvalidInput(f"There is no language {short(name)}; the bundle's languages are {', '.join(sorted(known))}.")
+        raise InvalidInput(
+            f"There is no language {short(name)}; the bundle's languages are {', '.join(sorted(known))}."
+        )
     return row
 
 
 def find_policy(manifest: Manifest, name: str | None) -> Policy:
-    """The interleave called `name`, or the bundle's own. Raises AntiphonError for one that the bundle's Talker cannot follow."""
+    """The interleave called `name`, or the bundle's own.
+
+    Raises AntiphonError for one that the bundle's Talker cannot follow.
+    """
     ratio = manifest.constants.frames_per_text
     if manifest.talker is None or manifest.interleave is None:
         if name is not None:
-            raise InvalidInput(f"The bundle holds no speech stages, so that nothing is interleaved (found {short(name)}); leave it out.")
+            raise InvalidInput(
+                f"The bundle holds no speech stages, so that nothing is interleaved (found {short(name)}); "
+                "leave it out."
+            )
         return dual_track()
     policy = parse_policy(manifest.interleave if name is None else name, ratio)
     if policy.layout != manifest.talker.layout:
@@ -194,7 +262,9 @@ def find_policy(manifest: Manifest, name: str | None) -> Policy:
     return policy
 
 
-def _sampling(manifest: Manifest, options: ReplyOptions, stage: str, prefix: str, **limits: int | None) -> SamplingParameters:
+def _sampling(
+    manifest: Manifest, options: ReplyOptions, stage: str, prefix: str, **limits: int | None
+) -> SamplingParameters:
     """The bundle's parameters of `stage`, replaced by the options whose names begin with `prefix`."""
     checks = {
         "temperature": lambda value, name: number(value, name, *TEMPERATURE, or_zero=True),
@@ -217,11 +287,18 @@ def _count(name: str, value: Any, most: float | None = None, least: int = 1) -> 
 
 def _listed(given: Any) -> str:
     """A few names as they were given, anything else shortened."""
-    names = isinstance(given, list | tuple) and 0 < len(given) <= 3 and all(isinstance(name, str) and len(name) <= 20 for name in given)
+    names = (
+        isinstance(given, list | tuple)
+        and 0 < len(given) <= 3
+        and all(isinstance(name, str) and len(name) <= 20 for name in given)
+    )
     return f"({', '.join(short(name) for name in given)})" if names else short(given)
 
 
 def _check_order(name: str, least: int | None, most: int | None) -> None:
-    """Raise AntiphonError where an option's minimum exceeds the maximum. The bundle's own minimum yields to a smaller maximum."""
+    """Raise AntiphonError where an option's minimum exceeds the maximum.
+
+    The bundle's own minimum yields to a smaller maximum.
+    """
     if least is not None and most is not None and least > most:
         raise InvalidInput(f"min_{name} is {least}, expected at most max_{name}, which is {most}.")

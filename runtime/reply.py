@@ -1,7 +1,9 @@
-"""One reply in flight: the source of its text, Talker with predictor, and Code2Wav as three workers, joined by bounded queues.
+"""One reply in flight: the source of its text, Talker with predictor, and Code2Wav as three workers,
+joined by bounded queues.
 
-A token goes to the caller and to the Talker as soon as it is known, a frame goes to Code2Wav as soon as it is complete, and a packet goes to the caller as
-soon as it is decoded. A caller who does not read blocks the workers behind full queues.
+A token goes to the caller and to the Talker as soon as it is known, a frame goes to Code2Wav as soon as it is
+complete, and a packet goes to the caller as soon as it is decoded. A caller who does not read blocks the
+workers behind full queues.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ MAX_TEXT_AHEAD, MAX_FRAMES_AHEAD, MAX_EVENTS_AHEAD = 1024, 32, 64
 
 
 def default_budget(text_tokens: int) -> int:
-    """The most frames for `text_tokens` tokens: a guard against speech that never ends. 3 to 4 frames a token are usual."""
+    """The most frames for `text_tokens` tokens: a guard against speech that never ends.
+
+    3 to 4 frames a token are usual.
+    """
     return min(4096, 40 * text_tokens + 50)
 
 
@@ -47,7 +52,10 @@ class TextDecoder(Protocol):
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """How an answer is spoken. The workers call the two builders with the function that returns the priority of a run."""
+    """How an answer is spoken.
+
+    The workers call the two builders with the function that returns the priority of a run.
+    """
 
     make_talker: Callable[[Callable[[], int]], Talker]
     make_vocoder: Callable[[Callable[[], int]], Vocoder]
@@ -58,7 +66,10 @@ class SpeechRequest:
     """The most frames. None: `default_budget`."""
     policy: Policy = field(default_factory=dual_track)
     frames_per_token: float | None = None
-    """Estimate that refines the text cursor while the answer lasts. None: the cursor is the text that the schedule has consumed."""
+    """Estimate that refines the text cursor while the answer lasts.
+
+    None: the cursor is the text that the schedule has consumed.
+    """
     record: SpeechRecord = field(default_factory=lambda: SpeechRecord())
 
 
@@ -74,7 +85,9 @@ class SpeechRecord:
     """Whether the Talker ended by itself."""
 
     def heard_tokens(self, frames: int, frames_per_token: float | None) -> int:
-        """The number of the answer's tokens up to the last one that was spoken within its first `frames` frames."""
+        """The number of the answer's tokens up to the last one that was spoken within
+        its first `frames` frames.
+        """
         frames = min(frames, len(self.cursors))
         if frames == 0:
             return 0
@@ -97,8 +110,11 @@ class ReplyRequest:
 
 
 class Workers:
-    """The running part of a reply: an admission.RunningReply. It never refers to the caller's handle, so that a forgotten handle can stop it. Nothing runs
-    before `start`."""
+    """The running part of a reply: an admission.RunningReply.
+
+    It never refers to the caller's handle, so that a forgotten handle can stop it.
+    Nothing runs before `start`.
+    """
 
     def __init__(self, request: ReplyRequest) -> None:
         self._request, self._speech = request, request.speech
@@ -121,18 +137,30 @@ class Workers:
         self.process = os.getpid()
         self.closed = False
         """Whether the caller gets no more events."""
-        # the source of the text comes last: while a thread may still be refused, the conversation is as it was
+        # the source of the text comes last: while a thread may still be refused, the
+        # conversation is as it was
         jobs = ([self._voice, self._talk] if self._speech else []) + [self._think]
         self._left, self._not_begun = len(jobs), list(jobs)
-        self._threads = [threading.Thread(target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True) for job in jobs]
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=(job,), name=f"antiphon-{job.__name__.strip('_')}", daemon=True
+            )
+            for job in jobs
+        ]
 
     def start(self) -> None:
-        """Start all workers. Whatever it raises, `abort` must follow. Raises AntiphonError when the system has no thread left."""
+        """Start all workers.
+
+        Whatever it raises, `abort` must follow. Raises AntiphonError when the system has no thread left.
+        """
         for thread in self._threads:
             start_thread(thread, "a reply")
 
     def abort(self) -> bool:
-        """End the workers that `start` has started. Returns whether the source of the text had begun; if not, the conversation is as it was."""
+        """End the workers that `start` has started.
+
+        Returns whether the source of the text had begun; if not, the conversation is as it was.
+        """
         self.control.stop()
         with self.control.lock:
             refused, self._not_begun = self._not_begun, []
@@ -152,11 +180,17 @@ class Workers:
         return self.control.stopped
 
     def stop(self) -> None:
-        """Tell the workers to stop, without waiting. May be called from a finaliser and from the handler of a signal."""
+        """Tell the workers to stop, without waiting.
+
+        May be called from a finaliser and from the handler of a signal.
+        """
         self.control.stop()
 
     def join(self) -> None:
-        """Wait until the workers have ended. A thread that must not wait (see threads), a worker for example, goes on at once."""
+        """Wait until the workers have ended.
+
+        A thread that must not wait (see threads), a worker for example, goes on at once.
+        """
         for thread in self._threads:
             if not here.inside and thread.is_alive():
                 thread.join()
@@ -189,9 +223,18 @@ class Workers:
                 pass
 
     def done(self) -> Done:
-        """The closing event with all that was made so far. Its reason is `cancelled` where the workers were stopped."""
+        """The closing event with all that was made so far.
+
+        Its reason is `cancelled` where the workers were stopped.
+        """
         codes = np.stack(self._codes) if self._codes else np.zeros((0, 0), np.int64)
-        reason: FinishReason = "cancelled" if self.control.stopped else "frame_budget" if self._over_budget else self._text_reason
+        reason: FinishReason = (
+            "cancelled"
+            if self.control.stopped
+            else "frame_budget"
+            if self._over_budget
+            else self._text_reason
+        )
         return Done(reason, "".join(self._pieces), tuple(self._token_ids), codes, self._timings())
 
     # Text
@@ -219,9 +262,16 @@ class Workers:
         self.events.put(TextDelta(piece, token_ids))
 
     def _before_thinking(self) -> int:
-        """Wait while the first sound is being made and its workers have text; then return the priority of the next token's run."""
+        """Wait while the first sound is being made and its workers have text;
+        then return the priority of the next token's run.
+        """
         is_awaited = self.control.when(
-            lambda: not self._speaking or "audio" in self._moments or self._text.starving and self._frames.starving,
+            lambda: (
+                not self._speaking
+                or "audio" in self._moments
+                or self._text.starving
+                and self._frames.starving
+            ),
             lambda: self._speaking and "token" in self._moments and self._text.starving,
         )
         return self._urgency() if is_awaited else NORMAL
@@ -235,10 +285,14 @@ class Workers:
         def budget(text_tokens: int) -> int:
             if speech.max_frames is not None:
                 return speech.max_frames
-            if self._frames_at_text_end is None:  # the schedule itself bounds what is spoken before the end of the text
+            # the schedule itself bounds what is spoken before the end of the text
+            if self._frames_at_text_end is None:
                 return len(self._codes) + 1
-            # a slow schedule may have used the budget up before the last text is in, which must be spoken, too
-            return max(default_budget(text_tokens), self._frames_at_text_end + default_budget(0), talker.min_frames)
+            # a slow schedule may have used the budget up before the last text is in,
+            # which must be spoken, too
+            return max(
+                default_budget(text_tokens), self._frames_at_text_end + default_budget(0), talker.min_frames
+            )
 
         for frame in speak(speech.policy, self, talker, speech.end_id, budget):
             self._mark("frame")
@@ -271,12 +325,17 @@ class Workers:
             if not len(samples):
                 continue
             self._underruns += "audio" in self._moments and self._buffered() < 0
-            cursor = spoken_text(packet[-1].index, packet[-1].cursor, frames_per_token=self._speech.frames_per_token)
+            cursor = spoken_text(
+                packet[-1].index, packet[-1].cursor, frames_per_token=self._speech.frames_per_token
+            )
             self.events.put(AudioDelta(samples, packet[0].index, len(packet), cursor))
             self._samples += len(samples)
             self._mark("audio")
         if self._codes and not self._samples:
-            raise AssertionError(f"{len(self._codes)} frames gave no sound: the stage code2wav claims a lead longer than the answer")
+            raise AssertionError(
+                f"{len(self._codes)} frames gave no sound: "
+                "the stage code2wav claims a lead longer than the answer"
+            )
         with self.control.lock:
             self._speaking = False
             self.control.changed()
@@ -295,7 +354,10 @@ class Workers:
         return self._samples / self._sample_rate - (time.perf_counter() - self._moments["audio"])
 
     def _urgency(self) -> int:
-        """The priority of a speech stage's next run: URGENT while a listener waits for sound. Raises Cancelled after `stop`."""
+        """The priority of a speech stage's next run: URGENT while a listener waits for sound.
+
+        Raises Cancelled after `stop`.
+        """
         self.control.check()
         return URGENT if "audio" not in self._moments or self._buffered() < SHORT_BUFFER else NORMAL
 
@@ -320,10 +382,12 @@ class Workers:
 
 
 class ReplyStream:
-    """The caller's handle: an iterator of events that ends with Done. Closing or forgetting it stops the workers within one frame.
+    """The caller's handle: an iterator of events that ends with Done.
 
-    `next` waits for the next event and raises what a worker raised. After `cancel`, from any thread, the next event is
-    Done("cancelled"); after `close` there are no more events.
+    Closing or forgetting it stops the workers within one frame.
+
+    `next` waits for the next event and raises what a worker raised. After `cancel`, from any thread, the next
+    event is Done("cancelled"); after `close` there are no more events.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -352,13 +416,17 @@ class ReplyStream:
         return event
 
     def cancel(self) -> None:
-        """Stop the workers without waiting for them. May be called from a finaliser and from the handler of a signal."""
+        """Stop the workers without waiting for them.
+
+        May be called from a finaliser and from the handler of a signal.
+        """
         self._workers.stop()
 
     def close(self) -> None:
         """Stop the workers and wait until they have ended: at most one run of one engine.
 
-        In a finaliser and in the handler of a signal that came in the midst of a call on this Omni it does not wait.
+        In a finaliser and in the handler of a signal that came in the midst of a call on
+        this Omni it does not wait.
         """
         self._workers.close()
 
@@ -373,10 +441,13 @@ class ReplyStream:
             self.cancel()
 
 
-def start_reply(admission: Admission, place: Place, make_request: Callable[[], ReplyRequest], undo: Callable[[], None]) -> ReplyStream:
+def start_reply(
+    admission: Admission, place: Place, make_request: Callable[[], ReplyRequest], undo: Callable[[], None]
+) -> ReplyStream:
     """Wait for `place`, then make the request and start its workers.
 
-    Whatever it raises, an interrupt too, the place is given back, and `undo` is called unless the source of the text had begun.
+    Whatever it raises, an interrupt too, the place is given back, and `undo` is called unless the
+    source of the text had begun.
     """
     workers: Workers | None = None
     try:

@@ -1,4 +1,7 @@
-"""From a conversation, a voice and the options of a reply to what its Talker and vocoder need. Everything is checked before they run."""
+"""From a conversation, a voice and the options of a reply to what its Talker and vocoder need.
+
+Everything is checked before they run.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,19 @@ from .stages.vocoder import Vocoder
 from .stages.voices import Voice
 
 
-def speech_request(model: LoadedModel, context: ThinkerContext, options: ResolvedOptions, voice: Voice, text_tokens: int | None = None) -> SpeechRequest:
-    """How the next answer in `context` is spoken. `text_tokens`: the length of a given text, None where the Thinker is going to write it.
+def speech_request(
+    model: LoadedModel,
+    context: ThinkerContext,
+    options: ResolvedOptions,
+    voice: Voice,
+    text_tokens: int | None = None,
+) -> SpeechRequest:
+    """How the next answer in `context` is spoken.
 
-    Raises AntiphonError where the user's turns with the voice and the style, or a given text, exceed the Talker's context.
+    `text_tokens`: the length of a given text, None where the Thinker is going to write it.
+
+    Raises AntiphonError where the user's turns with the voice and the style, or a given text,
+    exceed the Talker's context.
     """
     contract = model.manifest.talker
     assert contract is not None, "a bundle without speech has no Talker"
@@ -31,19 +43,29 @@ def speech_request(model: LoadedModel, context: ThinkerContext, options: Resolve
     limit = model.manifest.constants.talker_context
     if prompt >= limit:
         raise ContextFull(
-            f"The user's turns, the voice and the style need {prompt} rows of the Talker's context, which holds {limit}; shorten them or ask for text only."
+            f"The user's turns, the voice and the style need {prompt} rows of the Talker's context, "
+            f"which holds {limit}; shorten them or ask for text only."
         )
     if text_tokens is not None:
-        in_prompt = 1 if contract.voice == "codec_id" else 0  # the first text row is the last of ASSISTANT_ROWS
+        # the first text row is the last of ASSISTANT_ROWS
+        in_prompt = 1 if contract.voice == "codec_id" else 0
         needed = prompt - in_prompt + rows_to_speak(text_tokens, options.policy, limit)
         if needed > limit:
             raise ContextFull(
-                f"The text has {text_tokens} tokens, and its speech needs at least {needed} rows of the Talker's context, which holds {limit}; "
-                "speak it in parts."
+                f"The text has {text_tokens} tokens, and its speech needs at least {needed} rows of the "
+                f"Talker's context, which holds {limit}; speak it in parts."
             )
     return SpeechRequest(
         make_talker=lambda priority: Talker(
-            model.engines, model.manifest, model.engine_lock, rows, options.policy, options.talker, options.predictor, options.seed, priority,
+            model.engines,
+            model.manifest,
+            model.engine_lock,
+            rows,
+            options.policy,
+            options.talker,
+            options.predictor,
+            options.seed,
+            priority,
             model.prefill_chunk,
         ),
         make_vocoder=lambda priority: Vocoder(model.engines["code2wav"], model.engine_lock, priority),
@@ -52,17 +74,25 @@ def speech_request(model: LoadedModel, context: ThinkerContext, options: Resolve
         max_frames=options.max_frames,
         policy=options.policy,
         frames_per_token=model.frames_per_token,
-    )  # fmt: skip
+    )
 
 
 def rows_to_speak(text_tokens: int, policy: Policy, limit: int) -> int:
-    """The least number of rows, the first text row included, until a text of `text_tokens` tokens and its end are in; more than `limit` where even so
-    many frames do not take it."""
-    frame = bisect_left(range(1, limit + 1), text_tokens + 1, key=policy.text_rows_before) + 1  # the first frame that has all of the text before it
+    """The least number of rows, the first text row included, until a text of `text_tokens` tokens and
+    its end are in; more than `limit` where even so many frames do not take it.
+    """
+    # the first frame that has all of the text before it
+    frame = bisect_left(range(1, limit + 1), text_tokens + 1, key=policy.text_rows_before) + 1
     return frame - 1 + text_tokens + 1 if policy.layout == "interleaved" else frame
 
 
-def _joined_rows(model: LoadedModel, context: ThinkerContext, contract: TalkerContract, options: ResolvedOptions, voice: Voice) -> tuple[TalkerRows, int]:
+def _joined_rows(
+    model: LoadedModel,
+    context: ThinkerContext,
+    contract: TalkerContract,
+    options: ResolvedOptions,
+    voice: Voice,
+) -> tuple[TalkerRows, int]:
     """Rows behind a prompt whose voice is a codec id, and the number of rows of that prompt."""
     manifest, codec_id, sizes = model.manifest, voice.codec_id, model.input_sizes("talker")
     assert codec_id is not None
@@ -70,14 +100,29 @@ def _joined_rows(model: LoadedModel, context: ThinkerContext, contract: TalkerCo
     def make_prompt(first_token: int) -> TalkerPrompt:
         prompt_ids = context.turn_ids(context.answer_row)
         return talker_prompt(
-            prompt_ids, context.hidden_rows, sizes["hidden"], context.media, manifest.ids, codec_id, first_token, model.front_end,
+            prompt_ids,
+            context.hidden_rows,
+            sizes["hidden"],
+            context.media,
+            manifest.ids,
+            codec_id,
+            first_token,
+            model.front_end,
             sizes[contract.frame_input],
-        )  # fmt: skip
+        )
 
-    return SummedRows(make_prompt, manifest.id("tts_pad")), len(user_rows(context.turn_ids(), manifest.ids)) + ASSISTANT_ROWS
+    return SummedRows(make_prompt, manifest.id("tts_pad")), len(
+        user_rows(context.turn_ids(), manifest.ids)
+    ) + ASSISTANT_ROWS
 
 
-def _sequence_rows(model: LoadedModel, context: ThinkerContext, contract: TalkerContract, options: ResolvedOptions, voice: Voice) -> tuple[TalkerRows, int]:
+def _sequence_rows(
+    model: LoadedModel,
+    context: ThinkerContext,
+    contract: TalkerContract,
+    options: ResolvedOptions,
+    voice: Voice,
+) -> tuple[TalkerRows, int]:
     """Rows behind a prompt whose voice is frames, and the number of rows of that prompt."""
     manifest, style = model.manifest, options.style
     assert voice.codes is not None
@@ -90,5 +135,9 @@ def _sequence_rows(model: LoadedModel, context: ThinkerContext, contract: Talker
         prompt_ids = context.turn_ids(context.answer_row)
         return interleaved_prompt(prompt_ids, context.hidden_rows, hidden_size, limit, manifest.ids, speaking)
 
-    rows = SummedCodeRows(make_prompt, manifest.id("tts_pad")) if contract.layout == "summed" else InterleavedRows(make_prompt)
+    rows = (
+        SummedCodeRows(make_prompt, manifest.id("tts_pad"))
+        if contract.layout == "summed"
+        else InterleavedRows(make_prompt)
+    )
     return rows, prompt_rows(context.turn_ids(), limit, manifest.ids, speaking)

@@ -61,18 +61,35 @@ class JsonPrinter:
 
     def audio(self, event: AudioDelta) -> None:
         """See Printer."""
-        self._line("audio", first_frame=event.first_frame, frames=event.frames, samples=len(event.samples), text_cursor=event.text_cursor)
+        self._line(
+            "audio",
+            first_frame=event.first_frame,
+            frames=event.frames,
+            samples=len(event.samples),
+            text_cursor=event.text_cursor,
+        )
 
     def done(self, event: Done, output: Path | None) -> None:
         """See Printer."""
         timings = dataclasses.asdict(event.timings) | {"real_time_factor": event.timings.real_time_factor}
         self._line(
-            "done", finish_reason=event.finish_reason, text=event.text, token_ids=event.token_ids, frames=len(event.codes),
-            output=None if output is None else str(output), timings=timings,
-        )  # fmt: skip
+            "done",
+            finish_reason=event.finish_reason,
+            text=event.text,
+            token_ids=event.token_ids,
+            frames=len(event.codes),
+            output=None if output is None else str(output),
+            timings=timings,
+        )
 
     def _line(self, kind: str, **values: Any) -> None:
-        print(json.dumps({"event": kind, "seconds": round(time.perf_counter() - self._began, 6), **values}, ensure_ascii=False), flush=True)
+        print(
+            json.dumps(
+                {"event": kind, "seconds": round(time.perf_counter() - self._began, 6), **values},
+                ensure_ascii=False,
+            ),
+            flush=True,
+        )
 
 
 def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, printer: Printer) -> None:
@@ -104,9 +121,15 @@ def print_reply(stream: ReplyStream, sample_rate: int, output: Path | None, prin
     spoken = file is not None and file.samples > 0
     printer.done(done, output if spoken else None)
     if done.finish_reason == "empty":
-        raise AntiphonError("The model ended its answer without a word, so nothing was written; ask in other words or with another --seed.")
+        raise AntiphonError(
+            "The model ended its answer without a word, so nothing was written; "
+            "ask in other words or with another --seed."
+        )
     if file is not None and not spoken:
-        raise AntiphonError("The model wrote text but spoke no frame of it, so no WAV file was written; ask with another --seed, or with --text-only.")
+        raise AntiphonError(
+            "The model wrote text but spoke no frame of it, so no WAV file was written; "
+            "ask with another --seed, or with --text-only."
+        )
 
 
 def closing_line(done: Done, output: Path | None) -> str:
@@ -117,7 +140,10 @@ def closing_line(done: Done, output: Path | None) -> str:
         facts += [f"{timings.audio_seconds:.2f} s of speech in {output}"]
     facts += [f"TTFT {seconds(timings.time_to_first_token)}"]
     if output is not None:
-        facts += [f"TTFC {seconds(timings.time_to_first_frame)}", f"TTFA {seconds(timings.time_to_first_audio)}"]
+        facts += [
+            f"TTFC {seconds(timings.time_to_first_frame)}",
+            f"TTFA {seconds(timings.time_to_first_audio)}",
+        ]
     facts += [f"total {seconds(timings.total)}"]
     if timings.real_time_factor is not None:
         facts += [f"RTF {timings.real_time_factor:.2f}"]

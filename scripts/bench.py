@@ -36,11 +36,27 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of the prompt, at least.")] = 32,
     text_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of the answer.")] = 48,
     frames: Annotated[int, typer.Option(metavar="N", help="Frames of its speech, 80 ms each.")] = 160,
-    runs: Annotated[int, typer.Option(metavar="N", help="Measured rounds after one that warms up; medians over all their answers are reported.")] = 5,
-    streams: Annotated[str, typer.Option(metavar="N,N", help="Answers at once in a round; every number is measured by itself.")] = "1",
+    runs: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Measured rounds after one that warms up; medians over all their answers are reported.",
+        ),
+    ] = 5,
+    streams: Annotated[
+        str,
+        typer.Option(metavar="N,N", help="Answers at once in a round; every number is measured by itself."),
+    ] = "1",
 ) -> None:
-    """Measure answers, one or several at once: latencies, time per token and frame, real-time factor and memory, as medians over warm answers."""
-    for name, value in (("--prompt-tokens", prompt_tokens), ("--text-tokens", text_tokens), ("--frames", frames), ("--runs", runs)):
+    """Measure answers, one or several at once: latencies, time per token and frame,
+    real-time factor and memory, as medians over warm answers.
+    """
+    for name, value in (
+        ("--prompt-tokens", prompt_tokens),
+        ("--text-tokens", text_tokens),
+        ("--frames", frames),
+        ("--runs", runs),
+    ):
         if value < 1:
             raise AntiphonError(f"{name} is {value}, expected a number of at least 1.")
     counts = _counts(streams)
@@ -51,7 +67,12 @@ def bench(
     # Ctrl-C.
     with ThreadPoolExecutor(max(counts)) as pool, load(bundle, max_streams=max(counts)) as omni:
         messages = _prompt(omni, prompt_tokens)
-        options = {"max_text_tokens": text_tokens, "min_text_tokens": text_tokens, "max_frames": frames, "min_frames": frames}
+        options = {
+            "max_text_tokens": text_tokens,
+            "min_text_tokens": text_tokens,
+            "max_frames": frames,
+            "min_frames": frames,
+        }
 
         def answer(seed: int) -> Reply:
             return omni.generate(messages, seed=seed, **options)
@@ -63,13 +84,26 @@ def bench(
             replies = [reply for warm in rounds[1:] for reply in warm]
             measured.append(_measured(count, replies))
     reply = replies[0]
-    lengths = {"prompt_tokens": reply.timings.prefill_tokens, "text_tokens": len(reply.token_ids), "frames": len(reply.codes)}
+    lengths = {
+        "prompt_tokens": reply.timings.prefill_tokens,
+        "text_tokens": len(reply.token_ids),
+        "frames": len(reply.codes),
+    }
     if json:
         machine = {"machine": platform.machine(), "cores": os.cpu_count()}
-        result = {"bundle": str(bundle), **machine, "runs": runs, **lengths, "audio_seconds": reply.timings.audio_seconds}
+        result = {
+            "bundle": str(bundle),
+            **machine,
+            "runs": runs,
+            **lengths,
+            "audio_seconds": reply.timings.audio_seconds,
+        }
         print_json({**result, **measured[0], "streams": measured})
         return
-    rows = [[label, *(_shown(name, column["median"][name]) for column in measured)] for name, label in MEASURES.items()]
+    rows = [
+        [label, *(_shown(name, column["median"][name]) for column in measured)]
+        for name, label in MEASURES.items()
+    ]
     rows.append(["underruns, worst answer", *(str(column["underruns"]) for column in measured)])
     rows.append(["peak memory of the process", *(size(column["peak_memory_bytes"]) for column in measured)])
     title = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in lengths.items())
@@ -84,7 +118,10 @@ def _counts(streams: str) -> list[int]:
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise AntiphonError(f"--streams is {streams!r}, expected numbers of at least 1 separated by commas, for example 1,4,8.")
+        raise AntiphonError(
+            f"--streams is {streams!r}, expected numbers of at least 1 separated by "
+            "commas, for example 1,4,8."
+        )
     return counts
 
 

@@ -15,33 +15,55 @@ from .console import count, print_json, print_table, progress_bar, seconds, size
 
 
 def build(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder in the published format.")],
-    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Folder to make or replace; not needed with --plan.")] = None,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder in the published format.")
+    ],
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(metavar="BUNDLE", help="Folder to make or replace; not needed with --plan."),
+    ] = None,
     target: Annotated[str, typer.Option(help="Where the bundle will run: cpu.")] = "cpu",
     engine: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND|STAGE=KIND", help="Engine kind of all stages, or of one; may be repeated. Known: onnxruntime (the default)."),
+        typer.Option(
+            metavar="KIND|STAGE=KIND",
+            help="Engine kind of all stages, or of one; may be repeated. Known: onnxruntime (the default).",
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="Precision of weights and arithmetic: fp32.")] = "fp32",
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what the build makes and needs; config.json is enough.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what the build makes and needs; config.json is enough.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor fill the cache of built stages.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither read nor fill the cache of built stages.")
+    ] = False,
 ) -> None:
-    """Compile CHECKPOINT into BUNDLE; a stage that was built before from the same things comes from the cache."""
+    """Compile CHECKPOINT into BUNDLE;
+    a stage that was built before from the same things comes from the cache.
+    """
     if plan:
         _plan(checkpoint, target, engine or [], precision, json)
         return
     if bundle is None:
-        raise AntiphonError("antiphon build needs a BUNDLE folder to write; give one, or --plan to only see what the build needs.")
+        raise AntiphonError(
+            "antiphon build needs a BUNDLE folder to write; "
+            "give one, or --plan to only see what the build needs."
+        )
     require_extra("build", "antiphon build")
     with interrupts.ending_at_once():
         from ..export.build import build as compile_bundle
         from ..export.choice import parse_engines
     with progress_bar() as report:
         manifest = compile_bundle(
-            checkpoint, bundle, target=target, engine=parse_engines(engine or []), precision=precision, cache=not no_cache,
+            checkpoint,
+            bundle,
+            target=target,
+            engine=parse_engines(engine or []),
+            precision=precision,
+            cache=not no_cache,
             on_progress=lambda at: report(f"{at.stage}: {at.step}", at.done, at.total, at.remaining),
-        )  # fmt: skip
+        )
     if json:
         print_json({"bundle": str(bundle), **manifest.build})
         return
@@ -49,10 +71,22 @@ def build(
     for name, stage in manifest.stages.items():
         record = manifest.build["stages"][name]
         outcome = "cached" if record["cached"] else "built"
-        rows.append([name, count(stage.parameters), size(stage.bytes), seconds(record["seconds"]), outcome, record["reason"]])
+        rows.append(
+            [
+                name,
+                count(stage.parameters),
+                size(stage.bytes),
+                seconds(record["seconds"]),
+                outcome,
+                record["reason"],
+            ]
+        )
     print_table("", ("stage", "parameters", "size", "time", "outcome", "why"), rows)
     _print_left_out(manifest.build["left_out"])
-    print(f"{bundle}: {manifest.family} for {manifest.target}, {precision}, in {seconds(manifest.build['seconds'])}")
+    print(
+        f"{bundle}: {manifest.family} for {manifest.target}, {precision}, "
+        f"in {seconds(manifest.build['seconds'])}"
+    )
 
 
 def _plan(checkpoint: Path, target: str, engine: Sequence[str], precision: str, json: bool) -> None:
@@ -66,12 +100,27 @@ def _plan(checkpoint: Path, target: str, engine: Sequence[str], precision: str, 
         return
     rows = [
         [
-            row.stage, row.engine, count(row.parameters), size(row.engine_bytes), size(row.state_bytes), size(row.state_bytes_per_1000_tokens),
-            size(row.build_memory_bytes), size(row.disk_bytes),
+            row.stage,
+            row.engine,
+            count(row.parameters),
+            size(row.engine_bytes),
+            size(row.state_bytes),
+            size(row.state_bytes_per_1000_tokens),
+            size(row.build_memory_bytes),
+            size(row.disk_bytes),
         ]
         for row in (*planned.rows, planned.total)
-    ]  # fmt: skip
-    columns = ("stage", "engine", "parameters", "size", "state per stream", "per 1,000 tokens", "build memory", "build disk")
+    ]
+    columns = (
+        "stage",
+        "engine",
+        "parameters",
+        "size",
+        "state per stream",
+        "per 1,000 tokens",
+        "build memory",
+        "build disk",
+    )
     print_table(f"{planned.family}, {precision}", columns, rows, last_is_total=True)
     _print_left_out(planned.left_out)
 

@@ -11,7 +11,9 @@ from ..runtime.omni import Omni
 from .answer import Printer, print_reply
 
 
-def chat(omni: Omni, system: str | None, output: Path | None, options: dict[str, Any], printer: Printer) -> None:
+def chat(
+    omni: Omni, system: str | None, output: Path | None, options: dict[str, Any], printer: Printer
+) -> None:
     """Read and answer lines until an empty line, the end of input or Ctrl-C.
 
     Speech goes to answer-1.wav, answer-2.wav ...

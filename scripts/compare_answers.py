@@ -63,22 +63,44 @@ def questions(manifest: Manifest, examples: Path) -> dict[str, Question]:
     """Messages and options by name; `examples` holds the audio file and the image."""
     for name in (SOUND, PICTURE):
         if not (examples / name).is_file():
-            raise AntiphonError(f"There is no {name} in {short_path(examples)}; name the folder docs/examples of the repository with --examples.")
+            raise AntiphonError(
+                f"There is no {name} in {short_path(examples)}; "
+                "name the folder docs/examples of the repository with --examples."
+            )
     typed: Messages = [{"role": "user", "content": "What is twelve plus thirty?"}]
-    sound: Messages = [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": str(examples / SOUND)}}]}]
-    seen: Messages = [{"type": "image_url", "image_url": {"url": str(examples / PICTURE)}}, {"type": "text", "text": "What is this?"}]
+    sound: Messages = [
+        {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": str(examples / SOUND)}}]}
+    ]
+    seen: Messages = [
+        {"type": "image_url", "image_url": {"url": str(examples / PICTURE)}},
+        {"type": "text", "text": "What is this?"},
+    ]
     turns: Messages = [*sound, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": seen}]
     asked: dict[str, Question] = {}
     ways: dict[str, dict[str, Any]] = {"greedy": {"greedy": True}, "drawn": DRAWN}
     for way, options in ways.items():
-        for name, messages in (("typed", typed), ("sound", sound), ("picture", [{"role": "user", "content": seen}]), ("turns", turns)):
+        for name, messages in (
+            ("typed", typed),
+            ("sound", sound),
+            ("picture", [{"role": "user", "content": seen}]),
+            ("turns", turns),
+        ):
             asked[f"{name}, {way}"] = messages, options
     asked["text only"] = typed, {"greedy": True, "modalities": ("text",)}
     asked["voice of a recording"] = typed, {"voice": str(examples / SOUND)}
     asked |= {f"voice {name}": (typed, {"voice": name}) for name in sorted(manifest.voices)}
-    asked |= {f"style {name}": (typed, {"style": name}) for name in (*sorted(manifest.speech_prompts.styles), "slow and calm")}
-    asked |= {f"language {name}": (typed, {"language": name}) for name in sorted(manifest.speech_prompts.languages)[:2]}
-    asked |= {f"interleave {name}": (sound, {"interleave": name}) for name in ("dual_track", "chunked:4,4", "chunked:2,3", "adaptive", "adaptive:2,3")}
+    asked |= {
+        f"style {name}": (typed, {"style": name})
+        for name in (*sorted(manifest.speech_prompts.styles), "slow and calm")
+    }
+    asked |= {
+        f"language {name}": (typed, {"language": name})
+        for name in sorted(manifest.speech_prompts.languages)[:2]
+    }
+    asked |= {
+        f"interleave {name}": (sound, {"interleave": name})
+        for name in ("dual_track", "chunked:4,4", "chunked:2,3", "adaptive", "adaptive:2,3")
+    }
     return asked
 
 
@@ -97,13 +119,23 @@ def record(bundles: Sequence[Path], examples: Path = EXAMPLES, threads: int = 1)
                 except AntiphonError as error:
                     print(f"{bundle}, {name}: not recorded ({error})", file=sys.stderr)
                     continue
-                answers |= {f"{number}/{name}/{part}": value for part, value in zip(PARTS, (np.array(reply.token_ids), reply.codes, reply.audio), strict=True)}
+                answers |= {
+                    f"{number}/{name}/{part}": value
+                    for part, value in zip(
+                        PARTS, (np.array(reply.token_ids), reply.codes, reply.audio), strict=True
+                    )
+                }
             if len(answers) == before:
-                raise AntiphonError(f"The bundle {short_path(bundle)} answered no question; name a bundle that antiphon run answers with.")
+                raise AntiphonError(
+                    f"The bundle {short_path(bundle)} answered no question; "
+                    "name a bundle that antiphon run answers with."
+                )
     return answers
 
 
-def compare(recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLES, threads: int = 1) -> str | None:
+def compare(
+    recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLES, threads: int = 1
+) -> str | None:
     """The first difference between `recorded` and the bundles' answers now, in one sentence; None if all are
     equal.
 
@@ -114,7 +146,10 @@ def compare(recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLE
         place, _, rest = key.partition("/")
         known.setdefault(int(place), []).append(rest.rpartition("/")[0])
     if len(known) != len(bundles):
-        raise AntiphonError(f"The file holds the answers of {len(known)} bundles, {len(bundles)} were given; name those bundles in the same order.")
+        raise AntiphonError(
+            f"The file holds the answers of {len(known)} bundles, {len(bundles)} were given; "
+            "name those bundles in the same order."
+        )
     for number, bundle in enumerate(bundles):
         with load(bundle, threads=threads) as omni:
             asked = questions(omni.manifest, examples)
@@ -127,7 +162,9 @@ def compare(recorded: Answers, bundles: Sequence[Path], examples: Path = EXAMPLE
                     reply = omni.generate(messages, **(LIMITS | options))
                 except AntiphonError as error:
                     return f"{where}: refused ({error})"
-                for part, value in zip(PARTS, (np.array(reply.token_ids), reply.codes, reply.audio), strict=True):
+                for part, value in zip(
+                    PARTS, (np.array(reply.token_ids), reply.codes, reply.audio), strict=True
+                ):
                     if difference := first_difference(recorded[f"{number}/{name}/{part}"], value):
                         return f"{where}: {part} {difference}."
     return None
@@ -137,11 +174,17 @@ def first_difference(before: np.ndarray, now: np.ndarray) -> str | None:
     """The first difference of two arrays, in words; None if type, shape and every bit are equal."""
     if before.dtype != now.dtype or before.shape != now.shape:
         return f"were {before.dtype} {list(before.shape)} and are {now.dtype} {list(now.shape)}"
-    wrong = np.flatnonzero(np.ascontiguousarray(before).view(f"u{before.itemsize}") != np.ascontiguousarray(now).view(f"u{now.itemsize}"))
+    wrong = np.flatnonzero(
+        np.ascontiguousarray(before).view(f"u{before.itemsize}")
+        != np.ascontiguousarray(now).view(f"u{now.itemsize}")
+    )
     if not len(wrong):
         return None
     place = tuple(int(index) for index in np.unravel_index(wrong[0], before.shape))
-    return f"at {list(place)} were {before[place]!s} and are {now[place]!s} ({len(wrong)} of {before.size} differ)"
+    return (
+        f"at {list(place)} were {before[place]!s} and are {now[place]!s} "
+        f"({len(wrong)} of {before.size} differ)"
+    )
 
 
 def _write(path: Path, answers: Answers) -> None:
@@ -149,7 +192,9 @@ def _write(path: Path, answers: Answers) -> None:
         with path.open("wb") as file:
             np.savez_compressed(file, **answers)  # type: ignore[arg-type]
     except OSError as error:
-        raise AntiphonError(f"{short_path(path)} cannot be written ({reason(error)}); name a file in a folder that can.") from None
+        raise AntiphonError(
+            f"{short_path(path)} cannot be written ({reason(error)}); name a file in a folder that can."
+        ) from None
     print(f"{len(answers) // len(PARTS)} answers in {path}")
 
 
@@ -158,9 +203,13 @@ def _read(path: Path) -> Answers:
         with np.load(path, allow_pickle=False) as file:
             answers = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise AntiphonError(f"{short_path(path)} cannot be read as recorded answers ({reason(error)}); make it with record.") from None
+        raise AntiphonError(
+            f"{short_path(path)} cannot be read as recorded answers ({reason(error)}); make it with record."
+        ) from None
     if not all(KEY.fullmatch(name) for name in answers):
-        raise AntiphonError(f"{short_path(path)} holds other arrays than recorded answers; make it with record.")
+        raise AntiphonError(
+            f"{short_path(path)} holds other arrays than recorded answers; make it with record."
+        )
     return answers
 
 

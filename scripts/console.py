@@ -50,7 +50,9 @@ def count(value: int) -> str:
     return str(value)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], last_is_total: bool = False) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], last_is_total: bool = False
+) -> None:
     """Print rows under columns; numeric columns are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
@@ -60,10 +62,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         print(title)
     table = Table()
     for place, column in enumerate(columns):
-        words = place == 0 or any(not str(row[place])[:1].isdigit() and row[place] not in ("", "-") for row in rows)
+        words = place == 0 or any(
+            not str(row[place])[:1].isdigit() and row[place] not in ("", "-") for row in rows
+        )
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for index, row in enumerate(rows):
-        table.add_row(*(Text(str(cell)) for cell in row), end_section=last_is_total and index == len(rows) - 2)
+        table.add_row(
+            *(Text(str(cell)) for cell in row), end_section=last_is_total and index == len(rows) - 2
+        )
     console = Console(file=sys.stdout)
     (console if console.is_terminal else Console(file=sys.stdout, width=_PIPE_WIDTH)).print(table)
 
@@ -94,7 +100,13 @@ def progress_bar() -> Iterator[Report]:
     if not console.is_terminal:
         yield lambda what, done, total, remaining: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("{task.fields[to_go]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[to_go]}"),
+    )
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("starting", total=None, to_go="")

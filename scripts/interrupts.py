@@ -88,7 +88,9 @@ class Handling:
 
             self._before = signal.signal(signal.SIGINT, self._handler)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None") -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
         if _is_ours:
             import signal
 

@@ -19,7 +19,9 @@ def new_checkpoint(
     size_name: Annotated[str, typer.Option("--size", help="tiny, small or medium.")] = "tiny",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
-    """Write a random checkpoint in the published format: it loads and runs like the real one, and it speaks noise."""
+    """Write a random checkpoint in the published format:
+    it loads and runs like the real one, and it speaks noise.
+    """
     with interrupts.ending_at_once():
         from ..graphs.random.new_checkpoint import new_checkpoint as make
         from ..runtime.stages.noise import check_seed
@@ -34,4 +36,7 @@ def new_checkpoint(
 
         path = make(directory, family, size_name, seed, on_progress)
     files = [file for file in path.rglob("*") if file.is_file()]
-    print(f"{path}: {family}, size {size_name}, seed {seed}, {len(files)} files, {size(sum(file.stat().st_size for file in files))}")
+    print(
+        f"{path}: {family}, size {size_name}, seed {seed}, {len(files)} files, "
+        f"{size(sum(file.stat().st_size for file in files))}"
+    )

@@ -43,11 +43,16 @@ def line_plot(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> str
 
 
 def bar_plot(title: str, series: Sequence[str], panels: Sequence[Bars]) -> str:
-    """SVG text: `panels` two by two under a title and a legend of `series`, the bars of a group in this order."""
+    """SVG text: `panels` two by two under a title and a legend of `series`,
+    the bars of a group in this order.
+    """
     parts = [f'<text x="20" y="26" font-size="16" font-weight="bold">{escape(title)}</text>']
     for place, name in enumerate(series):
         x = 20 + 150 * place
-        parts.append(f'<rect x="{x}" y="42" width="12" height="12" fill="{COLOURS[place % len(COLOURS)]}"/><text x="{x + 18}" y="52">{escape(name)}</text>')
+        parts.append(
+            f'<rect x="{x}" y="42" width="12" height="12" fill="{COLOURS[place % len(COLOURS)]}"/><text '
+            f'x="{x + 18}" y="52">{escape(name)}</text>'
+        )
     for number, panel in enumerate(panels):
         row, column = divmod(number, 2)
         parts += _bar_panel(60 + column * (_BARS_WIDTH + 80), 90 + row * (_BARS_HEIGHT + 80), panel)
@@ -63,12 +68,23 @@ def _line_panel(left: int, top: int, label: str, lines: Sequence[Line], x_label:
     yield from _scale(left, top, _LINES_WIDTH, _LINES_HEIGHT, ends[1], steps[1])
     for mark in range(0, round(ends[0] / steps[0]) + 1, 2):
         x = left + mark * steps[0] / ends[0] * _LINES_WIDTH
-        yield f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="#555555">{_number(mark * steps[0])}</text>'
-    yield f'<text x="{left + _LINES_WIDTH / 2:.1f}" y="{bottom + 36}" text-anchor="middle">{escape(x_label)}</text>'
+        yield (
+            f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" '
+            f'fill="#555555">{_number(mark * steps[0])}</text>'
+        )
+    yield (
+        f'<text x="{left + _LINES_WIDTH / 2:.1f}" y="{bottom + 36}" '
+        f'text-anchor="middle">{escape(x_label)}</text>'
+    )
     legend = left
     for line, colour in zip(lines, COLOURS, strict=False):
-        places = [(left + x / ends[0] * _LINES_WIDTH, bottom - y / ends[1] * _LINES_HEIGHT) for x, y in line.points]
-        yield f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        places = [
+            (left + x / ends[0] * _LINES_WIDTH, bottom - y / ends[1] * _LINES_HEIGHT) for x, y in line.points
+        ]
+        yield (
+            f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" '
+            f'stroke="{colour}" stroke-width="2"/>'
+        )
         yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in places)
         if line.name:
             yield f'<text x="{legend}" y="{top - 12}" fill="{colour}">{escape(line.name)}</text>'
@@ -89,19 +105,34 @@ def _bar_panel(left: int, top: int, panel: Bars) -> Iterator[str]:
         for number, value in enumerate(group):
             colour = COLOURS[(number if len(group) > 1 else place) % len(COLOURS)]
             x, height = start + number * width, value * scale
-            yield f'<rect x="{x:.1f}" y="{bottom - height:.1f}" width="{width - 1:.1f}" height="{height:.1f}" fill="{colour}"/>'
+            yield (
+                f'<rect x="{x:.1f}" y="{bottom - height:.1f}" width="{width - 1:.1f}" '
+                f'height="{height:.1f}" fill="{colour}"/>'
+            )
             if len(group) == 1:
-                yield f'<text x="{x + width / 2:.1f}" y="{bottom - height - 4:.1f}" text-anchor="middle">{value:.1f}</text>'
+                yield (
+                    f'<text x="{x + width / 2:.1f}" y="{bottom - height - 4:.1f}" '
+                    f'text-anchor="middle">{value:.1f}</text>'
+                )
         for line, words in enumerate(name.split(", ")):
-            yield f'<text x="{left + (place + 0.5) * room:.1f}" y="{bottom + 15 + 13 * line}" text-anchor="middle">{escape(words)}</text>'
+            yield (
+                f'<text x="{left + (place + 0.5) * room:.1f}" y="{bottom + 15 + 13 * line}" '
+                f'text-anchor="middle">{escape(words)}</text>'
+            )
 
 
 def _scale(left: int, top: int, width: int, height: int, end: float, step: float) -> Iterator[str]:
     """Horizontal lines at multiples of `step` from 0 to `end`, with their values."""
     for mark in range(round(end / step) + 1):
         y = top + height - mark * step * height / end
-        yield f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#{"888888" if mark == 0 else "dddddd"}"/>'
-        yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{_number(mark * step)}</text>'
+        yield (
+            f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" '
+            f'stroke="#{"888888" if mark == 0 else "dddddd"}"/>'
+        )
+        yield (
+            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" '
+            f'fill="#555555">{_number(mark * step)}</text>'
+        )
 
 
 def _round_step(most: float) -> float:
@@ -120,5 +151,11 @@ def _number(value: float) -> str:
 
 
 def _document(width: int, height: int, parts: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
-    return "\n".join([head, f'<rect width="{width}" height="{height}" fill="#ffffff"/>', *parts, "</svg>"]) + "\n"
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">'
+    )
+    return (
+        "\n".join([head, f'<rect width="{width}" height="{height}" fill="#ffffff"/>', *parts, "</svg>"])
+        + "\n"
+    )

@@ -21,21 +21,36 @@ if TYPE_CHECKING:
     from ..plugins.tools.timing import Timing
 
 Library = Annotated[
-    Path | None, typer.Option("--library", metavar="DIR", help="Folder of compiled kernels [default: ANTIPHON_KERNELS, else kernels in the cache].")
+    Path | None,
+    typer.Option(
+        "--library",
+        metavar="DIR",
+        help="Folder of compiled kernels [default: ANTIPHON_KERNELS, else kernels in the cache].",
+    ),
 ]
-Ops = Annotated[list[str] | None, typer.Option("--op", metavar="OP", help=f"Only this op ({', '.join(FOLDERS)}); may be given again.")]
+Ops = Annotated[
+    list[str] | None,
+    typer.Option("--op", metavar="OP", help=f"Only this op ({', '.join(FOLDERS)}); may be given again."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 ALL_TARGETS = ",".join(GPU_TARGETS)
-Target = Annotated[str, typer.Option("--target", metavar="TARGETS", help="GPU architectures, separated by commas.")]
+Target = Annotated[
+    str, typer.Option("--target", metavar="TARGETS", help="GPU architectures, separated by commas.")
+]
 
 
 def list_plugins(
     library: Library = None,
     op: Ops = None,
-    kernels: Annotated[bool, typer.Option("--kernels", help="What each compiled kernel needs; with --json, for every program.")] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="What each compiled kernel needs; with --json, for every program."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Show the ops, what dtypes and programs they have, and what is compiled in the library for which targets."""
+    """Show the ops, what dtypes and programs they have,
+    and what is compiled in the library for which targets.
+    """
     with interrupts.ending_at_once():
         from ..plugins.tools.status import op_status
 
@@ -48,7 +63,15 @@ def list_plugins(
         print_json({"library": str(folder), "ops": [dataclasses.asdict(status) for status in statuses]})
         return
     rows = [
-        [one.op, ", ".join(one.dtypes), one.programs, one.kernels, ", ".join(one.compiled) or "-", size(one.bytes) if one.compiled else "-", one.state]
+        [
+            one.op,
+            ", ".join(one.dtypes),
+            one.programs,
+            one.kernels,
+            ", ".join(one.compiled) or "-",
+            size(one.bytes) if one.compiled else "-",
+            one.state,
+        ]
         for one in statuses
     ]
     print_table(f"{folder}", ("op", "dtypes", "programs", "kernels", "compiled for", "size", "status"), rows)
@@ -71,19 +94,33 @@ def compile_plugins(
     if json:
         print_json({"library": str(folder), "built": [dataclasses.asdict(one) for one in built]})
         return
-    rows = [[one.target, one.op, one.programs, one.images, size(one.bytes), "cached" if one.cached else "built"] for one in built]
+    rows = [
+        [one.target, one.op, one.programs, one.images, size(one.bytes), "cached" if one.cached else "built"]
+        for one in built
+    ]
     print_table(f"{folder}", ("target", "op", "programs", "kernels", "size", "outcome"), rows)
 
 
 def check_plugins(
     library: Library = None,
     op: Ops = None,
-    no_timing: Annotated[bool, typer.Option("--no-timing", help="Only compare with the references; needs no torch.")] = False,
-    compile_seconds: Annotated[float, typer.Option("--compile-seconds", min=0, help="How long torch.compile may take in all; 0 leaves it out.")] = 150,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the whole result as JSON, too.")] = None,
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="Only compare with the references; needs no torch.")
+    ] = False,
+    compile_seconds: Annotated[
+        float,
+        typer.Option(
+            "--compile-seconds", min=0, help="How long torch.compile may take in all; 0 leaves it out."
+        ),
+    ] = 150,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the whole result as JSON, too.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Run every compiled program on the GPU at hand against its reference, and time the ops; exit code 1 when a result is out of tolerance."""
+    """Run every compiled program on the GPU at hand against its reference, and time the ops;
+    exit code 1 when a result is out of tolerance.
+    """
     require_extra("kernels", "antiphon plugins check", "ml_dtypes")
     with interrupts.ending_at_once():
         from ..plugins.tools.check import run_check
@@ -92,7 +129,13 @@ def check_plugins(
     if output is not None and output.is_dir():
         raise AntiphonError(f"{output} cannot be written: it is a folder.")
     with progress_bar() as report:
-        result = run_check(library or default_library(), _ops(op) if op else (), timing=not no_timing, on_progress=report, compile_seconds=compile_seconds)
+        result = run_check(
+            library or default_library(),
+            _ops(op) if op else (),
+            timing=not no_timing,
+            on_progress=report,
+            compile_seconds=compile_seconds,
+        )
     if output is not None:
         output.write_text(dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
     if json:
@@ -108,28 +151,73 @@ def _print_check(result: CheckResult) -> None:
     rows = []
     for op in dict.fromkeys(row.op for row in result.rows):
         cases = [row for row in result.rows if row.op == op]
-        worst = max((row.error / row.tolerance for row in cases if row.error is not None and row.tolerance), default=0.0)
+        worst = max(
+            (row.error / row.tolerance for row in cases if row.error is not None and row.tolerance),
+            default=0.0,
+        )
         failed = sum(not row.passed for row in cases)
         rows.append([op, len({row.program for row in cases}), len(cases), f"{worst:.2f}", failed or "none"])
-    print_table(f"{result.device}, {result.target}", ("op", "programs", "cases", "worst error / tolerance", "failed"), rows)
+    print_table(
+        f"{result.device}, {result.target}",
+        ("op", "programs", "cases", "worst error / tolerance", "failed"),
+        rows,
+    )
     for row in result.rows:
         if not row.passed:
             print(f"{row.op} ({row.program}), {row.case}: {row.message}")
     if result.ceilings is not None:
-        title = f"measured bandwidth {result.ceilings.bandwidth / 1e9:.0f} GB/s, bfloat16 {result.ceilings.operations / 1e12:.0f} TFLOP/s; medians"
-        columns = ("op", "benchmark", "ours", "bytes bound", "operations bound", "of the larger", "eager", "torch.compile", "public kernel", "aim")
+        title = (
+            f"measured bandwidth {result.ceilings.bandwidth / 1e9:.0f} GB/s, "
+            f"bfloat16 {result.ceilings.operations / 1e12:.0f} TFLOP/s; medians"
+        )
+        columns = (
+            "op",
+            "benchmark",
+            "ours",
+            "bytes bound",
+            "operations bound",
+            "of the larger",
+            "eager",
+            "torch.compile",
+            "public kernel",
+            "aim",
+        )
         print_table(title, columns, [_timing_cells(timing) for timing in result.timings])
         for timing in result.timings:
-            spreads = {"ours": timing.ours, "eager": timing.eager, "torch.compile": timing.compiled, "public kernel": timing.reference}
-            notes = [*timing.notes, *(f"{name}: launch by launch, not in a CUDA graph" for name, spread in spreads.items() if spread and not spread.graph)]
+            spreads = {
+                "ours": timing.ours,
+                "eager": timing.eager,
+                "torch.compile": timing.compiled,
+                "public kernel": timing.reference,
+            }
+            notes = [
+                *timing.notes,
+                *(
+                    f"{name}: launch by launch, not in a CUDA graph"
+                    for name, spread in spreads.items()
+                    if spread and not spread.graph
+                ),
+            ]
             if notes:
                 print(f"{timing.op}, {timing.benchmark}: {'; '.join(notes)}")
 
 
 def _timing_cells(timing: Timing) -> list[object]:
-    ours, *others = [_short(spread.median if spread else None) for spread in (timing.ours, timing.eager, timing.compiled, timing.reference)]
+    ours, *others = [
+        _short(spread.median if spread else None)
+        for spread in (timing.ours, timing.eager, timing.compiled, timing.reference)
+    ]
     fraction = "-" if timing.fraction is None else f"{timing.fraction:.0%}"
-    return [timing.op, timing.benchmark, ours, _short(timing.bytes_bound), _short(timing.operations_bound), fraction, *others, timing.aim]
+    return [
+        timing.op,
+        timing.benchmark,
+        ours,
+        _short(timing.bytes_bound),
+        _short(timing.operations_bound),
+        fraction,
+        *others,
+        timing.aim,
+    ]
 
 
 def _short(value: float | None) -> str:
@@ -150,20 +238,36 @@ def _print_kernels(folder: Path, statuses: list[Any], json: bool) -> None:
                 for step in program.launches:
                     image = found.images[image_key(program, step)]
                     rows.append(
-                        (target, program.op, program.name, step.kernel.split(".")[1], image.warps, image.registers, image.shared_bytes, image.spill_bytes)
+                        (
+                            target,
+                            program.op,
+                            program.name,
+                            step.kernel.split(".")[1],
+                            image.warps,
+                            image.registers,
+                            image.shared_bytes,
+                            image.spill_bytes,
+                        )
                     )
     if not rows:
-        raise AntiphonError(f"{folder} holds no kernels of {', '.join(status.op for status in statuses)}; run: antiphon plugins compile --library {folder}")
+        raise AntiphonError(
+            f"{folder} holds no kernels of {', '.join(status.op for status in statuses)}; run: "
+            f"antiphon plugins compile --library {folder}"
+        )
     columns = ("target", "op", "program", "kernel", "warps", "registers", "shared", "spilled")
     if json:
-        print_json({"library": str(folder), "kernels": [dict(zip(columns, row, strict=True)) for row in rows]})
+        print_json(
+            {"library": str(folder), "kernels": [dict(zip(columns, row, strict=True)) for row in rows]}
+        )
         return
     worst: dict[tuple[str, str, str], list[tuple[int, int, int]]] = {}
     for target, op, _, kernel, _, *numbers in rows:
         worst.setdefault((target, op, kernel), []).append((numbers[0], numbers[1], numbers[2]))
     summary = [[*names, len(found), *map(max, zip(*found, strict=True))] for names, found in worst.items()]
     print_table(
-        f"{folder}: the most that any program's launch of a kernel needs", ("target", "op", "kernel", "launches", "registers", "shared", "spilled"), summary
+        f"{folder}: the most that any program's launch of a kernel needs",
+        ("target", "op", "kernel", "launches", "registers", "shared", "spilled"),
+        summary,
     )
 
 
@@ -178,7 +282,11 @@ def _targets(text: str) -> list[str]:
     chosen = [name.strip() for name in text.split(",") if name.strip()]
     for name in chosen:
         if name not in GPU_TARGETS:
-            raise UnsupportedTarget(f"There is no target {name!r}; kernels are compiled for {', '.join(GPU_TARGETS)}.")
+            raise UnsupportedTarget(
+                f"There is no target {name!r}; kernels are compiled for {', '.join(GPU_TARGETS)}."
+            )
     if not chosen:
-        raise UnsupportedTarget(f"--target names no GPU architecture; give some of {', '.join(GPU_TARGETS)}, separated by commas.")
+        raise UnsupportedTarget(
+            f"--target names no GPU architecture; give some of {', '.join(GPU_TARGETS)}, separated by commas."
+        )
     return chosen

@@ -27,7 +27,11 @@ def heed_signals() -> Iterator[None]:
     as by nohup, is left alone.
     """
     before = {number: signal.getsignal(number) for number in ENDINGS}
-    mine = [number for number in ENDINGS if before[number] is signal.SIG_DFL and threading.current_thread() is threading.main_thread()]
+    mine = [
+        number
+        for number in ENDINGS
+        if before[number] is signal.SIG_DFL and threading.current_thread() is threading.main_thread()
+    ]
 
     def end(number: int, frame: FrameType | None) -> None:
         for other in mine:
@@ -46,5 +50,9 @@ def heed_signals() -> Iterator[None]:
 def ending(interrupt: KeyboardInterrupt) -> tuple[str, int]:
     """The line and the exit code of an interrupted command; the interrupt's text, which tells what was kept,
     comes first."""
-    line, code = (ENDINGS[signal.Signals(interrupt.number)], 128 + interrupt.number) if isinstance(interrupt, Ended) else ("Interrupted.", 130)
+    line, code = (
+        (ENDINGS[signal.Signals(interrupt.number)], 128 + interrupt.number)
+        if isinstance(interrupt, Ended)
+        else ("Interrupted.", 130)
+    )
     return str(interrupt) or line, code

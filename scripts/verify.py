@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by antiphon build.")],
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint it was built from.")],
-    layers: Annotated[bool, typer.Option("--layers", help="Compare layer by layer and name the first that diverges.")] = False,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint it was built from.")
+    ],
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare layer by layer and name the first that diverges.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Compare every stage's engine with its reference on the same inputs; exit code 1 when an output is out of tolerance."""
+    """Compare every stage's engine with its reference on the same inputs;
+    exit code 1 when an output is out of tolerance.
+    """
     require_extra("build", "antiphon verify")
     with interrupts.ending_at_once():
         from ..export.verify.verify import verify as compare
@@ -38,13 +44,22 @@ def verify(
     if json:
         print_json({"passed": result.passed, **dataclasses.asdict(result)})
     else:
-        columns = ["stage", "output", "worst", "mean", "cosine", "tolerance", "result"] + (["first diverging layer"] if layers else [])
+        columns = ["stage", "output", "worst", "mean", "cosine", "tolerance", "result"] + (
+            ["first diverging layer"] if layers else []
+        )
         print_table("", columns, [_cells(row, layers) for row in result.rows])
     if not result.passed:
         raise typer.Exit(1)
 
 
 def _cells(row: Row, layers: bool) -> list[object]:
-    cells: list[object] = [row.stage, row.output, f"{row.worst:.2e}", f"{row.mean:.2e}", f"{row.cosine:.7f}", f"{row.tolerance:.0e}"]
+    cells: list[object] = [
+        row.stage,
+        row.output,
+        f"{row.worst:.2e}",
+        f"{row.mean:.2e}",
+        f"{row.cosine:.7f}",
+        f"{row.tolerance:.0e}",
+    ]
     cells.append("within" if row.passed else "OUT OF TOLERANCE")
     return [*cells, row.first_diverging_layer or "-"] if layers else cells

@@ -17,10 +17,14 @@ def check_wav_path(path: Path) -> None:
     """Raise AntiphonError unless `path` can become a WAV file: it checks suffix, folder, and that `path` is
     no folder."""
     if path.suffix.lower() != ".wav":
-        raise AntiphonError(f"The output {path} is not a .wav file; only WAV is written, so give a name that ends in .wav.")
+        raise AntiphonError(
+            f"The output {path} is not a .wav file; only WAV is written, so give a name that ends in .wav."
+        )
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
-        raise AntiphonError(f"The output folder {folder if path.is_symlink() else path.parent} does not exist; make it first.")
+        raise AntiphonError(
+            f"The output folder {folder if path.is_symlink() else path.parent} does not exist; make it first."
+        )
     if path.is_dir():
         raise AntiphonError(f"The output {path} is a folder, expected a file; give another name.")
 
@@ -41,7 +45,9 @@ class WavFile:
         try:
             self._beside, self._lock = file_beside(self._target)
         except OSError as error:
-            raise AntiphonError(f"Cannot write to {path.parent} ({error.strerror or error}); give another --output.") from None
+            raise AntiphonError(
+                f"Cannot write to {path.parent} ({error.strerror or error}); give another --output."
+            ) from None
         try:
             self._file = soundfile.SoundFile(self._beside, "w", sample_rate, 1, "PCM_16", format="WAV")
         except (OSError, soundfile.LibsndfileError) as error:
@@ -52,14 +58,17 @@ class WavFile:
         """Append float32 [n]; values beyond [-1, 1] are clipped."""
         try:
             self._file.write(np.clip(samples, -1.0, 1.0))
-        except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts a complete write
+        except (OSError, soundfile.LibsndfileError, AssertionError) as error:
+            # soundfile asserts a complete write
             raise self._full(error) from None
         self.samples += len(samples)
 
     def __enter__(self) -> WavFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
             self._file.close()
             if self.samples and (error is None or isinstance(error, KeyboardInterrupt)):
@@ -77,4 +86,7 @@ class WavFile:
 
     def _full(self, error: Exception) -> AntiphonError:
         reason = str(error).rstrip(".") or "not all samples were written"
-        return AntiphonError(f"Cannot write {self.path} (is the disk full?): {reason}; free some space or give another --output.")
+        return AntiphonError(
+            f"Cannot write {self.path} (is the disk full?): {reason}; "
+            "free some space or give another --output."
+        )

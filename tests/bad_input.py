@@ -1,4 +1,6 @@
-"""How bad input is tried: a place with things to spoil, ways to spoil them, and what the command line must say about it."""
+"""How bad input is tried: a place with things to spoil, ways to spoil them,
+and what the command line must say about it.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,17 @@ from antiphon.scripts.cli import app
 FIRST_SHARD = "model-00001-of-00002.safetensors"
 QUESTION = [{"role": "user", "content": "Hi"}]
 WHAT_TO_DO = re.compile(
-    r"\b(give|use|download|build|make|correct|copy|shorten|finish|repair|encode|leave|ask|free|set|save|check|expected|"
+    r"\b(give|use|download|build|make|correct|copy|shorten|finish|repair|encode|leave|ask|free|set"
+    r"|save|check|expected|"
     r"the (bundle's )?(voices|languages) are)\b"
 )
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a case may spoil, file by file: links to a checkpoint and its bundle, and a folder for anything else."""
+    """What a case may spoil, file by file: links to a checkpoint and its bundle,
+    and a folder for anything else.
+    """
 
     home: Path
     checkpoint: Path
@@ -120,11 +125,19 @@ def make_place(parent: Path, checkpoint: Path, bundle: Path) -> Place:
 
 def is_clear(sentence: str) -> bool:
     """Whether `sentence` is one, and says what to do."""
-    return len(sentence) < 400 and "\n" not in sentence and "Traceback" not in sentence and sentence.endswith(".") and bool(WHAT_TO_DO.search(sentence))
+    return (
+        len(sentence) < 400
+        and "\n" not in sentence
+        and "Traceback" not in sentence
+        and sentence.endswith(".")
+        and bool(WHAT_TO_DO.search(sentence))
+    )
 
 
 def check_case(place: Place, prepare: Prepare, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run what `prepare` makes of `place`: exit code 2, one clear sentence that matches `named`, and nothing left behind."""
+    """Run what `prepare` makes of `place`: exit code 2, one clear sentence that matches `named`,
+    and nothing left behind.
+    """
     arguments = prepare(place)
     monkeypatch.chdir(place.home)  # answer.wav would go here
     before = sorted(place.home.parent.rglob("*"))

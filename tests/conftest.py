@@ -1,4 +1,6 @@
-"""What all tests share: tiny checkpoints and the bundles built from them, made once for all workers of a run when first asked for."""
+"""What all tests share: tiny checkpoints and the bundles built from them,
+made once for all workers of a run when first asked for.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,17 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # A second thread of ONNX Runtime only spins in graphs as small as these. Tests of threads ask for them.
 os.environ.setdefault("ANTIPHON_THREADS", "1")
 
-# Triton kernels decide when they are imported: in the tests' own process they are interpreted, in the compiler's processes compiled.
+# Triton kernels decide when they are imported: in the tests' own process they are interpreted, in the
+# compiler's processes compiled.
 os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's cache of built stages out of the tests, and the tests out of it. A cache named in the environment is used: it saves minutes."""
+    """Keep the user's cache of built stages out of the tests, and the tests out of it.
+
+    A cache named in the environment is used: it saves minutes.
+    """
     if "ANTIPHON_CACHE" in os.environ:
         yield
         return
@@ -43,7 +49,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> Iterator[None]:
-    """The tensors of the tests are tiny: a second thread of PyTorch only waits, and very long beside other work."""
+    """The tensors of the tests are tiny: a second thread of PyTorch only waits,
+    and very long beside other work.
+    """
     try:
         import torch
     except ImportError:
@@ -57,7 +65,9 @@ def _one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _heed_interrupts() -> Iterator[None]:
-    """A shell starts background jobs with interrupts ignored, and their children inherit that; the tests of Ctrl-C need commands that heed it."""
+    """A shell starts background jobs with interrupts ignored, and their children inherit that;
+    the tests of Ctrl-C need commands that heed it.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,7 +81,11 @@ def no_leaked_threads() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 5
-    while left := [thread.name for thread in threading.enumerate() if thread not in before and thread.name.startswith("antiphon")]:
+    while left := [
+        thread.name
+        for thread in threading.enumerate()
+        if thread not in before and thread.name.startswith("antiphon")
+    ]:
         assert time.monotonic() < deadline, f"threads left behind: {left}"
         time.sleep(0.01)
 
@@ -106,18 +120,26 @@ def tiny_bundle(tiny_checkpoint: Path, shared: Shared) -> Path:
 @pytest.fixture(scope="session")
 def hybrid_checkpoint(shared: Shared) -> Path:
     """A checkpoint of Qwen3.5-Omni, size tiny, seed 0. Read only."""
-    return shared("hybrid", lambda folder: new_checkpoint(folder / "checkpoint", family="qwen3_5_omni")) / "checkpoint"
+    return (
+        shared("hybrid", lambda folder: new_checkpoint(folder / "checkpoint", family="qwen3_5_omni"))
+        / "checkpoint"
+    )
 
 
 @pytest.fixture(scope="session")
 def hybrid_bundle(hybrid_checkpoint: Path, shared: Shared) -> Path:
     """The bundle of hybrid_checkpoint for ONNX Runtime. Read only: all tests of the run share it."""
     pytest.importorskip("torch")
-    return shared("hybrid_bundle", lambda folder: antiphon.build(hybrid_checkpoint, folder / "bundle")) / "bundle"
+    return (
+        shared("hybrid_bundle", lambda folder: antiphon.build(hybrid_checkpoint, folder / "bundle"))
+        / "bundle"
+    )
 
 
 @pytest.fixture(scope="session")
 def pretrained_bundle(shared: Shared) -> Path:
     """The bundle of the trained checkpoint in the repository. Read only: all tests of the run share it."""
     pytest.importorskip("torch")
-    return shared("pretrained_bundle", lambda folder: antiphon.build(PRETRAINED, folder / "bundle")) / "bundle"
+    return (
+        shared("pretrained_bundle", lambda folder: antiphon.build(PRETRAINED, folder / "bundle")) / "bundle"
+    )

@@ -20,7 +20,9 @@ STRANGE: tuple[Any, ...] = (DELETED, None, True, False, *_WHOLE, *_FLOATS, *_TEX
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The path of every value inside `value`."""
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, item in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
         yield (*path, key)
         yield from places(item, (*path, key))
 
@@ -40,8 +42,14 @@ def changed(content: Any, place: tuple[str | int, ...], value: Any) -> Any:
 def one_change(content: Any) -> st.SearchStrategy[Any]:
     """`content` with one value replaced, deleted, or exchanged with that of another place."""
     found = list(places(content))
-    strange = st.builds(lambda place, value: changed(content, place, value), st.sampled_from(found), st.sampled_from(STRANGE))
-    return strange | st.builds(lambda place, other: changed(content, place, _at(content, other)), st.sampled_from(found), st.sampled_from(found))
+    strange = st.builds(
+        lambda place, value: changed(content, place, value), st.sampled_from(found), st.sampled_from(STRANGE)
+    )
+    return strange | st.builds(
+        lambda place, other: changed(content, place, _at(content, other)),
+        st.sampled_from(found),
+        st.sampled_from(found),
+    )
 
 
 def _at(content: Any, place: tuple[str | int, ...]) -> Any:

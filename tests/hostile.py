@@ -1,4 +1,6 @@
-"""Ways to spoil the files of a checkpoint, and what must come of it: either it works, or one bounded sentence, soon and in little memory."""
+"""Ways to spoil the files of a checkpoint, and what must come of it:
+either it works, or one bounded sentence, soon and in little memory.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,20 @@ LONGEST_SENTENCE = 900
 SLOWEST = 5.0
 """Seconds of processor time for one file; a second on an idle machine."""
 STRANGE = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 40), st.sampled_from([10**6, 2**31, 2**63, 10**400, -(10**400), 0.5, -1.5, 1e300, 5e-324]), st.text(max_size=4),
-    st.sampled_from(["x" * 100_000, "a\nb", "\x00", "../x", "\ud83d\ude00"]), st.just([]), st.just({}), st.lists(st.integers(0, 9), max_size=3),
-    st.just([7] * 5000), st.just([[[[]]]]), st.just({"x" * 5000: 1}), st.just({"": {"a": None}}),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 40),
+    st.sampled_from([10**6, 2**31, 2**63, 10**400, -(10**400), 0.5, -1.5, 1e300, 5e-324]),
+    st.text(max_size=4),
+    st.sampled_from(["x" * 100_000, "a\nb", "\x00", "../x", "\ud83d\ude00"]),
+    st.just([]),
+    st.just({}),
+    st.lists(st.integers(0, 9), max_size=3),
+    st.just([7] * 5000),
+    st.just([[[[]]]]),
+    st.just({"x" * 5000: 1}),
+    st.just({"": {"a": None}}),
+)
 
 INSERTED = [b"[" * 5000, b'{"a":' * 5000, b"Infinity", b"\xff\xfe", b"9" * 5000, b"\\ud800", b"\x00"]
 
@@ -77,11 +89,15 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 def spoiled_bytes(content: bytes) -> st.SearchStrategy[bytes]:
     """The bytes of a JSON file, its tree or its bytes spoiled."""
-    return st.one_of(spoiled(json.loads(content)).map(lambda tree: json.dumps(tree).encode()), damaged(content))
+    return st.one_of(
+        spoiled(json.loads(content)).map(lambda tree: json.dumps(tree).encode()), damaged(content)
+    )
 
 
 def works_or_one_sentence(call: Callable[[], object]) -> str | None:
-    """What `call` said if it refused; anything but a return or one bounded sentence fails, as does a call that takes long."""
+    """What `call` said if it refused; anything but a return or one bounded sentence fails,
+    as does a call that takes long.
+    """
     before = time.process_time()
     said = None
     try:

@@ -1,4 +1,6 @@
-"""What all worker processes of one run of the tests share: folders that are made once, by the worker that asks first."""
+"""What all worker processes of one run of the tests share: folders that are made once,
+by the worker that asks first.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def run_folder(factory: pytest.TempPathFactory) -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder`, filled by `make(folder)` in the first process that asks; the others wait for it. A `make` that raises is tried again by the next."""
+    """`folder`, filled by `make(folder)` in the first process that asks; the others wait for it.
+
+    A `make` that raises is tried again by the next.
+    """
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # let go when the file is closed, also by a process that is killed
         made = Path(f"{folder}.made")

@@ -22,5 +22,6 @@ def test_every_path_is_there(path: str) -> None:
 def test_every_room_is_named() -> None:
     rooms = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/*/__init__.py")}
     shown = {room for room in rooms if re.search(rf"`{room}/|`{room.split('/')[1]}/", PAGE)}
-    ops = {f"plugins/{path.parent.name}" for path in (ROOT / "plugins").glob("*/torch_op.py")}  # one folder an op
+    # one folder an op
+    ops = {f"plugins/{path.parent.name}" for path in (ROOT / "plugins").glob("*/torch_op.py")}
     assert rooms - ops - {room for room in rooms if room.startswith("tests/")} <= shown

@@ -14,7 +14,9 @@ import pytest
 
 import antiphon
 
-pytest.importorskip("triton", reason="the worked example is compiled: the extra kernels (triton) is not installed")
+pytest.importorskip(
+    "triton", reason="the worked example is compiled: the extra kernels (triton) is not installed"
+)
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
 
 
@@ -24,12 +26,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     package = folder / "antiphon"
     here = Path(antiphon.__file__).parent
-    names = {path.relative_to(here).parts[0] for path in here.glob("*/*.py")} - {"tests", "build", "dist", "demo"}
+    names = {path.relative_to(here).parts[0] for path in here.glob("*/*.py")} - {
+        "tests",
+        "build",
+        "dist",
+        "demo",
+    }
     for name in names:
         shutil.copytree(here / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in here.glob("*.py"):
         shutil.copy(path, package)
-    for name, content in re.findall(r"^```py (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S):
+    for name, content in re.findall(
+        r"^```py (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S
+    ):
         path = package / name if "/" in name else folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -40,7 +49,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(workplace: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=workplace, env=os.environ | {"PYTHONPATH": str(workplace)}, capture_output=True, text=True, timeout=250
+        [sys.executable, *arguments],
+        cwd=workplace,
+        env=os.environ | {"PYTHONPATH": str(workplace)},
+        capture_output=True,
+        text=True,
+        timeout=250,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -51,11 +65,28 @@ def test_the_example_equals_its_reference_in_the_interpreter(workplace: Path) ->
 
 
 def test_the_example_compiles_for_every_target(workplace: Path) -> None:
-    built = json.loads(run(workplace, "-m", "antiphon", "plugins", "compile", "--op", "Snake", "--library", "kernels", "--json"))["built"]
+    built = json.loads(
+        run(
+            workplace,
+            "-m",
+            "antiphon",
+            "plugins",
+            "compile",
+            "--op",
+            "Snake",
+            "--library",
+            "kernels",
+            "--json",
+        )
+    )["built"]
     assert [one["target"] for one in built] == ["sm80", "sm86", "sm89", "sm90", "sm100", "sm120"]
     assert all(one["images"] == 3 and one["bytes"] > 0 for one in built)
-    listed = json.loads(run(workplace, "-m", "antiphon", "plugins", "list", "--op", "Snake", "--library", "kernels", "--json"))["ops"]
-    assert [(one["op"], one["dtypes"], one["stale"]) for one in listed] == [("Snake", ["bfloat16", "float16", "float32"], [])]
+    listed = json.loads(
+        run(workplace, "-m", "antiphon", "plugins", "list", "--op", "Snake", "--library", "kernels", "--json")
+    )["ops"]
+    assert [(one["op"], one["dtypes"], one["stale"]) for one in listed] == [
+        ("Snake", ["bfloat16", "float16", "float32"], [])
+    ]
 
 
 def test_the_example_runs_in_onnx_runtime_and_in_torch(workplace: Path) -> None:

@@ -1,4 +1,6 @@
-"""Checkpoints whose files somebody spoiled: each file of both families either works or is one bounded sentence, soon and in bounded memory."""
+"""Checkpoints whose files somebody spoiled:
+each file of both families either works or is one bounded sentence, soon and in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,23 @@ from .hostile import damaged, spoiled, spoiled_bytes, works_or_one_sentence
 MEMORY = 3 * 2**30
 """Bytes of address space beyond what the tests hold already."""
 FAMILIES = ["tiny_checkpoint", "hybrid_checkpoint"]
-FRONTEND = ["tokenizer_config.json", "generation_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "tokenizer.json"]
+FRONTEND = [
+    "tokenizer_config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer.json",
+]
 
 
 @pytest.fixture(autouse=True)
 def _bounded_memory() -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc/self/statm").exists() else None
+    used = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if Path("/proc/self/statm").exists()
+        else None
+    )
     if used is not None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
     yield
@@ -44,15 +56,27 @@ def _bounded_memory() -> Iterator[None]:
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Links to a tiny checkpoint, file by file."""
-    return Path(shutil.copytree(request.getfixturevalue(request.param), tmp_path / "checkpoint", copy_function=os.link))
+    return Path(
+        shutil.copytree(
+            request.getfixturevalue(request.param), tmp_path / "checkpoint", copy_function=os.link
+        )
+    )
 
 
-def try_all(path: Path, contents: Callable[[bytes], st.SearchStrategy[bytes]], call: Callable[[], Any], examples: int) -> None:
+def try_all(
+    path: Path, contents: Callable[[bytes], st.SearchStrategy[bytes]], call: Callable[[], Any], examples: int
+) -> None:
     """`call` with `examples` spoiled contents of the file `path`; at least one of them must be refused."""
     content, said = path.read_bytes(), set()
     path.unlink()  # the link: the file itself is every test's
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
     @given(contents(content))
     def attempt(spoilt: bytes) -> None:
         path.write_bytes(spoilt)
@@ -96,7 +120,9 @@ def test_a_safetensors_header_is_read_or_refused(folder: Path) -> None:
 @pytest.mark.parametrize("name", FRONTEND)
 def test_a_front_end_is_written_or_refused(folder: Path, name: str) -> None:
     config = read_config(folder)
-    try_all(folder / name, spoiled_bytes, lambda: write_frontend(folder, config, folder.parent / "frontend"), 25)
+    try_all(
+        folder / name, spoiled_bytes, lambda: write_frontend(folder, config, folder.parent / "frontend"), 25
+    )
 
 
 @pytest.mark.parametrize("folder", FAMILIES[:1], indirect=True)
@@ -111,7 +137,10 @@ def test_a_vocabulary_with_merges_is_read_or_refused(folder: Path, name: str) ->
 @pytest.mark.parametrize("folder", FAMILIES[1:], indirect=True)
 def test_the_yaml_of_a_codec_is_read_or_refused(folder: Path) -> None:
     def contents(content: bytes) -> st.SearchStrategy[bytes]:
-        return st.one_of(damaged(content), spoiled(yaml.safe_load(content)).map(lambda tree: yaml.dump(tree, allow_unicode=True).encode()))
+        return st.one_of(
+            damaged(content),
+            spoiled(yaml.safe_load(content)).map(lambda tree: yaml.dump(tree, allow_unicode=True).encode()),
+        )
 
     codec = folder / "codec_decode_online"
     try_all(codec / "config.yaml", contents, lambda: read_code2wav_config(codec), 100)

@@ -1,4 +1,6 @@
-"""The floors of the house: no import runs in a circle or upward, also not inside a function, under TYPE_CHECKING or by a name given to importlib."""
+"""The floors of the house: no import runs in a circle or upward, also not inside a function,
+under TYPE_CHECKING or by a name given to importlib.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("runtime.bundle", "runtime", "plugins", "graphs", "calibration", "export", "scripts")
 """Packages from the ground up. A module imports from its own floor and from those below it."""
 ROOMS = ("runtime", "plugins", "graphs", "calibration", "export", "scripts")
-"""Folders with product code. The package itself stands on no floor: its `__init__` fetches public names from everywhere when they are first used, and
-makes Ctrl-C wait before anything is imported (scripts.interrupts, which imports nothing of the product)."""
+"""Folders with product code.
+
+The package itself stands on no floor: its `__init__` fetches public names from everywhere when they
+are first used, and makes Ctrl-C wait before anything is imported (scripts.interrupts, which imports
+nothing of the product).
+"""
 ENGINE_LIBRARY, ENGINE_ROOM = "onnxruntime", "runtime.engines.onnxruntime"
 
 CIRCLES: tuple[frozenset[str], ...] = ()
@@ -30,11 +36,16 @@ Edges = dict[str, set[str]]
 def modules() -> dict[str, Path]:
     """Every product module by its name below the package."""
     files = (path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
 
 
 def imports(name: str, source: str, is_package: bool) -> Iterator[str]:
-    """Regular expressions of the modules that `source`, the module `name`, imports: names relative to the product's package, else whole."""
+    """Regular expressions of the modules that `source`, the module `name`, imports:
+    names relative to the product's package, else whole.
+    """
     package, tree = name if is_package else name.rpartition(".")[0], ast.parse(source)
     registries = dict(_registries(tree))
     for node in ast.walk(tree):
@@ -45,34 +56,69 @@ def imports(name: str, source: str, is_package: bool) -> Iterator[str]:
             base = _resolved("." * node.level + (node.module or ""), package)
             for alias in node.names:
                 yield re.escape(f"{base}.{alias.name}".strip("."))
-        elif isinstance(node, ast.Call) and _called(node) in ("import_module", "find_spec", "__import__") and node.args:
+        elif (
+            isinstance(node, ast.Call)
+            and _called(node) in ("import_module", "find_spec", "__import__")
+            and node.args
+        ):
             for pattern in _patterns(node.args[0], registries):
                 yield pattern if not pattern.startswith(r"\.") else _resolved_pattern(pattern, package)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"antiphon(\.\w+)+", node.value):
-            yield re.escape(node.value.removeprefix("antiphon."))  # a registry's name, which importlib gets later
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"antiphon(\.\w+)+", node.value)
+        ):
+            # a registry's name, which importlib gets later
+            yield re.escape(node.value.removeprefix("antiphon."))
 
 
 def _registries(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
     """Dictionaries of texts at the top level, by name: what a registry may look up and import."""
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
+        target = (
+            node.targets[0]
+            if isinstance(node, ast.Assign)
+            else node.target
+            if isinstance(node, ast.AnnAssign)
+            else None
+        )
         value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
         if isinstance(target, ast.Name) and isinstance(value, ast.Dict):
-            yield target.id, [entry.value for entry in value.values if isinstance(entry, ast.Constant) and isinstance(entry.value, str)]
+            yield (
+                target.id,
+                [
+                    entry.value
+                    for entry in value.values
+                    if isinstance(entry, ast.Constant) and isinstance(entry.value, str)
+                ],
+            )
 
 
 def _called(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    return (
+        node.func.attr
+        if isinstance(node.func, ast.Attribute)
+        else node.func.id
+        if isinstance(node.func, ast.Name)
+        else ""
+    )
 
 
 def _patterns(argument: ast.expr, registries: dict[str, list[str]]) -> list[str]:
-    """What a name given to importlib matches: a placeholder of an f-string is one or more parts, an entry of a registry any of them. Nothing where no
-    literal says it."""
+    """What a name given to importlib matches: a placeholder of an f-string is one or more parts,
+    an entry of a registry any of them. Nothing where no literal says it.
+    """
     if isinstance(argument, ast.Subscript) and isinstance(argument.value, ast.Name):
         return [re.escape(text).removeprefix(r"antiphon\.") for text in registries.get(argument.value.id, [])]
     pieces = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
-    texts = [re.escape(str(piece.value)) if isinstance(piece, ast.Constant) else r"[\w.]+" for piece in pieces]
-    return ["".join(texts).removeprefix(r"antiphon\.")] if any(isinstance(piece, ast.Constant) for piece in pieces) else []
+    texts = [
+        re.escape(str(piece.value)) if isinstance(piece, ast.Constant) else r"[\w.]+" for piece in pieces
+    ]
+    return (
+        ["".join(texts).removeprefix(r"antiphon\.")]
+        if any(isinstance(piece, ast.Constant) for piece in pieces)
+        else []
+    )
 
 
 def _resolved(name: str, package: str) -> str:
@@ -101,14 +147,17 @@ def edges(sources: dict[str, tuple[str, bool]]) -> Edges:
                 found[name] |= {other for other in sources if re.fullmatch(pattern, other)}
                 continue
             plain = re.sub(r"\\(.)", r"\1", pattern)
-            target = plain if plain in sources else plain.rpartition(".")[0]  # a name of a module, or a module of a package
+            # a name of a module, or a module of a package
+            target = plain if plain in sources else plain.rpartition(".")[0]
             found[name] |= {target} & sources.keys()
         found[name].discard(name)
     return found
 
 
 def circles(graph: Edges) -> list[frozenset[str]]:
-    """The sets of modules that import each other (strongly connected components of more than one module; Tarjan 1972)."""
+    """The sets of modules that import each other (strongly connected components of more than one module;
+    Tarjan 1972).
+    """
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -149,12 +198,19 @@ def upward(graph: Edges) -> set[tuple[str, str]]:
 def importers_of(library: str, sources: dict[str, tuple[str, bool]]) -> set[str]:
     """Modules that import `library` or a module of it."""
     named = re.compile(rf"{library}(\\?\.|$)")
-    return {name for name, (source, is_package) in sources.items() if any(named.match(pattern) for pattern in imports(name, source, is_package))}
+    return {
+        name
+        for name, (source, is_package) in sources.items()
+        if any(named.match(pattern) for pattern in imports(name, source, is_package))
+    }
 
 
 @pytest.fixture(scope="module")
 def sources() -> dict[str, tuple[str, bool]]:
-    return {name: (path.read_text(encoding="utf-8"), path.name == "__init__.py") for name, path in modules().items()}
+    return {
+        name: (path.read_text(encoding="utf-8"), path.name == "__init__.py")
+        for name, path in modules().items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +231,9 @@ def test_no_import_runs_upward(graph: Edges) -> None:
 
 
 def test_the_engine_library_is_imported_in_its_room_alone(sources: dict[str, tuple[str, bool]]) -> None:
-    found = {name for name in importers_of(ENGINE_LIBRARY, sources) if not f"{name}.".startswith(f"{ENGINE_ROOM}.")}
+    found = {
+        name for name in importers_of(ENGINE_LIBRARY, sources) if not f"{name}.".startswith(f"{ENGINE_ROOM}.")
+    }
     assert found == LIBRARY_OUTSIDE, sorted(found ^ LIBRARY_OUTSIDE)
     assert importers_of(ENGINE_LIBRARY, sources) - found
 
@@ -199,7 +257,8 @@ def of(**texts: str) -> dict[str, tuple[str, bool]]:
         "find_spec(f'..runtime.{name}', __package__)",
         "import_module(f'antiphon.{name}.b')",
         "KINDS = {'b': 'antiphon.runtime.b'}\nimport_module(KINDS[kind])",
-        "KINDS: dict[str, str] = {'b': '.b'}\ndef find(kind):\n    return import_module(KINDS[kind], __package__)",
+        "KINDS: dict[str, str] = {'b': '.b'}\ndef find(kind):\n"
+        "    return import_module(KINDS[kind], __package__)",
     ],
 )
 def test_every_way_to_import_counts(text: str) -> None:
@@ -208,8 +267,19 @@ def test_every_way_to_import_counts(text: str) -> None:
 
 
 def test_circles_and_upward_imports_are_found() -> None:
-    graph = edges(of(runtime__a="from .b import x", runtime__b="from . import c", runtime__c="from .a import y", runtime__bundle__d="from ..a import z"))
+    graph = edges(
+        of(
+            runtime__a="from .b import x",
+            runtime__b="from . import c",
+            runtime__c="from .a import y",
+            runtime__bundle__d="from ..a import z",
+        )
+    )
     assert circles(graph) == [frozenset({"runtime.a", "runtime.b", "runtime.c"})]
     assert upward(graph) == {("runtime.bundle.d", "runtime.a")}
-    library = of(a="import onnxruntime as ort", b="from onnxruntime.quantization import x", c="import onnxruntime_extras")
+    library = of(
+        a="import onnxruntime as ort",
+        b="from onnxruntime.quantization import x",
+        c="import onnxruntime_extras",
+    )
     assert importers_of("onnxruntime", library) == {"a", "b"}

@@ -20,28 +20,54 @@ LEFT_OUT = {ROOT / "scripts" / "train_tiny", ROOT / "scripts" / "goldens"}
 
 def in_a_new_process(code: str, folder: Path) -> str:
     """What `code` prints in a fresh interpreter that starts in `folder`."""
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def loaded_modules(code: str, folder: Path) -> set[str]:
     """The top-level modules in memory after `code`."""
-    return set(in_a_new_process(f"{code}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})", folder).splitlines()[-1].split())
+    return set(
+        in_a_new_process(
+            f"{code}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})", folder
+        )
+        .splitlines()[-1]
+        .split()
+    )
 
 
 def source_files() -> set[str]:
     """Every file of the tree that belongs into the wheel, relative to the root."""
     files = {path.name for path in ROOT.glob("*.py")} | {"py.typed"}
     for name in PACKAGE_FOLDERS:
-        found = [path for path in (ROOT / name).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        found = [
+            path for path in (ROOT / name).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        ]
         files |= {path.relative_to(ROOT).as_posix() for path in found if not LEFT_OUT & set(path.parents)}
     return files
 
 
 def test_import_loads_no_heavy_library(tmp_path: Path) -> None:
-    assert not loaded_modules("import antiphon", tmp_path) & {*HEAVY, "numpy", "onnxruntime", "tokenizers", "rich", "typer"}
+    assert not loaded_modules("import antiphon", tmp_path) & {
+        *HEAVY,
+        "numpy",
+        "onnxruntime",
+        "tokenizers",
+        "rich",
+        "typer",
+    }
 
 
-@pytest.mark.parametrize("module", ["runtime.omni", "runtime.bundle.manifest", "runtime.conversation", "scripts.cli", "graphs.random.new_checkpoint"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "runtime.omni",
+        "runtime.bundle.manifest",
+        "runtime.conversation",
+        "scripts.cli",
+        "graphs.random.new_checkpoint",
+    ],
+)
 def test_a_runtime_module_loads_neither_torch_nor_onnx(module: str, tmp_path: Path) -> None:
     assert not loaded_modules(f"import antiphon.{module}", tmp_path) & set(HEAVY)
 
@@ -70,12 +96,18 @@ def test_the_installed_files_are_those_of_the_tree() -> None:
         installed = importlib.metadata.files("antiphon") or []
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("antiphon is not installed as a wheel: it runs from the tree")
-    found = {path.relative_to("antiphon").as_posix() for path in installed if path.parts[0] == "antiphon" and "__pycache__" not in path.parts}
+    found = {
+        path.relative_to("antiphon").as_posix()
+        for path in installed
+        if path.parts[0] == "antiphon" and "__pycache__" not in path.parts
+    }
     assert found == source_files()
 
 
 def test_every_folder_with_code_is_a_listed_package() -> None:
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"])
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    )
     folders = {Path(file).parent for file in source_files() if file.endswith(".py")}
     assert listed == {".".join(["antiphon", *folder.parts]) for folder in folders}
 

@@ -1,4 +1,6 @@
-"""The trained checkpoint in the repository: what lies there, and that the bundle built from it answers and speaks."""
+"""The trained checkpoint in the repository:
+what lies there, and that the bundle built from it answers and speaks.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def typed(text: str) -> list[dict[str, str]]:
 
 
 def test_the_checkpoint_fits_the_repository_and_is_of_the_second_family() -> None:
-    assert sum(file.stat().st_size for file in FOLDER.iterdir() if file.suffix == ".safetensors") <= 25_000_000
+    assert (
+        sum(file.stat().st_size for file in FOLDER.iterdir() if file.suffix == ".safetensors") <= 25_000_000
+    )
     checkpoint = Checkpoint(FOLDER)
     assert checkpoint.config.family == "qwen3_5_omni"
     assert checkpoint.config.talker is not None and checkpoint.config.talker.num_code_groups == 16
@@ -44,13 +48,18 @@ def test_every_weight_is_finite() -> None:
 
 
 def test_text_goes_in_as_fast_as_the_voices_speak_it(omni: Omni) -> None:
-    """R and the median, measured on the voices (scripts/train_tiny/paces.py): a token of text takes about three and a half frames."""
+    """R and the median, measured on the voices (scripts/train_tiny/paces.py):
+    a token of text takes about three and a half frames.
+    """
     assert omni.manifest.interleave == "adaptive"
     assert 2 < omni.manifest.constants.frames_per_text < (omni.manifest.constants.frames_per_token or 0) < 4.5
 
 
 def test_sums_that_were_never_trained_on_are_right(omni: Omni) -> None:
-    replies = [omni.generate(typed(prompt["typed"]), greedy=True, modalities=("text",), max_text_tokens=40).text for prompt in SUMS]
+    replies = [
+        omni.generate(typed(prompt["typed"]), greedy=True, modalities=("text",), max_text_tokens=40).text
+        for prompt in SUMS
+    ]
     assert sum(reply == prompt["answer"] for reply, prompt in zip(replies, SUMS, strict=True)) >= 8, replies
 
 
@@ -63,7 +72,9 @@ def test_an_answer_is_spoken_for_as_long_as_a_speaker_takes(omni: Omni) -> None:
 
 
 def test_speech_has_the_spectrum_of_a_voice(omni: Omni) -> None:
-    """More than nine tenths of the power below 4 kHz, hardly any below 60 Hz: noise of random weights has neither."""
+    """More than nine tenths of the power below 4 kHz, hardly any below 60 Hz:
+    noise of random weights has neither.
+    """
     audio = omni.generate(typed("Say 347."), seed=1).audio
     power = np.abs(np.fft.rfft(audio)) ** 2
     frequency = np.fft.rfftfreq(len(audio), 1 / omni.sample_rate)

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPARED = re.compile(r"""stage\.name ==|family ==|stage\.name in|family in|"dual_track"|"onnxruntime"|'onnxruntime'""")
+COMPARED = re.compile(
+    r"""stage\.name ==|family ==|stage\.name in|family in|"dual_track"|"onnxruntime"|'onnxruntime'"""
+)
 REGISTRIES = {"runtime/engines/registry.py", "export/engines/registry.py", "runtime/stages/aria.py"}
-SPEECH_STAGES = re.compile(r"""== "(thinker|talker|predictor|code2wav|mtp)"|"predictor" (?:==|!=)|!= "predictor\"""")
+SPEECH_STAGES = re.compile(
+    r"""== "(thinker|talker|predictor|code2wav|mtp)"|"predictor" (?:==|!=)|!= "predictor\""""
+)
 
 
 def lines(*rooms: str) -> Iterator[tuple[str, int, str]]:

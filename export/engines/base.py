@@ -35,7 +35,9 @@ class Lowered:
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A compiled stage: `artifacts` are names of files in the folder it was compiled into, the opened one first."""
+    """A compiled stage: `artifacts` are names of files in the folder it was compiled
+    into, the opened one first.
+    """
 
     artifacts: tuple[str, ...]
     interface: StageInterface
@@ -59,7 +61,9 @@ class EngineBuilder(Protocol):
         """What engines of this kind can be compiled for; names of bundle.names.TARGETS or the kind's own."""
 
     def refuses(self, stage: Stage, forms: Sequence[OpForm], target: str, precision: Precision) -> str | None:
-        """Why `stage` cannot be built for `target` in `precision`, as a sentence; None where it can. Reads no weights.
+        """Why `stage` cannot be built for `target` in `precision`, as a sentence; None where it can.
+
+        Reads no weights.
 
         `forms`: every use of an op of ai.antiphon in the stage.
         """
@@ -68,21 +72,29 @@ class EngineBuilder(Protocol):
         """Versions of the programs that decide an engine beside the portable graph, by name."""
 
     def sources(self, forms: Sequence[OpForm]) -> tuple[str, ...]:
-        """Modules and packages of Antiphon (dotted names) that decide how a stage with `forms` is lowered and compiled."""
+        """Modules and packages of Antiphon (dotted names) that decide how a stage with `forms`
+        is lowered and compiled.
+        """
 
     def lower(self, stage: Stage, portable: ir.Model, target: str) -> Lowered:
         """Lower `portable`, the graph of `stage` with its weights attached as external data, in place."""
 
-    def compile(self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None) -> BuiltEngine:
+    def compile(
+        self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None
+    ) -> BuiltEngine:
         """Write the engine into `folder`, where the weights lie; `on_progress` is told each step."""
 
-    def tap(self, folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None) -> Tapped | None:
-        """The layers of `module` in the built engine of `entry`, in the bundle `folder`; None where the kind shows none."""
+    def tap(
+        self, folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None
+    ) -> Tapped | None:
+        """The layers of `module` in the built engine of `entry`, in the bundle `folder`;
+        None where the kind shows none.
+        """
 
 
 def uncovered(stage: Stage, form: OpForm, kind: str, reason: str) -> str:
     """The sentence by which a kind refuses one use of an op."""
     return (
-        f"Stage {stage.name}: {kind} cannot run the op {form.op} of the node {form.node} ({reason}); build the stage with "
-        f"another engine (--engine {stage.name}=KIND), or add the lowering."
+        f"Stage {stage.name}: {kind} cannot run the op {form.op} of the node {form.node} ({reason}); "
+        f"build the stage with another engine (--engine {stage.name}=KIND), or add the lowering."
     )

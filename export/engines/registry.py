@@ -1,4 +1,7 @@
-"""Engine builders by the name of their kind. A kind is a module with a function `builder`, imported when it is needed."""
+"""Engine builders by the name of their kind.
+
+A kind is a module with a function `builder`, imported when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ DEFAULT = "onnxruntime"
 
 
 def register_builder(kind: str, module: str) -> None:
-    """Let `antiphon build --engine KIND` use `module`, the full name of a module whose `builder()` makes an EngineBuilder."""
+    """Let `antiphon build --engine KIND` use `module`,
+    the full name of a module whose `builder()` makes an EngineBuilder.
+    """
     _MODULES[kind] = module
 
 

@@ -17,12 +17,18 @@ Interface = dict[str, Sequence[TensorSpec] | Sequence[StateSpec]]
 
 
 def check_bundle(folder: Path, manifest: Manifest, made: Sequence[Stage]) -> None:
-    """Raises AntiphonError unless the bundle has just the stages `made` of a checkpoint, with their tensors and their number of weights."""
+    """Raises AntiphonError unless the bundle has just the stages `made` of a checkpoint,
+    with their tensors and their number of weights.
+    """
     expected, found = {stage.name for stage in made}, set(manifest.stages)
     if expected - found:
-        raise AntiphonError(f"The bundle {folder} lacks {_stages(expected - found)}, which the checkpoint has; {ADVICE}")
+        raise AntiphonError(
+            f"The bundle {folder} lacks {_stages(expected - found)}, which the checkpoint has; {ADVICE}"
+        )
     if found - expected:
-        raise AntiphonError(f"The bundle {folder} has {_stages(found - expected)}, which the checkpoint lacks; {ADVICE}")
+        raise AntiphonError(
+            f"The bundle {folder} has {_stages(found - expected)}, which the checkpoint lacks; {ADVICE}"
+        )
     for stage in made:
         _check_stage(folder, manifest.stages[stage.name], stage)
 
@@ -33,15 +39,26 @@ def _check_stage(folder: Path, entry: StageEntry, stage: Stage) -> None:
         wanted, there = _shapes(specs), _shapes(found[kind])
         for name in dict.fromkeys((*wanted, *there)):
             if name not in there:
-                raise AntiphonError(f"Stage {stage.name} of {folder} has no {kind} {name}, the checkpoint's has one; {ADVICE}")
+                raise AntiphonError(
+                    f"Stage {stage.name} of {folder} has no {kind} {name}, the checkpoint's has one; {ADVICE}"
+                )
             if name not in wanted:
-                raise AntiphonError(f"Stage {stage.name} of {folder} has the {kind} {name}, the checkpoint's has none; {ADVICE}")
+                raise AntiphonError(
+                    f"Stage {stage.name} of {folder} has the {kind} {name}, "
+                    f"the checkpoint's has none; {ADVICE}"
+                )
             if wanted[name] != there[name]:
-                raise AntiphonError(f"Stage {stage.name} of {folder} has {name} of {there[name]}, the checkpoint's is of {wanted[name]}; {ADVICE}")
+                raise AntiphonError(
+                    f"Stage {stage.name} of {folder} has {name} of {there[name]}, "
+                    f"the checkpoint's is of {wanted[name]}; {ADVICE}"
+                )
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in stage.make_module().parameters())
     if parameters != entry.parameters:  # layers without a state show in nothing else
-        raise AntiphonError(f"Stage {stage.name} of {folder} has {entry.parameters:,} weights, the checkpoint's has {parameters:,}; {ADVICE}")
+        raise AntiphonError(
+            f"Stage {stage.name} of {folder} has {entry.parameters:,} weights, "
+            f"the checkpoint's has {parameters:,}; {ADVICE}"
+        )
 
 
 def _interface(stage: Stage) -> Interface:

@@ -1,4 +1,6 @@
-"""One stage's engine against its module, on the same calls: pairs of what the module gives and what the engine gives."""
+"""One stage's engine against its module, on the same calls:
+pairs of what the module gives and what the engine gives.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,23 @@ def compare(engine: Engine, module: ModuleEngine, streams: Iterable[Stream]) -> 
     """The pairs of all calls of all `streams`, in order, and of the states at the end of each stream."""
     pairs: list[Pair] = []
     for stream in streams:
-        pairs += _compare_loop(engine, module, stream) if module.runner.stage.loop else _compare_stream(engine, module, stream)
+        pairs += (
+            _compare_loop(engine, module, stream)
+            if module.runner.stage.loop
+            else _compare_stream(engine, module, stream)
+        )
     return pairs
 
 
 def new_rows(feeds: Feeds) -> int:
     """Rows that a call adds to the states' length."""
-    return int(feeds["query_length"][0]) if "query_length" in feeds else feeds["codes"].shape[1] if "codes" in feeds else 0
+    return (
+        int(feeds["query_length"][0])
+        if "query_length" in feeds
+        else feeds["codes"].shape[1]
+        if "codes" in feeds
+        else 0
+    )
 
 
 def _compare_stream(engine: Engine, module: ModuleEngine, stream: Stream) -> list[Pair]:
@@ -57,7 +69,9 @@ def _compare_stream(engine: Engine, module: ModuleEngine, stream: Stream) -> lis
 
 
 def until_wrong(expected: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes [codes] of both, int64 [batch, frames, codebooks], that are judged: of every frame those to its first wrong one."""
+    """The codes [codes] of both, int64 [batch, frames, codebooks], that are judged:
+    of every frame those to its first wrong one.
+    """
     right = np.logical_and.accumulate(expected == found, axis=-1)
     judged = np.concatenate([np.ones_like(right[..., :1]), right[..., :-1]], axis=-1)
     return expected[judged], found[judged]
@@ -71,18 +85,27 @@ def _compare_loop(engine: Engine, module: ModuleEngine, stream: Stream) -> list[
         found = engine.run(feeds)
         expected = run_loop(module.runner, feeds, found[loop.gathered])
         pairs += [(name, expected[name], found[name]) for name in (*loop.stacked, loop.summed[0])]
-        drawn = [_sampled_step(feeds, found[LOGITS][:, step], {name: feeds[name][:, step] for name in loop.columns}) for step in range(loop.steps)]
+        drawn = [
+            _sampled_step(
+                feeds, found[LOGITS][:, step], {name: feeds[name][:, step] for name in loop.columns}
+            )
+            for step in range(loop.steps)
+        ]
         pairs.append((TOKEN, np.stack([feeds[loop.carried[0]], *drawn], axis=1), found[loop.gathered]))
     return pairs
 
 
 def _sampled_step(feeds: Feeds, logits: np.ndarray, columns: Feeds) -> np.ndarray:
-    """The values int64 [batch] that belong to one step's own `logits` [batch, vocab]; a loop neither penalises nor suppresses."""
+    """The values int64 [batch] that belong to one step's own `logits` [batch, vocab];
+    a loop neither penalises nor suppresses.
+    """
     return _sampled(greedy_sampling(*logits.shape) | feeds | columns, logits)
 
 
 def _sampled(feeds: Feeds, logits: np.ndarray) -> np.ndarray:
-    """The tokens int64 [rows] that belong to an engine's own `logits` [rows, vocab]; -1, which no engine gives, where they are not finite."""
+    """The tokens int64 [rows] that belong to an engine's own `logits` [rows, vocab];
+    -1, which no engine gives, where they are not finite.
+    """
     settings = [feeds[spec.name] for spec in sampling_inputs(logits.shape[1])]
     tokens = np.full(len(logits), -1, np.int64)
     rows = np.isfinite(logits).all(axis=1)

@@ -1,4 +1,6 @@
-"""A real conversation on a bundle, recorded call by call, so that each stage can be run again on what it was fed."""
+"""A real conversation on a bundle, recorded call by call,
+so that each stage can be run again on what it was fed.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ class RecordingEngine:
         """See Engine.new_states."""
         return self.engine.new_states(rows, capacity)
 
-    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> Feeds:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        slots: Sequence[Slot] = (),
+        outputs: Sequence[str] | None = None,
+    ) -> Feeds:
         """See Engine.run."""
         slot = slots[0] if slots else None
         if slot is None or not self.streams or self.streams[-1][0] is not slot:
@@ -47,18 +54,24 @@ class RecordingEngine:
 
 
 def record_conversation(bundle: Path, seed: int = 0) -> dict[str, list[Stream]]:
-    """The calls of every stage in a short greedy conversation on `bundle`: by stage, one stream for each slot.
+    """The calls of every stage in a short greedy conversation on `bundle`:
+    by stage, one stream for each slot.
 
-    The user's turn has a sentence, and noise from `seed` as recording and picture where the bundle hears and sees. The second
-    turn continues the first, so that the Thinker's stream holds prefills and steps of two answers.
+    The user's turn has a sentence, and noise from `seed` as recording and picture where the bundle
+    hears and sees. The second turn continues the first, so that the Thinker's stream holds prefills
+    and steps of two answers.
     """
     opened = open_bundle(bundle)
     recorders = {name: RecordingEngine(engine) for name, engine in opened.engines.items()}
-    with Omni(opened.manifest, recorders, opened.front_end, max_streams=1, voice_table=opened.voice_table) as omni:
+    with Omni(
+        opened.manifest, recorders, opened.front_end, max_streams=1, voice_table=opened.voice_table
+    ) as omni:
         conversation = omni.conversation()
         for content in (_question(omni.manifest.stages, seed), "And then?"):
             conversation.append([{"role": "user", "content": content}])
-            for _ in conversation.reply(greedy=True, min_text_tokens=2, max_text_tokens=TEXT_TOKENS, max_frames=FRAMES):
+            for _ in conversation.reply(
+                greedy=True, min_text_tokens=2, max_text_tokens=TEXT_TOKENS, max_frames=FRAMES
+            ):
                 pass
     return {name: [stream for _, stream in recorder.streams] for name, recorder in recorders.items()}
 

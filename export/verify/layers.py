@@ -15,8 +15,11 @@ from .compare import errors, new_rows
 from .conversation_calls import Feeds
 
 
-def first_diverging(folder: Path, entry: StageEntry, module: ModuleEngine, feeds: Feeds, tolerance: float) -> str | None:
-    """The first layer, in order of execution, that is out of `tolerance` in one call; of a loop the first step with one.
+def first_diverging(
+    folder: Path, entry: StageEntry, module: ModuleEngine, feeds: Feeds, tolerance: float
+) -> str | None:
+    """The first layer, in order of execution, that is out of `tolerance` in one call;
+    of a loop the first step with one.
 
     None where all layers agree. Raises UnsupportedTarget where the engine kind shows no layers.
     """
@@ -24,7 +27,9 @@ def first_diverging(folder: Path, entry: StageEntry, module: ModuleEngine, feeds
     loop = runner.stage.loop
     tapped = find_builder(entry.kind).tap(folder, entry, runner.module, loop)
     if tapped is None:
-        raise UnsupportedTarget(f"Stage {entry.name}: the engine {entry.kind} shows no layers; verify without --layers.")
+        raise UnsupportedTarget(
+            f"Stage {entry.name}: the engine {entry.kind} shows no layers; verify without --layers."
+        )
     states = {}
     if entry.states:
         slot = module.new_states().allocate()
@@ -38,7 +43,8 @@ def first_diverging(folder: Path, entry: StageEntry, module: ModuleEngine, feeds
         else:
             runner.run(feeds, dict(states))
     for (step, path), name in tapped.places.items():
-        if path not in recorded[step] or not np.issubdtype(recorded[step][path].dtype, np.floating):  # a codebook gives codes
+        # a codebook gives codes
+        if path not in recorded[step] or not np.issubdtype(recorded[step][path].dtype, np.floating):
             continue
         expected = recorded[step][path]
         assert found[name].size == expected.size, f"{name} is not the output of {path}"

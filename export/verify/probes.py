@@ -14,26 +14,42 @@ from ...runtime.frontend.vision.vision_layout import vision_feeds
 
 Feeds = dict[str, np.ndarray]
 CALLS = (24, 5, 1, 8)
-"""Rows of the calls to a decoder stage: a prefill, a further chunk, one step, and a chunk whose tokens are drawn, not the most likely."""
+"""Rows of the calls to a decoder stage: a prefill, a further chunk, one step,
+and a chunk whose tokens are drawn, not the most likely.
+"""
 CLIPS = ((100, 37), (8,))
-"""Mel frames of the clips in further calls to the audio encoder: whole and cut chunks together, and one chunk shorter than any window."""
+"""Mel frames of the clips in further calls to the audio encoder: whole and cut chunks together,
+and one chunk shorter than any window.
+"""
 GRIDS = ((1, 2, 3), (3, 2, 2))
-"""Frames, and rows and columns of merged patches, in further calls to the vision encoder: a picture and a video."""
+"""Frames, and rows and columns of merged patches, in further calls to the vision encoder:
+a picture and a video.
+"""
 PACKETS = (1, 2, 5)
 """Frames of the calls to Code2Wav."""
 RECORDINGS = ((25, 0), (13, 777), (1, 1919))
-"""Frames of the calls to the codec encoder, and the samples that its recordings lack at the end of the last one."""
+"""Frames of the calls to the codec encoder, and the samples that its recordings lack at
+the end of the last one.
+"""
 
 
 def probes(stage: Stage, seed: int = 0) -> list[Feeds]:
-    """Feeds of successive calls to `stage`, one stream, from `seed`. Decoder stages ask for the logits of every row."""
+    """Feeds of successive calls to `stage`, one stream, from `seed`.
+
+    Decoder stages ask for the logits of every row.
+    """
     return _MAKERS[stage.name](stage, np.random.default_rng(seed))
 
 
 def _audio_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    mel, window, window_infer, convolutions = (stage.size(name) for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions"))
+    mel, window, window_infer, convolutions = (
+        stage.size(name) for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions")
+    )
     further = ([noise.standard_normal((mel, frames), np.float32) for frames in clips] for clips in CLIPS)
-    return [_example(stage, "chunks", noise), *(audio_layout(clips, window, window_infer, convolutions=convolutions)[0] for clips in further)]
+    return [
+        _example(stage, "chunks", noise),
+        *(audio_layout(clips, window, window_infer, convolutions=convolutions)[0] for clips in further),
+    ]
 
 
 def _vision_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
@@ -58,12 +74,16 @@ def _thinker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     for feeds, rows in _decoder_calls(vocab, noise):
         features = rows // 4
         feeds |= {
-            "input_ids": noise.integers(0, vocab, (1, rows)), "features": noise.standard_normal((features, size)).astype(np.float32),
+            "input_ids": noise.integers(0, vocab, (1, rows)),
+            "features": noise.standard_normal((features, size)).astype(np.float32),
             "feature_index": np.arange(1, 1 + features),
-        }  # fmt: skip
+        }
         if layers:
             visuals = features // 2
-            feeds |= {"deepstack": noise.standard_normal((layers, visuals, size)).astype(np.float32), "deepstack_index": np.arange(1, 1 + visuals)}
+            feeds |= {
+                "deepstack": noise.standard_normal((layers, visuals, size)).astype(np.float32),
+                "deepstack_index": np.arange(1, 1 + visuals),
+            }
         calls.append(feeds)
     return calls
 
@@ -77,9 +97,13 @@ def _talker(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
         text, codec = noise.integers(0, words, (1, rows)), noise.integers(0, vocab, (1, rows))
         text[0, 1 : 1 + hiddens] = codec[0, : rows // 2] = -1
         feeds |= {
-            "text_ids": text, "codec_ids": codec, "hidden": noise.standard_normal((hiddens, thinker_size)).astype(np.float32),
-            "hidden_index": np.arange(1, 1 + hiddens), **_frame(stage, noise), "frame_index": np.array([rows - 1]),
-        }  # fmt: skip
+            "text_ids": text,
+            "codec_ids": codec,
+            "hidden": noise.standard_normal((hiddens, thinker_size)).astype(np.float32),
+            "hidden_index": np.arange(1, 1 + hiddens),
+            **_frame(stage, noise),
+            "frame_index": np.array([rows - 1]),
+        }
         calls.append(feeds)
     return calls
 
@@ -88,14 +112,21 @@ def _frame(stage: Stage, noise: np.random.Generator) -> Feeds:
     """One frame for the Talker: its row, or its codes where the Talker makes the row itself."""
     frames = next(spec for spec in stage.inputs if spec.shape[0] == "frames" and len(spec.shape) == 2)
     shape = (1, int(frames.shape[1]))
-    return {frames.name: noise.integers(0, stage.size("codebook_size"), shape) if frames.dtype == "int64" else noise.standard_normal(shape).astype(np.float32)}
+    return {
+        frames.name: noise.integers(0, stage.size("codebook_size"), shape)
+        if frames.dtype == "int64"
+        else noise.standard_normal(shape).astype(np.float32)
+    }
 
 
 def _mtp(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     size, vocab = stage.size("hidden_size"), stage.size("vocab_size")
     calls = []
     for feeds, rows in _decoder_calls(vocab, noise):
-        own: Feeds = {"input_ids": noise.integers(0, vocab, (1, rows)), "hidden": noise.standard_normal((1, rows, size)).astype(np.float32)}
+        own: Feeds = {
+            "input_ids": noise.integers(0, vocab, (1, rows)),
+            "hidden": noise.standard_normal((1, rows, size)).astype(np.float32),
+        }
         # A draft head samples nothing.
         calls.append(own | {spec.name: feeds[spec.name] for spec in stage.inputs if spec.name in feeds})
     return calls
@@ -107,8 +138,11 @@ def _decoder_calls(vocab: int, noise: np.random.Generator) -> list[tuple[Feeds, 
         positions = np.broadcast_to((past + np.arange(rows)).astype(np.float32), (3, 1, rows)).copy()
         positions[1:] *= np.float32(0.5)  # height and width of a picture differ from its time
         feeds = {
-            "positions": positions, "query_length": np.array([rows]), "past_length": np.array([past]), "output_index": np.arange(rows),
-        } | (_drawn(rows, vocab, noise) if number == len(CALLS) - 1 else greedy_sampling(rows, vocab))  # fmt: skip
+            "positions": positions,
+            "query_length": np.array([rows]),
+            "past_length": np.array([past]),
+            "output_index": np.arange(rows),
+        } | (_drawn(rows, vocab, noise) if number == len(CALLS) - 1 else greedy_sampling(rows, vocab))
         calls.append((feeds, rows))
         past += rows
     return calls
@@ -117,30 +151,41 @@ def _decoder_calls(vocab: int, noise: np.random.Generator) -> list[tuple[Feeds, 
 def _drawn(rows: int, vocab: int, noise: np.random.Generator) -> Feeds:
     """Values for `sampling_inputs` that use all of them."""
     return {
-        "noise": noise.random(rows, np.float32), "temperature": np.full(rows, 0.8, np.float32), "top_k": np.full(rows, 20),
-        "top_p": np.full(rows, 0.9, np.float32), "repetition_penalty": np.full(rows, 1.1, np.float32), "penalised": noise.random((rows, vocab)) < 0.3,
+        "noise": noise.random(rows, np.float32),
+        "temperature": np.full(rows, 0.8, np.float32),
+        "top_k": np.full(rows, 20),
+        "top_p": np.full(rows, 0.9, np.float32),
+        "repetition_penalty": np.full(rows, 1.1, np.float32),
+        "penalised": noise.random((rows, vocab)) < 0.3,
         "suppressed": noise.random((rows, vocab)) < 0.3,
-    }  # fmt: skip
+    }
 
 
 def _predictor(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
-    """Feeds of the frame engine, one frame of the most likely codes and one of drawn ones; the module's steps follow from the codes it returns."""
+    """Feeds of the frame engine, one frame of the most likely codes and one of drawn ones;
+    the module's steps follow from the codes it returns.
+    """
     size, codebook, groups = (stage.size(name) for name in ("hidden_size", "codebook_size", "code_groups"))
     return [
         {
-            "hidden": noise.standard_normal((1, size)).astype(np.float32), "code0": noise.integers(0, codebook, 1),
-            "noise": noise.random((1, groups - 1), dtype=np.float32), "temperature": np.full(1, temperature, np.float32), "top_k": np.full(1, 20),
+            "hidden": noise.standard_normal((1, size)).astype(np.float32),
+            "code0": noise.integers(0, codebook, 1),
+            "noise": noise.random((1, groups - 1), dtype=np.float32),
+            "temperature": np.full(1, temperature, np.float32),
+            "top_k": np.full(1, 20),
             "top_p": np.full(1, 0.9, np.float32),
         }
         for temperature in (0.0, 0.8)
-    ]  # fmt: skip
+    ]
 
 
 def _code2wav(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     codebook, groups = stage.size("codebook_size"), stage.size("num_quantizers")
     calls, past = [], 0
     for frames in PACKETS:
-        calls.append({"codes": noise.integers(0, codebook, (1, frames, groups)), "past_length": np.array([past])})
+        calls.append(
+            {"codes": noise.integers(0, codebook, (1, frames, groups)), "past_length": np.array([past])}
+        )
         past += frames
     return calls
 
@@ -150,11 +195,19 @@ def _codec_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:
     calls = []
     for frames, missing in RECORDINGS:
         waveform = noise.normal(0, 0.1, (1, frames * stage.size("samples_per_frame"))).astype(np.float32)
-        calls.append({"waveform": waveform, "waveform_length": np.array([max(1, waveform.shape[1] - missing)])})
+        calls.append(
+            {"waveform": waveform, "waveform_length": np.array([max(1, waveform.shape[1] - missing)])}
+        )
     return calls
 
 
 _MAKERS: dict[str, Callable[[Stage, np.random.Generator], list[Feeds]]] = {
-    "audio_encoder": _audio_encoder, "vision_encoder": _vision_encoder, "thinker": _thinker, "mtp": _mtp, "talker": _talker, "predictor": _predictor,
-    "code2wav": _code2wav, "codec_encoder": _codec_encoder,
-}  # fmt: skip
+    "audio_encoder": _audio_encoder,
+    "vision_encoder": _vision_encoder,
+    "thinker": _thinker,
+    "mtp": _mtp,
+    "talker": _talker,
+    "predictor": _predictor,
+    "code2wav": _code2wav,
+    "codec_encoder": _codec_encoder,
+}

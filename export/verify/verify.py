@@ -1,4 +1,6 @@
-"""`antiphon verify`: every engine of a bundle against its PyTorch module with the checkpoint's own weights."""
+"""`antiphon verify`: every engine of a bundle against its PyTorch module with the
+checkpoint's own weights.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ from .probes import probes
 TOLERANCES = {"float32": 1e-4}
 """Largest error by the format of activations, relative to the largest magnitude of the reference."""
 WRONG_CODES = 0.01
-"""Largest share of a codec encoder's codes that may differ from the module's: a code turns on the last bit where two codewords are nearly equally near.
-Behind it the other codes of its frame quantise another remainder, so a frame counts to its first wrong code. The latents, which are what is quantised,
-are held to the tolerance of the precision."""
+"""Largest share of a codec encoder's codes that may differ from the module's: a code turns on the last bit
+where two codewords are nearly equally near. Behind it the other codes of its frame quantise another
+remainder, so a frame counts to its first wrong code. The latents, which are what is quantised, are held to
+the tolerance of the precision.
+"""
 
 SHARES = {"token": 0.0, "codes": WRONG_CODES}
 """Rows that are judged by the share of wrong integers, with the largest share that passes."""
@@ -35,10 +39,13 @@ SHARES = {"token": 0.0, "codes": WRONG_CODES}
 
 @dataclass(frozen=True)
 class Row:
-    """One output (or state) of one stage over all probe calls. Errors are relative to the reference's largest magnitude.
+    """One output (or state) of one stage over all probe calls.
 
-    The row `token` judges the sampling alone, by its reference on the engine's own logits: `worst` and `mean` are the share of wrong tokens. So they are
-    of wrong codes in the row `codes` of the codec encoder, by the module's, of which WRONG_CODES may be wrong.
+    Errors are relative to the reference's largest magnitude.
+
+    The row `token` judges the sampling alone, by its reference on the engine's own logits: `worst` and `mean`
+    are the share of wrong tokens. So they are of wrong codes in the row `codes` of the codec encoder, by the
+    module's, of which WRONG_CODES may be wrong.
     """
 
     stage: str
@@ -49,7 +56,9 @@ class Row:
     tolerance: float
     passed: bool
     first_diverging_layer: str | None = None
-    """With `layers`: the first layer, in order of execution, that is out of tolerance; None where all layers agree or none was asked for."""
+    """With `layers`: the first layer, in order of execution, that is out of tolerance;
+    None where all layers agree or none was asked for.
+    """
 
 
 @dataclass(frozen=True)
@@ -64,19 +73,25 @@ class Report:
 
 
 def verify(
-    bundle: str | Path, checkpoint: str | Path, layers: bool = False, on_progress: Callable[[str, int, int], None] | None = None, seed: int = 0
+    bundle: str | Path,
+    checkpoint: str | Path,
+    layers: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    seed: int = 0,
 ) -> Report:
-    """Compare each stage of `bundle` with its module, teacher-forced: on random inputs from `seed`, and on what a short conversation
-    on the bundle feeds it.
+    """Compare each stage of `bundle` with its module, teacher-forced: on random inputs from `seed`,
+    and on what a short conversation on the bundle feeds it.
 
-    `layers` also runs every layer's output and names the first that diverges. `on_progress(stage, number, stages)` is called before each
-    stage. Holds one stage's weights in memory. Raises AntiphonError when the two do not belong together, or a file's hash is wrong.
+    `layers` also runs every layer's output and names the first that diverges.
+    `on_progress(stage, number, stages)` is called before each stage. Holds one stage's weights in memory.
+    Raises AntiphonError when the two do not belong together, or a file's hash is wrong.
     """
     folder = Path(bundle)
     manifest, source = read_manifest(folder), Checkpoint(checkpoint)
     if manifest.family != source.config.family:
         raise AntiphonError(
-            f"The bundle {bundle} is of family {manifest.family}, the checkpoint {checkpoint} of {source.config.family}; give its own checkpoint."
+            f"The bundle {bundle} is of family {manifest.family}, "
+            f"the checkpoint {checkpoint} of {source.config.family}; give its own checkpoint."
         )
     made = stages(source.config)
     check_bundle(folder, manifest, made)
@@ -86,17 +101,36 @@ def verify(
     for number, stage in enumerate(made):
         if on_progress is not None:
             on_progress(stage.name, number, len(made))
-        rows += _rows_of(folder, manifest.stages[stage.name], stage, ModuleEngine(stage, source), recorded.get(stage.name, []), layers, seed)
+        rows += _rows_of(
+            folder,
+            manifest.stages[stage.name],
+            stage,
+            ModuleEngine(stage, source),
+            recorded.get(stage.name, []),
+            layers,
+            seed,
+        )
     return Report(tuple(rows))
 
 
-def _rows_of(folder: Path, entry: StageEntry, stage: Stage, module: ModuleEngine, streams: Sequence[Stream], layers: bool, seed: int) -> list[Row]:
+def _rows_of(
+    folder: Path,
+    entry: StageEntry,
+    stage: Stage,
+    module: ModuleEngine,
+    streams: Sequence[Stream],
+    layers: bool,
+    seed: int,
+) -> list[Row]:
     tolerance = TOLERANCES[entry.precision.activations]
     calls = probes(stage, seed)
     engine = find_engine(entry.kind, entry.name)(folder, entry)
     pairs = compare(engine, module, [calls, *streams])
     diverging = first_diverging(folder, entry, module, calls[0], tolerance) if layers else None
-    return [_row(stage.name, name, [pair for pair in pairs if pair[0] == name], tolerance, diverging) for name in dict.fromkeys(pair[0] for pair in pairs)]
+    return [
+        _row(stage.name, name, [pair for pair in pairs if pair[0] == name], tolerance, diverging)
+        for name in dict.fromkeys(pair[0] for pair in pairs)
+    ]
 
 
 def _row(stage: str, name: str, pairs: list[Pair], tolerance: float, diverging: str | None) -> Row:

@@ -11,7 +11,10 @@ from .quantized_checkpoint import refuse_quantized_tensors
 from .safetensors_folder import TensorList, find_tensors, has_weights
 from .stored_parts import canonical_name
 
-STACK_LAYER = re.compile(r"(thinker\.model|talker\.model|talker\.code_predictor\.model|thinker\.audio_tower|thinker\.visual)\.(?:layers|blocks)\.(\d{1,9})\.")
+STACK_LAYER = re.compile(
+    r"(thinker\.model|talker\.model|talker\.code_predictor\.model|thinker\.audio_tower"
+    r"|thinker\.visual)\.(?:layers|blocks)\.(\d{1,9})\."
+)
 
 
 def check_folder(folder: str | Path, config: OmniConfig) -> None:
@@ -31,8 +34,8 @@ def check_weights(listing: TensorList, config: OmniConfig) -> None:
     for stack, (field, layers) in stated.items():
         if stack in stored and stored[stack] != layers:
             raise AntiphonError(
-                f"{listing.folder} is at odds with itself: its weights hold {stored[stack]} layers of {stack}, expected {layers} by {field} in config.json; "
-                "use the config.json of these weights."
+                f"{listing.folder} is at odds with itself: its weights hold {stored[stack]} layers of "
+                f"{stack}, expected {layers} by {field} in config.json; use the config.json of these weights."
             )
 
 
@@ -43,10 +46,19 @@ def _stated(config: OmniConfig) -> dict[str, tuple[str, int]]:
         "thinker.model": ("thinker_config.text_config.num_hidden_layers", thinker.text.num_hidden_layers),
     }
     if thinker.audio is not None:
-        stated["thinker.audio_tower"] = ("thinker_config.audio_config.encoder_layers", thinker.audio.encoder_layers)
+        stated["thinker.audio_tower"] = (
+            "thinker_config.audio_config.encoder_layers",
+            thinker.audio.encoder_layers,
+        )
     if thinker.vision is not None:
         stated["thinker.visual"] = ("thinker_config.vision_config.depth", thinker.vision.depth)
     if talker is not None:
-        stated["talker.model"] = ("talker_config.text_config.num_hidden_layers", talker.text.num_hidden_layers)
-        stated["talker.code_predictor.model"] = ("talker_config.code_predictor_config.num_hidden_layers", talker.predictor.num_hidden_layers)
+        stated["talker.model"] = (
+            "talker_config.text_config.num_hidden_layers",
+            talker.text.num_hidden_layers,
+        )
+        stated["talker.code_predictor.model"] = (
+            "talker_config.code_predictor_config.num_hidden_layers",
+            talker.predictor.num_hidden_layers,
+        )
     return stated

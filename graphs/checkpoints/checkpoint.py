@@ -39,11 +39,20 @@ class Checkpoint:
         self.config: OmniConfig = read_config(self.path)
         listing = find_tensors(self.path)
         check_weights(listing, self.config)
-        self._tensors = {canonical_name(name, self.config.rename): tensor for name, tensor in listing.tensors().items()}
-        self._codec = family(self.config.family).find_codec(self.path) if self.config.code2wav is not None else None
+        self._tensors = {
+            canonical_name(name, self.config.rename): tensor for name, tensor in listing.tensors().items()
+        }
+        self._codec = (
+            family(self.config.family).find_codec(self.path) if self.config.code2wav is not None else None
+        )
         if self._codec is not None:
-            kept = {name: tensor for name, tensor in self._tensors.items() if not name.startswith(CODEC_PREFIX)}
-            self._tensors = kept | {CODEC_PREFIX + name: tensor for name, tensor in read_torch_archive(self._codec.weights).items()}
+            kept = {
+                name: tensor for name, tensor in self._tensors.items() if not name.startswith(CODEC_PREFIX)
+            }
+            self._tensors = kept | {
+                CODEC_PREFIX + name: tensor
+                for name, tensor in read_torch_archive(self._codec.weights).items()
+            }
 
     def names(self) -> tuple[str, ...]:
         """Names of all tensors, sorted."""
@@ -65,10 +74,14 @@ class Checkpoint:
         """Raise AntiphonError unless tensor `name` exists and has `shape`."""
         found = self._find(name)
         if found.shape != tuple(shape):
-            config = self._codec.config.name if self._codec is not None and found.shard == self._codec.weights else "config.json"
+            config = (
+                self._codec.config.name
+                if self._codec is not None and found.shard == self._codec.weights
+                else "config.json"
+            )
             raise AntiphonError(
-                f"{found.shard}: tensor {name} has shape {list(found.shape)}, expected {list(shape)} by {config}; "
-                f"use the {config} that belongs to these weights."
+                f"{found.shard}: tensor {name} has shape {list(found.shape)}, "
+                f"expected {list(shape)} by {config}; use the {config} that belongs to these weights."
             )
 
     def read(self, name: str) -> np.ndarray:
@@ -100,7 +113,10 @@ class Checkpoint:
     def _find(self, name: str) -> StoredTensor:
         tensor = self._tensors.get(name)
         if tensor is None:
-            raise AntiphonError(f"{self.path}: tensor {name} is missing; use a complete checkpoint whose config.json belongs to its weights.")
+            raise AntiphonError(
+                f"{self.path}: tensor {name} is missing; "
+                "use a complete checkpoint whose config.json belongs to its weights."
+            )
         return tensor
 
 
@@ -113,8 +129,13 @@ def _blocks(tensor: StoredTensor) -> Iterator[memoryview]:
             while position < tensor.end:
                 wanted = block[: min(len(block), tensor.end - position)]
                 if file.readinto(wanted) < len(wanted):
-                    raise AntiphonError(f"{tensor.shard} ended while it was being read; something shortened the file, {REPAIR}.")
+                    raise AntiphonError(
+                        f"{tensor.shard} ended while it was being read; "
+                        f"something shortened the file, {REPAIR}."
+                    )
                 position += len(wanted)
                 yield wanted
     except OSError as error:
-        raise AntiphonError(f"{tensor.shard} cannot be read ({error.strerror or error}); make it readable or {REPAIR}.") from None
+        raise AntiphonError(
+            f"{tensor.shard} cannot be read ({error.strerror or error}); make it readable or {REPAIR}."
+        ) from None

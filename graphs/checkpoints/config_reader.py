@@ -66,7 +66,10 @@ class ConfigReader:
     def refuse_if_stored(self, part: str, section: str) -> None:
         """Raise AntiphonError if the weights have `part`, although the configuration lacks its `section`."""
         if self.stored.known and getattr(self.stored, part):
-            raise AntiphonError(f"{self.path}: section {section} is missing, but the weights hold {part}; use the config.json that belongs to these weights.")
+            raise AntiphonError(
+                f"{self.path}: section {section} is missing, but the weights hold {part}; "
+                "use the config.json that belongs to these weights."
+            )
 
     def speaks(self, *sections: str) -> bool:
         """Whether the checkpoint has speech: sections, tensors and no `enable_audio_output: false`.
@@ -76,7 +79,10 @@ class ConfigReader:
         """
         flag = self.raw.get("enable_audio_output")
         if flag is not None and not isinstance(flag, bool):
-            raise AntiphonError(f"{self.path}: enable_audio_output is {short(flag)}, expected true or false; correct the file.")
+            raise AntiphonError(
+                f"{self.path}: enable_audio_output is {short(flag)}, expected true or false; "
+                "correct the file."
+            )
         if flag is False:
             self.left_out.append("speech: enable_audio_output is false")
             return False
@@ -90,8 +96,8 @@ class ConfigReader:
         if missing:
             there = next(name for name in sections if name not in missing)
             raise AntiphonError(
-                f"{self.path}: section {missing[0]} is missing beside {there}; use the complete config.json of the checkpoint, or set "
-                "enable_audio_output to false for a bundle without speech."
+                f"{self.path}: section {missing[0]} is missing beside {there}; use the complete config.json "
+                "of the checkpoint, or set enable_audio_output to false for a bundle without speech."
             )
         return True
 
@@ -100,7 +106,10 @@ class ConfigReader:
         for depth, key in enumerate(keys):
             node = node.get(key) if isinstance(node, dict) else None
             if not isinstance(node, dict):
-                raise AntiphonError(f"{self.path}: section {'.'.join(keys[: depth + 1])} is missing; use the complete config.json of the checkpoint.")
+                raise AntiphonError(
+                    f"{self.path}: section {'.'.join(keys[: depth + 1])} is missing; "
+                    "use the complete config.json of the checkpoint."
+                )
         return node
 
     def build(self, cls: type, keys: tuple[str, ...], **given: Any) -> Any:
@@ -116,7 +125,10 @@ class ConfigReader:
             value = self.value(cls, section, entry.name) if entry.type in PLAIN_TYPES else None
             if value is None:
                 if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
-                    raise AntiphonError(f"{self.path}: field {'.'.join((*keys, entry.name))} is missing; use the complete config.json of the checkpoint.")
+                    raise AntiphonError(
+                        f"{self.path}: field {'.'.join((*keys, entry.name))} is missing; "
+                        "use the complete config.json of the checkpoint."
+                    )
                 continue
             values[entry.name] = tuple(value) if isinstance(value, list) else value
         for entry in dataclasses.fields(cls):
@@ -124,12 +136,21 @@ class ConfigReader:
                 expected = _violated(cls, entry, values[entry.name])
                 if expected:
                     name, found = ".".join((*keys, entry.name)), short(values[entry.name])
-                    raise AntiphonError(f"{self.path}: field {name} is {found}, expected {expected}; correct the file.")
+                    raise AntiphonError(
+                        f"{self.path}: field {name} is {found}, expected {expected}; correct the file."
+                    )
         return cls(**values)
 
     def value(self, cls: type, section: dict[str, Any], name: str) -> Any:
         """The value of field `name` in `section`, under any of its names; None if it is absent."""
-        value = next((section[alias] for alias in (name, *FIELD_ALIASES.get((cls, name), ())) if section.get(alias) is not None), None)
+        value = next(
+            (
+                section[alias]
+                for alias in (name, *FIELD_ALIASES.get((cls, name), ()))
+                if section.get(alias) is not None
+            ),
+            None,
+        )
         if name in SQUARES and isinstance(value, list) and value and all(item == value[0] for item in value):
             return value[0]
         return value
@@ -138,20 +159,33 @@ class ConfigReader:
         section = self.section(*keys)
         parameters = section.get("rope_parameters") or section.get("rope_scaling") or {}
         if not isinstance(parameters, dict):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.rope_scaling is {short(parameters)}, expected an object; correct the file.")
+            raise AntiphonError(
+                f"{self.path}: {'.'.join(keys)}.rope_scaling is {short(parameters)}, expected an object; "
+                "correct the file."
+            )
         kind = parameters.get("rope_type", parameters.get("type", "default"))
         if kind not in ("default", "mrope"):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)} asks for rope_type {short(kind)}; only default rotary embeddings are supported.")
+            raise AntiphonError(
+                f"{self.path}: {'.'.join(keys)} asks for rope_type {short(kind)}; "
+                "only default rotary embeddings are supported."
+            )
         theta = parameters.get("rope_theta", section.get("rope_theta"))
         if theta is None:
-            raise AntiphonError(f"{self.path}: field {'.'.join(keys)}.rope_theta is missing; use the complete config.json of the checkpoint.")
+            raise AntiphonError(
+                f"{self.path}: field {'.'.join(keys)}.rope_theta is missing; "
+                "use the complete config.json of the checkpoint."
+            )
         sections = parameters.get("mrope_section") or []
         if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= LARGEST_NUMBER:
             raise AntiphonError(
-                f"{self.path}: {'.'.join(keys)}.rope_theta is {short(theta)}, expected a number above 0 and up to {LARGEST_NUMBER:g}; correct the file."
+                f"{self.path}: {'.'.join(keys)}.rope_theta is {short(theta)}, "
+                f"expected a number above 0 and up to {LARGEST_NUMBER:g}; correct the file."
             )
         if not isinstance(sections, list) or not all(is_count(count) for count in sections):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.mrope_section is {short(sections)}, expected a list of counts; correct the file.")
+            raise AntiphonError(
+                f"{self.path}: {'.'.join(keys)}.mrope_section is {short(sections)}, "
+                "expected a list of counts; correct the file."
+            )
         return RopeConfig(float(theta), tuple(sections))
 
     def vision(self, keys: tuple[str, ...]) -> VisionConfig:
@@ -167,20 +201,35 @@ class ConfigReader:
         section = self.section(*keys)
         heads, hidden = section.get("num_attention_heads"), section.get("hidden_size")
         if not isinstance(heads, int) or not isinstance(hidden, int) or heads <= 0:
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)} needs hidden_size and num_attention_heads as positive integers; correct the file.")
+            raise AntiphonError(
+                f"{self.path}: {'.'.join(keys)} needs hidden_size and num_attention_heads as positive "
+                "integers; correct the file."
+            )
         if section.get("hidden_act") not in (None, "silu"):
-            raise AntiphonError(f"{self.path}: {'.'.join(keys)}.hidden_act is {short(section['hidden_act'])}, expected 'silu'; use a model of this family.")
-        tied = bool(section.get("tie_word_embeddings", False)) or bool(self.section(*keys[:-1]).get("tie_word_embeddings", False))
+            raise AntiphonError(
+                f"{self.path}: {'.'.join(keys)}.hidden_act is {short(section['hidden_act'])}, "
+                "expected 'silu'; use a model of this family."
+            )
+        tied = bool(section.get("tie_word_embeddings", False)) or bool(
+            self.section(*keys[:-1]).get("tie_word_embeddings", False)
+        )
         return self.build(
-            DecoderConfig, keys, head_dim=section.get("head_dim") or hidden // heads, rope=self.rope(keys),
-            intermediate_size=section.get("intermediate_size") or 0, tie_word_embeddings=tied,
-        )  # fmt: skip
+            DecoderConfig,
+            keys,
+            head_dim=section.get("head_dim") or hidden // heads,
+            rope=self.rope(keys),
+            intermediate_size=section.get("intermediate_size") or 0,
+            tie_word_embeddings=tied,
+        )
 
     def check_names(self, field: str, names: Any) -> None:
         """Raise AntiphonError if one of `names` is not a string of printable characters or is too long."""
         found = unusable_name(names)
         if found is not None:
-            raise AntiphonError(f"{self.path}: {field} holds the name {found}, expected 1 to {LONGEST_NAME} printable letters; correct the file.")
+            raise AntiphonError(
+                f"{self.path}: {field} holds the name {found}, expected 1 to {LONGEST_NAME} printable "
+                "letters; correct the file."
+            )
 
 
 def defaults(cls: type, *names: str) -> dict[str, Any]:
@@ -200,8 +249,18 @@ def _violated(cls: type, entry: dataclasses.Field[Any], value: Any) -> str:
     Sizes must be positive. Ids and optional counts may be 0.
     """
     if entry.type == "int":
-        lowest = 0 if "_id" in entry.name or entry.default == 0 or entry.name in ("accept_hidden_layer", "intermediate_size") else 1
-        return excess(cls, entry.name, value) if is_count(value) and value >= lowest else f"an integer of at least {lowest}"
+        lowest = (
+            0
+            if "_id" in entry.name
+            or entry.default == 0
+            or entry.name in ("accept_hidden_layer", "intermediate_size")
+            else 1
+        )
+        return (
+            excess(cls, entry.name, value)
+            if is_count(value) and value >= lowest
+            else f"an integer of at least {lowest}"
+        )
     if entry.type == "tuple[int, ...]":
         counts = isinstance(value, tuple) and all(is_count(item) for item in value)
         return excess(cls, entry.name, value) if counts else "a list of integers of at least 0"
@@ -210,9 +269,17 @@ def _violated(cls: type, entry: dataclasses.Field[Any], value: Any) -> str:
         return excess(cls, entry.name, value) if names else "a list of names"
     if entry.type == "float":
         plain = isinstance(value, int | float) and not isinstance(value, bool)
-        return "" if plain and (0 < value <= LARGEST_NUMBER or value == entry.default) else f"a number above 0 and up to {LARGEST_NUMBER:g}"
+        return (
+            ""
+            if plain and (0 < value <= LARGEST_NUMBER or value == entry.default)
+            else f"a number above 0 and up to {LARGEST_NUMBER:g}"
+        )
     kinds = {"bool": bool, "str": str}
-    return excess(cls, entry.name, value) if isinstance(value, kinds.get(str(entry.type), object)) else f"a value of type {entry.type}"
+    return (
+        excess(cls, entry.name, value)
+        if isinstance(value, kinds.get(str(entry.type), object))
+        else f"a value of type {entry.type}"
+    )
 
 
 def is_count(value: Any) -> bool:

@@ -24,14 +24,36 @@ SIDE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json
 """Configuration files of ModelOpt, of older GPTQ tools and of older AWQ tools."""
 LARGEST_SIDE_FILE = 8 * 2**20
 METHODS = {
-    "awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors", "fp8": "FP8", "fbgemm_fp8": "FP8 of FBGEMM", "modelopt": "ModelOpt",
-    "modelopt_fp4": "ModelOpt", "bitsandbytes": "bitsandbytes", "auto-round": "AutoRound", "mxfp4": "MXFP4", "mxfp8": "MXFP8", "nvfp4": "NVFP4",
-    "torchao": "torchao", "hqq": "HQQ", "gguf": "GGUF",
-}  # fmt: skip
+    "awq": "AWQ",
+    "gptq": "GPTQ",
+    "compressed-tensors": "compressed-tensors",
+    "fp8": "FP8",
+    "fbgemm_fp8": "FP8 of FBGEMM",
+    "modelopt": "ModelOpt",
+    "modelopt_fp4": "ModelOpt",
+    "bitsandbytes": "bitsandbytes",
+    "auto-round": "AutoRound",
+    "mxfp4": "MXFP4",
+    "mxfp8": "MXFP8",
+    "nvfp4": "NVFP4",
+    "torchao": "torchao",
+    "hqq": "HQQ",
+    "gguf": "GGUF",
+}
 WIDTHS = {"fp8": 8, "fbgemm_fp8": 8, "modelopt_fp4": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4, "eetq": 8}
 """Bits per weight of the methods that have only one width."""
 BIT_KEYS = ("bits", "w_bit", "wbits", "num_bits", "nbits", "weight_bits")
-WIDTH_KEYS = ("quant_algo", "quant_type", "weights", "weight_dtype", "forward_dtype", "dtype", "_type", "quantize", "mode")
+WIDTH_KEYS = (
+    "quant_algo",
+    "quant_type",
+    "weights",
+    "weight_dtype",
+    "forward_dtype",
+    "dtype",
+    "_type",
+    "quantize",
+    "mode",
+)
 """Keys whose value contains the width: W4A16_AWQ, int8, FP8, Int4WeightOnlyConfig ..."""
 WIDTH = re.compile(r"(?:^w|int|fp|float|nf|uint)_?(\d{1,2})", re.IGNORECASE)
 OTHER_NUMBERS = ("activation", "kv_cache", "input", "output", "compute", "scale", "backward")
@@ -40,11 +62,19 @@ SHORTEST, LONGEST = 1, 8
 
 # (last part of a tensor's name, the method that writes it). The first match is used.
 TENSORS = (
-    (r"g_idx", "GPTQ"), (r"qweight|qzeros", "AWQ or GPTQ"), (r"weight_scale_2", "ModelOpt (NVFP4)"), (r"weight_packed", "compressed-tensors"),
-    (r"weight_global_scale", "compressed-tensors (NVFP4)"), (r"weight_scale_inv|\w+_scale_inv", "FP8 in blocks"),
-    (r"absmax|nested_absmax|quant_map|nested_quant_map|SCB|quant_state\w*|bitsandbytes__\w+", "bitsandbytes"), (r"\w+_blocks", "MXFP4"), (r"W_q", "HQQ"),
-    (r"weight_scale|weight_zero_point|weight_offset|weight_scales|input_scale", "FP8 or INT8"), (r"scales", "MLX"), (r"_data", "Quanto"),
-)  # fmt: skip
+    (r"g_idx", "GPTQ"),
+    (r"qweight|qzeros", "AWQ or GPTQ"),
+    (r"weight_scale_2", "ModelOpt (NVFP4)"),
+    (r"weight_packed", "compressed-tensors"),
+    (r"weight_global_scale", "compressed-tensors (NVFP4)"),
+    (r"weight_scale_inv|\w+_scale_inv", "FP8 in blocks"),
+    (r"absmax|nested_absmax|quant_map|nested_quant_map|SCB|quant_state\w*|bitsandbytes__\w+", "bitsandbytes"),
+    (r"\w+_blocks", "MXFP4"),
+    (r"W_q", "HQQ"),
+    (r"weight_scale|weight_zero_point|weight_offset|weight_scales|input_scale", "FP8 or INT8"),
+    (r"scales", "MLX"),
+    (r"_data", "Quanto"),
+)
 _KINDS = tuple((re.compile(pattern), kind) for pattern, kind in TENSORS)
 
 
@@ -58,7 +88,11 @@ def refuse_quantized_config(path: Path, raw: dict[str, Any]) -> None:
         beside = path.parent / name
         if beside.is_file():
             content = read_json_object(beside, largest=LARGEST_SIDE_FILE)
-            default = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}[name]
+            default = {
+                "hf_quant_config.json": "modelopt",
+                "quantize_config.json": "gptq",
+                "quant_config.json": "awq",
+            }[name]
             method, bits = describe({"quant_method": default, **content})
             if method:
                 raise _refusal(str(path.parent), method, bits, name)
@@ -73,7 +107,10 @@ def refuse_quantized_tensors(folder: Path, names: Iterable[str]) -> None:
     for pattern, kind in _KINDS:
         for last, name in lasts.items():
             if pattern.fullmatch(last):
-                raise AntiphonError(f"{folder} looks like a checkpoint quantised by {kind} (it holds the tensor {name:.100}); {ADVICE}.")
+                raise AntiphonError(
+                    f"{folder} looks like a checkpoint quantised by {kind} "
+                    f"(it holds the tensor {name:.100}); {ADVICE}."
+                )
 
 
 def describe(entry: Any) -> tuple[str, tuple[int, ...]]:
@@ -111,15 +148,24 @@ def _entries(raw: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for prefix, section in row:
             for key in CONFIG_KEYS:
                 entry = section.get(key)
-                if entry and (key != "quantization" or isinstance(entry, dict) and not MARKS.isdisjoint(entry)):
+                if entry and (
+                    key != "quantization" or isinstance(entry, dict) and not MARKS.isdisjoint(entry)
+                ):
                     yield f"{prefix}{key}", entry
-        row = [(f"{prefix}{key}."[-80:], value) for prefix, section in row for key, value in section.items() if isinstance(value, dict)]
+        row = [
+            (f"{prefix}{key}."[-80:], value)
+            for prefix, section in row
+            for key, value in section.items()
+            if isinstance(value, dict)
+        ]
 
 
 def _producer(entry: dict[str, Any]) -> Any:
     """The producer that an entry states, or "modelopt" if it states only `quant_algo`; otherwise None."""
     producer = entry.get("producer")
-    return producer.get("name") if isinstance(producer, dict) else "modelopt" if "quant_algo" in entry else None
+    return (
+        producer.get("name") if isinstance(producer, dict) else "modelopt" if "quant_algo" in entry else None
+    )
 
 
 def _detail(sources: tuple[dict[str, Any], ...]) -> str:
@@ -162,4 +208,6 @@ def _plain(text: str) -> str:
 
 def _refusal(place: str, method: str, bits: tuple[int, ...], where: str) -> AntiphonError:
     width = f" to {' and '.join(map(str, bits))} bits" if bits else ""
-    return AntiphonError(f"{place} is of a checkpoint quantised by {method}{width} ({_plain(where[-40:])}); {ADVICE}.")
+    return AntiphonError(
+        f"{place} is of a checkpoint quantised by {method}{width} ({_plain(where[-40:])}); {ADVICE}."
+    )

@@ -28,15 +28,25 @@ def read_config(checkpoint: str | Path) -> OmniConfig:
     """
     path = Path(checkpoint) / "config.json"
     if not is_file(path):
-        raise AntiphonError(f"No checkpoint at {str(checkpoint):.200}: expected a folder with config.json; give the folder of a Hugging Face checkpoint.")
+        raise AntiphonError(
+            f"No checkpoint at {str(checkpoint):.200}: expected a folder with config.json; "
+            "give the folder of a Hugging Face checkpoint."
+        )
     raw = read_json_object(path, largest=LARGEST_CONFIG)
     refuse_quantized_config(path, raw)
     raw, rename = whole_config(raw, path)
     name, known = raw.get("model_type"), families()
     family = next((one for one in known if name in (one.name, *one.aliases)), None)
     if family is None:
-        names = [*(one.name for one in known), *(alias for one in known for alias in one.aliases), *(kind for one in known for kind in one.thinkers)]
-        raise AntiphonError(f"{path}: unknown model family {short(name)}; expected model_type to be one of {', '.join(names)}.")
+        names = [
+            *(one.name for one in known),
+            *(alias for one in known for alias in one.aliases),
+            *(kind for one in known for kind in one.thinkers),
+        ]
+        raise AntiphonError(
+            f"{path}: unknown model family {short(name)}; "
+            f"expected model_type to be one of {', '.join(names)}."
+        )
     reader = ConfigReader(raw, path, stored_parts(path.parent, rename), family.name)
     config = family.read_config(reader)
     config = dataclasses.replace(config, rename=rename, left_out=tuple(reader.left_out))

@@ -57,13 +57,18 @@ class TensorList:
         for shard in sorted(set(self.shards.values())):
             path = self.folder / shard
             if shard not in self.headers and not path.is_file():
-                raise AntiphonError(f"{path} is missing but {INDEX_NAME} lists it; download this shard into the folder.")
+                raise AntiphonError(
+                    f"{path} is missing but {INDEX_NAME} lists it; download this shard into the folder."
+                )
             places[shard] = _places(path, self.headers.get(shard) or _read_header(path))
         tensors = {}
         for name, shard in self.shards.items():
             if name not in places[shard]:
                 index = self.folder / INDEX_NAME
-                raise AntiphonError(f"{index} places tensor {name} in {shard}, which does not hold it; download the index and this shard again.")
+                raise AntiphonError(
+                    f"{index} places tensor {name} in {shard}, which does not hold it; "
+                    "download the index and this shard again."
+                )
             tensors[name] = places[shard][name]
         return tensors
 
@@ -82,7 +87,10 @@ def find_tensors(folder: Path) -> TensorList:
     if index.is_file():
         return TensorList(folder, _read_index(index))
     if not single.is_file():
-        raise AntiphonError(f"{folder} holds no weights: expected {SINGLE_NAME} or {INDEX_NAME} with its shards; give the complete checkpoint.")
+        raise AntiphonError(
+            f"{folder} holds no weights: expected {SINGLE_NAME} or {INDEX_NAME} with its shards; "
+            "give the complete checkpoint."
+        )
     header = _read_header(single)
     return TensorList(folder, dict.fromkeys(sorted(header.tensors), SINGLE_NAME), {SINGLE_NAME: header})
 
@@ -91,13 +99,23 @@ def _read_index(index: Path) -> dict[str, str]:
     """`weight_map` of the index: tensor name -> file."""
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise AntiphonError(f"{index} is not an index of shards (a JSON object with weight_map was expected); {REPAIR}.")
+        raise AntiphonError(
+            f"{index} is not an index of shards (a JSON object with weight_map was expected); {REPAIR}."
+        )
     _check_names(index, weight_map)
     for shard in set(map(str, weight_map.values())):
-        if len(os.fsencode(shard)) > LONGEST_FILE_NAME or not shard.isprintable() or Path(shard).name != shard:
-            raise AntiphonError(f"{index} lists the file {shard!r:.60}, expected the name of a file beside it; {REPAIR}.")
+        if (
+            len(os.fsencode(shard)) > LONGEST_FILE_NAME
+            or not shard.isprintable()
+            or Path(shard).name != shard
+        ):
+            raise AntiphonError(
+                f"{index} lists the file {shard!r:.60}, expected the name of a file beside it; {REPAIR}."
+            )
     if not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise AntiphonError(f"{index} is not an index of shards (file names were expected in weight_map); {REPAIR}.")
+        raise AntiphonError(
+            f"{index} is not an index of shards (file names were expected in weight_map); {REPAIR}."
+        )
     return weight_map
 
 
@@ -112,15 +130,22 @@ def _read_header(shard: Path) -> Header:
         with open(shard, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEADER:
-            raise AntiphonError(f"{shard} is broken or not a safetensors file (it announces a header of {length:,} bytes); {REPAIR}.")
+            raise AntiphonError(
+                f"{shard} is broken or not a safetensors file (it announces a header of {length:,} bytes); "
+                f"{REPAIR}."
+            )
         with safe_open(shard, framework="numpy") as opened:
             for name in opened.offset_keys():
                 view = opened.get_slice(name)
                 tensors[name] = view.get_dtype(), tuple(view.get_shape())
     except SafetensorError as error:
-        raise AntiphonError(f"{shard} is truncated, broken or not a safetensors file ({reason(error)}); {REPAIR}.") from None
+        raise AntiphonError(
+            f"{shard} is truncated, broken or not a safetensors file ({reason(error)}); {REPAIR}."
+        ) from None
     except OSError as error:
-        raise AntiphonError(f"{shard} cannot be read ({error.strerror or reason(error)}); make it readable or {REPAIR}.") from None
+        raise AntiphonError(
+            f"{shard} cannot be read ({error.strerror or reason(error)}); make it readable or {REPAIR}."
+        ) from None
     _check_names(shard, tensors)
     return Header(8 + length, tensors)
 
@@ -142,11 +167,17 @@ def _places(shard: Path, header: Header) -> dict[str, StoredTensor]:
                 "use the checkpoint before quantisation, or save it in one of these."
             )
         if not is_shape(shape):
-            raise AntiphonError(f"{shard}: tensor {name} has {len(shape)} axes of up to {max(shape)}, expected at most {MOST_AXES} axes of 63 bits; {REPAIR}.")
+            raise AntiphonError(
+                f"{shard}: tensor {name} has {len(shape)} axes of up to {max(shape)}, "
+                f"expected at most {MOST_AXES} axes of 63 bits; {REPAIR}."
+            )
         end = begin + ITEM_BYTES[dtype] * math.prod(shape)
         tensors[name] = StoredTensor(shard, dtype, shape, begin, end)
         begin = end
     size = shard.stat().st_size
     if size != begin:
-        raise AntiphonError(f"{shard} was changed while it was being read: {size} bytes found, {begin} expected by its header; {REPAIR}.")
+        raise AntiphonError(
+            f"{shard} was changed while it was being read: "
+            f"{size} bytes found, {begin} expected by its header; {REPAIR}."
+        )
     return tensors

@@ -41,7 +41,10 @@ def stored_parts(folder: Path, rename: dict[str, str]) -> StoredParts:
     if not names:
         return StoredParts()
     found = tuple(canonical_name(name, rename) for name in names)
-    return StoredParts(known=True, **{part: any(name.startswith(prefixes) for name in found) for part, prefixes in PREFIXES.items()})
+    return StoredParts(
+        known=True,
+        **{part: any(name.startswith(prefixes) for name in found) for part, prefixes in PREFIXES.items()},
+    )
 
 
 def canonical_name(name: str, rename: dict[str, str]) -> str:

@@ -35,13 +35,15 @@ def whole_config(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[
     kind = raw.get("model_type")
     if not isinstance(kind, str):
         return raw, {}
-    family = next((known for known in families() if kind in known.parts_alone or kind in known.thinkers), None)
+    family = next(
+        (known for known in families() if kind in known.parts_alone or kind in known.thinkers), None
+    )
     if family is None:
         return raw, {}
     if kind in family.parts_alone:
         raise AntiphonError(
-            f"{path} is of a {family.parts_alone[kind]} alone (model_type {kind}); put its tensors and its section of config.json into the folder of the "
-            "whole checkpoint, and give that."
+            f"{path} is of a {family.parts_alone[kind]} alone (model_type {kind}); put its tensors and "
+            "its section of config.json into the folder of the whole checkpoint, and give that."
         )
     alone = family.thinkers[kind]
     section = raw
@@ -50,7 +52,12 @@ def whole_config(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[
     found = _Tokens(path.parent)
     media = {name: index for name, mark in MEDIA_MARKS.items() if (index := found.find(mark)) is not None}
     marks = {name: found.require(mark) for name, mark in (*TURN_MARKS.items(), *ROLES.items())}
-    return {"model_type": family.name, "enable_audio_output": False, **marks, alone.section[0]: {**media, **section}}, alone.rename
+    return {
+        "model_type": family.name,
+        "enable_audio_output": False,
+        **marks,
+        alone.section[0]: {**media, **section},
+    }, alone.rename
 
 
 class _Tokens:
@@ -82,14 +89,20 @@ class _Tokens:
         index = self.ids.get(text)
         if index is None:
             raise AntiphonError(
-                f"{self.folder} holds a Thinker alone, and its tokenizer has no token {text!r}, which its conversations need; "
+                f"{self.folder} holds a Thinker alone, "
+                f"and its tokenizer has no token {text!r}, which its conversations need; "
                 "put tokenizer.json and tokenizer_config.json of the whole checkpoint beside it."
             )
         return index
 
     def _take(self, entries: Any) -> None:
         for text, index in _object(entries).items():
-            if isinstance(text, str) and isinstance(index, int) and not isinstance(index, bool) and index >= 0:
+            if (
+                isinstance(text, str)
+                and isinstance(index, int)
+                and not isinstance(index, bool)
+                and index >= 0
+            ):
                 self.ids[text] = index
 
 

@@ -22,9 +22,14 @@ from .config_bounds import unusable_name
 from .stored_tensor import ITEM_BYTES, StoredTensor, is_shape
 
 STORAGES = {
-    "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64", "LongStorage": "I64", "IntStorage": "I32",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "DoubleStorage": "F64",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
     "BoolStorage": "BOOL",
-}  # fmt: skip
+}
 REBUILD = "torch._utils _rebuild_tensor_v2"
 DICTIONARY = "collections OrderedDict"
 WRAPPERS = ("model", "generator")
@@ -77,17 +82,28 @@ def read_torch_archive(path: Path) -> dict[str, StoredTensor]:
     try:
         with open(path, "rb") as file:
             if file.read(2) != b"PK":
-                raise AntiphonError(f"{path} is not a zip archive as torch.save writes it since torch 1.6; save it again with a newer torch.")
+                raise AntiphonError(
+                    f"{path} is not a zip archive as torch.save writes it since torch 1.6; "
+                    "save it again with a newer torch."
+                )
             if _directory_bytes(file) > LARGEST_DIRECTORY:
                 raise _Refused(f"its zip directory has more than {LARGEST_DIRECTORY} bytes")
             with zipfile.ZipFile(file) as archive:
                 return _read(path, archive)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error):  # zipfile raises these for a damaged file
-        raise AntiphonError(f"{path} is truncated or damaged (its zip directory does not fit its bytes); download the file again.") from None
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error):
+        # zipfile raises these for a damaged file
+        raise AntiphonError(
+            f"{path} is truncated or damaged (its zip directory does not fit its bytes); "
+            "download the file again."
+        ) from None
     except _Refused as error:
-        raise AntiphonError(f"{path}: {error}; use a file that torch.save wrote from a dictionary of tensors.") from None
+        raise AntiphonError(
+            f"{path}: {error}; use a file that torch.save wrote from a dictionary of tensors."
+        ) from None
     except OSError as error:
-        raise AntiphonError(f"{path} cannot be read ({error.strerror or error}); make it readable or download the file again.") from None
+        raise AntiphonError(
+            f"{path} cannot be read ({error.strerror or error}); make it readable or download the file again."
+        ) from None
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, StoredTensor]:
@@ -122,24 +138,37 @@ def _directory_bytes(file: BinaryIO) -> int:
     if place >= 76 and end[place - 20 : place - 16] == b"PK\x06\x07":
         # The record of 64-bit sizes is directly before its locator, or at the position in the locator.
         file.seek(min(int(struct.unpack_from("<Q", end, place - 12)[0]), start + len(end)))
-        sizes += (struct.unpack_from("<Q", record.ljust(56), 40)[0] for record in (end[place - 76 : place - 20], file.read(56)))
+        sizes += (
+            struct.unpack_from("<Q", record.ljust(56), 40)[0]
+            for record in (end[place - 76 : place - 20], file.read(56))
+        )
     return max(sizes)
 
 
 def _small(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     if member.file_size > limit or member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise _Refused(f"member {member.filename!r:.60} is compressed, encrypted or larger than {limit} bytes")
+        raise _Refused(
+            f"member {member.filename!r:.60} is compressed, encrypted or larger than {limit} bytes"
+        )
     return archive.read(member)
 
 
-def _locate(path: Path, archive: zipfile.ZipFile, name: str, tensor: _Tensor, member: zipfile.ZipInfo) -> StoredTensor:
+def _locate(
+    path: Path, archive: zipfile.ZipFile, name: str, tensor: _Tensor, member: zipfile.ZipInfo
+) -> StoredTensor:
     """The position of the values of `tensor` in the file: after the local header of its storage's member."""
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != member.file_size:
+    if (
+        member.compress_type != zipfile.ZIP_STORED
+        or member.flag_bits & 1
+        or member.compress_size != member.file_size
+    ):
         raise _Refused(f"the values of tensor {name} are compressed or encrypted")
     count, contiguous = math.prod(tensor.shape), 1
     for size, step in zip(reversed(tensor.shape), reversed(tensor.stride), strict=True):
         if count and size > 1 and step != contiguous:  # an axis of size 1 may have any stride
-            raise _Refused(f"tensor {name} is not contiguous (shape {tensor.shape!s:.60}, strides {tensor.stride!s:.60})")
+            raise _Refused(
+                f"tensor {name} is not contiguous (shape {tensor.shape!s:.60}, strides {tensor.stride!s:.60})"
+            )
         contiguous *= size
     width = ITEM_BYTES[tensor.storage.dtype]
     begin, end = width * tensor.offset, width * (tensor.offset + count)
@@ -184,7 +213,9 @@ def _parse(pickled: bytes) -> Any:
                 return machine.stack.pop()
             step = machine.steps.get(opcode.name)
             if step is None:
-                raise _Refused(f"its pickle holds the instruction {opcode.name}, which no dictionary of tensors needs")
+                raise _Refused(
+                    f"its pickle holds the instruction {opcode.name}, which no dictionary of tensors needs"
+                )
             step(argument)
     except (IndexError, KeyError, TypeError, ValueError, AttributeError):
         raise _Refused("its pickle is damaged") from None
@@ -200,20 +231,46 @@ class _Machine:
         self.marks: list[int] = []
         """Positions of the marks on the stack."""
         push, nothing = self.stack.append, lambda _: None
-        values = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
+        values = (
+            "BINUNICODE",
+            "SHORT_BINUNICODE",
+            "BINUNICODE8",
+            "BININT",
+            "BININT1",
+            "BININT2",
+            "LONG1",
+            "LONG4",
+            "BINFLOAT",
+        )
         self.steps: dict[str, Any] = {
-            **dict.fromkeys(values, push), **dict.fromkeys(("PROTO", "FRAME"), nothing),
-            "NONE": lambda _: push(None), "NEWTRUE": lambda _: push(True), "NEWFALSE": lambda _: push(False),
-            "EMPTY_DICT": lambda _: push({}), "EMPTY_LIST": lambda _: push([]), "EMPTY_TUPLE": lambda _: push(()), "MARK": lambda _: self.mark(),
-            "TUPLE": lambda _: push(tuple(self.marked())), "TUPLE1": lambda _: push(self.last(1)), "TUPLE2": lambda _: push(self.last(2)),
-            "TUPLE3": lambda _: push(self.last(3)), "APPEND": lambda _: self.extend(self.last(1)), "APPENDS": lambda _: self.extend(self.marked()),
-            "SETITEM": lambda _: self.set_items(self.last(2)), "SETITEMS": lambda _: self.set_items(self.marked()),
-            "BINPUT": self.put, "LONG_BINPUT": self.put, "MEMOIZE": lambda _: self.put(len(self.memo)),
-            "BINGET": self.get, "LONG_BINGET": self.get,
-            "GLOBAL": lambda name: push(_Global(name)), "STACK_GLOBAL": lambda _: push(_named(*self.last(2))),
-            "BINPERSID": lambda _: push(_storage(self.stack.pop())), "REDUCE": lambda _: push(_call(*self.last(2))),
+            **dict.fromkeys(values, push),
+            **dict.fromkeys(("PROTO", "FRAME"), nothing),
+            "NONE": lambda _: push(None),
+            "NEWTRUE": lambda _: push(True),
+            "NEWFALSE": lambda _: push(False),
+            "EMPTY_DICT": lambda _: push({}),
+            "EMPTY_LIST": lambda _: push([]),
+            "EMPTY_TUPLE": lambda _: push(()),
+            "MARK": lambda _: self.mark(),
+            "TUPLE": lambda _: push(tuple(self.marked())),
+            "TUPLE1": lambda _: push(self.last(1)),
+            "TUPLE2": lambda _: push(self.last(2)),
+            "TUPLE3": lambda _: push(self.last(3)),
+            "APPEND": lambda _: self.extend(self.last(1)),
+            "APPENDS": lambda _: self.extend(self.marked()),
+            "SETITEM": lambda _: self.set_items(self.last(2)),
+            "SETITEMS": lambda _: self.set_items(self.marked()),
+            "BINPUT": self.put,
+            "LONG_BINPUT": self.put,
+            "MEMOIZE": lambda _: self.put(len(self.memo)),
+            "BINGET": self.get,
+            "LONG_BINGET": self.get,
+            "GLOBAL": lambda name: push(_Global(name)),
+            "STACK_GLOBAL": lambda _: push(_named(*self.last(2))),
+            "BINPERSID": lambda _: push(_storage(self.stack.pop())),
+            "REDUCE": lambda _: push(_call(*self.last(2))),
             "BUILD": lambda _: self.stack.pop(),  # attributes of a dictionary, such as _metadata
-        }  # fmt: skip
+        }
 
     def mark(self) -> None:
         self.marks.append(len(self.stack))
@@ -241,7 +298,11 @@ class _Machine:
 
     def set_items(self, values: Any) -> None:
         target, keys = self.stack[-1], values[0::2]
-        if not isinstance(target, dict) or len(values) % 2 or not all(isinstance(key, str | int) for key in keys):
+        if (
+            not isinstance(target, dict)
+            or len(values) % 2
+            or not all(isinstance(key, str | int) for key in keys)
+        ):
             raise TypeError
         target.update(zip(keys, values[1::2], strict=True))
 
@@ -263,7 +324,10 @@ def _storage(reference: Any) -> _Storage:
     tag, kind, key, _, _ = reference
     name = kind.name.removeprefix("torch ") if isinstance(kind, _Global) else ""
     if tag != "storage" or name not in STORAGES or not isinstance(key, str):
-        raise _Refused(f"a storage of type {name or type(kind).__name__!r:.60} found, expected one of {', '.join(STORAGES)}")
+        raise _Refused(
+            f"a storage of type {name or type(kind).__name__!r:.60} found, "
+            f"expected one of {', '.join(STORAGES)}"
+        )
     return _Storage(STORAGES[name], key)
 
 
@@ -275,7 +339,13 @@ def _call(called: Any, arguments: Any) -> Any:
     if name != REBUILD:
         raise _Refused(f"its pickle asks to call {name!r:.60}, which Antiphon never does")
     storage, offset, shape, stride = arguments[:4]
-    if not isinstance(storage, _Storage) or len(shape) != len(stride) or not is_shape((offset,)) or not is_shape(shape) or not is_shape(stride):
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(stride)
+        or not is_shape((offset,))
+        or not is_shape(shape)
+        or not is_shape(stride)
+    ):
         raise ValueError
     return _Tensor(storage, offset, tuple(shape), tuple(stride))
 
@@ -297,13 +367,33 @@ def write_torch_archive(path: Path, entries: Iterable[tuple[str, str, tuple[int,
 
         for key, (name, dtype, shape, data) in enumerate(entries):
             count = math.prod(shape)
-            assert len(data) == ITEM_BYTES[dtype] * count, f"{name}: {len(data)} bytes for {count} values of {dtype}"
+            assert len(data) == ITEM_BYTES[dtype] * count, (
+                f"{name}: {len(data)} bytes for {count} values of {dtype}"
+            )
             strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-            reference = _text("storage") + _name(f"torch {kinds[dtype]}") + _text(str(key)) + _text("cpu") + _integer(count)
+            reference = (
+                _text("storage")
+                + _name(f"torch {kinds[dtype]}")
+                + _text(str(key))
+                + _text("cpu")
+                + _integer(count)
+            )
             pickled += _text(name) + _name(REBUILD) + b"((" + reference + b"tQ" + _integer(0)
-            pickled += b"(" + b"".join(map(_integer, shape)) + b"t(" + b"".join(map(_integer, strides)) + b"t\x89" + _name(DICTIONARY) + b")RtR"
+            pickled += (
+                b"("
+                + b"".join(map(_integer, shape))
+                + b"t("
+                + b"".join(map(_integer, strides))
+                + b"t\x89"
+                + _name(DICTIONARY)
+                + b")RtR"
+            )
             write(f"data/{key}", data)
-        for member, content in (("data.pkl", bytes(pickled) + b"u."), ("byteorder", b"little"), ("version", b"3\n")):
+        for member, content in (
+            ("data.pkl", bytes(pickled) + b"u."),
+            ("byteorder", b"little"),
+            ("version", b"3\n"),
+        ):
             write(member, content)
 
 

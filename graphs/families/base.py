@@ -33,7 +33,12 @@ class ThinkerAlone:
 
 
 _TEXT = {"model.": "thinker.model.", "lm_head.": "thinker.lm_head."}
-_SEEING = {"model.language_model.": "thinker.model.", "model.visual.": "thinker.visual.", "visual.": "thinker.visual.", **_TEXT}
+_SEEING = {
+    "model.language_model.": "thinker.model.",
+    "model.visual.": "thinker.visual.",
+    "visual.": "thinker.visual.",
+    **_TEXT,
+}
 TEXT_ALONE = ThinkerAlone(("thinker_config", "text_config"), _TEXT)
 SEEING_ALONE = ThinkerAlone(("thinker_config",), _SEEING)
 HEARING_ALONE = ThinkerAlone(("thinker_config",), {"audio_tower.": "thinker.audio_tower.", **_SEEING})

@@ -51,7 +51,8 @@ def register(family: Family) -> None:
         taken = set(known.model_types) & set(family.model_types)
         if taken:
             raise AntiphonError(
-                f"The family {family.name} cannot be registered: model_type {', '.join(sorted(taken))} is taken by the family {known.name}; use another."
+                f"The family {family.name} cannot be registered: "
+                f"model_type {', '.join(sorted(taken))} is taken by the family {known.name}; use another."
             )
     _registered[family.name] = family
 
@@ -59,7 +60,9 @@ def register(family: Family) -> None:
 def unregister(name: str) -> None:
     """Remove the registered family `name`. Raises AntiphonError if no such family is registered."""
     if _registered.pop(name, None) is None:
-        raise AntiphonError(f"No family {name!r:.200} is registered; expected one of {', '.join(_registered) or 'none'}.")
+        raise AntiphonError(
+            f"No family {name!r:.200} is registered; expected one of {', '.join(_registered) or 'none'}."
+        )
 
 
 def stages(config: OmniConfig) -> tuple[Stage, ...]:

@@ -58,7 +58,8 @@ def rotary_tables(positions: Tensor, rope: RopeConfig, head_dim: int) -> tuple[T
     for dimension in (1, 2):
         axis[dimension : 3 * rope.mrope_section[dimension] : 3] = dimension
     # One product per axis, then the sum over axes: exact, because all other terms are zero.
-    selected = torch.stack([(axis == dimension).float() * frequencies for dimension in range(3)])  # [3, rotary / 2]
+    # [3, rotary / 2]
+    selected = torch.stack([(axis == dimension).float() * frequencies for dimension in range(3)])
     angles = (positions[..., None] * selected[:, None, None]).sum(0)
     return angles.cos(), angles.sin()
 
@@ -70,7 +71,9 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], heads: int) -> Tensor:
     """
     turning = 2 * rotary[0].shape[-1]
     # The op reads 0 as "all dimensions".
-    return torch.onnx.ops.rotary_embedding(x, *rotary, num_heads=heads, rotary_embedding_dim=0 if turning * heads == x.shape[-1] else turning)
+    return torch.onnx.ops.rotary_embedding(
+        x, *rotary, num_heads=heads, rotary_embedding_dim=0 if turning * heads == x.shape[-1] else turning
+    )
 
 
 class CachedAttention(nn.Module):
@@ -83,7 +86,12 @@ class CachedAttention(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.dim, self.gated = config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.gated_attention
+        self.heads, self.kv_heads, self.dim, self.gated = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            config.gated_attention,
+        )
         queries, keys = self.heads * self.dim, self.kv_heads * self.dim
         self.sizes = [queries, keys, keys, queries] if self.gated else [queries, keys, keys]
         self.qkv = Projection(config.hidden_size, sum(self.sizes), config.attention_bias)
@@ -92,15 +100,30 @@ class CachedAttention(nn.Module):
         self.key_norm = RootMeanSquareNorm(self.dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, past_key: Tensor, past_value: Tensor
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        query_length: Tensor,
+        past_length: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [batch, tokens, hidden]; past [batch, kv_heads, capacity, dim]. Returns y like x, present key, present value."""
+        """x [batch, tokens, hidden]; past [batch, kv_heads, capacity, dim].
+
+        Returns y like x, present key, present value.
+        """
         batch, tokens, _ = x.shape
         query, key, value, *gate = self.qkv(x).split(self.sizes, dim=-1)
-        query = self.query_norm(query.reshape(batch, tokens, self.heads, self.dim)).reshape(batch, tokens, self.heads * self.dim)
-        key = self.key_norm(key.reshape(batch, tokens, self.kv_heads, self.dim)).reshape(batch, tokens, self.kv_heads * self.dim)
+        query = self.query_norm(query.reshape(batch, tokens, self.heads, self.dim)).reshape(
+            batch, tokens, self.heads * self.dim
+        )
+        key = self.key_norm(key.reshape(batch, tokens, self.kv_heads, self.dim)).reshape(
+            batch, tokens, self.kv_heads * self.dim
+        )
         query, key = rotate(query, rotary, self.heads), rotate(key, rotary, self.kv_heads)
-        y, present_key, present_value = attention(query, key, value, past_key, past_value, past_length, query_length, self.heads, self.kv_heads)
+        y, present_key, present_value = attention(
+            query, key, value, past_key, past_value, past_length, query_length, self.heads, self.kv_heads
+        )
         if self.gated:
             y = y * torch.sigmoid(gate[0])
         return self.output(y), present_key, present_value
@@ -115,7 +138,11 @@ class GatedDeltaNet(nn.Module):
 
     def __init__(self, config: DecoderConfig, linear: LinearAttentionConfig) -> None:
         super().__init__()
-        self.key_heads, self.value_heads, self.value_dim = linear.linear_num_key_heads, linear.linear_num_value_heads, linear.linear_value_head_dim
+        self.key_heads, self.value_heads, self.value_dim = (
+            linear.linear_num_key_heads,
+            linear.linear_num_value_heads,
+            linear.linear_value_head_dim,
+        )
         self.sizes = [linear.conv_size, linear.value_size, self.value_heads, self.value_heads]
         self.parts = [linear.key_size, linear.key_size, linear.value_size]
         self.input = Projection(config.hidden_size, sum(self.sizes))
@@ -126,7 +153,13 @@ class GatedDeltaNet(nn.Module):
         self.output = Projection(linear.value_size, config.hidden_size)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, past_conv: Tensor, past_recurrent: Tensor
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        query_length: Tensor,
+        past_length: Tensor,
+        past_conv: Tensor,
+        past_recurrent: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [batch, tokens, hidden]; past_conv [batch, kernel - 1, channels]; past_recurrent [batch,
         value_heads, key_dim, value_dim].
@@ -138,9 +171,21 @@ class GatedDeltaNet(nn.Module):
         mixed, present_conv = causal_conv_state(mixed, self.conv, past_conv, query_length)
         query, key, value = mixed.split(self.parts, dim=-1)
         y, present_recurrent = gated_delta_rule(
-            query, key, value, a, b, self.dt_bias, self.decay_scale, past_recurrent, query_length, self.key_heads, self.value_heads
+            query,
+            key,
+            value,
+            a,
+            b,
+            self.dt_bias,
+            self.decay_scale,
+            past_recurrent,
+            query_length,
+            self.key_heads,
+            self.value_heads,
         )
-        y = self.norm(y.reshape(batch, tokens, self.value_heads, self.value_dim)).reshape(batch, tokens, self.value_heads * self.value_dim)
+        y = self.norm(y.reshape(batch, tokens, self.value_heads, self.value_dim)).reshape(
+            batch, tokens, self.value_heads * self.value_dim
+        )
         return self.output(y * torch.nn.functional.silu(z)), present_conv, present_recurrent
 
 
@@ -173,7 +218,14 @@ class SparseFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         router_logits = self.router(x)
-        y = moe(x, router_logits.reshape(-1, router_logits.shape[-1]), self.gate_up, self.down, self.top_k, self.normalize)
+        y = moe(
+            x,
+            router_logits.reshape(-1, router_logits.shape[-1]),
+            self.gate_up,
+            self.down,
+            self.top_k,
+            self.normalize,
+        )
         if self.shared_expert is not None and self.shared_expert_gate is not None:
             y = y + torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)
         return y
@@ -182,33 +234,55 @@ class SparseFeedForward(nn.Module):
 class DecoderLayer(nn.Module):
     """Pre-norm decoder layer: cached attention or Gated DeltaNet, then experts or a dense network."""
 
-    def __init__(self, config: DecoderConfig, sparse: bool, linear: LinearAttentionConfig | None = None) -> None:
+    def __init__(
+        self, config: DecoderConfig, sparse: bool, linear: LinearAttentionConfig | None = None
+    ) -> None:
         super().__init__()
         self.input_norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = CachedAttention(config) if linear is None else GatedDeltaNet(config, linear)
         self.feed_forward_norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
-        self.feed_forward = SparseFeedForward(config) if sparse else GatedFeedForward(config.hidden_size, config.intermediate_size)
+        self.feed_forward = (
+            SparseFeedForward(config)
+            if sparse
+            else GatedFeedForward(config.hidden_size, config.intermediate_size)
+        )
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, first_state: Tensor, second_state: Tensor
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        query_length: Tensor,
+        past_length: Tensor,
+        first_state: Tensor,
+        second_state: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments as in CachedAttention or GatedDeltaNet. Returns y like x and the two present states.
 
         `decoder_specs.decoder_states` describes the states.
         """
-        y, first_state, second_state = self.attention(self.input_norm(x), rotary, query_length, past_length, first_state, second_state)
+        y, first_state, second_state = self.attention(
+            self.input_norm(x), rotary, query_length, past_length, first_state, second_state
+        )
         x = x + y
         return x + self.feed_forward(self.feed_forward_norm(x)), first_state, second_state
 
 
 def decoder_layers(config: DecoderConfig) -> nn.ModuleList:
     """The layers of a decoder of `config`."""
-    kinds = [(config.is_sparse(layer), config.linear if config.is_linear(layer) else None) for layer in range(config.num_hidden_layers)]
+    kinds = [
+        (config.is_sparse(layer), config.linear if config.is_linear(layer) else None)
+        for layer in range(config.num_hidden_layers)
+    ]
     return nn.ModuleList(DecoderLayer(config, sparse, linear) for sparse, linear in kinds)
 
 
 def run_layers(
-    layers: Iterable[nn.Module], x: Tensor, rotary: tuple[Tensor, Tensor], query_length: Tensor, past_length: Tensor, past: Sequence[Tensor]
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    query_length: Tensor,
+    past_length: Tensor,
+    past: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """Run x [batch, tokens, hidden] through `layers`. Returns y like x and the present states.
 

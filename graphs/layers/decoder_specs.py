@@ -26,9 +26,19 @@ def decoder_states(config: DecoderConfig) -> tuple[StateSpec, ...]:
             continue
         linear = config.linear
         assert linear is not None, "a configuration with linear layers states their sizes"
-        matrices = ("batch", linear.linear_num_value_heads, linear.linear_key_head_dim, linear.linear_value_head_dim)
+        matrices = (
+            "batch",
+            linear.linear_num_value_heads,
+            linear.linear_key_head_dim,
+            linear.linear_value_head_dim,
+        )
         states += [
-            StateSpec(f"conv.{layer}", "conv", "float32", ("batch", linear.linear_conv_kernel_dim - 1, linear.conv_size)),
+            StateSpec(
+                f"conv.{layer}",
+                "conv",
+                "float32",
+                ("batch", linear.linear_conv_kernel_dim - 1, linear.conv_size),
+            ),
             StateSpec(f"recurrent.{layer}", "recurrent", "float32", matrices),
         ]
     return tuple(states)
@@ -60,7 +70,9 @@ def greedy_sampling(rows: int, vocab: int) -> dict[str, np.ndarray]:
     }
 
 
-def layer_weights(checkpoint: TensorSource, config: DecoderConfig, layer: int, source: str, target: str) -> dict[str, WeightSource]:
+def layer_weights(
+    checkpoint: TensorSource, config: DecoderConfig, layer: int, source: str, target: str
+) -> dict[str, WeightSource]:
     """Weight sources of one `DecoderLayer`.
 
     `source` is the prefix of the checkpoint's tensors, `target` that of the module's parameters.
@@ -78,16 +90,22 @@ def layer_weights(checkpoint: TensorSource, config: DecoderConfig, layer: int, s
         return weights | _gated(checkpoint, f"{source}.mlp", f"{target}.feed_forward")
     weights |= {
         f"{target}.feed_forward.router.weight": transposed(f"{experts}.gate.weight"),
-        f"{target}.feed_forward.gate_up": experts_gate_up(checkpoint, f"{experts}.experts", config.num_experts),
+        f"{target}.feed_forward.gate_up": experts_gate_up(
+            checkpoint, f"{experts}.experts", config.num_experts
+        ),
         f"{target}.feed_forward.down": experts_down(checkpoint, f"{experts}.experts", config.num_experts),
     }
     if config.shared_expert_intermediate_size:
         weights |= _gated(checkpoint, f"{experts}.shared_expert", f"{target}.feed_forward.shared_expert")
-        weights[f"{target}.feed_forward.shared_expert_gate.weight"] = transposed(f"{experts}.shared_expert_gate.weight")
+        weights[f"{target}.feed_forward.shared_expert_gate.weight"] = transposed(
+            f"{experts}.shared_expert_gate.weight"
+        )
     return weights
 
 
-def _attention(checkpoint: TensorSource, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
+def _attention(
+    checkpoint: TensorSource, config: DecoderConfig, source: str, target: str
+) -> dict[str, WeightSource]:
     weights = {
         f"{target}.query_norm.weight": norm(config, f"{source}.q_norm.weight"),
         f"{target}.key_norm.weight": norm(config, f"{source}.k_norm.weight"),
@@ -95,7 +113,10 @@ def _attention(checkpoint: TensorSource, config: DecoderConfig, source: str, tar
         f"{target}.output.weight": transposed(f"{source}.o_proj.weight"),
     }
     if config.attention_bias:
-        weights |= {f"{target}.qkv.bias": attention_input_bias(checkpoint, config, source), f"{target}.output.bias": plain(f"{source}.o_proj.bias")}
+        weights |= {
+            f"{target}.qkv.bias": attention_input_bias(checkpoint, config, source),
+            f"{target}.output.bias": plain(f"{source}.o_proj.bias"),
+        }
     return weights
 
 

@@ -36,31 +36,47 @@ def attention_input(checkpoint: TensorSource, config: DecoderConfig, source: str
     if not config.gated_attention:
         return columns(*tensors)
     cached = config.num_key_value_heads * config.head_dim if len(layers) == 1 else 0
-    checkpoint.expect_shape(tensors[0], (2 * (config.num_attention_heads * config.head_dim + cached), config.hidden_size))
-    return WeightSource(tensors, lambda *parts: np.ascontiguousarray(_gates_last(config, np.concatenate(parts)).T))
+    checkpoint.expect_shape(
+        tensors[0], (2 * (config.num_attention_heads * config.head_dim + cached), config.hidden_size)
+    )
+    return WeightSource(
+        tensors, lambda *parts: np.ascontiguousarray(_gates_last(config, np.concatenate(parts)).T)
+    )
 
 
 def attention_input_bias(checkpoint: TensorSource, config: DecoderConfig, source: str) -> WeightSource:
     """The bias of `attention_input`, in the order of its columns."""
     tensors = tuple(f"{layer}.bias" for layer in layers_of_one_input(checkpoint, source, *QUERY_KEY_VALUE))
-    return WeightSource(tensors, lambda *parts: _gates_last(config, np.concatenate(parts)) if config.gated_attention else np.concatenate(parts))
+    return WeightSource(
+        tensors,
+        lambda *parts: (
+            _gates_last(config, np.concatenate(parts)) if config.gated_attention else np.concatenate(parts)
+        ),
+    )
 
 
 def _gates_last(config: DecoderConfig, rows: np.ndarray) -> np.ndarray:
     """Move the gate rows of q_proj behind k_proj and v_proj: queries, keys, values, gates."""
     gated, cached = np.split(rows, [2 * config.num_attention_heads * config.head_dim])
     heads = gated.reshape(config.num_attention_heads, 2, config.head_dim, *rows.shape[1:])
-    return np.concatenate([heads[:, 0].reshape(-1, *rows.shape[1:]), cached, heads[:, 1].reshape(-1, *rows.shape[1:])])
+    return np.concatenate(
+        [heads[:, 0].reshape(-1, *rows.shape[1:]), cached, heads[:, 1].reshape(-1, *rows.shape[1:])]
+    )
 
 
-def gated_delta_weights(checkpoint: TensorSource, config: DecoderConfig, source: str, target: str) -> dict[str, WeightSource]:
+def gated_delta_weights(
+    checkpoint: TensorSource, config: DecoderConfig, source: str, target: str
+) -> dict[str, WeightSource]:
     """Weight sources of one `GatedDeltaNet`, from either layout.
 
     Raises AntiphonError if a fused projection has another shape or the convolution has a bias.
     """
     assert config.linear is not None, "a configuration with linear layers states their sizes"
     if checkpoint.has(f"{source}.conv1d.bias"):
-        raise AntiphonError(f"{checkpoint.path}: tensor {source}.conv1d.bias found, expected a convolution without bias; use a checkpoint of this family.")
+        raise AntiphonError(
+            f"{checkpoint.path}: tensor {source}.conv1d.bias found, expected a convolution without bias; "
+            "use a checkpoint of this family."
+        )
     return {
         f"{target}.input.weight": _gated_delta_input(checkpoint, config, config.linear, source),
         f"{target}.conv": plain(f"{source}.conv1d.weight"),
@@ -71,7 +87,9 @@ def gated_delta_weights(checkpoint: TensorSource, config: DecoderConfig, source:
     }
 
 
-def _gated_delta_input(checkpoint: TensorSource, config: DecoderConfig, linear: LinearAttentionConfig, source: str) -> WeightSource:
+def _gated_delta_input(
+    checkpoint: TensorSource, config: DecoderConfig, linear: LinearAttentionConfig, source: str
+) -> WeightSource:
     fused = (f"{source}.in_proj_qkvz.weight", f"{source}.in_proj_ba.weight")
     if not checkpoint.has(fused[0]):
         return columns(*(f"{source}.in_proj_{part}.weight" for part in ("qkv", "z", "b", "a")))
@@ -82,7 +100,9 @@ def _gated_delta_input(checkpoint: TensorSource, config: DecoderConfig, linear: 
     checkpoint.expect_shape(fused[1], (heads * 2 * group, config.hidden_size))
 
     def assemble(qkvz: np.ndarray, ba: np.ndarray) -> np.ndarray:
-        by_head = [*np.split(qkvz.reshape(heads, 2 * (dim + values), -1), [dim, 2 * dim, 2 * dim + values], axis=1)]
+        by_head = [
+            *np.split(qkvz.reshape(heads, 2 * (dim + values), -1), [dim, 2 * dim, 2 * dim + values], axis=1)
+        ]
         by_head += np.split(ba.reshape(heads, 2 * group, -1), 2, axis=1)
         return np.ascontiguousarray(np.concatenate([part.reshape(-1, part.shape[-1]) for part in by_head]).T)
 

@@ -62,7 +62,8 @@ class EncoderLayer(nn.Module):
             turned, values = heads.split((2 * self.heads, self.heads), dim=1)
             queries, keys = rotate(turned, rotation).chunk(2, dim=1)
         # Exported as one standard ONNX Attention node, which a target can replace by its own kernel.
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)  # [batch, heads, tokens, head_dim]
+        # [batch, heads, tokens, head_dim]
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return mixed.transpose(1, 2).reshape(batch, tokens, width // 3)
 
 
@@ -77,7 +78,10 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """The activation function `name` of a configuration. Raises AntiphonError for an unsupported one."""
     activations = {"gelu": F.gelu, "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh")}
     if name not in activations:
-        raise AntiphonError(f"Unknown encoder activation {name!r}; expected one of {', '.join(activations)}; correct config.json.")
+        raise AntiphonError(
+            f"Unknown encoder activation {name!r}; expected one of {', '.join(activations)}; "
+            "correct config.json."
+        )
     return activations[name]
 
 
@@ -85,7 +89,9 @@ def heads_fit(section: str, width: int, heads: int, multiple: int = 1) -> None:
     """Raise AntiphonError unless `width` is `heads` heads whose size is a multiple of `multiple`."""
     if heads < 1 or width % heads or width // heads % multiple:
         needed = f"heads of a size divisible by {multiple}" if multiple > 1 else "heads of equal size"
-        raise AntiphonError(f"{section}: a width of {width} cannot be split into {heads} {needed}; correct config.json.")
+        raise AntiphonError(
+            f"{section}: a width of {width} cannot be split into {heads} {needed}; correct config.json."
+        )
 
 
 def linear_weights(parameter: str, tensor: str, bias: bool = True) -> dict[str, WeightSource]:
@@ -105,6 +111,11 @@ def fused_linear_weights(parameter: str, tensors: tuple[str, ...]) -> dict[str, 
     Its output columns are those of the layers, in the order of `tensors`.
     """
     return {
-        f"{parameter}.weight": WeightSource(tuple(f"{tensor}.weight" for tensor in tensors), lambda *parts: np.ascontiguousarray(np.concatenate(parts).T)),
-        f"{parameter}.bias": WeightSource(tuple(f"{tensor}.bias" for tensor in tensors), lambda *parts: np.concatenate(parts)),
+        f"{parameter}.weight": WeightSource(
+            tuple(f"{tensor}.weight" for tensor in tensors),
+            lambda *parts: np.ascontiguousarray(np.concatenate(parts).T),
+        ),
+        f"{parameter}.bias": WeightSource(
+            tuple(f"{tensor}.bias" for tensor in tensors), lambda *parts: np.concatenate(parts)
+        ),
     }

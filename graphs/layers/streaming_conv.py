@@ -43,7 +43,9 @@ class CausalConvolution(nn.Module):
     forward: x float [batch, in_channels, columns] -> float [batch, out_channels, columns].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
         self.dilation, self.groups = dilation, groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel))
@@ -55,7 +57,9 @@ class CausalConvolution(nn.Module):
         return self.weight.shape[1] * self.groups, (self.weight.shape[2] - 1) * self.dilation
 
     def forward(self, x: Tensor, tape: StateTape) -> Tensor:
-        return functional.conv1d(tape.extend(x), self.weight, self.bias, dilation=self.dilation, groups=self.groups)
+        return functional.conv1d(
+            tape.extend(x), self.weight, self.bias, dilation=self.dilation, groups=self.groups
+        )
 
 
 class TransposedConvolution(nn.Module):

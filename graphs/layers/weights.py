@@ -38,7 +38,11 @@ def experts_gate_up(checkpoint: TensorSource, prefix: str, count: int) -> Weight
 
         return WeightSource((fused,), interleave_fused)
     _check_experts(checkpoint, prefix, count)
-    names = tuple(f"{prefix}.{expert}.{projection}.weight" for expert in range(count) for projection in ("gate_proj", "up_proj"))
+    names = tuple(
+        f"{prefix}.{expert}.{projection}.weight"
+        for expert in range(count)
+        for projection in ("gate_proj", "up_proj")
+    )
 
     def interleave_experts(*stored: np.ndarray) -> np.ndarray:
         width, hidden = stored[0].shape
@@ -58,10 +62,19 @@ def experts_down(checkpoint: TensorSource, prefix: str, count: int) -> WeightSou
             return WeightSource((fused,), lambda stored: np.ascontiguousarray(np.swapaxes(stored, 1, 2)))
         return plain(fused)
     _check_experts(checkpoint, prefix, count)
-    return WeightSource(tuple(f"{prefix}.{expert}.down_proj.weight" for expert in range(count)), lambda *stored: np.stack(stored))
+    return WeightSource(
+        tuple(f"{prefix}.{expert}.down_proj.weight" for expert in range(count)),
+        lambda *stored: np.stack(stored),
+    )
 
 
-def head(checkpoint: TensorSource, head_name: str, embedding_name: str, tied: bool, source: Callable[[str], WeightSource] = plain) -> WeightSource:
+def head(
+    checkpoint: TensorSource,
+    head_name: str,
+    embedding_name: str,
+    tied: bool,
+    source: Callable[[str], WeightSource] = plain,
+) -> WeightSource:
     """The output projection: its own tensor, or the embedding if the two are tied.
 
     `source` makes the layout of the parameter (`plain` or `transposed`). Raises AntiphonError if the tensor
@@ -70,12 +83,21 @@ def head(checkpoint: TensorSource, head_name: str, embedding_name: str, tied: bo
     # The flag decides even if both tensors are stored: transformers ties after loading.
     name = embedding_name if tied else head_name
     if not checkpoint.has(name):
-        reason = "with tie_word_embeddings true it is also the head" if tied else "with tie_word_embeddings false the head has its own tensor"
-        raise AntiphonError(f"{checkpoint.path}: tensor {name} is missing ({reason}); use the config.json that belongs to these weights.")
+        reason = (
+            "with tie_word_embeddings true it is also the head"
+            if tied
+            else "with tie_word_embeddings false the head has its own tensor"
+        )
+        raise AntiphonError(
+            f"{checkpoint.path}: tensor {name} is missing ({reason}); "
+            "use the config.json that belongs to these weights."
+        )
     return source(name)
 
 
-def layers_of_one_input(checkpoint: TensorSource, prefix: str, parts: tuple[str, ...], fused: str) -> tuple[str, ...]:
+def layers_of_one_input(
+    checkpoint: TensorSource, prefix: str, parts: tuple[str, ...], fused: str
+) -> tuple[str, ...]:
     """The names of Linear layers with the same input: `parts` below `prefix`, or `fused` if that is stored.
 
     `fused` holds the rows of all parts, as in TensorRT-Edge-LLM.
@@ -96,8 +118,9 @@ def _is_transposed(checkpoint: TensorSource, prefix: str, count: int) -> bool:
         if gate_up[1:] == (down[2], 2 * down[1]):
             return True
     raise AntiphonError(
-        f"{checkpoint.path}: the fused experts of {prefix} have shapes {list(gate_up)} and {list(down)}, expected [E, 2I, H] and [E, H, I] "
-        f"with {count} experts; use the config.json that belongs to these weights."
+        f"{checkpoint.path}: the fused experts of {prefix} have shapes {list(gate_up)} and {list(down)}, "
+        f"expected [E, 2I, H] and [E, H, I] with {count} experts; "
+        "use the config.json that belongs to these weights."
     )
 
 
@@ -109,4 +132,7 @@ def _check_experts(checkpoint: TensorSource, prefix: str, count: int) -> None:
         checkpoint.expect_shape(f"{prefix}.{expert}.up_proj.weight", width_hidden)
         checkpoint.expect_shape(f"{prefix}.{expert}.down_proj.weight", width_hidden[::-1])
     if checkpoint.has(f"{prefix}.{count}.gate_proj.weight"):
-        raise AntiphonError(f"{checkpoint.path}: {prefix} holds more experts than the {count} of config.json; use the config.json of these weights.")
+        raise AntiphonError(
+            f"{checkpoint.path}: {prefix} holds more experts than the {count} of config.json; "
+            "use the config.json of these weights."
+        )

@@ -1,4 +1,6 @@
-"""A stage's PyTorch module behind the Engine interface: verification and calibration run the pipeline of the runtime on it."""
+"""A stage's PyTorch module behind the Engine interface:
+verification and calibration run the pipeline of the runtime on it.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,25 @@ from .runner import ModuleRunner
 
 
 def module_engines(stages: Iterable[Stage], checkpoint: Any) -> dict[str, Engine]:
-    """The engines of `stages` by name, with the weights of the Checkpoint `checkpoint`: an Omni takes them in place of a bundle's."""
+    """The engines of `stages` by name, with the weights of the Checkpoint `checkpoint`:
+    an Omni takes them in place of a bundle's.
+    """
     return {stage.name: ModuleEngine(stage, checkpoint) for stage in stages}
 
 
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> Engine:
     """Raises UnsupportedTarget: a bundle has no modules."""
-    raise UnsupportedTarget(f"Stage {entry.name} was built as a module, which no bundle holds; build the bundle again for another engine.")
+    raise UnsupportedTarget(
+        f"Stage {entry.name} was built as a module, which no bundle holds; "
+        "build the bundle again for another engine."
+    )
 
 
 class ModuleEngine:
-    """The module of one stage. The rows of a batch run one by one, so that each has the result that it has alone."""
+    """The module of one stage.
+
+    The rows of a batch run one by one, so that each has the result that it has alone.
+    """
 
     def __init__(self, stage: Stage, checkpoint: Any) -> None:
         self._runner: ModuleRunner | None = ModuleRunner(stage, checkpoint)
@@ -52,7 +62,12 @@ class ModuleEngine:
         check_rows(self.entry, rows)
         return StatePool(self.entry.states, rows, capacity)
 
-    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        slots: Sequence[Slot] = (),
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
         """See Engine.run."""
         runner, interface = self.runner, self.entry.interface
         sizes = axis_sizes(interface.inputs, feeds)
@@ -60,16 +75,24 @@ class ModuleEngine:
         if sizes.get("batch", 1) == 1:
             found = _run_row(runner, feeds, slots)
         else:
-            rows = [_run_row(runner, row, slots[number : number + 1]) for number, row in enumerate(split_rows(interface, feeds))]
+            rows = [
+                _run_row(runner, row, slots[number : number + 1])
+                for number, row in enumerate(split_rows(interface, feeds))
+            ]
             found = join_outputs(interface, feeds, rows)
-        return {name: np.array(found[name]) for name in ([spec.name for spec in interface.outputs] if outputs is None else outputs)}
+        return {
+            name: np.array(found[name])
+            for name in ([spec.name for spec in interface.outputs] if outputs is None else outputs)
+        }
 
     def close(self) -> None:
         """See Engine.close."""
         self._runner = None
 
 
-def _run_row(runner: ModuleRunner, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot]) -> dict[str, np.ndarray]:
+def _run_row(
+    runner: ModuleRunner, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot]
+) -> dict[str, np.ndarray]:
     if runner.stage.loop is not None:
         return run_loop(runner, feeds)
     states = {state.name: slot.past(state.name) for slot in slots for state in runner.stage.states}

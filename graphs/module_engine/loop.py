@@ -10,11 +10,13 @@ from ..stage import StageLoop
 from .runner import ModuleRunner
 
 
-def run_loop(runner: ModuleRunner, feeds: Mapping[str, np.ndarray], gathered: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def run_loop(
+    runner: ModuleRunner, feeds: Mapping[str, np.ndarray], gathered: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The outputs of the whole loop over `feeds`, which hold its inputs.
 
-    `gathered` int64 [batch, steps + 1] forces the carried values to those that another engine chose, so that the other outputs can be
-    compared with that engine's.
+    `gathered` int64 [batch, steps + 1] forces the carried values to those that another engine chose, so that
+    the other outputs can be compared with that engine's.
     """
     loop = runner.stage.loop
     assert loop is not None, f"the stage {runner.stage.name} has no loop"
@@ -32,12 +34,17 @@ def run_loop(runner: ModuleRunner, feeds: Mapping[str, np.ndarray], gathered: np
     last = table[loop.steps * (len(table) // (loop.steps + 1)) + values[:, -1]]
     return {
         loop.gathered: values,
-        **{name: np.stack([outputs[of_step] for outputs in steps], axis=1) for name, of_step in loop.stacked.items()},
+        **{
+            name: np.stack([outputs[of_step] for outputs in steps], axis=1)
+            for name, of_step in loop.stacked.items()
+        },
         output: np.sum([*(outputs[step_output] for outputs in steps), last], axis=0),
     }
 
 
-def _step_feeds(runner: ModuleRunner, loop: StageLoop, feeds: Mapping[str, np.ndarray], step: int, carried: np.ndarray) -> dict[str, np.ndarray]:
+def _step_feeds(
+    runner: ModuleRunner, loop: StageLoop, feeds: Mapping[str, np.ndarray], step: int, carried: np.ndarray
+) -> dict[str, np.ndarray]:
     batch = len(carried)
     rows = feeds[loop.first_rows][:, None]  # [batch, 1, size]
     bound = {

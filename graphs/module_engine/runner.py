@@ -23,17 +23,25 @@ class ModuleRunner:
         for name, source in stage.weights(checkpoint).items():
             owner, _, leaf = name.rpartition(".")
             array = source.assemble(*(checkpoint.read(tensor) for tensor in source.tensors))
-            parameter = torch.nn.Parameter(torch.from_numpy(np.array(array, np.float32, order="C")), requires_grad=False)
+            parameter = torch.nn.Parameter(
+                torch.from_numpy(np.array(array, np.float32, order="C")), requires_grad=False
+            )
             setattr(module.get_submodule(owner) if owner else module, leaf, parameter)
         self.module = module
 
     def run(self, feeds: Mapping[str, np.ndarray], states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call; `states` are the past states by name and are replaced by the present ones."""
-        arguments = [feeds[spec.name] for spec in self.stage.inputs] + [states[state.name] for state in self.stage.states]
-        results = self.module(*(torch.from_numpy(np.require(argument, requirements=("C", "W"))) for argument in arguments))
+        arguments = [feeds[spec.name] for spec in self.stage.inputs] + [
+            states[state.name] for state in self.stage.states
+        ]
+        results = self.module(
+            *(torch.from_numpy(np.require(argument, requirements=("C", "W"))) for argument in arguments)
+        )
         arrays = [result.numpy() for result in results]
         outputs = len(self.stage.outputs)
-        states.update({state.name: array for state, array in zip(self.stage.states, arrays[outputs:], strict=True)})
+        states.update(
+            {state.name: array for state, array in zip(self.stage.states, arrays[outputs:], strict=True)}
+        )
         return {spec.name: array for spec, array in zip(self.stage.outputs, arrays[:outputs], strict=True)}
 
     def empty_states(self, capacity: int, batch: int = 1) -> dict[str, np.ndarray]:
@@ -43,7 +51,9 @@ class ModuleRunner:
 
     @contextmanager
     def recorded(self, paths: list[str]) -> Iterator[list[dict[str, np.ndarray]]]:
-        """Collect the (first) output of each submodule in `paths`; one dict per forward pass of the module."""
+        """Collect the (first) output of each submodule in `paths`;
+        one dict per forward pass of the module.
+        """
         calls: list[dict[str, np.ndarray]] = []
 
         def begin(_module: Any, _arguments: Any) -> None:

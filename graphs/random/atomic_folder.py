@@ -24,7 +24,9 @@ def whole_checkpoint(target: Path, replace: bool = False) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             beside = stack.enter_context(folder_beside(target))
         except OSError as error:
-            raise AntiphonError(f"Cannot write to {target.parent} ({error.strerror}); give a folder that can be written.") from None
+            raise AntiphonError(
+                f"Cannot write to {target.parent} ({error.strerror}); give a folder that can be written."
+            ) from None
         try:
             yield beside
             if replace:
@@ -32,4 +34,7 @@ def whole_checkpoint(target: Path, replace: bool = False) -> Iterator[Path]:
             else:
                 os.replace(beside, target)  # replaces an empty folder
         except OSError as error:
-            raise AntiphonError(f"Cannot write the checkpoint to {target} ({error.strerror}); free space there or give another folder.") from None
+            raise AntiphonError(
+                f"Cannot write the checkpoint to {target} ({error.strerror}); "
+                "free space there or give another folder."
+            ) from None

@@ -9,7 +9,17 @@ import math
 from collections.abc import Iterator
 
 from ..config import Code2WavConfig
-from ..stages.code2wav.tensors import DILATIONS, FUSED_LAYER, KERNEL, NESTED_DECODER, PLAIN_DECODER, SPLIT_LAYER, DecoderNames, LayerNames, quantizer_groups
+from ..stages.code2wav.tensors import (
+    DILATIONS,
+    FUSED_LAYER,
+    KERNEL,
+    NESTED_DECODER,
+    PLAIN_DECODER,
+    SPLIT_LAYER,
+    DecoderNames,
+    LayerNames,
+    quantizer_groups,
+)
 from ..stages.code2wav.tensors import head_dim as head_dim_of
 from ..stages.code2wav.tensors import latent_dim as latent_dim_of
 from .initializers import BIAS, GATED_POWER, GELU_POWER, Draw, Tensor, Uniform, embedding, linear, norm
@@ -29,7 +39,11 @@ def averaged_code2wav(wave: Code2WavConfig) -> Iterator[Tensor]:
 
 def split_code2wav(wave: Code2WavConfig) -> Iterator[Tensor]:
     """The tensors of Qwen3.5-Omni's Code2Wav, in float32 as in the published folder."""
-    parts = (_quantizer("code2wav", wave), _transformer("code2wav.pre_transformer", wave, FUSED_LAYER), _vocoder("code2wav", wave, NESTED_DECODER))
+    parts = (
+        _quantizer("code2wav", wave),
+        _transformer("code2wav.pre_transformer", wave, FUSED_LAYER),
+        _vocoder("code2wav", wave, NESTED_DECODER),
+    )
     for part in parts:
         for tensor in part:
             yield Tensor(tensor.name, tensor.shape, tensor.draw, "float32")
@@ -42,13 +56,24 @@ def _quantizer(prefix: str, wave: Code2WavConfig) -> Iterator[Tensor]:
             yield Tensor(f"{codebook}.embedding_sum", (wave.codebook_size, wave.codebook_dim), Draw(1.0))
             yield Tensor(f"{codebook}.cluster_usage", (wave.codebook_size,), Uniform(*USAGE))
         # The projected sums of both groups have the same variance.
-        yield Tensor(f"{prefix}.{group}.output_proj.weight", (wave.quantizer_dim, wave.codebook_dim, 1), Draw(1 / math.sqrt(2 * count * wave.codebook_dim)))
+        yield Tensor(
+            f"{prefix}.{group}.output_proj.weight",
+            (wave.quantizer_dim, wave.codebook_dim, 1),
+            Draw(1 / math.sqrt(2 * count * wave.codebook_dim)),
+        )
     kernel, latent = wave.pre_conv_kernel, latent_dim_of(wave)
-    yield from _convolution(f"{prefix}.pre_conv.conv", (latent, wave.quantizer_dim, kernel), kernel * wave.quantizer_dim)
+    yield from _convolution(
+        f"{prefix}.pre_conv.conv", (latent, wave.quantizer_dim, kernel), kernel * wave.quantizer_dim
+    )
 
 
 def _transformer(prefix: str, wave: Code2WavConfig, names: LayerNames) -> Iterator[Tensor]:
-    hidden, inner, latent, head_dim = wave.hidden_size, wave.intermediate_size, latent_dim_of(wave), head_dim_of(wave)
+    hidden, inner, latent, head_dim = (
+        wave.hidden_size,
+        wave.intermediate_size,
+        latent_dim_of(wave),
+        head_dim_of(wave),
+    )
     queries, keys = wave.num_attention_heads * head_dim, wave.num_key_value_heads * head_dim
     rows = (queries, keys, keys) if len(names.projections) == 3 else (queries + 2 * keys,)
     if latent != hidden:
@@ -96,12 +121,25 @@ def _vocoder(prefix: str, wave: Code2WavConfig, names: DecoderNames) -> Iterator
         width = narrow
     last = len(wave.upsample_rates) + 1
     yield from _snake(f"{root}{last}", width)
-    yield Tensor(f"{root}{last + 1}.conv.weight", (1, width, KERNEL), Draw(0.035 / math.sqrt(KERNEL * width), zero_sum=True))
+    yield Tensor(
+        f"{root}{last + 1}.conv.weight",
+        (1, width, KERNEL),
+        Draw(0.035 / math.sqrt(KERNEL * width), zero_sum=True),
+    )
     yield Tensor(f"{root}{last + 1}.conv.bias", (1,), Draw(0.002))
 
 
-def _convolution(prefix: str, shape: tuple[int, ...], fan_in: int, gain: float = 1.0, output_axis: int = 0, zero_sum: bool = True) -> Iterator[Tensor]:
-    yield Tensor(f"{prefix}.weight", shape, Draw(gain / math.sqrt(fan_in), zero_sum=zero_sum, output_axis=output_axis))
+def _convolution(
+    prefix: str,
+    shape: tuple[int, ...],
+    fan_in: int,
+    gain: float = 1.0,
+    output_axis: int = 0,
+    zero_sum: bool = True,
+) -> Iterator[Tensor]:
+    yield Tensor(
+        f"{prefix}.weight", shape, Draw(gain / math.sqrt(fan_in), zero_sum=zero_sum, output_axis=output_axis)
+    )
     yield Tensor(f"{prefix}.bias", (shape[output_axis],), Draw(BIAS))
 
 

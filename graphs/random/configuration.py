@@ -11,7 +11,9 @@ from ..families.registry import family as find_family
 from .tokenizer import TokenIds
 
 
-def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None, family: str = DEFAULT) -> dict[str, Any]:
+def configuration(
+    size: str, tokens: TokenIds, dtype: str, overrides: dict[str, Any] | None = None, family: str = DEFAULT
+) -> dict[str, Any]:
     """The `config.json` object for a `size` of `family`, changed by `overrides` (dotted path -> value).
 
     Raises AntiphonError for an unknown family or size, or a path that does not exist.
@@ -26,6 +28,9 @@ def configuration(size: str, tokens: TokenIds, dtype: str, overrides: dict[str, 
         for section in sections:
             node = node.get(section) if isinstance(node, dict) else None
         if not isinstance(node, dict) or name not in node:
-            raise AntiphonError(f"Override {path!r} names nothing in the configuration; expected a dotted path of config.json.")
+            raise AntiphonError(
+                f"Override {path!r} names nothing in the configuration; "
+                "expected a dotted path of config.json."
+            )
         node[name] = value
     return config

@@ -10,7 +10,18 @@ import math
 from collections.abc import Iterator
 
 from ..config import DecoderConfig, LinearAttentionConfig
-from .initializers import ATTENTION_GAIN, BRANCH_POWER, GATED_POWER, QUERY_NORM, Draw, Tensor, Uniform, feed_forward, linear, norm
+from .initializers import (
+    ATTENTION_GAIN,
+    BRANCH_POWER,
+    GATED_POWER,
+    QUERY_NORM,
+    Draw,
+    Tensor,
+    Uniform,
+    feed_forward,
+    linear,
+    norm,
+)
 
 # Mean square of sigmoid(x) for unit normal x: the factor by which an output gate reduces the power.
 SIGMOID_POWER = 0.293
@@ -43,9 +54,13 @@ def decoder_layer(name: str, text: DecoderConfig, layer: int, branch: float) -> 
         # Router logits of std 3: clear choices for each token, balanced use of experts over all tokens.
         yield from linear(f"{name}.mlp.gate", text.num_experts, hidden, gain=3.0)
         for expert in range(text.num_experts):
-            yield from feed_forward(f"{name}.mlp.experts.{expert}", hidden, text.moe_intermediate_size, branch)
+            yield from feed_forward(
+                f"{name}.mlp.experts.{expert}", hidden, text.moe_intermediate_size, branch
+            )
         if text.shared_expert_intermediate_size:
-            yield from feed_forward(f"{name}.mlp.shared_expert", hidden, text.shared_expert_intermediate_size, branch)
+            yield from feed_forward(
+                f"{name}.mlp.shared_expert", hidden, text.shared_expert_intermediate_size, branch
+            )
             yield from linear(f"{name}.mlp.shared_expert_gate", 1, hidden)
     else:
         yield from feed_forward(f"{name}.mlp", hidden, text.intermediate_size, branch)
@@ -57,24 +72,47 @@ def layer_norm(prefix: str, text: DecoderConfig, size: int, scale: float = 1.0) 
 
 
 def _attention(name: str, text: DecoderConfig, branch: float) -> Iterator[Tensor]:
-    hidden, queries, keys = text.hidden_size, text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    hidden, queries, keys = (
+        text.hidden_size,
+        text.num_attention_heads * text.head_dim,
+        text.num_key_value_heads * text.head_dim,
+    )
     gates, gate_power = (queries, SIGMOID_POWER) if text.gated_attention else (0, 1.0)
     for projection, rows in (("q_proj", queries + gates), ("k_proj", keys), ("v_proj", keys)):
         yield from linear(f"{name}.{projection}", rows, hidden, bias=text.attention_bias)
-    yield from linear(f"{name}.o_proj", hidden, queries, bias=text.attention_bias, gain=ATTENTION_GAIN * branch / math.sqrt(gate_power))
+    yield from linear(
+        f"{name}.o_proj",
+        hidden,
+        queries,
+        bias=text.attention_bias,
+        gain=ATTENTION_GAIN * branch / math.sqrt(gate_power),
+    )
     yield from layer_norm(f"{name}.q_norm", text, text.head_dim, QUERY_NORM)
     yield from layer_norm(f"{name}.k_norm", text, text.head_dim)
 
 
-def _delta_net(name: str, linear_config: LinearAttentionConfig, hidden: int, branch: float) -> Iterator[Tensor]:
+def _delta_net(
+    name: str, linear_config: LinearAttentionConfig, hidden: int, branch: float
+) -> Iterator[Tensor]:
     """The tensors of a Gated DeltaNet layer.
 
     Its input projection is split into `in_proj.{part}.{key head}` with part q, k, v, z, b or a. A stored
     layout is an order of these parts.
     """
     heads, values = linear_config.linear_num_key_heads, linear_config.linear_num_value_heads
-    group, key_dim, value_dim = values // heads, linear_config.linear_key_head_dim, linear_config.linear_value_head_dim
-    rows = {"q": key_dim, "k": key_dim, "v": group * value_dim, "z": group * value_dim, "b": group, "a": group}
+    group, key_dim, value_dim = (
+        values // heads,
+        linear_config.linear_key_head_dim,
+        linear_config.linear_value_head_dim,
+    )
+    rows = {
+        "q": key_dim,
+        "k": key_dim,
+        "v": group * value_dim,
+        "z": group * value_dim,
+        "b": group,
+        "a": group,
+    }
     for part, count in rows.items():
         for head in range(heads):
             yield Tensor(f"{name}.in_proj.{part}.{head}", (count, hidden), Draw(1 / math.sqrt(hidden)))
@@ -84,4 +122,6 @@ def _delta_net(name: str, linear_config: LinearAttentionConfig, hidden: int, bra
     # For steps this small, the inverse of softplus is about the logarithm.
     yield Tensor(f"{name}.dt_bias", (values,), Uniform(math.log(STEPS[0]), math.log(STEPS[1])))
     yield from norm(f"{name}.norm", value_dim)
-    yield from linear(f"{name}.out_proj", hidden, linear_config.value_size, gain=branch / math.sqrt(GATED_POWER))
+    yield from linear(
+        f"{name}.out_proj", hidden, linear_config.value_size, gain=branch / math.sqrt(GATED_POWER)
+    )

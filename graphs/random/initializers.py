@@ -101,8 +101,19 @@ def embedding(name: str, rows: int, columns: int, std: float) -> Tensor:
     return Tensor(name, (rows, columns), Draw(std))
 
 
-def head(name: str, rows: int, columns: int, faint_rows: tuple[int, ...] = (), stop_row: int = -1, stop_scale: float = STOP) -> Tensor:
-    return Tensor(name, (rows, columns), Draw(HEAD_STD / math.sqrt(columns), faint_rows=faint_rows, stop_row=stop_row, stop_scale=stop_scale))
+def head(
+    name: str,
+    rows: int,
+    columns: int,
+    faint_rows: tuple[int, ...] = (),
+    stop_row: int = -1,
+    stop_scale: float = STOP,
+) -> Tensor:
+    return Tensor(
+        name,
+        (rows, columns),
+        Draw(HEAD_STD / math.sqrt(columns), faint_rows=faint_rows, stop_row=stop_row, stop_scale=stop_scale),
+    )
 
 
 def feed_forward(prefix: str, hidden: int, width: int, branch: float) -> Iterator[Tensor]:

@@ -52,11 +52,15 @@ def new_checkpoint(
             raise AntiphonError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
     target = Path(path).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise AntiphonError(f"{target} exists and is not an empty folder; give a new folder or remove it first.")
+        raise AntiphonError(
+            f"{target} exists and is not an empty folder; give a new folder or remove it first."
+        )
     with whole_checkpoint(target) as beside:
         trained = tokenizer.train()
         tokens = tokenizer.token_ids(trained)
-        frontend.save(beside, configuration(size, tokens, dtype, overrides, family), tokens, made.processor_class)
+        frontend.save(
+            beside, configuration(size, tokens, dtype, overrides, family), tokens, made.processor_class
+        )
         tokenizer.save(trained, beside, made.model_max_length, made.processor_class)
         config = read_config(beside)
         entries = arrange(all_tensors(config, _faint(config, tokens)), dtype, layout, linear_layout)
@@ -65,16 +69,27 @@ def new_checkpoint(
 
 
 def _write(
-    folder: Path, config: OmniConfig, made: RandomCheckpoint, entries: list[writer.Entry], seed: int, on_progress: Callable[[int, int], None] | None
+    folder: Path,
+    config: OmniConfig,
+    made: RandomCheckpoint,
+    entries: list[writer.Entry],
+    seed: int,
+    on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the weights. If the family's codec has its own folder, its weights and configuration go there."""
     progress = writer.Progress(entries, on_progress)
-    codec = [entry for entry in entries if entry.name.startswith("code2wav.")] if made.new_codec is not None else []
+    codec = (
+        [entry for entry in entries if entry.name.startswith("code2wav.")]
+        if made.new_codec is not None
+        else []
+    )
     writer.write(folder, [entry for entry in entries if entry not in codec], seed, progress)
     if made.new_codec is not None and config.code2wav is not None:
         writer.write_codec(made.new_codec(folder, config.code2wav).weights, codec, seed, progress)
         raw = {name: section for name, section in config.raw.items() if name != "code2wav_config"}
-        (folder / "config.json").write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(
+            json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def _faint(config: OmniConfig, tokens: tokenizer.TokenIds) -> tuple[int, ...]:

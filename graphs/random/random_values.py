@@ -30,7 +30,9 @@ def _normal(shape: tuple[int, ...], draw: Draw, generator: np.random.Generator) 
     array *= np.float32(draw.std)
     array += np.float32(draw.mean)
     if draw.zero_sum and array.size > array.shape[draw.output_axis]:
-        array -= array.mean(axis=tuple(axis for axis in range(array.ndim) if axis != draw.output_axis), keepdims=True)
+        array -= array.mean(
+            axis=tuple(axis for axis in range(array.ndim) if axis != draw.output_axis), keepdims=True
+        )
     if draw.faint_rows:
         array[list(draw.faint_rows)] *= np.float32(FAINT)
     if draw.stop_row >= 0:

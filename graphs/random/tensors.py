@@ -21,7 +21,9 @@ def all_tensors(config: OmniConfig, faint_tokens: tuple[int, ...] = ()) -> Itera
     yield from decoder("thinker.model", thinker.text)
     vocabulary, width = thinker.text.vocab_size, thinker.text.hidden_size
     if thinker.text.tie_word_embeddings:
-        yield head("thinker.model.embed_tokens.weight", vocabulary, width, faint_tokens, config.im_end_token_id)
+        yield head(
+            "thinker.model.embed_tokens.weight", vocabulary, width, faint_tokens, config.im_end_token_id
+        )
     else:
         yield embedding("thinker.model.embed_tokens.weight", vocabulary, width, 1.0)
         yield head("thinker.lm_head.weight", vocabulary, width, faint_tokens, config.im_end_token_id)

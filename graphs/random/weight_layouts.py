@@ -10,8 +10,22 @@ from .writer import Entry
 EXPERTS = ("per_expert", "fused")
 LINEAR = ("fused", "split")
 _INSIDE = ".linear_attn.in_proj."
-_SPLIT = {"q": "in_proj_qkv", "k": "in_proj_qkv", "v": "in_proj_qkv", "z": "in_proj_z", "b": "in_proj_b", "a": "in_proj_a"}
-_FUSED = {"q": "in_proj_qkvz", "k": "in_proj_qkvz", "v": "in_proj_qkvz", "z": "in_proj_qkvz", "b": "in_proj_ba", "a": "in_proj_ba"}
+_SPLIT = {
+    "q": "in_proj_qkv",
+    "k": "in_proj_qkv",
+    "v": "in_proj_qkv",
+    "z": "in_proj_z",
+    "b": "in_proj_b",
+    "a": "in_proj_a",
+}
+_FUSED = {
+    "q": "in_proj_qkvz",
+    "k": "in_proj_qkvz",
+    "v": "in_proj_qkvz",
+    "z": "in_proj_qkvz",
+    "b": "in_proj_ba",
+    "a": "in_proj_ba",
+}
 
 
 def arrange(tensors: Iterable[Tensor], dtype: str, experts: str, linear: str) -> list[Entry]:
@@ -28,7 +42,9 @@ def arrange(tensors: Iterable[Tensor], dtype: str, experts: str, linear: str) ->
     for tensor in tensors:
         if experts == "fused" and ".mlp.experts." in tensor.name:
             prefix, _, rest = tensor.name.partition(".mlp.experts.")
-            groups.setdefault(f"{prefix}.mlp.experts.{'down_proj' if 'down_proj' in rest else 'gate_up_proj'}", []).append(tensor)
+            groups.setdefault(
+                f"{prefix}.mlp.experts.{'down_proj' if 'down_proj' in rest else 'gate_up_proj'}", []
+            ).append(tensor)
         elif _INSIDE in tensor.name:
             prefix, _, rest = tensor.name.partition(_INSIDE)
             names = _FUSED if linear == "fused" else _SPLIT
@@ -37,10 +53,16 @@ def arrange(tensors: Iterable[Tensor], dtype: str, experts: str, linear: str) ->
             entries.append(Entry(tensor.name, tensor.shape, (tensor,), tensor.dtype or dtype))
     for name, parts in groups.items():
         if ".linear_attn." in name:
-            entries.append(_stacked(name, sorted(parts, key=_key_head) if linear == "fused" else parts, dtype))
+            entries.append(
+                _stacked(name, sorted(parts, key=_key_head) if linear == "fused" else parts, dtype)
+            )
         else:
             rows, columns = parts[0].shape
-            shape = (len(parts), rows, columns) if name.endswith("down_proj") else (len(parts) // 2, 2 * rows, columns)
+            shape = (
+                (len(parts), rows, columns)
+                if name.endswith("down_proj")
+                else (len(parts) // 2, 2 * rows, columns)
+            )
             entries.append(Entry(name, shape, tuple(parts), dtype))
     return entries
 

@@ -70,7 +70,9 @@ def write(folder: Path, entries: list[Entry], seed: int, progress: Progress) -> 
                     file.write(encode(values(part, seed), entry.dtype))
                 progress.add(entry)
     content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps(content, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def write_codec(path: Path, entries: list[Entry], seed: int, progress: Progress) -> None:
@@ -91,7 +93,11 @@ def _header(shard: list[Entry]) -> bytes:
     offset = 0
     for entry in shard:
         end = offset + entry.bytes
-        header[entry.name] = {"dtype": ALL_CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offset, end]}
+        header[entry.name] = {
+            "dtype": ALL_CODES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -16,7 +16,15 @@ from ...runtime.bundle.specs import TensorSpec
 from ...runtime.frontend.audio.audio_layout import audio_layout
 from ..config import AudioConfig, OmniConfig
 from ..layers.decoder import Projection
-from ..layers.encoder import EncoderLayer, LayerNorm, activation_function, fused_linear_weights, heads_fit, linear_weights, plain_weights
+from ..layers.encoder import (
+    EncoderLayer,
+    LayerNorm,
+    activation_function,
+    fused_linear_weights,
+    heads_fit,
+    linear_weights,
+    plain_weights,
+)
 from ..layers.weights import QUERY_KEY_VALUE, layers_of_one_input
 from ..stage import Stage, TensorSource, WeightSource
 
@@ -41,10 +49,19 @@ class AudioEncoder(nn.Module):
         bins = config.num_mel_bins
         for _ in range(config.convolutions):
             bins = (bins - 1) // 2 + 1
-        self.convolutions = nn.ModuleList(DownsamplingConvolution(channels if number else 1, channels) for number in range(config.convolutions))
+        self.convolutions = nn.ModuleList(
+            DownsamplingConvolution(channels if number else 1, channels)
+            for number in range(config.convolutions)
+        )
         self.convolution_output = Projection(channels * bins, config.d_model)
         self.layers = nn.ModuleList(
-            EncoderLayer(config.d_model, config.encoder_attention_heads, config.encoder_ffn_dim, config.activation_function, EPSILON)
+            EncoderLayer(
+                config.d_model,
+                config.encoder_attention_heads,
+                config.encoder_ffn_dim,
+                config.activation_function,
+                EPSILON,
+            )
             for _ in range(config.encoder_layers)
         )
         self.final_norm = LayerNorm(config.d_model, EPSILON)
@@ -52,7 +69,9 @@ class AudioEncoder(nn.Module):
         self.activation = activation_function(config.activation_function)
         self.projection_out = Projection(config.d_model, config.output_dim, bias=True)
 
-    def forward(self, chunks: Tensor, window_index: Tensor, window_length: Tensor, output_index: Tensor) -> tuple[Tensor]:
+    def forward(
+        self, chunks: Tensor, window_index: Tensor, window_length: Tensor, output_index: Tensor
+    ) -> tuple[Tensor]:
         """chunks [chunks, mel, frames] -> features [tokens, output_dim].
 
         window_index [windows, window_tokens], window_length [windows] and output_index [tokens] as in
@@ -73,7 +92,9 @@ class AudioEncoder(nn.Module):
     def _positions(self, x: Tensor) -> Tensor:
         """Sinusoids [chunk_tokens, width], computed in the graph because their length is dynamic."""
         half = self.width // 2
-        frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * -(math.log(MAX_TIMESCALE) / (half - 1)))
+        frequencies = torch.exp(
+            torch.arange(half, dtype=torch.float32, device=x.device) * -(math.log(MAX_TIMESCALE) / (half - 1))
+        )
         angles = torch.arange(x.shape[1], dtype=torch.float32, device=x.device).unsqueeze(1) * frequencies
         return torch.cat((torch.sin(angles), torch.cos(angles)), dim=1).to(x.dtype)
 
@@ -121,7 +142,10 @@ def audio_encoder_stage(config: OmniConfig) -> Stage:
         states=(),
         example=lambda: _example(audio),
         weights=lambda checkpoint: _weights(audio, checkpoint),
-        constants={name: getattr(audio, name) for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions")},
+        constants={
+            name: getattr(audio, name)
+            for name in ("num_mel_bins", "n_window", "n_window_infer", "convolutions")
+        },
         configuration=audio,
     )
 
@@ -131,10 +155,14 @@ def _check(audio: AudioConfig) -> None:
     heads_fit(section, audio.d_model, audio.encoder_attention_heads)
     activation_function(audio.activation_function)
     if audio.d_model % 2 or audio.d_model < 4:
-        raise AntiphonError(f"{section}: d_model is {audio.d_model}, expected an even number of 4 or more for the sinusoidal positions; correct config.json.")
+        raise AntiphonError(
+            f"{section}: d_model is {audio.d_model}, expected an even number of 4 or more for the sinusoidal "
+            "positions; correct config.json."
+        )
     if audio.n_window < 1 or audio.n_window_infer < 2 * audio.n_window:
         raise AntiphonError(
-            f"{section}: n_window_infer is {audio.n_window_infer}, expected at least 2 * n_window = {2 * audio.n_window} frames; correct config.json."
+            f"{section}: n_window_infer is {audio.n_window_infer}, "
+            f"expected at least 2 * n_window = {2 * audio.n_window} frames; correct config.json."
         )
 
 
@@ -150,8 +178,8 @@ def _weights(audio: AudioConfig, checkpoint: TensorSource) -> dict[str, WeightSo
     stored = next(number for number in count() if not checkpoint.has(f"{PREFIX}.conv2d{number + 1}.weight"))
     if stored != audio.convolutions:
         raise AntiphonError(
-            f"{checkpoint.path}: {PREFIX} has {stored} convolutions (conv2d1, conv2d2 ...), expected {audio.convolutions} of this family; "
-            "use the config.json that belongs to these weights."
+            f"{checkpoint.path}: {PREFIX} has {stored} convolutions (conv2d1, conv2d2 ...), expected "
+            f"{audio.convolutions} of this family; use the config.json that belongs to these weights."
         )
     weights: dict[str, WeightSource] = {}
     for number in range(audio.convolutions):
@@ -160,7 +188,9 @@ def _weights(audio: AudioConfig, checkpoint: TensorSource) -> dict[str, WeightSo
     for number in range(audio.encoder_layers):
         layer, tensor = f"layers.{number}", f"{PREFIX}.layers.{number}"
         weights |= plain_weights(f"{layer}.attention_norm", f"{tensor}.self_attn_layer_norm")
-        weights |= fused_linear_weights(f"{layer}.qkv", layers_of_one_input(checkpoint, f"{tensor}.self_attn", *QUERY_KEY_VALUE))
+        weights |= fused_linear_weights(
+            f"{layer}.qkv", layers_of_one_input(checkpoint, f"{tensor}.self_attn", *QUERY_KEY_VALUE)
+        )
         weights |= linear_weights(f"{layer}.attention_output", f"{tensor}.self_attn.out_proj")
         weights |= plain_weights(f"{layer}.feed_forward_norm", f"{tensor}.final_layer_norm")
         weights |= linear_weights(f"{layer}.up", f"{tensor}.fc1")

@@ -44,10 +44,22 @@ class DraftHead(nn.Module):
         self.head = Projection(size, config.vocab_size)
 
     def forward(
-        self, input_ids: Tensor, hidden: Tensor, positions: Tensor, query_length: Tensor, past_length: Tensor, output_index: Tensor, *past: Tensor
+        self,
+        input_ids: Tensor,
+        hidden: Tensor,
+        positions: Tensor,
+        query_length: Tensor,
+        past_length: Tensor,
+        output_index: Tensor,
+        *past: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Arguments in the order of `mtp_stage(...).inputs`, then the past states. Returns logits, hidden before the norm, present states."""
-        x = self.join(torch.cat([self.embedding_norm(self.embedding[input_ids]), self.hidden_norm(hidden)], dim=-1))
+        """Arguments in the order of `mtp_stage(...).inputs`, then the past states.
+
+        Returns logits, hidden before the norm, present states.
+        """
+        x = self.join(
+            torch.cat([self.embedding_norm(self.embedding[input_ids]), self.hidden_norm(hidden)], dim=-1)
+        )
         rotary = rotary_tables(positions, self.config.rope, self.config.head_dim)
         x, present = run_layers(self.layers, x, rotary, query_length, past_length, past)
         wanted = x.reshape(-1, self.config.hidden_size)[output_index]
@@ -75,14 +87,20 @@ def mtp_stage(config: OmniConfig) -> Stage:
         states=decoder_states(text),
         example=lambda: _example(text),
         weights=lambda checkpoint: _weights(text, checkpoint),
-        constants={"hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings},
+        constants={
+            "hidden_size": text.hidden_size,
+            "vocab_size": text.vocab_size,
+            "context": text.max_position_embeddings,
+        },
         configuration=text,
     )
 
 
 def _draft_config(text: DecoderConfig) -> DecoderConfig:
     """The decoder of the draft head: one layer of full attention, with experts if the Thinker has any."""
-    return dataclasses.replace(text, num_hidden_layers=1, layer_types=(), linear=None, mlp_only_layers=(), decoder_sparse_step=1)
+    return dataclasses.replace(
+        text, num_hidden_layers=1, layer_types=(), linear=None, mlp_only_layers=(), decoder_sparse_step=1
+    )
 
 
 def _example(text: DecoderConfig) -> dict[str, np.ndarray]:

@@ -33,12 +33,20 @@ class PredictorStep(nn.Module):
         self.config = config
         # Table 0 is the Talker's codec embedding without its special ids, which no frame contains.
         self.code_embedding = nn.Parameter(torch.empty(groups * config.vocab_size, talker.text.hidden_size))
-        self.projection = Projection(talker.text.hidden_size, config.hidden_size, bias=True) if talker.predictor_projection else None
-        self.layers = nn.ModuleList(DecoderLayer(config, sparse=False) for _ in range(config.num_hidden_layers))
+        self.projection = (
+            Projection(talker.text.hidden_size, config.hidden_size, bias=True)
+            if talker.predictor_projection
+            else None
+        )
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, sparse=False) for _ in range(config.num_hidden_layers)
+        )
         self.norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
         self.heads = nn.Parameter(torch.empty(groups - 1, config.hidden_size, config.vocab_size))
 
-    def forward(self, hidden: Tensor, code: Tensor, step: Tensor, past_length: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, hidden: Tensor, code: Tensor, step: Tensor, past_length: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
         """hidden [batch, 1 at step 0 else 0, talker hidden]; code int64 [batch]; step int64 [1]; past_length
         int64 [batch].
 
@@ -57,7 +65,9 @@ class PredictorStep(nn.Module):
         x, present = run_layers(self.layers, x, rotary, query_length, past_length, past)
         last = self.norm(x[:, -1])
         logits = last @ torch.index_select(self.heads, 0, step)[0]
-        token = sample_token(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed)
+        token = sample_token(
+            logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed
+        )
         return token, logits, code_row, *present
 
 
@@ -84,7 +94,11 @@ def predictor_stage(config: OmniConfig) -> Stage:
         states=decoder_states(text),
         example=lambda: _example(talker),
         weights=lambda checkpoint: _weights(talker, checkpoint),
-        constants={"hidden_size": row_size, "codebook_size": text.vocab_size, "code_groups": talker.num_code_groups},
+        constants={
+            "hidden_size": row_size,
+            "codebook_size": text.vocab_size,
+            "code_groups": talker.num_code_groups,
+        },
         configuration=(row_size, text, talker.num_code_groups, talker.predictor_projection),
         loop=frame_loop(row_size, text.vocab_size, talker.num_code_groups),
     )
@@ -134,16 +148,26 @@ def _example(talker: TalkerConfig) -> dict[str, np.ndarray]:
 def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     config, residuals = talker.predictor, range(talker.num_code_groups - 1)
     prefix = "talker.code_predictor"
-    tables = ("talker.model.codec_embedding.weight", *(f"{prefix}.model.codec_embedding.{group}.weight" for group in residuals))
+    tables = (
+        "talker.model.codec_embedding.weight",
+        *(f"{prefix}.model.codec_embedding.{group}.weight" for group in residuals),
+    )
     weights = {
-        "code_embedding": WeightSource(tables, lambda *parts: np.concatenate([part[: config.vocab_size] for part in parts])),
+        "code_embedding": WeightSource(
+            tables, lambda *parts: np.concatenate([part[: config.vocab_size] for part in parts])
+        ),
         "norm.weight": norm(config, f"{prefix}.model.norm.weight"),
-        "heads": WeightSource(tuple(f"{prefix}.lm_head.{group}.weight" for group in residuals), lambda *parts: np.stack([part.T for part in parts])),
+        "heads": WeightSource(
+            tuple(f"{prefix}.lm_head.{group}.weight" for group in residuals),
+            lambda *parts: np.stack([part.T for part in parts]),
+        ),
     }
     if talker.predictor_projection:
         weights |= _projection(talker, checkpoint, f"{prefix}.model.talker_projection")
     for layer in range(config.num_hidden_layers):
-        weights |= layer_weights(checkpoint, config, layer, f"{prefix}.model.layers.{layer}", f"layers.{layer}")
+        weights |= layer_weights(
+            checkpoint, config, layer, f"{prefix}.model.layers.{layer}", f"layers.{layer}"
+        )
     return weights
 
 
@@ -156,10 +180,14 @@ def _projection(talker: TalkerConfig, checkpoint: TensorSource, prefix: str) -> 
     if not checkpoint.has(f"{prefix}.weight"):
         if rows != size:
             raise AntiphonError(
-                f"{checkpoint.path}: tensor {prefix}.weight is missing, expected [{size}, {rows}] because the Talker has rows of {rows} values and the "
-                f"code predictor of {size}; use the complete checkpoint."
+                f"{checkpoint.path}: tensor {prefix}.weight is missing, expected [{size}, {rows}] "
+                f"because the Talker has rows of {rows} values and the code predictor of {size}; "
+                "use the complete checkpoint."
             )
-        return {"projection.weight": WeightSource((), lambda: np.eye(rows, dtype=np.float32)), "projection.bias": _zeros(size)}
+        return {
+            "projection.weight": WeightSource((), lambda: np.eye(rows, dtype=np.float32)),
+            "projection.bias": _zeros(size),
+        }
     bias = plain(f"{prefix}.bias") if checkpoint.has(f"{prefix}.bias") else _zeros(size)
     return {"projection.weight": transposed(f"{prefix}.weight"), "projection.bias": bias}
 

@@ -25,7 +25,14 @@ class TalkerDecoder(nn.Module):
         self.head = Projection(text.hidden_size, text.vocab_size)
 
     def joined(
-        self, text_ids: Tensor, text_rows: Tensor, hidden_rows: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_rows: Tensor, frame_index: Tensor
+        self,
+        text_ids: Tensor,
+        text_rows: Tensor,
+        hidden_rows: Tensor,
+        hidden_index: Tensor,
+        codec_ids: Tensor,
+        frame_rows: Tensor,
+        frame_index: Tensor,
     ) -> Tensor:
         """The input rows [batch, tokens, hidden]: the sum of text, Thinker, codec and frame rows.
 
@@ -42,7 +49,13 @@ class TalkerDecoder(nn.Module):
         return flat.reshape(batch, tokens, self.text.hidden_size)
 
     def decode(
-        self, x: Tensor, positions: Tensor, query_length: Tensor, past_length: Tensor, output_index: Tensor, rest: tuple[Tensor, ...]
+        self,
+        x: Tensor,
+        positions: Tensor,
+        query_length: Tensor,
+        past_length: Tensor,
+        output_index: Tensor,
+        rest: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         """Run the layers over x [batch, tokens, hidden]. Returns token, logits, hidden, present states.
 
@@ -53,7 +66,9 @@ class TalkerDecoder(nn.Module):
         x, present = run_layers(self.layers, x, rotary, query_length, past_length, past)
         wanted = self.norm(x).reshape(-1, self.text.hidden_size)[output_index]
         logits = self.head(wanted)
-        token = sample_token(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed)
+        token = sample_token(
+            logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed
+        )
         return token, logits, wanted, *present
 
 

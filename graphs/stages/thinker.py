@@ -37,13 +37,25 @@ class Thinker(nn.Module):
         self.head = Projection(text.hidden_size, text.vocab_size)
 
     def forward(
-        self, input_ids: Tensor, positions: Tensor, query_length: Tensor, past_length: Tensor, features: Tensor, feature_index: Tensor, *rest: Tensor
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        query_length: Tensor,
+        past_length: Tensor,
+        features: Tensor,
+        feature_index: Tensor,
+        *rest: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Arguments in the order of `thinker_stage(...).inputs`, then the past states. Returns token, logits, hidden, present states."""
+        """Arguments in the order of `thinker_stage(...).inputs`, then the past states.
+
+        Returns token, logits, hidden, present states.
+        """
         deepstack = None
         if self.deepstack_layers:
             deepstack, deepstack_index, *rest = rest  # type: ignore[assignment]
-        output_index, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = rest
+        output_index, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, *past = (
+            rest
+        )
 
         batch, tokens = input_ids.shape
         hidden_size = self.text.hidden_size
@@ -59,13 +71,17 @@ class Thinker(nn.Module):
                 tapped = x  # before the deepstack addition, as HF records hidden_states[k]
             if deepstack is not None and number < self.deepstack_layers:
                 rows = x.reshape(batch * tokens, hidden_size)
-                x = rows.index_put((deepstack_index,), deepstack[number], accumulate=True).reshape(batch, tokens, hidden_size)
+                x = rows.index_put((deepstack_index,), deepstack[number], accumulate=True).reshape(
+                    batch, tokens, hidden_size
+                )
         normed = self.norm(x)
         if not 0 <= self.tapped < len(self.layers):
             tapped = normed  # hidden_states[L] is after the final norm
 
         logits = self.head(normed.reshape(batch * tokens, hidden_size)[output_index])
-        token = sample_token(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed)
+        token = sample_token(
+            logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed
+        )
         return token, logits, tapped, *present
 
 
@@ -73,7 +89,10 @@ def thinker_stage(config: OmniConfig) -> Stage:
     """The Thinker stage of `config`; tensors as in docs/stages.md."""
     text = config.thinker.text
     layers = config.thinker.deepstack_layers
-    deepstack = (TensorSpec("deepstack", "float32", (layers, "visuals", text.hidden_size)), TensorSpec("deepstack_index", "int64", ("visuals",)))
+    deepstack = (
+        TensorSpec("deepstack", "float32", (layers, "visuals", text.hidden_size)),
+        TensorSpec("deepstack_index", "int64", ("visuals",)),
+    )
     return Stage(
         NAME,
         lambda: Thinker(config),
@@ -131,7 +150,9 @@ def _weights(config: OmniConfig, checkpoint: TensorSource) -> dict[str, WeightSo
     weights = {
         "embedding": plain(embedding),
         "norm.weight": norm(text, "thinker.model.norm.weight"),
-        "head.weight": head(checkpoint, "thinker.lm_head.weight", embedding, text.tie_word_embeddings, transposed),
+        "head.weight": head(
+            checkpoint, "thinker.lm_head.weight", embedding, text.tie_word_embeddings, transposed
+        ),
     }
     for layer in range(text.num_hidden_layers):
         weights |= layer_weights(checkpoint, text, layer, f"thinker.model.layers.{layer}", f"layers.{layer}")

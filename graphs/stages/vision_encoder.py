@@ -14,7 +14,15 @@ from ...runtime.bundle.specs import TensorSpec
 from ...runtime.frontend.vision.vision_layout import vision_layout
 from ..config import OmniConfig, VisionConfig
 from ..layers.decoder import Projection
-from ..layers.encoder import EncoderLayer, LayerNorm, Rotation, activation_function, heads_fit, linear_weights, plain_weights
+from ..layers.encoder import (
+    EncoderLayer,
+    LayerNorm,
+    Rotation,
+    activation_function,
+    heads_fit,
+    linear_weights,
+    plain_weights,
+)
 from ..stage import Stage, TensorSource, WeightSource, plain
 
 PREFIX = "thinker.visual"
@@ -34,20 +42,28 @@ class VisionEncoder(nn.Module):
         self.rotary_theta = config.rope_theta
         self.patch_embedding = Projection(patch_dim(config), width, bias=True)
         self.position_table = nn.Parameter(torch.empty(config.num_position_embeddings, width))
-        self.blocks = nn.ModuleList(EncoderLayer(width, config.num_heads, config.intermediate_size, config.hidden_act, EPSILON) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            EncoderLayer(width, config.num_heads, config.intermediate_size, config.hidden_act, EPSILON)
+            for _ in range(config.depth)
+        )
         merged = width * config.spatial_merge_size**2
         self.merger = PatchMerger(width, merged, config.out_hidden_size)
-        self.deepstack_mergers = nn.ModuleList(PatchMerger(merged, merged, config.out_hidden_size) for _ in config.deepstack_visual_indexes)
+        self.deepstack_mergers = nn.ModuleList(
+            PatchMerger(merged, merged, config.out_hidden_size) for _ in config.deepstack_visual_indexes
+        )
         self.deepstack_indexes = config.deepstack_visual_indexes
 
-    def forward(self, pixels: Tensor, position_index: Tensor, position_weight: Tensor, rotary_positions: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, pixels: Tensor, position_index: Tensor, position_weight: Tensor, rotary_positions: Tensor
+    ) -> tuple[Tensor, ...]:
         """pixels [frames, patches, patch_dim], position_index and position_weight [patches, 4],
         rotary_positions [patches, 2].
 
         Returns features [visuals, out] and, with deepstack blocks, deepstack [n, visuals, out].
         visuals = frames * patches / merge^2.
         """
-        positions = position_weight.unsqueeze(1) @ F.embedding(position_index, self.position_table)  # [patches, 1, width]
+        # [patches, 1, width]
+        positions = position_weight.unsqueeze(1) @ F.embedding(position_index, self.position_table)
         x = self.patch_embedding(pixels) + positions.squeeze(1)  # [frames, patches, width]
         rotation = self._rotation(rotary_positions, x)
         deepstack = []
@@ -61,7 +77,9 @@ class VisionEncoder(nn.Module):
     def _rotation(self, rotary_positions: Tensor, x: Tensor) -> Rotation:
         """Cosine and sine [patches, head_dim / 2]: first half by patch row, second half by patch column."""
         half = self.head_dim // 2
-        frequencies = 1.0 / self.rotary_theta ** (torch.arange(0, half, 2, dtype=torch.float32, device=x.device) / half)
+        frequencies = 1.0 / self.rotary_theta ** (
+            torch.arange(0, half, 2, dtype=torch.float32, device=x.device) / half
+        )
         angles = (rotary_positions.to(torch.float32).unsqueeze(2) * frequencies).flatten(1)
         return torch.cos(angles).to(x.dtype), torch.sin(angles).to(x.dtype)
 
@@ -101,7 +119,9 @@ def vision_encoder_stage(config: OmniConfig) -> Stage:
     assert vision is not None, "a checkpoint without this encoder has no such stage"
     _check(vision)
     features = TensorSpec("features", "float32", ("visuals", vision.out_hidden_size))
-    deepstack = TensorSpec("deepstack", "float32", (len(vision.deepstack_visual_indexes), "visuals", vision.out_hidden_size))
+    deepstack = TensorSpec(
+        "deepstack", "float32", (len(vision.deepstack_visual_indexes), "visuals", vision.out_hidden_size)
+    )
     return Stage(
         name="vision_encoder",
         make_module=lambda: VisionEncoder(vision),
@@ -130,11 +150,15 @@ def _check(vision: VisionConfig) -> None:
     heads_fit(section, vision.hidden_size, vision.num_heads, multiple=4)
     activation_function(vision.hidden_act)
     if math.isqrt(vision.num_position_embeddings) ** 2 != vision.num_position_embeddings:
-        raise AntiphonError(f"{section}: num_position_embeddings is {vision.num_position_embeddings}, expected a square number; correct config.json.")
+        raise AntiphonError(
+            f"{section}: num_position_embeddings is {vision.num_position_embeddings}, "
+            "expected a square number; correct config.json."
+        )
     indexes = vision.deepstack_visual_indexes
     if len(set(indexes)) != len(indexes) or not all(0 <= index < vision.depth for index in indexes):
         raise AntiphonError(
-            f"{section}: deepstack_visual_indexes is {list(indexes)}, expected different blocks in 0 .. {vision.depth - 1}; correct config.json."
+            f"{section}: deepstack_visual_indexes is {list(indexes)}, expected different blocks in 0 .. "
+            f"{vision.depth - 1}; correct config.json."
         )
 
 
@@ -143,14 +167,19 @@ def _example(vision: VisionConfig) -> dict[str, np.ndarray]:
     grid = (3, 2 * vision.spatial_merge_size, 3 * vision.spatial_merge_size)
     shape = (grid[0], grid[1] * grid[2], patch_dim(vision))
     pixels = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return {"pixels": pixels, **vision_layout(grid, vision.spatial_merge_size, vision.num_position_embeddings)}
+    return {
+        "pixels": pixels,
+        **vision_layout(grid, vision.spatial_merge_size, vision.num_position_embeddings),
+    }
 
 
 def _weights(vision: VisionConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
     convolution = f"{PREFIX}.patch_embed.proj"
     weights = {
         # The convolution's stride equals its kernel, so on flattened patches it is a matrix product.
-        "patch_embedding.weight": WeightSource((f"{convolution}.weight",), lambda weight: np.ascontiguousarray(weight.reshape(len(weight), -1).T)),
+        "patch_embedding.weight": WeightSource(
+            (f"{convolution}.weight",), lambda weight: np.ascontiguousarray(weight.reshape(len(weight), -1).T)
+        ),
         "patch_embedding.bias": plain(f"{convolution}.bias"),
         "position_table": plain(f"{PREFIX}.pos_embed.weight"),
     }
@@ -164,7 +193,9 @@ def _weights(vision: VisionConfig, checkpoint: TensorSource) -> dict[str, Weight
         weights |= linear_weights(f"{block}.down", f"{tensor}.mlp.linear_fc2")
     weights |= _merger_weights(checkpoint, "merger", f"{PREFIX}.merger")
     for number in range(len(vision.deepstack_visual_indexes)):
-        weights |= _merger_weights(checkpoint, f"deepstack_mergers.{number}", f"{PREFIX}.merger_list.{number}")
+        weights |= _merger_weights(
+            checkpoint, f"deepstack_mergers.{number}", f"{PREFIX}.merger_list.{number}"
+        )
     return weights
 
 
@@ -173,4 +204,8 @@ def _merger_weights(checkpoint: TensorSource, parameter: str, tensor: str) -> di
     qwen3_5 = checkpoint.has(f"{tensor}.linear_fc1.weight")
     norm, up, down = ("norm", "linear_fc1", "linear_fc2") if qwen3_5 else ("ln_q", "mlp.0", "mlp.2")
     weights = plain_weights(f"{parameter}.norm", f"{tensor}.{norm}")
-    return weights | linear_weights(f"{parameter}.up", f"{tensor}.{up}") | linear_weights(f"{parameter}.down", f"{tensor}.{down}")
+    return (
+        weights
+        | linear_weights(f"{parameter}.up", f"{tensor}.{up}")
+        | linear_weights(f"{parameter}.down", f"{tensor}.{down}")
+    )

@@ -38,16 +38,24 @@ def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> 
     if attributes["summed"]:
         feeds_id = feeds_id | feeds_frame
     next_id = inputs["text_ids"].gather(1, text_in.clamp(max=inputs["text_ids"].shape[1] - 1)[:, None])[:, 0]
-    text_id = torch.where(feeds_text, next_id, torch.where(feeds_end, attributes["end_id"], attributes["pad_id"]))
+    text_id = torch.where(
+        feeds_text, next_id, torch.where(feeds_end, attributes["end_id"], attributes["pad_id"])
+    )
     codebook = inputs["code_embedding"].shape[0] // codes.shape[1]
-    places = torch.where(pending[:, None], codes, 0) + codebook * torch.arange(codes.shape[1], device=codes.device)
+    places = torch.where(pending[:, None], codes, 0) + codebook * torch.arange(
+        codes.shape[1], device=codes.device
+    )
     frame_row = torch.where(feeds_frame[:, None], inputs["code_embedding"][places].sum(1), 0)
-    row = frame_row + torch.where(feeds_id[:, None], inputs["text_embedding"][torch.where(feeds_id, text_id, 0)], 0)
+    row = frame_row + torch.where(
+        feeds_id[:, None], inputs["text_embedding"][torch.where(feeds_id, text_id, 0)], 0
+    )
     is_fed = feeds_id | feeds_frame
     text_in, ended = text_in + feeds_text, ended | feeds_end
     sample = is_fed & (ended | (text_in >= wanted))
     may_end = torch.ones_like(ended) if attributes["end_anywhere"] else ended
-    present = torch.stack([text_in, frames + sample, ended.long(), (sample | pending & ~feeds_frame).long()], dim=1)
+    present = torch.stack(
+        [text_in, frames + sample, ended.long(), (sample | pending & ~feeds_frame).long()], dim=1
+    )
     return row, is_fed.long(), sample, may_end, present
 
 

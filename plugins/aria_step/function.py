@@ -2,7 +2,8 @@
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>
-AriaStep <end_id, pad_id, summed, end_anywhere> (need, text_ids, text_length, text_complete, codes, counters, text_embedding, code_embedding)
+AriaStep <end_id, pad_id, summed, end_anywhere> (need, text_ids, text_length, text_complete, codes, \
+counters, text_embedding, code_embedding)
     => (row, query_length, sample, may_end, present_counters) {
     zero = Constant <value_int = 0> ()
     one = Constant <value_int = 1> ()

@@ -9,11 +9,31 @@ import triton.language as tl
 
 @triton.jit
 def aria_step(
-    need_ptr, text_ids_ptr, text_length_ptr, text_complete_ptr, codes_ptr, counters_ptr, text_embedding_ptr, code_embedding_ptr,
-    table, slots, groups, codebook, hidden, end_id, pad_id, summed, end_anywhere,
-    row_ptr, query_length_ptr, sample_ptr, may_end_ptr, present_counters_ptr,
-    GROUPS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    need_ptr,
+    text_ids_ptr,
+    text_length_ptr,
+    text_complete_ptr,
+    codes_ptr,
+    counters_ptr,
+    text_embedding_ptr,
+    code_embedding_ptr,
+    table,
+    slots,
+    groups,
+    codebook,
+    hidden,
+    end_id,
+    pad_id,
+    summed,
+    end_anywhere,
+    row_ptr,
+    query_length_ptr,
+    sample_ptr,
+    may_end_ptr,
+    present_counters_ptr,
+    GROUPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """The decisions of runtime.stages.aria.speak for one stream, and BLOCK elements of the row.
 
     The first block also writes the decisions. Grid: runs of the hidden axis, streams. `present_counters` must
@@ -38,7 +58,9 @@ def aria_step(
     next_id = tl.load(text_ids_ptr + stream * slots + text_in, mask=has_text, other=0)
     entry = group * codebook + tl.where(pending, codes, 0)  # codes are undefined unless a frame is pending
     code_rows = tl.load(
-        code_embedding_ptr + entry[:, None] * hidden + column[None, :], mask=(group < groups)[:, None] & pending & in_row[None, :], other=0.0
+        code_embedding_ptr + entry[:, None] * hidden + column[None, :],
+        mask=(group < groups)[:, None] & pending & in_row[None, :],
+        other=0.0,
     )  # [GROUPS, BLOCK], loaded at once
 
     is_summed = summed != 0
@@ -51,7 +73,9 @@ def aria_step(
     is_fed = feeds_frame | feeds_id
 
     text_id = tl.where(feeds_text, next_id, tl.where(feeds_end, end_id, pad_id).to(tl.int64))
-    text_row = tl.load(text_embedding_ptr + text_id * hidden + column, mask=in_row & feeds_id, other=0.0).to(tl.float32)
+    text_row = tl.load(text_embedding_ptr + text_id * hidden + column, mask=in_row & feeds_id, other=0.0).to(
+        tl.float32
+    )
     frame_row = tl.sum(code_rows.to(tl.float32), axis=0)
     row = tl.where(feeds_frame, frame_row, 0.0) + text_row
     tl.store(row_ptr + stream * hidden + column, row.to(row_ptr.dtype.element_ty), mask=in_row)

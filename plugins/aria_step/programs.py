@@ -41,7 +41,16 @@ def _program(dtype: str) -> Program:
         launches=(
             Launch(
                 kernel="aria_step.aria_step",
-                inputs=("need", "text_ids", "text_length", "text_complete", "codes", "counters", "text_embedding", "code_embedding"),
+                inputs=(
+                    "need",
+                    "text_ids",
+                    "text_length",
+                    "text_complete",
+                    "codes",
+                    "counters",
+                    "text_embedding",
+                    "code_embedding",
+                ),
                 scalars=(
                     *(Scalar(name, name) for name in ("table", "slots", "groups", "codebook")),
                     Scalar("hidden", "hidden", multiple=16),
@@ -56,5 +65,8 @@ def _program(dtype: str) -> Program:
         ),
         attributes=("end_id", "pad_id", "summed", "end_anywhere"),
         symbols={"codebook": "entries // groups"},
-        when=f"hidden % 16 == 0 and groups <= {GROUPS} and entries == groups * codebook and table > 0 and slots > 0",
+        when=(
+            f"hidden % 16 == 0 and groups <= {GROUPS} and entries == groups * codebook and "
+            "table > 0 and slots > 0"
+        ),
     )

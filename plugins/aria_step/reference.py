@@ -41,7 +41,13 @@ def aria_step(
         for stream in zip(text_ids, text_length, text_complete, codes, counters, strict=True)
     ]
     rows, lengths, sample, may_end, present = zip(*steps, strict=True)
-    return np.stack(rows), np.array(lengths, np.int64), np.array(sample, bool), np.array(may_end, bool), np.array(present, np.int64)
+    return (
+        np.stack(rows),
+        np.array(lengths, np.int64),
+        np.array(sample, bool),
+        np.array(may_end, bool),
+        np.array(present, np.int64),
+    )
 
 
 def _step(
@@ -80,4 +86,10 @@ def _step(
         row = row + text_embedding[text_id]
     is_fed = feeds_frame or text_id is not None
     sample = is_fed and (ended or text_in >= wanted)
-    return row, int(is_fed), sample, ended or end_anywhere, (text_in, frames + sample, ended, sample or pending and not feeds_frame)
+    return (
+        row,
+        int(is_fed),
+        sample,
+        ended or end_anywhere,
+        (text_in, frames + sample, ended, sample or pending and not feeds_frame),
+    )

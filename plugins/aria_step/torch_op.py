@@ -49,7 +49,9 @@ def aria_step(
     ended = ended | feeds_end
     sample = is_fed & (ended | (text_in >= wanted))
     may_end = torch.ones_like(ended) if end_anywhere else ended.clone()
-    present = torch.stack([text_in, frames + sample, ended.long(), (sample | pending & ~feeds_frame).long()], dim=1)
+    present = torch.stack(
+        [text_in, frames + sample, ended.long(), (sample | pending & ~feeds_frame).long()], dim=1
+    )
     return row, is_fed.long(), sample, may_end, present
 
 
@@ -69,4 +71,10 @@ def _(
     end_anywhere: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     row = text_embedding.new_empty((codes.shape[0], text_embedding.shape[1]))
-    return row, torch.empty_like(text_length), torch.empty_like(text_complete), torch.empty_like(text_complete), torch.empty_like(counters)
+    return (
+        row,
+        torch.empty_like(text_length),
+        torch.empty_like(text_complete),
+        torch.empty_like(text_complete),
+        torch.empty_like(counters),
+    )

@@ -11,9 +11,23 @@ from .tiles import attend_run, encode_e4m3, entry_rows, head_rows, load_query, q
 
 @triton.jit
 def write_rows(
-    key_ptr, value_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr,
-    tokens, kv_heads, scales, capacity, present_key_ptr, present_value_ptr, DIM: tl.constexpr, ROWS: tl.constexpr, PAGE: tl.constexpr,
-):  # fmt: skip
+    key_ptr,
+    value_ptr,
+    past_length_ptr,
+    query_length_ptr,
+    key_scale_ptr,
+    value_scale_ptr,
+    page_table_ptr,
+    tokens,
+    kv_heads,
+    scales,
+    capacity,
+    present_key_ptr,
+    present_value_ptr,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    PAGE: tl.constexpr,
+):
     """Write rows (token, head) of one batch entry into the cache; rows beyond its capacity are dropped.
 
     `capacity` counts rows, or pages of a paged cache.
@@ -45,15 +59,35 @@ def write_rows(
         key_scale = tl.load(key_scale_ptr + place)[:, None]
         value_scale = tl.load(value_scale_ptr + place)[:, None]
         tl.store(present_key_ptr + target, encode_e4m3(tl.div_rn(key.to(tl.float32), key_scale)), mask=mask)
-        tl.store(present_value_ptr + target, encode_e4m3(tl.div_rn(value.to(tl.float32), value_scale)), mask=mask)
+        tl.store(
+            present_value_ptr + target, encode_e4m3(tl.div_rn(value.to(tl.float32), value_scale)), mask=mask
+        )
 
 
 @triton.jit
 def attend_context(
-    query_ptr, keys_ptr, values_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr, gate_ptr,
-    tokens, kv_heads, group, scales, capacity, y_ptr,
-    DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    query_ptr,
+    keys_ptr,
+    values_ptr,
+    past_length_ptr,
+    query_length_ptr,
+    key_scale_ptr,
+    value_scale_ptr,
+    page_table_ptr,
+    gate_ptr,
+    tokens,
+    kv_heads,
+    group,
+    scales,
+    capacity,
+    y_ptr,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PAGE: tl.constexpr,
+    SCALE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """y of ROWS packed rows over their whole context.
 
     Grid: runs of rows (those with the longest context first), key heads, batch entries.
@@ -76,7 +110,9 @@ def attend_context(
     shared = 0
     if key_scale_ptr is None:
         shared = tl.minimum(past + first_row // group + 1, end) // COLUMNS * COLUMNS
-    query, scale = load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE, DIM)
+    query, scale = load_query(
+        query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE, DIM
+    )
     keys_ptr = head_rows(keys_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     values_ptr = head_rows(values_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     last_visible = past + row // group
@@ -86,13 +122,45 @@ def attend_context(
     weighted = tl.zeros([ROWS, DIM], tl.float32)
     if key_scale_ptr is None:
         best, total, weighted = attend_run(
-            query, scale, last_visible, 0, shared, end, keys_ptr, values_ptr, page_table_ptr, kv_heads, best, total, weighted,
-            DIM, COLUMNS, PAGE, False, PRECISION,
-        )  # fmt: skip
+            query,
+            scale,
+            last_visible,
+            0,
+            shared,
+            end,
+            keys_ptr,
+            values_ptr,
+            page_table_ptr,
+            kv_heads,
+            best,
+            total,
+            weighted,
+            DIM,
+            COLUMNS,
+            PAGE,
+            False,
+            PRECISION,
+        )
     best, total, weighted = attend_run(
-        query, scale, last_visible, shared, end, end, keys_ptr, values_ptr, page_table_ptr, kv_heads, best, total, weighted,
-        DIM, COLUMNS, PAGE, True, PRECISION,
-    )  # fmt: skip
+        query,
+        scale,
+        last_visible,
+        shared,
+        end,
+        end,
+        keys_ptr,
+        values_ptr,
+        page_table_ptr,
+        kv_heads,
+        best,
+        total,
+        weighted,
+        DIM,
+        COLUMNS,
+        PAGE,
+        True,
+        PRECISION,
+    )
     y = weighted / tl.where(total > 0, total, 1.0)[:, None]
     if value_scale_ptr is not None:
         y *= tl.load(value_scale_ptr + head * scales // kv_heads) * 256.0
@@ -102,15 +170,37 @@ def attend_context(
         gate = tl.load(entry_rows(gate_ptr, entry, tokens, kv_heads, group, DIM) + place, mask=mask, other=0)
         y *= tl.sigmoid(gate.to(tl.float32))
     y = tl.where((row // group < length)[:, None], y, 0.0)
-    tl.store(entry_rows(y_ptr, entry, tokens, kv_heads, group, DIM) + place, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(
+        entry_rows(y_ptr, entry, tokens, kv_heads, group, DIM) + place,
+        y.to(y_ptr.dtype.element_ty),
+        mask=mask,
+    )
 
 
 @triton.jit
 def attend_share(
-    query_ptr, keys_ptr, values_ptr, past_length_ptr, query_length_ptr, key_scale_ptr, value_scale_ptr, page_table_ptr,
-    tokens, kv_heads, group, scales, capacity, splits, partial_ptr, level_ptr,
-    DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr,
-):  # fmt: skip
+    query_ptr,
+    keys_ptr,
+    values_ptr,
+    past_length_ptr,
+    query_length_ptr,
+    key_scale_ptr,
+    value_scale_ptr,
+    page_table_ptr,
+    tokens,
+    kv_heads,
+    group,
+    scales,
+    capacity,
+    splits,
+    partial_ptr,
+    level_ptr,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PAGE: tl.constexpr,
+    SCALE: tl.constexpr,
+):
     """One split's share of the context for ROWS packed rows.
 
     partial [batch, splits, kv_heads, tokens * group, DIM] is the attention over the share alone. level has
@@ -136,15 +226,32 @@ def attend_share(
     tiles = tl.cdiv(end, COLUMNS)
     first = tiles * split // splits * COLUMNS
     last = tl.minimum(tiles * (split + 1) // splits * COLUMNS, end)
-    query, scale = load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE, DIM)
+    query, scale = load_query(
+        query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE, DIM
+    )
     keys_ptr = head_rows(keys_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     values_ptr = head_rows(values_ptr, entry, head, kv_heads, capacity, DIM, PAGE)
     last_visible = tl.where(row // group < length, past + row // group, -1)
     best, total, weighted = attend_run(
-        query, scale, last_visible, first, last, end, keys_ptr, values_ptr, page_table_ptr, kv_heads,
-        tl.full([ROWS], -1e30, tl.float32), tl.zeros([ROWS], tl.float32), tl.zeros([ROWS, DIM], tl.float32),
-        DIM, COLUMNS, PAGE, True, "ieee",
-    )  # fmt: skip
+        query,
+        scale,
+        last_visible,
+        first,
+        last,
+        end,
+        keys_ptr,
+        values_ptr,
+        page_table_ptr,
+        kv_heads,
+        tl.full([ROWS], -1e30, tl.float32),
+        tl.zeros([ROWS], tl.float32),
+        tl.zeros([ROWS, DIM], tl.float32),
+        DIM,
+        COLUMNS,
+        PAGE,
+        True,
+        "ieee",
+    )
     divisor = tl.where(total > 0, total, 1.0)
     share = weighted / divisor[:, None]
     if value_scale_ptr is not None:
@@ -153,13 +260,27 @@ def attend_share(
     is_row = row < tokens * group
     line = ((entry.to(tl.int64) * splits + split) * kv_heads + head) * tokens * group + row
     tl.store(level_ptr + line, level, mask=is_row)
-    tl.store(partial_ptr + line[:, None] * DIM + tl.arange(0, DIM)[None, :], share, mask=(is_row & (total > 0))[:, None])
+    tl.store(
+        partial_ptr + line[:, None] * DIM + tl.arange(0, DIM)[None, :],
+        share,
+        mask=(is_row & (total > 0))[:, None],
+    )
 
 
 @triton.jit
 def combine_shares(
-    partial_ptr, level_ptr, gate_ptr, tokens, kv_heads, group, splits, y_ptr, DIM: tl.constexpr, LANES: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+    partial_ptr,
+    level_ptr,
+    gate_ptr,
+    tokens,
+    kv_heads,
+    group,
+    splits,
+    y_ptr,
+    DIM: tl.constexpr,
+    LANES: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
     """y of one packed row from the shares of its splits.
 
     Grid: rows of all key heads, runs of LANES columns, batch entries.
@@ -186,7 +307,9 @@ def combine_shares(
     y = y / tl.where(total > 0, total, 1.0)  # a padding row sees nothing in any split: zero
     head = line // (tokens * group)
     row = line % (tokens * group)
-    target = (((entry.to(tl.int64) * tokens + row // group) * kv_heads + head) * group + row % group) * DIM + lane
+    target = (
+        ((entry.to(tl.int64) * tokens + row // group) * kv_heads + head) * group + row % group
+    ) * DIM + lane
     if gate_ptr is not None:
         y *= tl.sigmoid(tl.load(gate_ptr + target).to(tl.float32))
     tl.store(y_ptr + target, y.to(y_ptr.dtype.element_ty))

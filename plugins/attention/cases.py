@@ -16,7 +16,9 @@ TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 8e-3}
 LARGEST_E4M3 = 448.0
 
 
-def fused_attention(inputs: Mapping[str, np.ndarray], num_heads: int, kv_num_heads: int) -> dict[str, np.ndarray]:
+def fused_attention(
+    inputs: Mapping[str, np.ndarray], num_heads: int, kv_num_heads: int
+) -> dict[str, np.ndarray]:
     """The outputs y, present_key and present_value of a program, by name, computed in float64.
 
     Extends reference.attention by a page table, the scales of an FP8 cache (uint8 bits; new rows attend with
@@ -40,7 +42,15 @@ def fused_attention(inputs: Mapping[str, np.ndarray], num_heads: int, kv_num_hea
             new, whole = decoded(new) * head_scale, decoded(whole) * head_scale[..., None]
         attended |= {name: new.reshape(inputs[name].shape), f"past_{name}": whole}
     y, _, _ = attention(
-        inputs["query"], attended["key"], attended["value"], attended["past_key"], attended["past_value"], past_length, query_length, num_heads, kv_num_heads
+        inputs["query"],
+        attended["key"],
+        attended["value"],
+        attended["past_key"],
+        attended["past_value"],
+        past_length,
+        query_length,
+        num_heads,
+        kv_num_heads,
     )
     if "gate" in inputs:
         y = y / (1 + np.exp(-inputs["gate"]))
@@ -57,9 +67,16 @@ def decoded(bits: np.ndarray) -> np.ndarray:
 
 
 def make_inputs(
-    program: Program, rng: np.random.Generator, past: Sequence[int], lengths: Sequence[int], tokens: int, capacity: int, heads: tuple[int, int],
-    garbage: float = np.nan, scales: int = 1,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    program: Program,
+    rng: np.random.Generator,
+    past: Sequence[int],
+    lengths: Sequence[int],
+    tokens: int,
+    capacity: int,
+    heads: tuple[int, int],
+    garbage: float = np.nan,
+    scales: int = 1,
+) -> dict[str, np.ndarray]:
     """Inputs of `program`. Cache rows that were never written hold `garbage`.
 
     Pages are in random order, among pages that belong to no stream.
@@ -78,16 +95,26 @@ def make_inputs(
             # Some rows saturate: 448 times the smallest scale is 1.8.
             made[name] = rng.uniform(0.004, 0.02, scales).astype(np.float32)
     written = np.arange(capacity)[None, None, :, None] < made["past_length"][:, None, None, None]
-    table = rng.permutation(batch * (capacity // PAGE) + 3)[: batch * (capacity // PAGE)].reshape(batch, capacity // PAGE).astype(np.int32)
+    table = (
+        rng.permutation(batch * (capacity // PAGE) + 3)[: batch * (capacity // PAGE)]
+        .reshape(batch, capacity // PAGE)
+        .astype(np.int32)
+    )
     for name in ("past_key", "past_value"):
         rows = rng.normal(size=(batch, kv_heads, capacity, dim))
         if dtypes[name] == "float8_e4m3fn":
-            bits = encoded(rows / _per_head(made[name.replace("past", "")[1:] + "_scale"], kv_heads)[:, None, None])
+            bits = encoded(
+                rows / _per_head(made[name.replace("past", "")[1:] + "_scale"], kv_heads)[:, None, None]
+            )
             cache = np.where(written, bits, np.uint8(0x7F if np.isnan(garbage) else 0x7E))
         else:
             cache = np.where(written, rounded(rows, dtypes[name]), garbage)
         if "page_table" in dtypes:
-            pages = np.full((table.size + 3, kv_heads, PAGE, dim), garbage if cache.dtype != np.uint8 else 0x7F, cache.dtype)
+            pages = np.full(
+                (table.size + 3, kv_heads, PAGE, dim),
+                garbage if cache.dtype != np.uint8 else 0x7F,
+                cache.dtype,
+            )
             pages[table] = cache.reshape(batch, kv_heads, capacity // PAGE, PAGE, dim).swapaxes(1, 2)
             made |= {name: pages, "page_table": table}
         else:
@@ -103,14 +130,36 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
     regime = program.name.rsplit("-", 1)[1]
     unit = PAGE if "page_table" in {spec.name for spec in program.inputs} else 1
     calls: dict[str, list[tuple[str, list[int], list[int], int, tuple[int, int]]]] = {
-        "short": [("ragged", [0, 5, 30, 60], [2, 0, 1, 2], 67, (8, 2)), ("full", [126], [2], 128, (2, 2)), ("first", [0], [1], 1, (1, 1))],
-        "decode": [("ragged", [0, 255, 63], [1, 1, 0], 256, (2, 1)), ("runs", [190], [3], 193, (6, 1)), ("first", [0], [1], 1, (2, 2))],
+        "short": [
+            ("ragged", [0, 5, 30, 60], [2, 0, 1, 2], 67, (8, 2)),
+            ("full", [126], [2], 128, (2, 2)),
+            ("first", [0], [1], 1, (1, 1)),
+        ],
+        "decode": [
+            ("ragged", [0, 255, 63], [1, 1, 0], 256, (2, 1)),
+            ("runs", [190], [3], 193, (6, 1)),
+            ("first", [0], [1], 1, (2, 2)),
+        ],
         "chunk": [("one", [499], [11], 512, (3, 1)), ("first", [0], [1], 1, (1, 1))],
-        "prefill": [("empty", [0, 0], [44, 9], 45, (4, 2)), ("chunked", [91, 30], [15, 17], 131, (4, 1)), ("first", [0], [1], 1, (1, 1))],
+        "prefill": [
+            ("empty", [0, 0], [44, 9], 45, (4, 2)),
+            ("chunked", [91, 30], [15, 17], 131, (4, 1)),
+            ("first", [0], [1], 1, (1, 1)),
+        ],
     }
     for index, (name, past, lengths, capacity, heads) in enumerate(calls[regime]):
         garbage = 3.0 if index % 2 else np.nan
-        inputs = make_inputs(program, rng, past, lengths, max(lengths), -(-capacity // unit) * unit, heads, garbage, heads[1] if index % 2 else 1)
+        inputs = make_inputs(
+            program,
+            rng,
+            past,
+            lengths,
+            max(lengths),
+            -(-capacity // unit) * unit,
+            heads,
+            garbage,
+            heads[1] if index % 2 else 1,
+        )
         yield case(program, name, inputs, heads)
 
 
@@ -121,14 +170,27 @@ def case(program: Program, name: str, inputs: Mapping[str, np.ndarray], heads: t
         outputs = fused_attention(inputs, *heads)
         return {key: value for key, value in outputs.items() if np.isfinite(value).all()}
 
-    return Case(name, program, inputs, {"num_heads": heads[0], "kv_num_heads": heads[1]}, expected, TOLERANCES[program.tensor("query").dtype])
+    return Case(
+        name,
+        program,
+        inputs,
+        {"num_heads": heads[0], "kv_num_heads": heads[1]},
+        expected,
+        TOLERANCES[program.tensor("query").dtype],
+    )
 
 
 def _per_head(scale: np.ndarray, kv_heads: int) -> np.ndarray:
     return np.repeat(scale, kv_heads // len(scale))
 
 
-def _write(cache: np.ndarray, new: np.ndarray, past_length: np.ndarray, query_length: np.ndarray, table: np.ndarray | None) -> None:
+def _write(
+    cache: np.ndarray,
+    new: np.ndarray,
+    past_length: np.ndarray,
+    query_length: np.ndarray,
+    table: np.ndarray | None,
+) -> None:
     for entry, (past, length) in enumerate(zip(past_length, query_length, strict=True)):
         for t, slot in enumerate(range(past, past + length)):
             if table is None:
@@ -139,4 +201,5 @@ def _write(cache: np.ndarray, new: np.ndarray, past_length: np.ndarray, query_le
 
 def _gathered(pages: np.ndarray, table: np.ndarray) -> np.ndarray:
     batch = len(table)
-    return pages[table].swapaxes(1, 2).reshape(batch, pages.shape[1], -1, pages.shape[-1])  # [batch, kv_heads, capacity, dim]
+    # [batch, kv_heads, capacity, dim]
+    return pages[table].swapaxes(1, 2).reshape(batch, pages.shape[1], -1, pages.shape[-1])

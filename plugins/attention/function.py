@@ -7,7 +7,8 @@ the capacity.
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>
-Attention <num_heads, kv_num_heads> (query, key, value, past_key, past_value, past_length, query_length) => (y, present_key, present_value) {
+Attention <num_heads, kv_num_heads> (query, key, value, past_key, past_value, past_length, \
+query_length) => (y, present_key, present_value) {
     keep = Constant <value_ints = [0, 0]> ()
     keep_tokens = Constant <value_ints = [0]> ()
     rest = Constant <value_ints = [-1]> ()

@@ -8,7 +8,9 @@ from ..lowering import Attributes, Emitter, row_mask
 from ..op_form import OpForm
 
 HEAD_MULTIPLE = 8
-"""GroupQueryAttention (ONNX Runtime 1.32, CPU) takes head sizes that are multiples of it, and says so at the first run."""
+"""GroupQueryAttention (ONNX Runtime 1.32, CPU) takes head sizes that are multiples of it,
+and says so at the first run.
+"""
 
 
 def refuses(form: OpForm) -> str | None:
@@ -29,7 +31,11 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     cache, so the runtime prefills one stream at a time.
     """
     query, key, value, past_key, past_value, past_length, query_length = node.inputs
-    attributes: Attributes = {"num_heads": node.attributes["num_heads"].as_int(), "kv_num_heads": node.attributes["kv_num_heads"].as_int(), "do_rotary": 0}
+    attributes: Attributes = {
+        "num_heads": node.attributes["num_heads"].as_int(),
+        "kv_num_heads": node.attributes["kv_num_heads"].as_int(),
+        "do_rotary": 0,
+    }
     emit = Emitter()
     # Layer-independent nodes: common subexpression elimination leaves one copy per graph.
     one, one_int = emit("Constant", [], {"value_int": 1}), ir.DataType.INT32
@@ -38,8 +44,12 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     longest = emit("ReduceMax", [total], {"keepdims": 0})
     last = emit("Sub", [total, emit("Cast", [one], {"to": one_int})])
     inputs = [query, key, value, past_key, past_value, last, longest]
-    attended, present_key, present_value = emit.many("GroupQueryAttention", inputs, attributes, "com.microsoft", 3)
-    y = emit("Where", [row_mask(emit, tokens, query_length), attended, emit("Constant", [], {"value_float": 0.0})])
+    attended, present_key, present_value = emit.many(
+        "GroupQueryAttention", inputs, attributes, "com.microsoft", 3
+    )
+    y = emit(
+        "Where", [row_mask(emit, tokens, query_length), attended, emit("Constant", [], {"value_float": 0.0})]
+    )
     return emit.nodes, [y, present_key, present_value]
 
 

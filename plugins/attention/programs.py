@@ -49,7 +49,13 @@ class _Form:
 
     @property
     def name(self) -> str:
-        parts = (self.dtype, str(self.dim), "eight-bit" * self.eight_bit, "paged" * self.paged, "gated" * self.gated)
+        parts = (
+            self.dtype,
+            str(self.dim),
+            "eight-bit" * self.eight_bit,
+            "paged" * self.paged,
+            "gated" * self.gated,
+        )
         return "-".join(part for part in parts if part)
 
     @property
@@ -78,7 +84,9 @@ def _forms() -> Iterator[_Form]:
             yield _Form("bfloat16", dim, paged=True, gated=gated)
             if not gated:
                 yield _Form("float16", dim, paged=True)
-            yield from (_Form("bfloat16", dim, eight_bit=True, paged=paged, gated=gated) for paged in (False, True))
+            yield from (
+                _Form("bfloat16", dim, eight_bit=True, paged=paged, gated=gated) for paged in (False, True)
+            )
 
 
 def _regimes(form: _Form) -> tuple[str, ...]:
@@ -86,40 +94,65 @@ def _regimes(form: _Form) -> tuple[str, ...]:
         return ("prefill",)
     if form.dtype == "float16" or form.dim == 64:
         return ("decode", "prefill")
-    return ("decode", "chunk", "prefill") if form.eight_bit or form.paged else ("short", "decode", "chunk", "prefill")
+    return (
+        ("decode", "chunk", "prefill")
+        if form.eight_bit or form.paged
+        else ("short", "decode", "chunk", "prefill")
+    )
 
 
 def _program(target: str, form: _Form, regime: str) -> Program:
     dtype, dim = form.dtype, str(form.dim)
     cache = "float8_e4m3fn" if form.eight_bit else dtype
-    cache_shape = ("pages", "kv_num_heads", str(PAGE), dim) if form.paged else ("batch", "kv_num_heads", "capacity", dim)
+    cache_shape = (
+        ("pages", "kv_num_heads", str(PAGE), dim)
+        if form.paged
+        else ("batch", "kv_num_heads", "capacity", dim)
+    )
     wide, narrow = ("batch", "tokens", f"num_heads * {dim}"), ("batch", "tokens", f"kv_num_heads * {dim}")
     further = {
-        "key_scale": Operand("key_scale", "float32", ("scales",)), "value_scale": Operand("value_scale", "float32", ("scales",)),
+        "key_scale": Operand("key_scale", "float32", ("scales",)),
+        "value_scale": Operand("value_scale", "float32", ("scales",)),
         "page_table": Operand("page_table", "int32", ("batch", "pages_per_stream")),
-    }  # fmt: skip
-    launches, scratch = _split(target, form, regime) if regime in _SPLIT_ROWS else _whole(target, form, regime)
-    fits = ["num_heads % kv_num_heads == 0", *(["kv_num_heads % scales == 0"] if form.eight_bit else []), *_when(target, regime)]
+    }
+    launches, scratch = (
+        _split(target, form, regime) if regime in _SPLIT_ROWS else _whole(target, form, regime)
+    )
+    fits = [
+        "num_heads % kv_num_heads == 0",
+        *(["kv_num_heads % scales == 0"] if form.eight_bit else []),
+        *_when(target, regime),
+    ]
     return Program(
         op="Attention",
         name=f"{form.name}-{regime}",
         inputs=(
-            Operand("query", dtype, wide), Operand("key", dtype, narrow), Operand("value", dtype, narrow),
-            Operand("past_key", cache, cache_shape), Operand("past_value", cache, cache_shape),
-            Operand("past_length", "int64", ("batch",)), Operand("query_length", "int64", ("batch",)),
-            *(further[name] for name in form.further), *((Operand("gate", dtype, wide),) * form.gated),
+            Operand("query", dtype, wide),
+            Operand("key", dtype, narrow),
+            Operand("value", dtype, narrow),
+            Operand("past_key", cache, cache_shape),
+            Operand("past_value", cache, cache_shape),
+            Operand("past_length", "int64", ("batch",)),
+            Operand("query_length", "int64", ("batch",)),
+            *(further[name] for name in form.further),
+            *((Operand("gate", dtype, wide),) * form.gated),
         ),
         outputs=(
             Operand("y", dtype, wide),
-            Operand("present_key", cache, cache_shape, alias="past_key"), Operand("present_value", cache, cache_shape, alias="past_value"),
+            Operand("present_key", cache, cache_shape, alias="past_key"),
+            Operand("present_value", cache, cache_shape, alias="past_value"),
         ),
         launches=(_write(form), *launches),
         attributes=("num_heads", "kv_num_heads"),
-        symbols={"group": "num_heads // kv_num_heads", "rows": "tokens * group", **({"capacity": f"pages_per_stream * {PAGE}"} if form.paged else {})}
+        symbols={
+            "group": "num_heads // kv_num_heads",
+            "rows": "tokens * group",
+            **({"capacity": f"pages_per_stream * {PAGE}"} if form.paged else {}),
+        }
         | ({"splits": _splits(target, regime)} if regime in _SPLIT_ROWS else {}),
         scratch=scratch,
         when=" and ".join(fits),
-    )  # fmt: skip
+    )
 
 
 def _when(target: str, regime: str) -> list[str]:
@@ -137,7 +170,10 @@ def _splits(target: str, regime: str) -> str:
 
     Smaller shares cost more than their rows. A call may be empty.
     """
-    return f"min(ceil_div(capacity, 128), ceil_div({_BLOCKS[target]}, max(1, ceil_div(rows, {_SPLIT_ROWS[regime]}) * kv_num_heads * batch)))"
+    return (
+        f"min(ceil_div(capacity, 128), ceil_div({_BLOCKS[target]}, max(1, "
+        f"ceil_div(rows, {_SPLIT_ROWS[regime]}) * kv_num_heads * batch)))"
+    )
 
 
 def _scalars(form: _Form, *names: str) -> tuple[Scalar, ...]:
@@ -162,7 +198,15 @@ def _whole(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
     rows, columns, warps, stages = _whole_tile(target, form, regime)
     launch = Launch(
         kernel=f"attention.attend{form.suffix}{'_gated' * form.gated}",
-        inputs=("query", "present_key", "present_value", "past_length", "query_length", *form.further, *(("gate",) * form.gated)),
+        inputs=(
+            "query",
+            "present_key",
+            "present_value",
+            "past_length",
+            "query_length",
+            *form.further,
+            *(("gate",) * form.gated),
+        ),
         scalars=_scalars(form, "tokens", "kv_heads", "group"),
         outputs=("y",),
         grid=(f"ceil_div(rows, {rows})", "kv_num_heads", "batch"),
@@ -192,7 +236,15 @@ def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
     combine = Launch(
         kernel=f"attention.combine{'_gated' * form.gated}",
         inputs=("partial", "level", *(("gate",) * form.gated)),
-        scalars=tuple(Scalar(name, value) for name, value in (("tokens", "tokens"), ("kv_heads", "kv_num_heads"), ("group", "group"), ("splits", "splits"))),
+        scalars=tuple(
+            Scalar(name, value)
+            for name, value in (
+                ("tokens", "tokens"),
+                ("kv_heads", "kv_num_heads"),
+                ("group", "group"),
+                ("splits", "splits"),
+            )
+        ),
         outputs=("y",),
         grid=("tokens * num_heads", str(form.dim // lanes), "batch"),
         constants={"DIM": form.dim, "LANES": lanes, "SPLITS": _SPLITS},
@@ -200,12 +252,21 @@ def _split(target: str, form: _Form, regime: str) -> tuple[tuple[Launch, ...], t
         stages=1,
     )
     shape = ("batch", "splits", "kv_num_heads", "rows")
-    return (share, combine), (Operand("partial", "float32", (*shape, str(form.dim))), Operand("level", "float32", shape))
+    return (share, combine), (
+        Operand("partial", "float32", (*shape, str(form.dim))),
+        Operand("level", "float32", shape),
+    )
 
 
 def _tile(form: _Form, rows: int, columns: int) -> dict[str, int | float | bool | str]:
     scale = math.log2(math.e) / math.sqrt(form.dim)  # the softmax uses powers of two
-    return {"DIM": form.dim, "ROWS": rows, "COLUMNS": columns, **({"PAGE": PAGE} if form.paged else {}), "SCALE": scale}
+    return {
+        "DIM": form.dim,
+        "ROWS": rows,
+        "COLUMNS": columns,
+        **({"PAGE": PAGE} if form.paged else {}),
+        "SCALE": scale,
+    }
 
 
 def _whole_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int, int]:
@@ -238,4 +299,8 @@ def _split_tile(target: str, form: _Form, regime: str) -> tuple[int, int, int]:
     columns = min(PAGE, (4096 if small else 8192) // form.dim)
     if regime == "decode":  # half of the stages load page table entries ahead
         return columns, 4, 5 if form.paged else 3
-    return max(columns, 32), 8 if form.dim == 256 or form.eight_bit else 4, 2 if form.dim == 256 and (small or form.paged) else 3
+    return (
+        max(columns, 32),
+        8 if form.dim == 256 or form.eight_bit else 4,
+        2 if form.dim == 256 and (small or form.paged) else 3,
+    )

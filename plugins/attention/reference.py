@@ -6,9 +6,16 @@ import numpy as np
 
 
 def attention(
-    query: np.ndarray, key: np.ndarray, value: np.ndarray, past_key: np.ndarray, past_value: np.ndarray,
-    past_length: np.ndarray, query_length: np.ndarray, num_heads: int, kv_num_heads: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    past_key: np.ndarray,
+    past_value: np.ndarray,
+    past_length: np.ndarray,
+    query_length: np.ndarray,
+    num_heads: int,
+    kv_num_heads: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attention of `tokens` new rows over the cache and themselves, in the dtype of the arguments.
 
     query [batch, tokens, num_heads * dim]; key, value [batch, tokens, kv_num_heads * dim]; past [batch,
@@ -23,7 +30,9 @@ def attention(
     for entry in range(batch):
         past, new = int(past_length[entry]), int(query_length[entry])
         for present, rows in ((present_key, key), (present_value, value)):
-            present[entry, :, past : past + new] = rows[entry, :new].reshape(new, kv_num_heads, dim).transpose(1, 0, 2)
+            present[entry, :, past : past + new] = (
+                rows[entry, :new].reshape(new, kv_num_heads, dim).transpose(1, 0, 2)
+            )
         for t in range(new):
             for head in range(num_heads):
                 kv = head // (num_heads // kv_num_heads)

@@ -41,8 +41,16 @@ def head_rows(cache_ptr, entry, head, kv_heads, capacity, DIM: tl.constexpr, PAG
 
 @triton.jit
 def load_tile(
-    rows_ptr, page_table_ptr, kv_heads, start, valid, DIM: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
+    rows_ptr,
+    page_table_ptr,
+    kv_heads,
+    start,
+    valid,
+    DIM: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PAGE: tl.constexpr,
+    MASKED: tl.constexpr,
+):
     """Cache rows start .. start + COLUMNS of one head as [COLUMNS, DIM].
 
     Rows from `valid` on may hold any bits; MASKED makes them zero. COLUMNS divides PAGE, so a tile lies in
@@ -67,9 +75,25 @@ def load_tile(
 
 @triton.jit
 def attend_run(
-    query, scale, last_visible, first, end, valid, keys_ptr, values_ptr, page_table_ptr, kv_heads, best, total, weighted,
-    DIM: tl.constexpr, COLUMNS: tl.constexpr, PAGE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    query,
+    scale,
+    last_visible,
+    first,
+    end,
+    valid,
+    keys_ptr,
+    values_ptr,
+    page_table_ptr,
+    kv_heads,
+    best,
+    total,
+    weighted,
+    DIM: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PAGE: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Continue the online softmax (best, total, weighted) over cache rows first .. end.
 
     best is the largest score so far in units of log2, total the sum of 2^(score - best), weighted the sum of
@@ -80,19 +104,35 @@ def attend_run(
         keys = load_tile(keys_ptr, page_table_ptr, kv_heads, start, valid, DIM, COLUMNS, PAGE, MASKED)
         scores = tl.dot(query, tl.trans(keys), input_precision=PRECISION)
         if MASKED:
-            scores = tl.where(start + tl.arange(0, COLUMNS)[None, :] <= last_visible[:, None], scores, float("-inf"))
+            scores = tl.where(
+                start + tl.arange(0, COLUMNS)[None, :] <= last_visible[:, None], scores, float("-inf")
+            )
         larger = tl.maximum(best, tl.max(scores, 1) * scale)
         weights = tl.exp2(scores * tl.expand_dims(scale, 1) - larger[:, None])
         shrink = tl.exp2(best - larger)
         total = total * shrink + tl.sum(weights, 1)
         values = load_tile(values_ptr, page_table_ptr, kv_heads, start, valid, DIM, COLUMNS, PAGE, MASKED)
-        weighted = tl.dot(weights.to(values.dtype), values, weighted * shrink[:, None], input_precision=PRECISION)
+        weighted = tl.dot(
+            weights.to(values.dtype), values, weighted * shrink[:, None], input_precision=PRECISION
+        )
         best = larger
     return best, total, weighted
 
 
 @triton.jit
-def load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, group, row, SCALE: tl.constexpr, DIM: tl.constexpr):
+def load_query(
+    query_ptr,
+    key_scale_ptr,
+    entry,
+    head,
+    kv_heads,
+    scales,
+    tokens,
+    group,
+    row,
+    SCALE: tl.constexpr,
+    DIM: tl.constexpr,
+):
     """The packed query rows [rows, DIM] of one key head, and the scales of their scores [rows].
 
     Row = token * group + member. The scales turn scores into exponents of two. Eight-bit keys arrive as
@@ -100,7 +140,11 @@ def load_query(query_ptr, key_scale_ptr, entry, head, kv_heads, scales, tokens, 
     fits.
     """
     rows_ptr = entry_rows(query_ptr, entry, tokens, kv_heads, group, DIM)
-    found = tl.load(rows_ptr + query_places(head, kv_heads, group, row, DIM), mask=(row < tokens * group)[:, None], other=0)
+    found = tl.load(
+        rows_ptr + query_places(head, kv_heads, group, row, DIM),
+        mask=(row < tokens * group)[:, None],
+        other=0,
+    )
     if key_scale_ptr is not None:
         exact = found.to(tl.float32)
         unit = (tl.max(tl.abs(exact), 1).to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)

@@ -17,15 +17,25 @@ TOLERANCE = {"bfloat16": 5e-3, "float16": 7e-4, "float32": 1e-6}
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
     """No tokens, ragged and empty rows, lengths shorter than the window, sizes that end within a block."""
     if program.name.endswith("decode"):
-        calls = {"one stream": ([1], 1, 64), "with an empty row": ([1, 0, 1], 1, 80), "ragged": ([4, 2, 3], 4, 16)}
+        calls = {
+            "one stream": ([1], 1, 64),
+            "with an empty row": ([1, 0, 1], 1, 80),
+            "ragged": ([4, 2, 3], 4, 16),
+        }
     else:
-        calls = {"shorter than the window": ([2, 1, 0, 3], 3, 48), "two blocks of tokens": ([17, 16, 15], 18, 16), "two blocks of channels": ([5], 5, 1040)}
+        calls = {
+            "shorter than the window": ([2, 1, 0, 3], 3, 48),
+            "two blocks of tokens": ([17, 16, 15], 18, 16),
+            "two blocks of channels": ([5], 5, 1040),
+        }
     calls["no tokens"] = ([0, 0], 0, 48)
     for name, (lengths, tokens, channels) in calls.items():
         yield make_case(program, name, rng, lengths, tokens, channels)
 
 
-def make_case(program: Program, name: str, rng: np.random.Generator, lengths: Sequence[int], tokens: int, channels: int) -> Case:
+def make_case(
+    program: Program, name: str, rng: np.random.Generator, lengths: Sequence[int], tokens: int, channels: int
+) -> Case:
     """Random inputs of these sizes; padding rows hold large values."""
     dtype, state = program.tensor("x").dtype, program.tensor("past").dtype
     x = rng.standard_normal((len(lengths), tokens, channels))
@@ -37,4 +47,11 @@ def make_case(program: Program, name: str, rng: np.random.Generator, lengths: Se
         "past": rounded(rounded(rng.standard_normal((len(lengths), 3, channels)), dtype), state),
         "query_length": np.array(lengths, np.int64),
     }
-    return Case(name, program, inputs, {}, lambda: dict(zip(("y", "present"), causal_conv_state(**inputs), strict=True)), TOLERANCE[dtype])
+    return Case(
+        name,
+        program,
+        inputs,
+        {},
+        lambda: dict(zip(("y", "present"), causal_conv_state(**inputs), strict=True)),
+        TOLERANCE[dtype],
+    )

@@ -5,7 +5,18 @@ import triton.language as tl
 
 
 @triton.jit
-def causal_conv(x_ptr, weight_ptr, past_ptr, query_length_ptr, tokens, channels, y_ptr, present_ptr, BLOCK_TOKENS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+def causal_conv(
+    x_ptr,
+    weight_ptr,
+    past_ptr,
+    query_length_ptr,
+    tokens,
+    channels,
+    y_ptr,
+    present_ptr,
+    BLOCK_TOKENS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
     """y = SiLU of the convolution of 4 taps over past|x, and the present state.
 
     A block computes its tokens in order, four per step, with the three preceding rows in registers. So it
@@ -17,7 +28,9 @@ def causal_conv(x_ptr, weight_ptr, past_ptr, query_length_ptr, tokens, channels,
     length = tl.load(query_length_ptr + stream).to(tl.int32)
     channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     in_channels = channel < channels
-    taps = tl.load(weight_ptr + channel[:, None] * 4 + tl.arange(0, 4)[None, :], mask=in_channels[:, None], other=0.0).to(tl.float32)
+    taps = tl.load(
+        weight_ptr + channel[:, None] * 4 + tl.arange(0, 4)[None, :], mask=in_channels[:, None], other=0.0
+    ).to(tl.float32)
     even, odd = tl.split(tl.reshape(taps, [BLOCK_CHANNELS, 2, 2]))
     weight_0, weight_2 = tl.split(even)
     weight_1, weight_3 = tl.split(odd)
@@ -47,19 +60,27 @@ def causal_conv(x_ptr, weight_ptr, past_ptr, query_length_ptr, tokens, channels,
     if tl.program_id(0) == 0:
         for slot in tl.static_range(3):
             last = _row(x_ptr, past_ptr, length - 3 + slot, length, channel, channels, in_channels)
-            tl.store(present_ptr + (stream * 3 + slot) * channels + channel, last.to(present_ptr.dtype.element_ty), mask=in_channels)
+            tl.store(
+                present_ptr + (stream * 3 + slot) * channels + channel,
+                last.to(present_ptr.dtype.element_ty),
+                mask=in_channels,
+            )
 
 
 @triton.jit
 def _row(x_ptr, past_ptr, place, length, channel, channels, in_channels):
     """Row `place` of x in float32; a negative `place` is a row of past; rows from `length` on are zeros."""
     row = _load(x_ptr, place, length, channel, channels, in_channels & (place >= 0))
-    return row + tl.load(past_ptr + (place + 3) * channels + channel, mask=in_channels & (place < 0), other=0.0).to(tl.float32)
+    return row + tl.load(
+        past_ptr + (place + 3) * channels + channel, mask=in_channels & (place < 0), other=0.0
+    ).to(tl.float32)
 
 
 @triton.jit
 def _load(x_ptr, token, length, channel, channels, mask):
-    return tl.load(x_ptr + token.to(tl.int64) * channels + channel, mask=mask & (token < length), other=0.0).to(tl.float32)
+    return tl.load(
+        x_ptr + token.to(tl.int64) * channels + channel, mask=mask & (token < length), other=0.0
+    ).to(tl.float32)
 
 
 @triton.jit

@@ -25,13 +25,26 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     for tap in range(kernel):
         first, end = (emit("Constant", [], {"value_ints": [place]}) for place in (tap, tap + 1 - kernel))
         shifted = x if tap == kernel - 1 else emit("Slice", [rows, first, end, axis])
-        product = emit("Mul", [shifted, emit("Gather", [taps, emit("Constant", [], {"value_int": tap})], {"axis": 0})])
+        product = emit(
+            "Mul", [shifted, emit("Gather", [taps, emit("Constant", [], {"value_int": tap})], {"axis": 0})]
+        )
         total = product if total is None else emit("Add", [total, product])
     activated = emit("QuickGelu", [total], {"alpha": 1.0}, domain="com.microsoft")
     tokens = emit("Shape", [x], {"start": 1, "end": 2})
-    y = emit("Where", [row_mask(emit, tokens, query_length), activated, emit("Constant", [], {"value_float": 0.0})])
+    y = emit(
+        "Where", [row_mask(emit, tokens, query_length), activated, emit("Constant", [], {"value_float": 0.0})]
+    )
     # The last rows of past|x[:query_length]; these indices are the same in every layer.
-    last_rows = emit("Range", [zero, emit("Constant", [], {"value_int": kernel - 1}), emit("Constant", [], {"value_int": 1})])
-    place = emit("Unsqueeze", [emit("Add", [emit("Unsqueeze", [query_length, axis]), last_rows]), emit("Constant", [], {"value_ints": [2]})])
+    last_rows = emit(
+        "Range",
+        [zero, emit("Constant", [], {"value_int": kernel - 1}), emit("Constant", [], {"value_int": 1})],
+    )
+    place = emit(
+        "Unsqueeze",
+        [
+            emit("Add", [emit("Unsqueeze", [query_length, axis]), last_rows]),
+            emit("Constant", [], {"value_ints": [2]}),
+        ],
+    )
     present = emit("GatherND", [rows, place], {"batch_dims": 1})
     return emit.nodes, [y, present]

@@ -12,7 +12,12 @@ def programs(target: str) -> list[Program]:
 
     The state has the dtype of x, or float32 where the graph keeps it so.
     """
-    return [_program(dtype, state, regime) for dtype in DTYPES for state in dict.fromkeys((dtype, "float32")) for regime in ("decode", "prefill")]
+    return [
+        _program(dtype, state, regime)
+        for dtype in DTYPES
+        for state in dict.fromkeys((dtype, "float32"))
+        for regime in ("decode", "prefill")
+    ]
 
 
 def _program(dtype: str, state: str, regime: str) -> Program:
@@ -29,7 +34,10 @@ def _program(dtype: str, state: str, regime: str) -> Program:
             Operand("past", state, ("batch", "3", "channels")),
             Operand("query_length", "int64", ("batch",)),
         ),
-        outputs=(Operand("y", dtype, ("batch", "tokens", "channels")), Operand("present", state, ("batch", "3", "channels"))),
+        outputs=(
+            Operand("y", dtype, ("batch", "tokens", "channels")),
+            Operand("present", state, ("batch", "3", "channels")),
+        ),
         launches=(
             Launch(
                 kernel="causal_conv_state.causal_conv",
@@ -37,7 +45,11 @@ def _program(dtype: str, state: str, regime: str) -> Program:
                 scalars=(Scalar("tokens", "tokens"), Scalar("channels", "channels", multiple=16)),
                 outputs=("y", "present"),
                 # At least one block per stream, because it also writes the state when there are no tokens.
-                grid=(f"max(ceil_div(tokens, {block_tokens}), 1)", f"ceil_div(channels, {block_channels})", "batch"),
+                grid=(
+                    f"max(ceil_div(tokens, {block_tokens}), 1)",
+                    f"ceil_div(channels, {block_channels})",
+                    "batch",
+                ),
                 constants={"BLOCK_TOKENS": block_tokens, "BLOCK_CHANNELS": block_channels},
                 warps=warps,
                 stages=1,

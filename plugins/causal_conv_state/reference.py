@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def causal_conv_state(x: np.ndarray, weight: np.ndarray, past: np.ndarray, query_length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def causal_conv_state(
+    x: np.ndarray, weight: np.ndarray, past: np.ndarray, query_length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """SiLU of the depthwise causal convolution of past|x, in the dtype of the arguments.
 
     x [batch, tokens, channels]; weight [channels, 1, kernel]; past [batch, kernel - 1, channels];

@@ -26,18 +26,40 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
     elif key_dim == 256:  # slow in the interpreter, and the code is the same
         tokens, calls = 66, {"ragged around one chunk": ([65, 0], 66, 1, 1)}
     else:
-        tokens, calls = 70, {"ragged around one chunk": ([63, 64, 65, 0], 66, 1, 1), "three chunks with shared keys": ([130], 130, 1, 2)}
+        tokens, calls = (
+            70,
+            {
+                "ragged around one chunk": ([63, 64, 65, 0], 66, 1, 1),
+                "three chunks with shared keys": ([130], 130, 1, 2),
+            },
+        )
     for name, (lengths, count, key_heads, group) in calls.items():
-        yield make_case(program, name, random_inputs(program, rng, lengths, count, key_heads, group, value_dim))
+        yield make_case(
+            program, name, random_inputs(program, rng, lengths, count, key_heads, group, value_dim)
+        )
     for name, change in EDGES.items() if key_dim == 64 else ():
         inputs = random_inputs(program, rng, [tokens], tokens, 1, 1, value_dim)
         change(inputs)
         yield make_case(program, name, inputs)
 
 
-def random_inputs(program: Program, rng: np.random.Generator, lengths: Sequence[int], tokens: int, key_heads: int, group: int, value_dim: int) -> Inputs:
+def random_inputs(
+    program: Program,
+    rng: np.random.Generator,
+    lengths: Sequence[int],
+    tokens: int,
+    key_heads: int,
+    group: int,
+    value_dim: int,
+) -> Inputs:
     """Inputs of `program` by name; padding rows hold large values."""
-    sizes = {"batch": len(lengths), "tokens": tokens, "key_heads": key_heads, "value_heads": key_heads * group, "value_dim": value_dim}
+    sizes = {
+        "batch": len(lengths),
+        "tokens": tokens,
+        "key_heads": key_heads,
+        "value_heads": key_heads * group,
+        "value_dim": value_dim,
+    }
     inputs: Inputs = {}
     for spec in program.inputs:
         if spec.name == "query_length":
@@ -55,16 +77,32 @@ def random_inputs(program: Program, rng: np.random.Generator, lengths: Sequence[
 def make_case(program: Program, name: str, inputs: Inputs) -> Case:
     """The call of `program` on `inputs`, rounded here to their dtypes."""
     dtypes = {spec.name: spec.dtype for spec in program.inputs}
-    given = {key: value if dtypes[key] == "int64" else rounded(value, dtypes[key]) for key, value in inputs.items()}
+    given = {
+        key: value if dtypes[key] == "int64" else rounded(value, dtypes[key]) for key, value in inputs.items()
+    }
     heads = given["a"].shape[2]
     attributes = {"key_heads": given["key"].shape[2] // given["past"].shape[2], "value_heads": heads}
-    return Case(name, program, given, attributes, lambda: expected(given, attributes), TOLERANCE[dtypes["value"]])
+    return Case(
+        name, program, given, attributes, lambda: expected(given, attributes), TOLERANCE[dtypes["value"]]
+    )
 
 
 def expected(inputs: Mapping[str, np.ndarray], attributes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """y and present in the dtype of the inputs, with the gated norm where its inputs are given."""
     query, key, value, a, b, dt_bias, decay_scale, past, length = (inputs[name] for name in INPUTS)
-    y, present = gated_delta_rule(query, key, value, a, b, dt_bias, decay_scale, past, length, attributes["key_heads"], attributes["value_heads"])
+    y, present = gated_delta_rule(
+        query,
+        key,
+        value,
+        a,
+        b,
+        dt_bias,
+        decay_scale,
+        past,
+        length,
+        attributes["key_heads"],
+        attributes["value_heads"],
+    )
     if "z" in inputs:
         is_row = np.arange(y.shape[1]) < inputs["query_length"][:, None]
         y = np.where(is_row[..., None], gated_norm(y, inputs["z"], inputs["norm_weight"]), 0.0)

@@ -2,7 +2,8 @@
 
 FUNCTION = """
 <domain: "ai.antiphon", opset_import: ["" : 24]>
-GatedDeltaRule <key_heads, value_heads> (query, key, value, a, b, dt_bias, decay_scale, past, query_length) => (y, present) {
+GatedDeltaRule <key_heads, value_heads> (query, key, value, a, b, dt_bias, decay_scale, past, \
+query_length) => (y, present) {
     keep = Constant <value_ints = [0, 0]> ()
     flat = Constant <value_ints = [0, 0, -1]> ()
     axis = Constant <value_ints = [0]> ()
@@ -71,8 +72,10 @@ GatedDeltaRule <key_heads, value_heads> (query, key, value, a, b, dt_bias, decay
     rate_kept = Where (is_row_column, rate_all, nothing)
     decay = Unsqueeze (decay_kept, matrix_axes)
     rate = Unsqueeze (rate_kept, matrix_axes)
-    present, attended = Scan <num_scan_inputs = 5, scan_input_axes = [1, 1, 1, 1, 1], scan_output_axes = [1], body = step (
-        float[batch, heads, key_size, value_size] state, float[batch, heads, key_size] q, float[batch, heads, key_size] k,
+    present, attended = Scan <num_scan_inputs = 5, scan_input_axes = [1, 1, 1, 1, 1], \
+scan_output_axes = [1], body = step (
+        float[batch, heads, key_size, value_size] state, float[batch, heads, key_size] q, \
+float[batch, heads, key_size] k,
         float[batch, heads, value_size] v, float[batch, heads, 1, 1] forget, float[batch, heads, 1, 1] write
     ) => (float[batch, heads, key_size, value_size] written, float[batch, heads, value_size] read) {
         row_axis = Constant <value_ints = [2]> ()

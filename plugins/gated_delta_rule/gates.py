@@ -14,7 +14,9 @@ def log_decay(a, dt_bias, decay_scale):
     x = a + dt_bias
     small = tl.exp(-tl.abs(x))
     rounded = 1.0 + small
-    tail = tl.where(rounded == 1.0, small, tl.log(rounded) * (small / tl.where(rounded == 1.0, 1.0, rounded - 1.0)))
+    tail = tl.where(
+        rounded == 1.0, small, tl.log(rounded) * (small / tl.where(rounded == 1.0, 1.0, rounded - 1.0))
+    )
     return decay_scale * (tl.maximum(x, 0.0) + tail)
 
 

@@ -14,7 +14,16 @@ import triton.language as tl
 
 @triton.jit
 def invert_keys(
-    key_ptr, factor_ptr, query_length_ptr, tokens, key_heads, value_heads, write_ptr, KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr
+    key_ptr,
+    factor_ptr,
+    query_length_ptr,
+    tokens,
+    key_heads,
+    value_heads,
+    write_ptr,
+    KEY_DIM: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Write `write` [batch, value_heads, chunks, 64, 64] from keys and `factor` (see `compare_queries`).
 
@@ -33,11 +42,15 @@ def invert_keys(
     # Four blocks of 16 on the diagonal, one per warp.
     token = tl.arange(0, 4)[:, None] * 16 + tl.arange(0, 16)[None, :]
     i, j = tl.arange(0, 16)[None, :, None], tl.arange(0, 16)[None, None, :]
-    lower = tl.where(i > j, _entries(key_ptr, stride, factor_ptr, token, token, length, KEY_DIM, CHUNK, PRECISION), 0.0)
+    lower = tl.where(
+        i > j, _entries(key_ptr, stride, factor_ptr, token, token, length, KEY_DIM, CHUNK, PRECISION), 0.0
+    )
     inverse = tl.where(i == j, 1.0, tl.where(i // 2 == j // 2, -lower, 0.0))
     for power in tl.static_range(1, 4):
         corners = tl.where((i >> (power + 1) == j >> (power + 1)) & (i >> power != j >> power), lower, 0.0)
-        inverse -= tl.dot(tl.dot(inverse, corners, input_precision=PRECISION), inverse, input_precision=PRECISION)
+        inverse -= tl.dot(
+            tl.dot(inverse, corners, input_precision=PRECISION), inverse, input_precision=PRECISION
+        )
     _store(write_ptr, factor_ptr, inverse, token, token, CHUNK)
     # Two corners between neighbours give blocks of 32.
     above = tl.arange(0, 2)[:, None] * 32 + tl.arange(0, 16)[None, :]
@@ -48,7 +61,8 @@ def invert_keys(
     _store(write_ptr, factor_ptr, corner, above + 16, above, CHUNK)
     _store(write_ptr, factor_ptr, zeros, above, above + 16, CHUNK)
     # One corner between these gives the whole matrix.
-    pair = tl.join(tl.join(first, zeros), tl.join(corner, second))  # [2, row, column, column's half, row's half]
+    # [2, row, column, column's half, row's half]
+    pair = tl.join(tl.join(first, zeros), tl.join(corner, second))
     upper, under = tl.split(tl.permute(tl.reshape(tl.permute(pair, [0, 4, 1, 3, 2]), [2, 32, 32]), [1, 2, 0]))
     half = tl.arange(0, 32)
     last = _entries(key_ptr, stride, factor_ptr, half + 32, half, length, KEY_DIM, CHUNK, PRECISION)
@@ -58,7 +72,17 @@ def invert_keys(
 
 
 @triton.jit
-def _entries(key_ptr, stride, factor_ptr, rows, columns, length, KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr):
+def _entries(
+    key_ptr,
+    stride,
+    factor_ptr,
+    rows,
+    columns,
+    length,
+    KEY_DIM: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A[rows, columns] for token indices [size] or [blocks, size]; undefined on and above the diagonal."""
     axis: tl.constexpr = len(rows.shape)
     part = tl.arange(0, 64)
@@ -68,13 +92,25 @@ def _entries(key_ptr, stride, factor_ptr, rows, columns, length, KEY_DIM: tl.con
     row, column = tl.load(row_ptr, mask=row_mask, other=0.0), tl.load(column_ptr, mask=column_mask, other=0.0)
     products = _dot_transposed(row, column, PRECISION)
     for start in tl.static_range(64, KEY_DIM, 64):
-        next_row, next_column = tl.load(row_ptr + start, mask=row_mask, other=0.0), tl.load(column_ptr + start, mask=column_mask, other=0.0)
+        next_row, next_column = (
+            tl.load(row_ptr + start, mask=row_mask, other=0.0),
+            tl.load(column_ptr + start, mask=column_mask, other=0.0),
+        )
         products += _dot_transposed(next_row, next_column, PRECISION)
-    high = tl.expand_dims(tl.load(factor_ptr + 4 * CHUNK + rows), axis) - tl.expand_dims(tl.load(factor_ptr + 4 * CHUNK + columns), axis - 1)
-    low = tl.expand_dims(tl.load(factor_ptr + 5 * CHUNK + rows), axis) - tl.expand_dims(tl.load(factor_ptr + 5 * CHUNK + columns), axis - 1)
+    high = tl.expand_dims(tl.load(factor_ptr + 4 * CHUNK + rows), axis) - tl.expand_dims(
+        tl.load(factor_ptr + 4 * CHUNK + columns), axis - 1
+    )
+    low = tl.expand_dims(tl.load(factor_ptr + 5 * CHUNK + rows), axis) - tl.expand_dims(
+        tl.load(factor_ptr + 5 * CHUNK + columns), axis - 1
+    )
     row_scale = tl.load(factor_ptr + 6 * CHUNK + rows) * tl.load(factor_ptr + 7 * CHUNK + rows)
     column_scale = tl.load(factor_ptr + 6 * CHUNK + columns)
-    return products * tl.exp(tl.minimum(high + low, 0.0)) * tl.expand_dims(row_scale, axis) * tl.expand_dims(column_scale, axis - 1)
+    return (
+        products
+        * tl.exp(tl.minimum(high + low, 0.0))
+        * tl.expand_dims(row_scale, axis)
+        * tl.expand_dims(column_scale, axis - 1)
+    )
 
 
 @triton.jit

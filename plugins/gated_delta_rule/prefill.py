@@ -20,9 +20,22 @@ from .gates import add_exactly, log_decay
 
 @triton.jit
 def compare_queries(
-    query_ptr, key_ptr, a_ptr, b_ptr, dt_bias_ptr, decay_scale_ptr, query_length_ptr, tokens, key_heads, value_heads, attend_ptr, factor_ptr,
-    KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, EPSILON: tl.constexpr,
-):  # fmt: skip
+    query_ptr,
+    key_ptr,
+    a_ptr,
+    b_ptr,
+    dt_bias_ptr,
+    decay_scale_ptr,
+    query_length_ptr,
+    tokens,
+    key_heads,
+    value_heads,
+    attend_ptr,
+    factor_ptr,
+    KEY_DIM: tl.constexpr,
+    CHUNK: tl.constexpr,
+    EPSILON: tl.constexpr,
+):
     """Write `attend` [batch, value_heads, chunks, 64, 64] and float32 `factor` [.., 8, 64].
 
     The rows of `factor`, per token: 0 e^g / |k|, 1 e^g / |q| / sqrt(key_dim), 2 e^(g_64 - g) / |k|, 3
@@ -37,7 +50,9 @@ def compare_queries(
     first = stream * tokens + chunk * CHUNK
     place, part = tl.arange(0, CHUNK), tl.arange(0, 64)
     is_row = place < length
-    rows = ((first + place) * key_heads + head // (value_heads // key_heads))[:, None] * KEY_DIM + part[None, :]
+    rows = ((first + place) * key_heads + head // (value_heads // key_heads))[:, None] * KEY_DIM + part[
+        None, :
+    ]
     products = tl.zeros([CHUNK, CHUNK], tl.float32)
     key_squares, query_squares = tl.zeros([CHUNK], tl.float32), tl.zeros([CHUNK], tl.float32)
     for start in tl.static_range(0, KEY_DIM, 64):
@@ -51,7 +66,9 @@ def compare_queries(
     gates = (first + place) * value_heads + head
     a = tl.load(a_ptr + gates, mask=is_row, other=0.0).to(tl.float32)
     b = tl.load(b_ptr + gates, mask=is_row, other=0.0).to(tl.float32)
-    decay = log_decay(a, tl.load(dt_bias_ptr + head).to(tl.float32), tl.load(decay_scale_ptr + head).to(tl.float32))
+    decay = log_decay(
+        a, tl.load(dt_bias_ptr + head).to(tl.float32), tl.load(decay_scale_ptr + head).to(tl.float32)
+    )
     # e^-10000 is already zero, and a finite bound avoids inf - inf = NaN.
     decay = tl.where(is_row, tl.maximum(decay, -10000.0), 0.0)
     # Two floats: after a token that forgets all, one float would have no digits left for the tokens' own
@@ -69,7 +86,8 @@ def compare_queries(
     tl.store(factor + 5 * CHUNK, low)
     tl.store(factor + 6 * CHUNK, key_norm)
     tl.store(factor + 7 * CHUNK, tl.where(is_row, tl.sigmoid(b), 0.0))
-    between = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])  # above 0 only above the diagonal
+    # above 0 only above the diagonal
+    between = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
     is_seen = place[:, None] >= place[None, :]
     attend = products * tl.exp(tl.minimum(between, 0.0)) * query_norm[:, None] * key_norm[None, :]
     square = attend_ptr + matrix * (CHUNK * CHUNK) + place[:, None] * CHUNK + place[None, :]
@@ -78,9 +96,25 @@ def compare_queries(
 
 @triton.jit
 def carry_state(
-    query_ptr, key_ptr, value_ptr, past_ptr, query_length_ptr, write_ptr, attend_ptr, factor_ptr, tokens, key_heads, value_heads, value_dim, y_ptr, present_ptr,
-    KEY_DIM: tl.constexpr, CHUNK: tl.constexpr, BLOCK_VALUES: tl.constexpr, RELOAD: tl.constexpr,
-):  # fmt: skip
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    past_ptr,
+    query_length_ptr,
+    write_ptr,
+    attend_ptr,
+    factor_ptr,
+    tokens,
+    key_heads,
+    value_heads,
+    value_dim,
+    y_ptr,
+    present_ptr,
+    KEY_DIM: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_VALUES: tl.constexpr,
+    RELOAD: tl.constexpr,
+):
     """y and the present state, chunk after chunk. A block keeps its columns of one head's state in registers.
 
     In float16 the state's update scales the keys (to at most 1): a write divided by the norm of a small key
@@ -135,4 +169,8 @@ def carry_state(
     for chunk in range(used, chunks):
         token = chunk * CHUNK + place
         values = ((stream * tokens + token) * value_heads + head)[:, None] * value_dim + column[None, :]
-        tl.store(y_ptr + values, tl.zeros([CHUNK, BLOCK_VALUES], y_ptr.dtype.element_ty), mask=(token < tokens)[:, None])
+        tl.store(
+            y_ptr + values,
+            tl.zeros([CHUNK, BLOCK_VALUES], y_ptr.dtype.element_ty),
+            mask=(token < tokens)[:, None],
+        )

@@ -39,8 +39,15 @@ def programs(target: str) -> list[Program]:
 
 def _program(target: str, dtype: str, key_dim: int, regime: str, fused: bool) -> Program:
     value_dim = str(key_dim) if fused else "value_dim"
-    keys, values, heads = ("batch", "tokens", f"key_heads * {key_dim}"), ("batch", "tokens", f"value_heads * {value_dim}"), ("batch", "tokens", "value_heads")
-    state, square = ("batch", "value_heads", str(key_dim), value_dim), ("batch", "value_heads", "chunks", str(CHUNK), str(CHUNK))
+    keys, values, heads = (
+        ("batch", "tokens", f"key_heads * {key_dim}"),
+        ("batch", "tokens", f"value_heads * {value_dim}"),
+        ("batch", "tokens", "value_heads"),
+    )
+    state, square = (
+        ("batch", "value_heads", str(key_dim), value_dim),
+        ("batch", "value_heads", "chunks", str(CHUNK), str(CHUNK)),
+    )
     # A head's state of 256 by 256 would fill all registers of a multiprocessor.
     in_one_launch = fused and regime == "decode" and key_dim <= 128
     y = "attended" if fused and not in_one_launch else "y"
@@ -51,7 +58,11 @@ def _program(target: str, dtype: str, key_dim: int, regime: str, fused: bool) ->
         launches = [_step(key_dim, value_dim, y)]
     else:
         launches = [_compare(key_dim), _invert(dtype, key_dim), _carry(target, key_dim, value_dim, y)]
-        scratch += [Operand("attend", dtype, square), Operand("factor", "float32", (*square[:3], "8", str(CHUNK))), Operand("write", dtype, square)]
+        scratch += [
+            Operand("attend", dtype, square),
+            Operand("factor", "float32", (*square[:3], "8", str(CHUNK))),
+            Operand("write", dtype, square),
+        ]
     limits = ["value_heads % key_heads == 0"]
     limits += [f"tokens <= {DECODE_TOKENS}"] if regime == "decode" and dtype != "float32" else []
     limits += [] if fused else ["value_dim % 32 == 0"]
@@ -127,7 +138,11 @@ def _invert(dtype: str, key_dim: int) -> Launch:
         scalars=SIZES,
         outputs=("write",),
         grid=("chunks", "value_heads", "batch"),
-        constants={"KEY_DIM": key_dim, "CHUNK": CHUNK, "PRECISION": "tf32" if dtype == "bfloat16" else "tf32x3"},
+        constants={
+            "KEY_DIM": key_dim,
+            "CHUNK": CHUNK,
+            "PRECISION": "tf32" if dtype == "bfloat16" else "tf32x3",
+        },
         stages=1,
     )
 

@@ -9,9 +9,18 @@ EPSILON = 1e-6
 
 
 def gated_delta_rule(
-    query: np.ndarray, key: np.ndarray, value: np.ndarray, a: np.ndarray, b: np.ndarray, dt_bias: np.ndarray, decay_scale: np.ndarray,
-    past: np.ndarray, query_length: np.ndarray, key_heads: int, value_heads: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    dt_bias: np.ndarray,
+    decay_scale: np.ndarray,
+    past: np.ndarray,
+    query_length: np.ndarray,
+    key_heads: int,
+    value_heads: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """The recurrence token by token, in the dtype of the arguments (float64 for a reference).
 
     query, key [batch, tokens, key_heads * key_dim]; value [batch, tokens, value_heads * value_dim]; a, b
@@ -31,7 +40,9 @@ def gated_delta_rule(
                 q = q / np.sqrt((q * q).sum() + EPSILON) / np.sqrt(key_dim)
                 k = k / np.sqrt((k * k).sum() + EPSILON)
                 span = slice(head * value_dim, (head + 1) * value_dim)
-                state = present[entry, head] * np.exp(decay_scale[head] * np.logaddexp(0, a[entry, t, head] + dt_bias[head]))
+                state = present[entry, head] * np.exp(
+                    decay_scale[head] * np.logaddexp(0, a[entry, t, head] + dt_bias[head])
+                )
                 change = (value[entry, t, span] - k @ state) / (1 + np.exp(-b[entry, t, head]))
                 present[entry, head] = state + np.outer(k, change)
                 y[entry, t, span] = q @ present[entry, head]

@@ -21,15 +21,21 @@ def benchmarks() -> list[Benchmark]:
     """Decode of 1 to 16 tokens and prefill of 4,096."""
     return [
         Benchmark(
-            name=f"Thinker 30B, {rows} tokens, bfloat16", op="MoE", attributes={"top_k": TOP_K, "normalize": 1}, make=partial(make, rows=rows), eager=eager,
-            bytes_moved=bytes_moved(rows, 3 * HIDDEN * INTER * 2), operations=operations(rows), aim=aim,
+            name=f"Thinker 30B, {rows} tokens, bfloat16",
+            op="MoE",
+            attributes={"top_k": TOP_K, "normalize": 1},
+            make=partial(make, rows=rows),
+            eager=eager,
+            bytes_moved=bytes_moved(rows, 3 * HIDDEN * INTER * 2),
+            operations=operations(rows),
+            aim=aim,
         )
         for rows, aim in (
             (1, "60 % of the memory's bandwidth"),
             *((rows, "80 % of the memory's bandwidth") for rows in (4, 8, 16)),
             (4096, "half of the bfloat16 peak"),
         )
-    ]  # fmt: skip
+    ]
 
 
 def bytes_moved(rows: int, expert_bytes: float) -> int:
@@ -54,9 +60,11 @@ def make(generator: torch.Generator, rows: int) -> Mapping[str, torch.Tensor]:
         return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.bfloat16)
 
     return {
-        "x": normal(rows, HIDDEN), "router_logits": normal(rows, EXPERTS),
-        "gate_up": normal(EXPERTS, 2 * INTER, HIDDEN) / HIDDEN**0.5, "down": normal(EXPERTS, HIDDEN, INTER) / INTER**0.5,
-    }  # fmt: skip
+        "x": normal(rows, HIDDEN),
+        "router_logits": normal(rows, EXPERTS),
+        "gate_up": normal(EXPERTS, 2 * INTER, HIDDEN) / HIDDEN**0.5,
+        "down": normal(EXPERTS, HIDDEN, INTER) / INTER**0.5,
+    }
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> torch.Tensor:
@@ -85,7 +93,9 @@ def route(logits: torch.Tensor, attributes: Mapping[str, int]) -> tuple[torch.Te
     return shares / shares.sum(-1, keepdim=True) if attributes["normalize"] else shares, chosen
 
 
-def multiply_gathered(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+def multiply_gathered(
+    x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, shares: torch.Tensor
+) -> torch.Tensor:
     """y from weights that are gathered per row and slot, [rows * top_k, ...]."""
     import torch
 

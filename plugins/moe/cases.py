@@ -26,11 +26,29 @@ def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
         ((5,), 4 if odd else 16, 4, "equal", False),
         ((0,), 3 if odd else 16, 1, "random", True),
     ):
-        yield case(program, rng, rows, hidden=80, inter=48, experts=experts, top_k=top_k, normalize=normalize, routing=routing)
+        yield case(
+            program,
+            rng,
+            rows,
+            hidden=80,
+            inter=48,
+            experts=experts,
+            top_k=top_k,
+            normalize=normalize,
+            routing=routing,
+        )
 
 
 def case(
-    program: Program, rng: np.random.Generator, rows: tuple[int, ...], hidden: int, inter: int, experts: int, top_k: int, normalize: bool, routing: str
+    program: Program,
+    rng: np.random.Generator,
+    rows: tuple[int, ...],
+    hidden: int,
+    inter: int,
+    experts: int,
+    top_k: int,
+    normalize: bool,
+    routing: str,
 ) -> Case:
     """One call; `rows` are x's leading axes and `routing` is one of ROUTINGS."""
     dtype = program.inputs[0].dtype
@@ -46,7 +64,10 @@ def case(
     }
     inputs = {name: rounded(value, dtype) for name, value in inputs.items()}
     attributes = {"top_k": top_k, "normalize": int(normalize)}
-    name = f"{program.name}: rows {rows}, hidden {hidden}, inter {inter}, {experts} experts, top-{top_k}, {routing}"
+    name = (
+        f"{program.name}: rows {rows}, hidden {hidden}, inter {inter}, {experts} experts, "
+        f"top-{top_k}, {routing}"
+    )
     return Case(name, program, inputs, attributes, partial(_expected, inputs, attributes), TOLERANCE[dtype])
 
 
@@ -66,7 +87,9 @@ def _expected(inputs: Mapping[str, np.ndarray], attributes: Mapping[str, int]) -
     x, logits, gate_up, down = inputs["x"], inputs["router_logits"], inputs["gate_up"], inputs["down"]
     rows, logits = x.reshape(-1, x.shape[-1]), logits.reshape(-1, logits.shape[-1])
     experts = logits.shape[-1]
-    y = moe(rows, logits, gate_up[:experts], down[:experts], attributes["top_k"], bool(attributes["normalize"]))
+    y = moe(
+        rows, logits, gate_up[:experts], down[:experts], attributes["top_k"], bool(attributes["normalize"])
+    )
     if "shared_gate" in inputs:  # a mixture of one expert would give it the share 1
         share = 1 / (1 + np.exp(-inputs["shared_gate"].reshape(-1, 1)))
         y += share * moe(rows, np.zeros((len(rows), 1)), gate_up[experts:], down[experts:], 1, True)

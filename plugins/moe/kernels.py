@@ -10,13 +10,17 @@ import triton.language as tl
 
 
 @triton.jit
-def choose_experts(router_ptr, first_row, rows, experts, top_k, normalize, ROWS: tl.constexpr, EXPERTS: tl.constexpr):
+def choose_experts(
+    router_ptr, first_row, rows, experts, top_k, normalize, ROWS: tl.constexpr, EXPERTS: tl.constexpr
+):
     """slot int32 [ROWS, EXPERTS], the rank of an expert in the top_k of its row or -1, and its share
     float32."""
     row = first_row + tl.arange(0, ROWS)[:, None]
     expert = tl.arange(0, EXPERTS)[None, :]
     there = (row < rows) & (expert < experts)
-    logit = tl.load(router_ptr + row.to(tl.int64) * experts + expert, mask=there, other=float("-inf")).to(tl.float32)
+    logit = tl.load(router_ptr + row.to(tl.int64) * experts + expert, mask=there, other=float("-inf")).to(
+        tl.float32
+    )
     bits = tl.where(logit == 0.0, 0.0, logit).to(tl.int32, bitcast=True)  # makes -0.0 equal to 0.0
     ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     IS_WIDE: tl.constexpr = router_ptr.dtype.element_ty == tl.float32
@@ -48,9 +52,19 @@ def store_shared_shares(shared_gate_ptr, share_ptr, first_row, rows, slots, ROWS
 
 @triton.jit
 def route_decode(
-    router_ptr, shared_gate_ptr, rows, experts, top_k, normalize, share_ptr, order_ptr, block_ptr,
-    ROWS: tl.constexpr, EXPERTS: tl.constexpr, SHARED: tl.constexpr,
-):  # fmt: skip
+    router_ptr,
+    shared_gate_ptr,
+    rows,
+    experts,
+    top_k,
+    normalize,
+    share_ptr,
+    order_ptr,
+    block_ptr,
+    ROWS: tl.constexpr,
+    EXPERTS: tl.constexpr,
+    SHARED: tl.constexpr,
+):
     """Route at most ROWS rows in one block: shares, order, and a table with one tile per chosen expert."""
     slot, share = choose_experts(router_ptr, 0, rows, experts, top_k, normalize, ROWS, EXPERTS)
     slots = top_k + SHARED
@@ -82,9 +96,20 @@ def route_decode(
 
 @triton.jit
 def route_prefill(
-    router_ptr, shared_gate_ptr, rows, experts, top_k, normalize, share_ptr, chosen_ptr, rank_ptr, count_ptr,
-    ROWS: tl.constexpr, EXPERTS: tl.constexpr, SHARED: tl.constexpr,
-):  # fmt: skip
+    router_ptr,
+    shared_gate_ptr,
+    rows,
+    experts,
+    top_k,
+    normalize,
+    share_ptr,
+    chosen_ptr,
+    rank_ptr,
+    count_ptr,
+    ROWS: tl.constexpr,
+    EXPERTS: tl.constexpr,
+    SHARED: tl.constexpr,
+):
     """Route ROWS rows per block.
 
     Writes shares, chosen experts, the rank of each row among the block's rows with the same expert, and the
@@ -106,7 +131,9 @@ def route_prefill(
 
 
 @triton.jit
-def sum_counts(count_ptr, row_blocks, experts, before_ptr, total_ptr, BLOCKS: tl.constexpr, EXPERTS: tl.constexpr):
+def sum_counts(
+    count_ptr, row_blocks, experts, before_ptr, total_ptr, BLOCKS: tl.constexpr, EXPERTS: tl.constexpr
+):
     """before [row_blocks, experts]: rows of an expert in earlier blocks; total [experts].
 
     Grid: runs of EXPERTS experts.
@@ -117,13 +144,29 @@ def sum_counts(count_ptr, row_blocks, experts, before_ptr, total_ptr, BLOCKS: tl
         block = first + tl.arange(0, BLOCKS)[:, None]
         there = (block < row_blocks) & (expert < experts)[None, :]
         count = tl.load(count_ptr + block * experts + expert[None, :], mask=there, other=0)
-        tl.store(before_ptr + block * experts + expert[None, :], total[None, :] + tl.cumsum(count, axis=0) - count, mask=there)
+        tl.store(
+            before_ptr + block * experts + expert[None, :],
+            total[None, :] + tl.cumsum(count, axis=0) - count,
+            mask=there,
+        )
         total += tl.sum(count, axis=0)
     tl.store(total_ptr + expert, total, mask=expert < experts)
 
 
 @triton.jit
-def fill_blocks(total_ptr, chosen_ptr, rows, experts, top_k, blocks, start_ptr, block_ptr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, SHARED: tl.constexpr):
+def fill_blocks(
+    total_ptr,
+    chosen_ptr,
+    rows,
+    experts,
+    top_k,
+    blocks,
+    start_ptr,
+    block_ptr,
+    EXPERTS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    SHARED: tl.constexpr,
+):
     """start [experts], each expert's first index in `order`, and the table of at most `blocks` blocks."""
     expert = tl.arange(0, EXPERTS)
     total = tl.load(total_ptr + expert, mask=expert < experts, other=0)
@@ -144,7 +187,11 @@ def fill_blocks(total_ptr, chosen_ptr, rows, experts, top_k, blocks, start_ptr, 
             shared_place = block_ptr + (used + shared_tile) * 3
             tl.store(shared_place, tl.zeros_like(expert) + experts, mask=shared_tile < shared_tiles)
             tl.store(shared_place + 1, rows * top_k + shared_tile * BLOCK_M, mask=shared_tile < shared_tiles)
-            tl.store(shared_place + 2, tl.minimum(rows - shared_tile * BLOCK_M, BLOCK_M), mask=shared_tile < shared_tiles)
+            tl.store(
+                shared_place + 2,
+                tl.minimum(rows - shared_tile * BLOCK_M, BLOCK_M),
+                mask=shared_tile < shared_tiles,
+            )
         used += shared_tiles
     for first in range(used, blocks, EXPERTS):
         tl.store(block_ptr + (first + expert) * 3 + 2, 0, mask=first + expert < blocks)
@@ -152,9 +199,18 @@ def fill_blocks(total_ptr, chosen_ptr, rows, experts, top_k, blocks, start_ptr, 
 
 @triton.jit
 def sort_assignments(
-    chosen_ptr, rank_ptr, before_ptr, start_ptr, rows, experts, top_k, order_ptr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, SHARED: tl.constexpr,
-):  # fmt: skip
+    chosen_ptr,
+    rank_ptr,
+    before_ptr,
+    start_ptr,
+    rows,
+    experts,
+    top_k,
+    order_ptr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SHARED: tl.constexpr,
+):
     """order: assignments sorted by expert, then by block of ROWS rows, then by row."""
     slots = top_k + SHARED
     assignment = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -162,14 +218,25 @@ def sort_assignments(
     slot = assignment % slots
     routed = (row < rows) & (slot < top_k)
     expert = tl.load(chosen_ptr + row * top_k + slot, mask=routed, other=0)
-    place = tl.load(rank_ptr + row * top_k + slot, mask=routed, other=0) + tl.load(start_ptr + expert, mask=routed, other=0)
+    place = tl.load(rank_ptr + row * top_k + slot, mask=routed, other=0) + tl.load(
+        start_ptr + expert, mask=routed, other=0
+    )
     place += tl.load(before_ptr + (row // ROWS) * experts + expert, mask=routed, other=0)
     place = tl.where(slot < top_k, place, rows * top_k + row)
     tl.store(order_ptr + place, assignment, mask=row < rows)
 
 
 @triton.jit
-def multiply_rows(a_ptrs, is_row, weight_ptrs, is_column, depth, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+def multiply_rows(
+    a_ptrs,
+    is_row,
+    weight_ptrs,
+    is_column,
+    depth,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """a [BLOCK_M, depth] times the transpose of weight [BLOCK_N, depth], in float32.
 
     The pointers are those of the first tiles [BLOCK_M, BLOCK_K] and [BLOCK_K, BLOCK_N].
@@ -195,9 +262,18 @@ def swiglu(gate_up, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def gate_up(
-    x_ptr, weight_ptr, order_ptr, block_ptr, hidden, inter, slots, activated_ptr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    weight_ptr,
+    order_ptr,
+    block_ptr,
+    hidden,
+    inter,
+    slots,
+    activated_ptr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """activated [assignments in order, inter].
 
     Grid: runs of BLOCK_N rows of gate_up, blocks; neighbours in the grid share x rows and the expert.
@@ -214,18 +290,32 @@ def gate_up(
     k = tl.arange(0, BLOCK_K)
     x_ptrs = x_ptr + row.to(tl.int64)[:, None] * hidden + k[None, :]
     weight_ptrs = weight_ptr + (expert * 2 * inter + column[None, :]) * hidden + k[:, None]
-    total = multiply_rows(x_ptrs, place < count, weight_ptrs, column < 2 * inter, hidden, BLOCK_M, BLOCK_N, BLOCK_K)
+    total = multiply_rows(
+        x_ptrs, place < count, weight_ptrs, column < 2 * inter, hidden, BLOCK_M, BLOCK_N, BLOCK_K
+    )
     activated = swiglu(total, BLOCK_M, BLOCK_N)
     out = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     out_ptrs = activated_ptr + (first + place).to(tl.int64)[:, None] * inter + out[None, :]
-    tl.store(out_ptrs, activated.to(activated_ptr.dtype.element_ty), mask=(place < count)[:, None] & (out < inter)[None, :])
+    tl.store(
+        out_ptrs,
+        activated.to(activated_ptr.dtype.element_ty),
+        mask=(place < count)[:, None] & (out < inter)[None, :],
+    )
 
 
 @triton.jit
 def down(
-    activated_ptr, weight_ptr, order_ptr, block_ptr, inter, hidden, partial_ptr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    activated_ptr,
+    weight_ptr,
+    order_ptr,
+    block_ptr,
+    inter,
+    hidden,
+    partial_ptr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """partial [assignments, hidden], in row order. Grid: runs of BLOCK_N columns, blocks."""
     table = block_ptr + tl.program_id(1) * 3
     count = tl.load(table + 2)
@@ -238,10 +328,16 @@ def down(
     k = tl.arange(0, BLOCK_K)
     activated_ptrs = activated_ptr + (first + place).to(tl.int64)[:, None] * inter + k[None, :]
     weight_ptrs = weight_ptr + (expert * hidden + column[None, :]) * inter + k[:, None]
-    total = multiply_rows(activated_ptrs, place < count, weight_ptrs, column < hidden, inter, BLOCK_M, BLOCK_N, BLOCK_K)
+    total = multiply_rows(
+        activated_ptrs, place < count, weight_ptrs, column < hidden, inter, BLOCK_M, BLOCK_N, BLOCK_K
+    )
     assignment = tl.load(order_ptr + first + place, mask=place < count, other=0)
     out_ptrs = partial_ptr + assignment.to(tl.int64)[:, None] * hidden + column[None, :]
-    tl.store(out_ptrs, total.to(partial_ptr.dtype.element_ty), mask=(place < count)[:, None] & (column < hidden)[None, :])
+    tl.store(
+        out_ptrs,
+        total.to(partial_ptr.dtype.element_ty),
+        mask=(place < count)[:, None] & (column < hidden)[None, :],
+    )
 
 
 @triton.jit
@@ -258,6 +354,10 @@ def combine(partial_ptr, share_ptr, hidden, slots, y_ptr, SLOTS: tl.constexpr, B
         assignment = row * slots + slot
         share = tl.load(share_ptr + assignment, mask=slot < slots, other=0.0)
         there = (slot < slots)[:, None] & (column < hidden)[None, :]
-        partial = tl.load(partial_ptr + assignment.to(tl.int64)[:, None] * hidden + column[None, :], mask=there, other=0.0)
+        partial = tl.load(
+            partial_ptr + assignment.to(tl.int64)[:, None] * hidden + column[None, :], mask=there, other=0.0
+        )
         total += tl.sum(share[:, None] * partial.to(tl.float32), axis=0)
-    tl.store(y_ptr + row.to(tl.int64) * hidden + column, total.to(y_ptr.dtype.element_ty), mask=column < hidden)
+    tl.store(
+        y_ptr + row.to(tl.int64) * hidden + column, total.to(y_ptr.dtype.element_ty), mask=column < hidden
+    )

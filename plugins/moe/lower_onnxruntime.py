@@ -13,8 +13,12 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     """
     x, router_logits, gate_up, down = node.inputs
     attributes: dict[str, int | float | str] = {
-        "k": node.attributes["top_k"].as_int(), "normalize_routing_weights": node.attributes["normalize"].as_int(),
-        "activation_type": "swiglu", "swiglu_fusion": 1, "activation_alpha": 1.0, "activation_beta": 0.0,
-    }  # fmt: skip
+        "k": node.attributes["top_k"].as_int(),
+        "normalize_routing_weights": node.attributes["normalize"].as_int(),
+        "activation_type": "swiglu",
+        "swiglu_fusion": 1,
+        "activation_alpha": 1.0,
+        "activation_beta": 0.0,
+    }
     moe = ir.node("MoE", [x, router_logits, gate_up, None, down], attributes, domain="com.microsoft")
     return [moe], list(moe.outputs)

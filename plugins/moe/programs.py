@@ -53,9 +53,13 @@ _LARGE = Tile(128, 256, 64, warps=8, stages=4)
 SMs do not share tiles, so smaller tiles would exceed the bandwidth of the L2 cache.
 """
 PREFILL = {
-    "sm80": Tile(128, 128, 64, warps=8, stages=4), "sm86": Tile(128, 128, 32, warps=8, stages=4), "sm89": Tile(128, 128, 32, warps=8, stages=4),
-    "sm90": _LARGE, "sm100": _LARGE, "sm120": Tile(128, 128, 32, warps=8, stages=4),
-}  # fmt: skip
+    "sm80": Tile(128, 128, 64, warps=8, stages=4),
+    "sm86": Tile(128, 128, 32, warps=8, stages=4),
+    "sm89": Tile(128, 128, 32, warps=8, stages=4),
+    "sm90": _LARGE,
+    "sm100": _LARGE,
+    "sm120": Tile(128, 128, 32, warps=8, stages=4),
+}
 FLOAT32 = Tile(32, 64, 32, warps=4, stages=2)
 
 
@@ -65,13 +69,21 @@ def programs(target: str) -> list[Program]:
     float32 exists for parity checks only, always as prefill.
     """
     made = [
-        _program(target, dtype, regime, shared, experts) for shared in (False, True) for dtype in DTYPES for regime in REGIMES for experts in EXPERTS
-    ]  # fmt: skip
+        _program(target, dtype, regime, shared, experts)
+        for shared in (False, True)
+        for dtype in DTYPES
+        for regime in REGIMES
+        for experts in EXPERTS
+    ]
     return [*made, _program(target, "float32", "prefill", False, EXPERTS[-1])]
 
 
 def _program(target: str, dtype: str, regime: str, shared: bool, experts: int) -> Program:
-    tile = FLOAT32 if dtype == "float32" else {"decode": DECODE, "batch": BATCH, "prefill": PREFILL[target]}[regime]
+    tile = (
+        FLOAT32
+        if dtype == "float32"
+        else {"decode": DECODE, "batch": BATCH, "prefill": PREFILL[target]}[regime]
+    )
     matrices = "experts + 1" if shared else "experts"
     return Program(
         op="MoE",
@@ -86,8 +98,22 @@ def _program(target: str, dtype: str, regime: str, shared: bool, experts: int) -
         outputs=(Operand("y", dtype, ("rows", "hidden")),),
         launches=(
             *routing(regime, shared, experts, tile),
-            product("moe.gate_up", ("x", "gate_up", "order", "block"), ("hidden", "inter", "slots"), "activated", "2 * inter", tile),
-            product("moe.down", ("activated", "down", "order", "block"), ("inter", "hidden"), "partial", "hidden", tile),
+            product(
+                "moe.gate_up",
+                ("x", "gate_up", "order", "block"),
+                ("hidden", "inter", "slots"),
+                "activated",
+                "2 * inter",
+                tile,
+            ),
+            product(
+                "moe.down",
+                ("activated", "down", "order", "block"),
+                ("inter", "hidden"),
+                "partial",
+                "hidden",
+                tile,
+            ),
             combination(),
         ),
         attributes=("top_k", "normalize"),
@@ -112,7 +138,10 @@ def symbols(regime: str, shared: bool, tile: Tile) -> dict[str, str]:
 def condition(regime: str, experts: int) -> str:
     """The `when` condition on the sizes; decode takes no more rows than one tile has."""
     held = "experts % 16 == 0 and " if experts == EXPERTS[0] else ""
-    return f"hidden % 16 == 0 and inter % 16 == 0 and top_k <= experts and {held}experts <= {experts} and {REGIMES[regime]}"
+    return (
+        f"hidden % 16 == 0 and inter % 16 == 0 and top_k <= experts and {held}experts <= {experts} "
+        f"and {REGIMES[regime]}"
+    )
 
 
 def scratch(dtype: str, regime: str) -> tuple[Operand, ...]:
@@ -141,36 +170,89 @@ def routing(regime: str, shared: bool, experts: int, tile: Tile) -> tuple[Launch
     logits = ("router_logits", "shared_gate" if shared else "router_logits")
     sizes = tuple(Scalar(name, name) for name in ("rows", "experts", "top_k"))
     constants = {"ROWS": ROWS, "EXPERTS": experts, "SHARED": int(shared)}
-    given = (Scalar("rows", "rows"), Scalar("experts", "experts", multiple=16 if experts == EXPERTS[0] else 1), *sizes[2:], Scalar("normalize", "normalize"))
+    given = (
+        Scalar("rows", "rows"),
+        Scalar("experts", "experts", multiple=16 if experts == EXPERTS[0] else 1),
+        *sizes[2:],
+        Scalar("normalize", "normalize"),
+    )
     if regime == "decode":
-        return (Launch("moe.route_decode", logits, given, ("share", "order", "block"), ("min(rows, 1)", "1", "1"), constants, warps=8, stages=1),)
+        return (
+            Launch(
+                "moe.route_decode",
+                logits,
+                given,
+                ("share", "order", "block"),
+                ("min(rows, 1)", "1", "1"),
+                constants,
+                warps=8,
+                stages=1,
+            ),
+        )
     return (
         Launch(
-            "moe.route_prefill", logits, given, ("share", "chosen", "rank", "count"), ("row_blocks", "1", "1"),
-            constants, warps=8, stages=1,
+            "moe.route_prefill",
+            logits,
+            given,
+            ("share", "chosen", "rank", "count"),
+            ("row_blocks", "1", "1"),
+            constants,
+            warps=8,
+            stages=1,
         ),
         Launch(
-            "moe.sum_counts", ("count",), (Scalar("row_blocks", "row_blocks"), Scalar("experts", "experts")), ("before", "total"),
-            ("ceil_div(experts, 32) * min(row_blocks, 1)", "1", "1"), {"BLOCKS": 128, "EXPERTS": 32}, stages=2,
+            "moe.sum_counts",
+            ("count",),
+            (Scalar("row_blocks", "row_blocks"), Scalar("experts", "experts")),
+            ("before", "total"),
+            ("ceil_div(experts, 32) * min(row_blocks, 1)", "1", "1"),
+            {"BLOCKS": 128, "EXPERTS": 32},
+            stages=2,
         ),
         Launch(
-            "moe.fill_blocks", ("total", "chosen"), (*sizes, Scalar("blocks", "blocks")), ("start", "block"), ("min(rows, 1)", "1", "1"),
-            {"EXPERTS": experts, "BLOCK_M": tile.rows, "SHARED": int(shared)}, stages=1,
+            "moe.fill_blocks",
+            ("total", "chosen"),
+            (*sizes, Scalar("blocks", "blocks")),
+            ("start", "block"),
+            ("min(rows, 1)", "1", "1"),
+            {"EXPERTS": experts, "BLOCK_M": tile.rows, "SHARED": int(shared)},
+            stages=1,
         ),
         Launch(
-            "moe.sort_assignments", ("chosen", "rank", "before", "start"), sizes, ("order",), ("ceil_div(assignments, 512)", "1", "1"),
-            {"ROWS": ROWS, "BLOCK": 512, "SHARED": int(shared)}, stages=1,
+            "moe.sort_assignments",
+            ("chosen", "rank", "before", "start"),
+            sizes,
+            ("order",),
+            ("ceil_div(assignments, 512)", "1", "1"),
+            {"ROWS": ROWS, "BLOCK": 512, "SHARED": int(shared)},
+            stages=1,
         ),
-    )  # fmt: skip
+    )
 
 
-def product(kernel: str, inputs: tuple[str, ...], sizes: tuple[str, ...], output: str, columns: str, tile: Tile) -> Launch:
+def product(
+    kernel: str, inputs: tuple[str, ...], sizes: tuple[str, ...], output: str, columns: str, tile: Tile
+) -> Launch:
     """The launch of a grouped matrix product; `sizes` that count elements are multiples of 16."""
     scalars = tuple(Scalar(name, name, multiple=1 if name == "slots" else 16) for name in sizes)
-    return Launch(kernel, inputs, scalars, (output,), (f"ceil_div({columns}, {tile.columns})", "blocks", "1"), tile.constants, tile.warps, tile.stages)
+    return Launch(
+        kernel,
+        inputs,
+        scalars,
+        (output,),
+        (f"ceil_div({columns}, {tile.columns})", "blocks", "1"),
+        tile.constants,
+        tile.warps,
+        tile.stages,
+    )
 
 
 def combination() -> Launch:
     """The launch of the weighted sum of each row's slots."""
-    scalars, grid = (Scalar("hidden", "hidden", multiple=16), Scalar("slots", "slots")), ("rows", "ceil_div(hidden, 256)", "1")
-    return Launch("moe.combine", ("partial", "share"), scalars, ("y",), grid, {"SLOTS": 8, "BLOCK": 256}, stages=1)
+    scalars, grid = (
+        (Scalar("hidden", "hidden", multiple=16), Scalar("slots", "slots")),
+        ("rows", "ceil_div(hidden, 256)", "1"),
+    )
+    return Launch(
+        "moe.combine", ("partial", "share"), scalars, ("y",), grid, {"SLOTS": 8, "BLOCK": 256}, stages=1
+    )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 
-def moe(x: np.ndarray, router_logits: np.ndarray, gate_up: np.ndarray, down: np.ndarray, top_k: int, normalize: bool) -> np.ndarray:
+def moe(
+    x: np.ndarray,
+    router_logits: np.ndarray,
+    gate_up: np.ndarray,
+    down: np.ndarray,
+    top_k: int,
+    normalize: bool,
+) -> np.ndarray:
     """The weighted sum of each row's `top_k` experts, in the dtype of the arguments (float64 for a
     reference).
 

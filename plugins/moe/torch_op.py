@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 @torch.library.custom_op("antiphon::moe", mutates_args=())
-def moe(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool) -> Tensor:
+def moe(
+    x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool
+) -> Tensor:
     """See plugins.registry.MOE. Each chosen expert runs once, on its rows; other experts are not read."""
     rows = x.reshape(-1, x.shape[-1])
     probabilities = torch.softmax(router_logits.float(), dim=-1)

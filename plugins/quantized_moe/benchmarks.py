@@ -23,13 +23,17 @@ def benchmarks() -> list[Benchmark]:
     """One per scheme. bytes_moved counts the scales and weights of the experts expected of random routing."""
     return [
         Benchmark(
-            name=f"Thinker 30B, {ROWS} tokens, {scheme.name}, bfloat16", op="QuantizedMoE",
-            attributes={"top_k": TOP_K, "normalize": 1, "format": scheme.format}, make=partial(make, scheme=scheme), eager=eager,
-            bytes_moved=bytes_moved(ROWS, _bytes(scheme, 2 * INTER, HIDDEN) + _bytes(scheme, HIDDEN, INTER)), operations=operations(ROWS),
+            name=f"Thinker 30B, {ROWS} tokens, {scheme.name}, bfloat16",
+            op="QuantizedMoE",
+            attributes={"top_k": TOP_K, "normalize": 1, "format": scheme.format},
+            make=partial(make, scheme=scheme),
+            eager=eager,
+            bytes_moved=bytes_moved(ROWS, _bytes(scheme, 2 * INTER, HIDDEN) + _bytes(scheme, HIDDEN, INTER)),
+            operations=operations(ROWS),
             aim="80 % of the memory's bandwidth",
         )
         for scheme in SCHEMES
-    ]  # fmt: skip
+    ]
 
 
 def make(generator: torch.Generator, scheme: Scheme) -> Mapping[str, torch.Tensor]:
@@ -52,8 +56,13 @@ def make(generator: torch.Generator, scheme: Scheme) -> Mapping[str, torch.Tenso
     gate_up, gate_up_scale = weights(2 * INTER, HIDDEN)
     down, down_scale = weights(HIDDEN, INTER)
     return {
-        "x": normal(HIDDEN), "router_logits": normal(EXPERTS), "gate_up": gate_up, "gate_up_scale": gate_up_scale, "down": down, "down_scale": down_scale,
-    }  # fmt: skip
+        "x": normal(HIDDEN),
+        "router_logits": normal(EXPERTS),
+        "gate_up": gate_up,
+        "gate_up_scale": gate_up_scale,
+        "down": down,
+        "down_scale": down_scale,
+    }
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> torch.Tensor:
@@ -63,7 +72,10 @@ def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> 
     x, format = inputs["x"], attributes["format"]
     shares, chosen = route(inputs["router_logits"], attributes)
     experts = chosen.flatten()
-    gate_up, down = (dequantize(inputs[name][experts], inputs[f"{name}_scale"][experts], format).to(x.dtype) for name in ("gate_up", "down"))
+    gate_up, down = (
+        dequantize(inputs[name][experts], inputs[f"{name}_scale"][experts], format).to(x.dtype)
+        for name in ("gate_up", "down")
+    )
     return multiply_gathered(x, gate_up, down, shares)
 
 

@@ -20,7 +20,9 @@ def split_columns(x_ptr, hidden, split_ptr, BLOCK: tl.constexpr):
     """split [rows, 2, hidden / 2]: even columns, then odd ones. Grid: rows, runs of columns."""
     row = tl.program_id(0).to(tl.int64) * hidden
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    even, odd = tl.split(tl.reshape(tl.load(x_ptr + row + column, mask=column < hidden, other=0.0), [BLOCK // 2, 2]))
+    even, odd = tl.split(
+        tl.reshape(tl.load(x_ptr + row + column, mask=column < hidden, other=0.0), [BLOCK // 2, 2])
+    )
     half = hidden // 2
     pair = tl.program_id(1) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
     tl.store(split_ptr + row + pair, even, mask=pair < half)
@@ -58,9 +60,19 @@ def scale_groups(numbers, scale, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, G
 
 @triton.jit
 def multiply_rows(
-    a_ptrs, odd, is_row, weight_ptrs, is_column, scale_ptrs, depth,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
-):  # fmt: skip
+    a_ptrs,
+    odd,
+    is_row,
+    weight_ptrs,
+    is_column,
+    scale_ptrs,
+    depth,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr,
+    GROUP: tl.constexpr,
+):
     """moe.kernels.multiply_rows for quantised weights of `depth` bytes per column.
 
     `odd` is the offset of the odd columns of a from the even ones (INT4). scale_ptrs [BLOCK_N] point to the
@@ -93,7 +105,10 @@ def multiply_rows(
         elif GROUP == 0:
             total = tl.dot(a, decode_byte(bits, dtype, FORMAT), total)
         else:
-            total += tl.dot(a, decode_byte(bits, dtype, FORMAT)) * tl.load(scale_ptrs + first // GROUP, mask=is_column, other=0.0)[None, :]
+            total += (
+                tl.dot(a, decode_byte(bits, dtype, FORMAT))
+                * tl.load(scale_ptrs + first // GROUP, mask=is_column, other=0.0)[None, :]
+            )
         a_ptrs += BLOCK_K
         weight_ptrs += BLOCK_K
     if GROUP == 0:
@@ -105,10 +120,22 @@ def multiply_rows(
 
 @triton.jit
 def gate_up(
-    x_ptr, weight_ptr, scale_ptr, order_ptr, block_ptr, hidden, inter, slots, activated_ptr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    FORMAT: tl.constexpr, SCALE_OUTPUTS: tl.constexpr, SCALE_INPUTS: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    order_ptr,
+    block_ptr,
+    hidden,
+    inter,
+    slots,
+    activated_ptr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr,
+    SCALE_OUTPUTS: tl.constexpr,
+    SCALE_INPUTS: tl.constexpr,
+):
     """activated [assignments in order, inter], or [.., 2, inter / 2] for INT4.
 
     Grid: runs of BLOCK_N rows of gate_up, blocks (see moe.kernels).
@@ -131,8 +158,19 @@ def gate_up(
     scale_ptrs = scale_ptr + (expert * tl.cdiv(2 * inter, SCALE_OUTPUTS) + column // SCALE_OUTPUTS) * scales
     GROUP: tl.constexpr = SCALE_INPUTS // BYTES
     total = multiply_rows(
-        x_ptrs, depth, place < count, weight_ptrs, column < 2 * inter, scale_ptrs, depth, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, GROUP
-    )  # fmt: skip
+        x_ptrs,
+        depth,
+        place < count,
+        weight_ptrs,
+        column < 2 * inter,
+        scale_ptrs,
+        depth,
+        BLOCK_M,
+        BLOCK_N,
+        BLOCK_K,
+        FORMAT,
+        GROUP,
+    )
     activated = swiglu(total, BLOCK_M, BLOCK_N).to(activated_ptr.dtype.element_ty)
     out_ptrs = activated_ptr + (first + place).to(tl.int64)[:, None] * inter
     if FORMAT == INT4:
@@ -148,10 +186,21 @@ def gate_up(
 
 @triton.jit
 def down(
-    activated_ptr, weight_ptr, scale_ptr, order_ptr, block_ptr, inter, hidden, partial_ptr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    FORMAT: tl.constexpr, SCALE_OUTPUTS: tl.constexpr, SCALE_INPUTS: tl.constexpr,
-):  # fmt: skip
+    activated_ptr,
+    weight_ptr,
+    scale_ptr,
+    order_ptr,
+    block_ptr,
+    inter,
+    hidden,
+    partial_ptr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr,
+    SCALE_OUTPUTS: tl.constexpr,
+    SCALE_INPUTS: tl.constexpr,
+):
     """partial [assignments, hidden], in row order. Grid: runs of BLOCK_N columns, blocks."""
     table = block_ptr + tl.program_id(1) * 3
     count = tl.load(table + 2)
@@ -170,8 +219,23 @@ def down(
     scale_ptrs = scale_ptr + (expert * tl.cdiv(hidden, SCALE_OUTPUTS) + column // SCALE_OUTPUTS) * scales
     GROUP: tl.constexpr = SCALE_INPUTS // BYTES
     total = multiply_rows(
-        activated_ptrs, depth, place < count, weight_ptrs, column < hidden, scale_ptrs, depth, BLOCK_M, BLOCK_N, BLOCK_K, FORMAT, GROUP
-    )  # fmt: skip
+        activated_ptrs,
+        depth,
+        place < count,
+        weight_ptrs,
+        column < hidden,
+        scale_ptrs,
+        depth,
+        BLOCK_M,
+        BLOCK_N,
+        BLOCK_K,
+        FORMAT,
+        GROUP,
+    )
     assignment = tl.load(order_ptr + first + place, mask=place < count, other=0)
     out_ptrs = partial_ptr + assignment.to(tl.int64)[:, None] * hidden + column[None, :]
-    tl.store(out_ptrs, total.to(partial_ptr.dtype.element_ty), mask=(place < count)[:, None] & (column < hidden)[None, :])
+    tl.store(
+        out_ptrs,
+        total.to(partial_ptr.dtype.element_ty),
+        mask=(place < count)[:, None] & (column < hidden)[None, :],
+    )

@@ -6,7 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 
 from ...runtime.kernels.contract import Launch, Operand, Program, Scalar
-from ..moe.programs import DTYPES, EXPERTS, ROWS, Tile, combination, condition, product, routing, scratch, symbols
+from ..moe.programs import (
+    DTYPES,
+    EXPERTS,
+    ROWS,
+    Tile,
+    combination,
+    condition,
+    product,
+    routing,
+    scratch,
+    symbols,
+)
 from .reference import FP8, INT4, INT8
 
 
@@ -34,8 +45,12 @@ SCHEMES = (
 def programs(target: str) -> list[Program]:
     """Decode (up to 16 rows) and prefill, per scheme and dtype of x."""
     return [
-        _program(target, scheme, dtype, regime, experts) for scheme in SCHEMES for dtype in DTYPES for regime in ("decode", "prefill") for experts in EXPERTS
-    ]  # fmt: skip
+        _program(target, scheme, dtype, regime, experts)
+        for scheme in SCHEMES
+        for dtype in DTYPES
+        for regime in ("decode", "prefill")
+        for experts in EXPERTS
+    ]
 
 
 def _program(target: str, scheme: Scheme, dtype: str, regime: str, experts: int) -> Program:
@@ -43,8 +58,22 @@ def _program(target: str, scheme: Scheme, dtype: str, regime: str, experts: int)
     is_split = scheme.format == INT4
     per_byte = 2 if is_split else 1
     x = "split" if is_split else "x"
-    gate_up = product("quantized_moe.gate_up", (x, "gate_up", "gate_up_scale", "order", "block"), ("hidden", "inter", "slots"), "activated", "2 * inter", tile)
-    down = product("quantized_moe.down", ("activated", "down", "down_scale", "order", "block"), ("inter", "hidden"), "partial", "hidden", tile)
+    gate_up = product(
+        "quantized_moe.gate_up",
+        (x, "gate_up", "gate_up_scale", "order", "block"),
+        ("hidden", "inter", "slots"),
+        "activated",
+        "2 * inter",
+        tile,
+    )
+    down = product(
+        "quantized_moe.down",
+        ("activated", "down", "down_scale", "order", "block"),
+        ("inter", "hidden"),
+        "partial",
+        "hidden",
+        tile,
+    )
     constants = {"FORMAT": scheme.format, "SCALE_OUTPUTS": scheme.outputs, "SCALE_INPUTS": scheme.inputs}
     whole_groups = f"hidden % {scheme.inputs} == 0 and inter % {scheme.inputs} == 0 and " if is_split else ""
     return Program(
@@ -62,12 +91,18 @@ def _program(target: str, scheme: Scheme, dtype: str, regime: str, experts: int)
         launches=(
             *([_splitting()] if is_split else []),
             *routing(regime, False, experts, tile),
-            *(dataclasses.replace(launch, constants={**launch.constants, **constants}) for launch in (gate_up, down)),
+            *(
+                dataclasses.replace(launch, constants={**launch.constants, **constants})
+                for launch in (gate_up, down)
+            ),
             combination(),
         ),
         attributes=("top_k", "normalize", "format"),
         symbols={"inter": f"{per_byte} * down_bytes", **symbols(regime, False, tile)},
-        scratch=(*scratch(dtype, regime), *([Operand("split", dtype, ("rows", "hidden"))] if is_split else [])),
+        scratch=(
+            *scratch(dtype, regime),
+            *([Operand("split", dtype, ("rows", "hidden"))] if is_split else []),
+        ),
         when=f"format == {scheme.format} and {whole_groups}{condition(regime, experts)}",
     )
 
@@ -88,7 +123,10 @@ def _tile(target: str, scheme: Scheme, regime: str) -> Tile:
 
 
 def _scales(scheme: Scheme, outputs: str, inputs: str) -> tuple[str, str]:
-    return outputs if scheme.outputs == 1 else f"ceil_div({outputs}, {scheme.outputs})", f"ceil_div({inputs}, {scheme.inputs})" if scheme.inputs else "1"
+    return (
+        outputs if scheme.outputs == 1 else f"ceil_div({outputs}, {scheme.outputs})",
+        f"ceil_div({inputs}, {scheme.inputs})" if scheme.inputs else "1",
+    )
 
 
 def _splitting() -> Launch:

@@ -27,7 +27,10 @@ def quantized_moe(
     / 2 bytes), gate and up rows interleaved; down uint8 [experts, hidden, inter] (INT4: inter / 2 bytes).
     Returns [rows, hidden].
     """
-    first, second = (dequantize(bits, scale, format).astype(x.dtype) for bits, scale in ((gate_up, gate_up_scale), (down, down_scale)))
+    first, second = (
+        dequantize(bits, scale, format).astype(x.dtype)
+        for bits, scale in ((gate_up, gate_up_scale), (down, down_scale))
+    )
     return moe(x, router_logits, first, second, top_k, normalize)
 
 

@@ -10,7 +10,15 @@ from .reference import FP8, INT8
 
 @torch.library.custom_op("antiphon::quantized_moe", mutates_args=())
 def quantized_moe(
-    x: Tensor, router_logits: Tensor, gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor, top_k: int, normalize: bool, format: int
+    x: Tensor,
+    router_logits: Tensor,
+    gate_up: Tensor,
+    gate_up_scale: Tensor,
+    down: Tensor,
+    down_scale: Tensor,
+    top_k: int,
+    normalize: bool,
+    format: int,
 ) -> Tensor:
     """See plugins.registry.QUANTIZED_MOE. Only chosen experts are decoded, one at a time."""
     rows = x.reshape(-1, x.shape[-1])
@@ -50,6 +58,14 @@ def _decode(bits: Tensor, format: int) -> Tensor:
 
 @quantized_moe.register_fake
 def _(
-    x: Tensor, router_logits: Tensor, gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor, top_k: int, normalize: bool, format: int
+    x: Tensor,
+    router_logits: Tensor,
+    gate_up: Tensor,
+    gate_up_scale: Tensor,
+    down: Tensor,
+    down_scale: Tensor,
+    top_k: int,
+    normalize: bool,
+    format: int,
 ) -> Tensor:
     return torch.empty_like(x)

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def benchmarks() -> list[Benchmark]:
     """One answer and 16, with top_k 50, top_p 0.9 and a repetition penalty."""
-    return [_benchmark(name, vocab, rows) for name, vocab in (("predictor", 2048), ("Talker", 3072), ("Thinker", 151936)) for rows in (1, 16)]
+    return [
+        _benchmark(name, vocab, rows)
+        for name, vocab in (("predictor", 2048), ("Talker", 3072), ("Thinker", 151936))
+        for rows in (1, 16)
+    ]
 
 
 def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> Any:
@@ -25,7 +29,9 @@ def eager(inputs: Mapping[str, torch.Tensor], attributes: Mapping[str, int]) -> 
     import torch
 
     logits, penalty = inputs["logits"].float(), inputs["repetition_penalty"][:, None]
-    scores = torch.where(inputs["penalised"], torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    scores = torch.where(
+        inputs["penalised"], torch.where(logits > 0, logits / penalty, logits * penalty), logits
+    )
     scores = scores.masked_fill(inputs["suppressed"], float("-inf")) / inputs["temperature"][:, None]
     ordered, _ = scores.sort(dim=-1, descending=True)
     vocab = scores.shape[1]

@@ -14,7 +14,13 @@ from .reference import sample_token
 
 MARGIN = 1e-5
 """Distance in probability within which a float32 draw may differ from the exact one."""
-PER_ROW = {"noise": "float32", "temperature": "float32", "top_k": "int64", "top_p": "float32", "repetition_penalty": "float32"}
+PER_ROW = {
+    "noise": "float32",
+    "temperature": "float32",
+    "top_k": "int64",
+    "top_p": "float32",
+    "repetition_penalty": "float32",
+}
 RECIPES = {  # temperature, top_k, top_p, repetition_penalty
     "greedy": (0.0, 50, 0.9, 1.1),
     "talker": (0.9, 50, 1.0, 1.05),
@@ -49,17 +55,28 @@ class Draw:
 def cases(program: Program, rng: np.random.Generator) -> Iterator[Case]:
     """One row per recipe, on logits of every kind in turn. Vocabularies fill the blocks or end within one."""
     tile = program.launches[0].constants.get("TILE")
-    vocabularies = {2048: (2048, 2048, 2048, 1900, 17, 1), 4096: (3072, 4096), 8192: (5120,)}.get(tile if isinstance(tile, int) else 0, (8208,))
+    vocabularies = {2048: (2048, 2048, 2048, 1900, 17, 1), 4096: (3072, 4096), 8192: (5120,)}.get(
+        tile if isinstance(tile, int) else 0, (8208,)
+    )
     for shift, vocab in enumerate(vocabularies):
         inputs = clear_inputs(program, rng, vocab, shift)
-        yield Case(f"{vocab} ids, recipes from {KINDS[shift % len(KINDS)]} logits on", program, inputs, {}, partial(expected, inputs), 0.0)
+        yield Case(
+            f"{vocab} ids, recipes from {KINDS[shift % len(KINDS)]} logits on",
+            program,
+            inputs,
+            {},
+            partial(expected, inputs),
+            0.0,
+        )
 
 
 def expected(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"token": sample_token(**{**inputs, "logits": inputs["logits"].astype(np.float64)})}
 
 
-def clear_inputs(program: Program, rng: np.random.Generator, vocab: int, shift: int = 0) -> dict[str, np.ndarray]:
+def clear_inputs(
+    program: Program, rng: np.random.Generator, vocab: int, shift: int = 0
+) -> dict[str, np.ndarray]:
     """Inputs whose row r has recipe r and kind r + shift; a row is drawn again until its margin is wide."""
     rows = []
     for place, recipe in enumerate(RECIPES.values()):
@@ -74,7 +91,9 @@ def clear_inputs(program: Program, rng: np.random.Generator, vocab: int, shift: 
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def random_row(rng: np.random.Generator, vocab: int, kind: str, recipe: tuple[float, int, float, float], dtype: str) -> dict[str, np.ndarray]:
+def random_row(
+    rng: np.random.Generator, vocab: int, kind: str, recipe: tuple[float, int, float, float], dtype: str
+) -> dict[str, np.ndarray]:
     """Inputs of one row by name; a fifth of the ids is suppressed, a tenth penalised."""
     logits = rng.standard_normal(vocab) * {"ordinary": 3.0, "flat": 0.02, "quantised": 2.0}[kind]
     suppressed = rng.random(vocab) < 0.2

@@ -11,10 +11,18 @@ from .thresholds import threshold_large
 
 @triton.jit
 def sample_large_scores(
-    logits_ptr, temperature_ptr, repetition_penalty_ptr, penalised_ptr, suppressed_ptr, vocab, blocks,
-    scores_ptr, maxima_ptr, sums_ptr,
+    logits_ptr,
+    temperature_ptr,
+    repetition_penalty_ptr,
+    penalised_ptr,
+    suppressed_ptr,
+    vocab,
+    blocks,
+    scores_ptr,
+    maxima_ptr,
+    sums_ptr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     """Scores of BLOCK ids, the maxima of the block's two groups, and the sum of exp(score - block maximum).
 
     Grid: blocks, rows.
@@ -27,7 +35,14 @@ def sample_large_scores(
     logits = tl.load(logits_ptr + offset, mask=inside, other=0.0)
     penalised = tl.load(penalised_ptr + offset, mask=inside, other=0) != 0
     suppressed = tl.load(suppressed_ptr + offset, mask=inside, other=0) != 0
-    scores = adjusted_scores(logits, penalised, suppressed, inside, tl.load(repetition_penalty_ptr + row), tl.load(temperature_ptr + row))
+    scores = adjusted_scores(
+        logits,
+        penalised,
+        suppressed,
+        inside,
+        tl.load(repetition_penalty_ptr + row),
+        tl.load(temperature_ptr + row),
+    )
     tl.store(scores_ptr + offset, scores, mask=inside)
     maxima = tl.max(tl.reshape(scores, [2, BLOCK // 2], can_reorder=True), axis=1)
     largest = tl.max(maxima, axis=0)
@@ -38,10 +53,18 @@ def sample_large_scores(
 
 @triton.jit
 def sample_large_candidates(
-    top_k_ptr, scores_ptr, maxima_ptr, vocab, blocks,
-    counts_ptr, candidate_scores_ptr, candidate_ids_ptr,
-    BLOCK: tl.constexpr, BLOCKS: tl.constexpr, CAPACITY: tl.constexpr,
-):  # fmt: skip
+    top_k_ptr,
+    scores_ptr,
+    maxima_ptr,
+    vocab,
+    blocks,
+    counts_ptr,
+    candidate_scores_ptr,
+    candidate_ids_ptr,
+    BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    CAPACITY: tl.constexpr,
+):
     """The number of candidates among BLOCK ids, and the first CAPACITY of them. Grid: blocks, rows.
 
     Each block computes the bound itself.
@@ -64,15 +87,38 @@ def sample_large_candidates(
     is_candidate = (scores >= bound) & (scores > float("-inf"))
     place = row * blocks + block
     tl.store(counts_ptr + place, tl.sum(is_candidate.to(tl.int32), axis=0))
-    compact(scores, ids, is_candidate, candidate_scores_ptr + place * CAPACITY, candidate_ids_ptr + place * CAPACITY, CAPACITY)
+    compact(
+        scores,
+        ids,
+        is_candidate,
+        candidate_scores_ptr + place * CAPACITY,
+        candidate_ids_ptr + place * CAPACITY,
+        CAPACITY,
+    )
 
 
 @triton.jit
 def sample_large_draw(
-    noise_ptr, temperature_ptr, top_k_ptr, top_p_ptr, scores_ptr, maxima_ptr, sums_ptr, counts_ptr, candidate_scores_ptr, candidate_ids_ptr, vocab, blocks,
-    token_ptr, drawn_scores_ptr, drawn_ids_ptr,
-    BLOCK: tl.constexpr, BLOCKS: tl.constexpr, CAPACITY: tl.constexpr, SCAN: tl.constexpr,
-):  # fmt: skip
+    noise_ptr,
+    temperature_ptr,
+    top_k_ptr,
+    top_p_ptr,
+    scores_ptr,
+    maxima_ptr,
+    sums_ptr,
+    counts_ptr,
+    candidate_scores_ptr,
+    candidate_ids_ptr,
+    vocab,
+    blocks,
+    token_ptr,
+    drawn_scores_ptr,
+    drawn_ids_ptr,
+    BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    SCAN: tl.constexpr,
+):
     """One token per row, from the candidates of all blocks or, where they do not suffice, from all scores.
 
     Grid: rows.
@@ -118,7 +164,17 @@ def sample_large_draw(
             tl.store(drawn_scores_ptr + place[:, None] + each, gathered, mask=is_there)
             tl.store(drawn_ids_ptr + place[:, None] + each, gathered_ids, mask=is_there)
         tl.debug_barrier()
-        token = draw_candidate(drawn_scores_ptr, drawn_ids_ptr, count, largest, tl.sum(sums, axis=0), noise, top_k, top_p, CAPACITY)
+        token = draw_candidate(
+            drawn_scores_ptr,
+            drawn_ids_ptr,
+            count,
+            largest,
+            tl.sum(sums, axis=0),
+            noise,
+            top_k,
+            top_p,
+            CAPACITY,
+        )
     if token < 0:
         threshold = float("-inf")
         has_kept = maxima > float("-inf")
@@ -129,7 +185,9 @@ def sample_large_draw(
             for start in range(0, vocab, SCAN):
                 ids = start + tl.arange(0, SCAN)
                 scores = tl.load(scores_ptr + ids, mask=ids < vocab, other=float("-inf"))
-                kept = tl.reshape(tl.where(scores >= threshold, tl.exp(scores - largest), 0.0), [SCAN // BLOCK, BLOCK])
+                kept = tl.reshape(
+                    tl.where(scores >= threshold, tl.exp(scores - largest), 0.0), [SCAN // BLOCK, BLOCK]
+                )
                 place = start // BLOCK + tl.arange(0, SCAN // BLOCK)
                 tl.store(drawn_scores_ptr + place, tl.sum(kept, axis=1), mask=place < blocks)
             tl.debug_barrier()

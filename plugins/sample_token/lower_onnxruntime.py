@@ -22,7 +22,10 @@ def lower(node: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
     all_greedy = ir.node("Cast", [smallest.outputs[0]], {"to": ir.DataType.BOOL})
     full = ir.node("SampleToken", list(node.inputs), dict(node.attributes), domain=DOMAIN)
     _finish(full.outputs[0], f"{node.outputs[0].name}.sampled")
-    branches = {"then_branch": _greedy(node), "else_branch": ir.Graph([], [full.outputs[0]], nodes=[full], name="sampled")}
+    branches = {
+        "then_branch": _greedy(node),
+        "else_branch": ir.Graph([], [full.outputs[0]], nodes=[full], name="sampled"),
+    }
     choice = ir.node("If", [all_greedy.outputs[0]], branches)
     return [zero, is_greedy, as_int, smallest, all_greedy, choice], [choice.outputs[0]]
 
@@ -31,7 +34,9 @@ def _greedy(node: ir.Node) -> ir.Graph:
     logits, penalty, penalised, suppressed = (node.inputs[place] for place in (0, 5, 6, 7))
     nodes: list[ir.Node] = []
 
-    def emit(op: str, inputs: list[ir.Value | None], attributes: dict[str, int | float | list[int]] | None = None) -> ir.Value:
+    def emit(
+        op: str, inputs: list[ir.Value | None], attributes: dict[str, int | float | list[int]] | None = None
+    ) -> ir.Value:
         nodes.append(ir.node(op, inputs, attributes or {}))
         # A branch must not reuse a name of the outer graph.
         nodes[-1].outputs[0].name = f"{node.outputs[0].name}.greedy.{len(nodes)}"

@@ -23,7 +23,10 @@ _ROWS = ("noise", "temperature", "top_k", "top_p")
 
 def programs(target: str) -> list[Program]:
     """Programs for vocabularies of one block, by tile, then for those of many blocks."""
-    return [*(_small(dtype, tile) for dtype in DTYPES for tile in SMALL), *(_large(dtype) for dtype in DTYPES)]
+    return [
+        *(_small(dtype, tile) for dtype in DTYPES for tile in SMALL),
+        *(_large(dtype) for dtype in DTYPES),
+    ]
 
 
 def _inputs(dtype: str) -> tuple[Operand, ...]:
@@ -48,7 +51,10 @@ def _small(dtype: str, tile: int) -> Program:
         name=f"{dtype}-{tile}",
         inputs=_inputs(dtype),
         outputs=(Operand("token", "int64", ("rows",)),),
-        scratch=(Operand("drawn_scores", "float32", ("rows", str(CAPACITY))), Operand("drawn_ids", "int32", ("rows", str(CAPACITY)))),
+        scratch=(
+            Operand("drawn_scores", "float32", ("rows", str(CAPACITY))),
+            Operand("drawn_ids", "int32", ("rows", str(CAPACITY))),
+        ),
         launches=(
             Launch(
                 kernel="sample_token.sample_small",

@@ -24,12 +24,24 @@ def sample_token(
     the logits processors of HF generate, in their order; then the inverse of the cumulative distribution in
     id order.
     """
-    rows = [_sample_row(*arguments) for arguments in zip(logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, strict=True)]
+    rows = [
+        _sample_row(*arguments)
+        for arguments in zip(
+            logits, noise, temperature, top_k, top_p, repetition_penalty, penalised, suppressed, strict=True
+        )
+    ]
     return np.array(rows, np.int64)
 
 
 def _sample_row(
-    logits: np.ndarray, noise: float, temperature: float, top_k: int, top_p: float, repetition_penalty: float, penalised: np.ndarray, suppressed: np.ndarray
+    logits: np.ndarray,
+    noise: float,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    penalised: np.ndarray,
+    suppressed: np.ndarray,
 ) -> int:
     kind = logits.dtype.type
     penalty = kind(repetition_penalty)

@@ -11,10 +11,22 @@ from .thresholds import threshold_small
 
 @triton.jit
 def sample_small(
-    logits_ptr, noise_ptr, temperature_ptr, top_k_ptr, top_p_ptr, repetition_penalty_ptr, penalised_ptr, suppressed_ptr, vocab,
-    token_ptr, scores_ptr, ids_ptr,
-    TILE: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
-):  # fmt: skip
+    logits_ptr,
+    noise_ptr,
+    temperature_ptr,
+    top_k_ptr,
+    top_p_ptr,
+    repetition_penalty_ptr,
+    penalised_ptr,
+    suppressed_ptr,
+    vocab,
+    token_ptr,
+    scores_ptr,
+    ids_ptr,
+    TILE: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CAPACITY: tl.constexpr,
+):
     """One token per row whose vocabulary fits in one block's registers. Grid: rows.
 
     `scores` and `ids` are memory for the candidates.
@@ -30,7 +42,9 @@ def sample_small(
     noise = tl.load(noise_ptr + row)
     top_p = tl.load(top_p_ptr + row)
     top_k = tl.minimum(tl.load(top_k_ptr + row), vocab).to(tl.int32)
-    scores = adjusted_scores(logits, penalised, suppressed, inside, tl.load(repetition_penalty_ptr + row), temperature)
+    scores = adjusted_scores(
+        logits, penalised, suppressed, inside, tl.load(repetition_penalty_ptr + row), temperature
+    )
     scores_ptr += row * CAPACITY
     ids_ptr += row * CAPACITY
 
@@ -52,7 +66,9 @@ def sample_small(
             if (count >= top_k) & (count <= CAPACITY):
                 compact(scores, ids, is_candidate, scores_ptr, ids_ptr, CAPACITY)
                 tl.debug_barrier()
-                token = draw_candidate(scores_ptr, ids_ptr, count, largest, total, noise, top_k, top_p, CAPACITY)
+                token = draw_candidate(
+                    scores_ptr, ids_ptr, count, largest, total, noise, top_k, top_p, CAPACITY
+                )
         if token < 0:
             weights = tl.exp(scores - largest)
             threshold = float("-inf")

@@ -64,8 +64,17 @@ def threshold_large(scores_ptr, vocab, largest, total, top_k, top_p, SCAN: tl.co
         beyond = highest + 1
         while beyond - lowest > 1:
             step = (beyond - lowest + 3) // 4
-            quarter, half, rest = _counts(scores_ptr, vocab, _score_of(lowest + step), _score_of(lowest + 2 * step), _score_of(lowest + 3 * step), SCAN)
-            passed = (quarter >= top_k).to(tl.int64) + (half >= top_k).to(tl.int64) + (rest >= top_k).to(tl.int64)
+            quarter, half, rest = _counts(
+                scores_ptr,
+                vocab,
+                _score_of(lowest + step),
+                _score_of(lowest + 2 * step),
+                _score_of(lowest + 3 * step),
+                SCAN,
+            )
+            passed = (
+                (quarter >= top_k).to(tl.int64) + (half >= top_k).to(tl.int64) + (rest >= top_k).to(tl.int64)
+            )
             lowest += passed * step
             beyond = tl.minimum(lowest + step, beyond)
         last = _score_of(lowest)
@@ -76,8 +85,20 @@ def threshold_large(scores_ptr, vocab, largest, total, top_k, top_p, SCAN: tl.co
         kept = highest
         while kept - below > 1:
             stride = (kept - below + 3) // 4
-            one, two, three = _masses(scores_ptr, vocab, _score_of(below + stride), _score_of(below + 2 * stride), _score_of(below + 3 * stride), largest, SCAN)
-            outside = (one >= top_p * mass).to(tl.int64) + (two >= top_p * mass).to(tl.int64) + (three >= top_p * mass).to(tl.int64)
+            one, two, three = _masses(
+                scores_ptr,
+                vocab,
+                _score_of(below + stride),
+                _score_of(below + 2 * stride),
+                _score_of(below + 3 * stride),
+                largest,
+                SCAN,
+            )
+            outside = (
+                (one >= top_p * mass).to(tl.int64)
+                + (two >= top_p * mass).to(tl.int64)
+                + (three >= top_p * mass).to(tl.int64)
+            )
             below += outside * stride
             kept = tl.minimum(below + stride, kept)
         lowest = kept
@@ -91,7 +112,9 @@ def _counts(scores_ptr, vocab, first, second, third, SCAN: tl.constexpr):
     for start in range(0, vocab, SCAN):
         ids = start + tl.arange(0, SCAN)
         scores = tl.load(scores_ptr + ids, mask=ids < vocab, other=float("-inf"))
-        counts += tl.where(scores >= first, 1, 0).to(tl.int64) + tl.where(scores >= second, 1 << 21, 0).to(tl.int64)
+        counts += tl.where(scores >= first, 1, 0).to(tl.int64) + tl.where(scores >= second, 1 << 21, 0).to(
+            tl.int64
+        )
         counts += tl.where(scores >= third, 1, 0).to(tl.int64) << 42
     packed = tl.sum(counts, axis=0)
     return packed & 0x1FFFFF, (packed >> 21) & 0x1FFFFF, packed >> 42

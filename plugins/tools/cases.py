@@ -15,7 +15,9 @@ from .case import Case
 
 def cases(program: Program, seed: int = 0) -> Iterator[Case]:
     """Small cases for `program`, ordinary shapes and edge cases; they take seconds in the interpreter."""
-    yield from import_module(f"..{FOLDERS[program.op]}.cases", __package__).cases(program, np.random.default_rng(seed))
+    yield from import_module(f"..{FOLDERS[program.op]}.cases", __package__).cases(
+        program, np.random.default_rng(seed)
+    )
 
 
 def errors(case: Case, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -23,7 +25,10 @@ def errors(case: Case, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
 
     It is infinity if shapes differ or a value is not finite.
     """
-    return {name: _error(np.asarray(expected, np.float64), np.asarray(outputs[name], np.float64)) for name, expected in case.expected().items()}
+    return {
+        name: _error(np.asarray(expected, np.float64), np.asarray(outputs[name], np.float64))
+        for name, expected in case.expected().items()
+    }
 
 
 def _error(expected: np.ndarray, found: np.ndarray) -> float:

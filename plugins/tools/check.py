@@ -57,7 +57,10 @@ class CheckResult:
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-ready fields; infinities, which JSON lacks, become null."""
-        plain = dataclasses.asdict(self) | {"passed": self.passed, "timings": [timing.to_plain() for timing in self.timings]}
+        plain = dataclasses.asdict(self) | {
+            "passed": self.passed,
+            "timings": [timing.to_plain() for timing in self.timings],
+        }
         for row in plain["rows"]:
             row["error"] = row["error"] if row["error"] is not None and np.isfinite(row["error"]) else None
         return plain
@@ -86,7 +89,10 @@ def run_check(
     library = KernelLibrary.open(folder, target_for(found))
     missing = set(wanted) - {program.op for program in library.programs}
     if missing and ops:
-        raise AntiphonError(f"{folder} holds no {', '.join(sorted(missing))} for {library.target}; run: antiphon plugins compile --target {library.target}")
+        raise AntiphonError(
+            f"{folder} holds no {', '.join(sorted(missing))} for {library.target}; run: "
+            f"antiphon plugins compile --target {library.target}"
+        )
     with Launcher(library, found) as launcher:
         # First, so that a missing package is reported before minutes of checks.
         timer = CudaTimer(compile_seconds) if timing else None
@@ -95,10 +101,20 @@ def run_check(
         ceilings = timer.ceilings() if timer and _answers(launcher) else None
         timings = time_benchmarks(launcher, wanted, timer, ceilings, progress) if timer and ceilings else []
     versions = {**library.compiler, **found.versions(), **(timer.versions() if timer else {})}
-    return CheckResult(found.name, ".".join(map(str, found.capability)), library.target, versions, tuple(rows), tuple(timings), ceilings)
+    return CheckResult(
+        found.name,
+        ".".join(map(str, found.capability)),
+        library.target,
+        versions,
+        tuple(rows),
+        tuple(timings),
+        ceilings,
+    )
 
 
-def check(library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_progress: Progress | None = None) -> list[Row]:
+def check(
+    library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_progress: Progress | None = None
+) -> list[Row]:
     """Compare every case of every program of `ops` on the launcher's device with the reference.
 
     A failure is a row, not an exception. If a case breaks the GPU's context (for example by an address out of
@@ -113,11 +129,17 @@ def check(library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_pro
         reached = len(rows)
         try:
             for case in cases(program):
-                rows.append(_row(case, None, f"not run: the GPU stopped at {broken}") if broken else _checked(case, launcher))
+                rows.append(
+                    _row(case, None, f"not run: the GPU stopped at {broken}")
+                    if broken
+                    else _checked(case, launcher)
+                )
                 if not broken and rows[-1].error is None and not _answers(launcher):
                     broken = f"{program.op} ({program.name}), case {case.name}"
         except Exception as error:  # one op's broken cases must not stop the checks of other ops
-            rows.append(Row(program.op, program.name, "-", None, 0.0, False, f"its cases cannot be made: {error}"))
+            rows.append(
+                Row(program.op, program.name, "-", None, 0.0, False, f"its cases cannot be made: {error}")
+            )
         if len(rows) == reached:
             rows.append(Row(program.op, program.name, "-", None, 0.0, False, "no case reaches this program"))
     if on_progress:
@@ -128,7 +150,9 @@ def check(library: KernelLibrary, launcher: Launcher, ops: Sequence[str], on_pro
 def run_case(case: Case, launcher: Launcher) -> dict[str, np.ndarray]:
     """The outputs of `case` on the device, copied to host memory."""
     specs = {spec.name: spec for spec in case.program.inputs}
-    inputs = {name: launcher.array(np.asarray(values), specs[name].dtype) for name, values in case.inputs.items()}
+    inputs = {
+        name: launcher.array(np.asarray(values), specs[name].dtype) for name, values in case.inputs.items()
+    }
     outputs = launcher.run_program(case.program, inputs, case.attributes)
     return {name: launcher.numpy(array) for name, array in outputs.items()}
 
@@ -139,11 +163,27 @@ def _checked(case: Case, launcher: Launcher) -> Row:
     except Exception as error:  # the driver raises many types, and the next case must run
         return _row(case, None, str(error).strip() or type(error).__name__)
     worst = max(errors(case, found).values(), default=0.0)
-    return _row(case, worst, "" if worst <= case.tolerance else "an output is not finite, or has another shape" if np.isinf(worst) else "beyond its tolerance")
+    return _row(
+        case,
+        worst,
+        ""
+        if worst <= case.tolerance
+        else "an output is not finite, or has another shape"
+        if np.isinf(worst)
+        else "beyond its tolerance",
+    )
 
 
 def _row(case: Case, error: float | None, message: str) -> Row:
-    return Row(case.program.op, case.program.name, case.name, error, case.tolerance, error is not None and error <= case.tolerance, message)
+    return Row(
+        case.program.op,
+        case.program.name,
+        case.name,
+        error,
+        case.tolerance,
+        error is not None and error <= case.tolerance,
+        message,
+    )
 
 
 def _answers(launcher: Launcher) -> bool:

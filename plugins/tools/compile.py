@@ -56,7 +56,13 @@ class _Part:
 
 
 def compile_library(
-    folder: str | Path, targets: Sequence[str], ops: Iterable[str] = (), *, again: bool = False, workers: int | None = None, on_progress: Progress | None = None
+    folder: str | Path,
+    targets: Sequence[str],
+    ops: Iterable[str] = (),
+    *,
+    again: bool = False,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
 ) -> list[Built]:
     """Compile the programs of `ops` (default: all) for `targets` into the library at `folder`; return what it
     holds.
@@ -68,14 +74,24 @@ def compile_library(
     require_extra("kernels", "antiphon plugins compile", "triton")
     root = Path(folder)
     versions = compiler_versions()
-    parts = [_part(target, op, versions) for target in dict.fromkeys(targets) for op in dict.fromkeys(ops) or FOLDERS]
+    parts = [
+        _part(target, op, versions)
+        for target in dict.fromkeys(targets)
+        for op in dict.fromkeys(ops) or FOLDERS
+    ]
     stale = [part for part in parts if again or not is_fresh(root, part.target, part.op, part.source)]
     if stale:
         with suppress(FileExistsError, NotADirectoryError):
             root.mkdir(parents=True, exist_ok=True)
         if not (root.is_dir() and os.access(root, os.W_OK | os.X_OK)):  # reported before minutes of compiling
             raise AntiphonError(f"{root} is no folder that can be written; give another with --library.")
-        _compile(root, stale, versions, workers or len(os.sched_getaffinity(0)), on_progress or (lambda what, done, total, remaining: None))
+        _compile(
+            root,
+            stale,
+            versions,
+            workers or len(os.sched_getaffinity(0)),
+            on_progress or (lambda what, done, total, remaining: None),
+        )
     return [_built(root, part, part not in stale) for part in parts]
 
 
@@ -106,41 +122,73 @@ def kernel_sources(wanted: Iterable[Program]) -> list[bytes]:
     import from."""
     folders = {step.kernel.split(".")[0] for program in wanted for step in program.launches}
     sources: dict[Path, bytes] = {}
-    while unseen := [file for folder in folders for file in (Path(__file__).parents[1] / folder).glob("*.py") if file not in sources]:
+    while unseen := [
+        file
+        for folder in folders
+        for file in (Path(__file__).parents[1] / folder).glob("*.py")
+        if file not in sources
+    ]:
         sources |= {file: file.read_bytes() for file in unseen}
-        folders |= {name for file in unseen for name in re.findall(r"from \.\.(\w+)\.", sources[file].decode()) if b"import triton" in sources[file]}
+        folders |= {
+            name
+            for file in unseen
+            for name in re.findall(r"from \.\.(\w+)\.", sources[file].decode())
+            if b"import triton" in sources[file]
+        }
     return [sources[file] for file in sorted(sources) if b"import triton" in sources[file]]
 
 
 def _part(target: str, op: str, versions: dict[str, str]) -> _Part:
     wanted = tuple(programs(target, [op]))
-    jobs = {image_key(program, step): Job(image_key(program, step), target, parameters(program, step), step) for program in wanted for step in program.launches}
-    digest = hashlib.sha256(json.dumps([versions, [to_plain(program) for program in wanted]], sort_keys=True).encode())
+    jobs = {
+        image_key(program, step): Job(image_key(program, step), target, parameters(program, step), step)
+        for program in wanted
+        for step in program.launches
+    }
+    digest = hashlib.sha256(
+        json.dumps([versions, [to_plain(program) for program in wanted]], sort_keys=True).encode()
+    )
     for content in (*kernel_sources(wanted), Path(compile_worker.__file__).read_bytes()):
         digest.update(content)
     return _Part(target, op, wanted, digest.hexdigest(), tuple(jobs.values()))
 
 
-def _compile(root: Path, parts: list[_Part], versions: dict[str, str], workers: int, progress: Progress) -> None:
+def _compile(
+    root: Path, parts: list[_Part], versions: dict[str, str], workers: int, progress: Progress
+) -> None:
     """Compile all parts in one process pool; write a part as soon as its last image is compiled."""
     began, done, total = time.monotonic(), 0, sum(len(part.jobs) for part in parts)
     found: dict[tuple[str, str], list[Compiled]] = {(part.target, part.op): [] for part in parts}
-    pool = ProcessPoolExecutor(min(workers, total), mp_context=multiprocessing.get_context("spawn"), initializer=prepare)
+    pool = ProcessPoolExecutor(
+        min(workers, total), mp_context=multiprocessing.get_context("spawn"), initializer=prepare
+    )
     try:
         with _ctrl_c_for_us_alone():  # the first submission starts the processes
-            waiting: dict[Future[Compiled], _Part] = {pool.submit(compile_kernel, job): part for part in parts for job in part.jobs}
-        names = {future: job.launch.kernel for future, job in zip(waiting, (job for part in parts for job in part.jobs), strict=True)}
+            waiting: dict[Future[Compiled], _Part] = {
+                pool.submit(compile_kernel, job): part for part in parts for job in part.jobs
+            }
+        names = {
+            future: job.launch.kernel
+            for future, job in zip(waiting, (job for part in parts for job in part.jobs), strict=True)
+        }
         for future in as_completed(waiting):
             part = waiting[future]
             finished = found[part.target, part.op]
             try:
                 finished.append(future.result())
             except BrokenProcessPool:
-                raise AntiphonError(f"A compiler process died at {names[future]} for {part.target}; is there enough memory?") from None
+                raise AntiphonError(
+                    f"A compiler process died at {names[future]} for {part.target}; is there enough memory?"
+                ) from None
             except Exception as error:  # the compiler raises many types
-                raise AntiphonError(f"{names[future]} does not compile for {part.target}: {str(error).strip() or type(error).__name__}") from error
+                raise AntiphonError(
+                    f"{names[future]} does not compile for {part.target}: "
+                    f"{str(error).strip() or type(error).__name__}"
+                ) from error
             done += 1
-            progress(f"{part.target} {part.op}", done, total, (time.monotonic() - began) * (total - done) / done)
+            progress(
+                f"{part.target} {part.op}", done, total, (time.monotonic() - began) * (total - done) / done
+            )
             if len(finished) == len(part.jobs):
                 _write(root, part, finished, versions)
     finally:
@@ -155,10 +203,14 @@ def _write(root: Path, part: _Part, compiled: list[Compiled], versions: dict[str
             (beside / f"{one.key}.cubin").write_bytes(one.cubin)
             (beside / f"{one.key}.ptx").write_text(one.ptx)
         contract: dict[str, Any] = {
-            "version": CONTRACT_VERSION, "target": part.target, "op": part.op, "compiler": versions, "source": part.source,
+            "version": CONTRACT_VERSION,
+            "target": part.target,
+            "op": part.op,
+            "compiler": versions,
+            "source": part.source,
             "programs": [to_plain(program) for program in part.programs],
             "images": {one.key: to_plain(one.image) for one in sorted(compiled, key=lambda one: one.key)},
-        }  # fmt: skip
+        }
         (beside / CONTRACT_FILE).write_text(json.dumps(contract, indent=1))
         put_in_place(beside, home)
 
@@ -173,7 +225,9 @@ def _ctrl_c_for_us_alone() -> Iterator[None]:
     """
     held_back: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number)) if is_main else None
+    handler = (
+        signal.signal(signal.SIGINT, lambda number, frame: held_back.append(number)) if is_main else None
+    )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -21,8 +21,16 @@ from typing import Any
 from ...runtime.kernels.contract import ALIGNMENT, MAX_SHARED_BYTES, Image, Launch
 
 _TRITON_TYPES = {
-    "bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3fn": "u8", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "i1",
-}  # fmt: skip
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "float8_e4m3fn": "u8",
+    "int64": "i64",
+    "int32": "i32",
+    "int8": "i8",
+    "uint8": "u8",
+    "bool": "i1",
+}
 
 
 @dataclass(frozen=True)
@@ -85,16 +93,27 @@ def compile_kernel(job: Job) -> Compiled:
         ptx = _without_scratch_parameters(made.asm["ptx"], len(job.parameters), launch.kernel)
         cubin, report = _assemble(ptx, job.target, Path(folder))
     if made.metadata.global_scratch_size or made.metadata.num_ctas != 1:
-        raise ValueError(f"{launch.kernel} wants global scratch or clusters, which the launch contract does not have.")
+        raise ValueError(
+            f"{launch.kernel} wants global scratch or clusters, which the launch contract does not have."
+        )
     if made.metadata.shared > MAX_SHARED_BYTES[job.target]:
-        raise ValueError(f"{launch.kernel} wants {made.metadata.shared} bytes of shared memory; {job.target} has {MAX_SHARED_BYTES[job.target]}.")
+        raise ValueError(
+            f"{launch.kernel} wants {made.metadata.shared} bytes of shared memory; "
+            f"{job.target} has {MAX_SHARED_BYTES[job.target]}."
+        )
     # More warps than requested where Triton specialises them.
     warps = _number(r"\.reqntid (\d+)", ptx) // 32
     image = Image(
-        entry=made.metadata.name, target=job.target, parameters=job.parameters, warps=warps, shared_bytes=made.metadata.shared,
-        registers=report["registers"], spill_bytes=report["spills"], cubin_sha256=hashlib.sha256(cubin).hexdigest(),
+        entry=made.metadata.name,
+        target=job.target,
+        parameters=job.parameters,
+        warps=warps,
+        shared_bytes=made.metadata.shared,
+        registers=report["registers"],
+        spill_bytes=report["spills"],
+        cubin_sha256=hashlib.sha256(cubin).hexdigest(),
         ptx_sha256=hashlib.sha256(ptx.encode()).hexdigest(),
-    )  # fmt: skip
+    )
     return Compiled(job.key, image, cubin, ptx)
 
 
@@ -103,20 +122,30 @@ def compiler_versions() -> dict[str, str]:
     import triton
     from triton.backends.nvidia.compiler import get_ptxas
 
-    return {"triton": triton.__version__} | {f"ptxas {target}": get_ptxas(int(target[2:])).version for target in ("sm90", "sm100")}
+    return {"triton": triton.__version__} | {
+        f"ptxas {target}": get_ptxas(int(target[2:])).version for target in ("sm90", "sm100")
+    }
 
 
 def _check_names(launch: Launch, function: Any) -> None:
     count = len(launch.inputs) + len(launch.scalars) + len(launch.outputs)
     rest = set(function.arg_names[count:])
     if len(function.arg_names) < count or rest != set(launch.constants):
-        raise ValueError(f"{launch.kernel} takes {', '.join(function.arg_names)}: {count} arguments and {', '.join(sorted(launch.constants))} do not fit it.")
+        raise ValueError(
+            f"{launch.kernel} takes {', '.join(function.arg_names)}: "
+            f"{count} arguments and {', '.join(sorted(launch.constants))} do not fit it."
+        )
     for place, scalar in enumerate(launch.scalars, len(launch.inputs)):
         if function.arg_names[place] != scalar.name:
-            raise ValueError(f"{launch.kernel} has {function.arg_names[place]} where its contract has the scalar {scalar.name}.")
+            raise ValueError(
+                f"{launch.kernel} has {function.arg_names[place]} where its contract has the "
+                f"scalar {scalar.name}."
+            )
 
 
-def _leave_cubin_to_us(backend: Any, stages: dict[str, Any], options: Any, language: Any, capability: int) -> None:
+def _leave_cubin_to_us(
+    backend: Any, stages: dict[str, Any], options: Any, language: Any, capability: int
+) -> None:
     stages["cubin"] = lambda ptx, metadata: b""
 
 
@@ -129,7 +158,12 @@ def _without_scratch_parameters(ptx: str, count: int, kernel: str) -> str:
     for name in names[count:]:
         if re.search(rf"\b{name}\b", ptx[header.end() :]):
             raise ValueError(f"{kernel} reads {name}, which the launch contract does not have.")
-    return ptx[: header.start(2)] + "\n" + ",\n".join(f"\t{parameter.strip()}" for parameter in found[:count]) + ptx[header.end(2) :]
+    return (
+        ptx[: header.start(2)]
+        + "\n"
+        + ",\n".join(f"\t{parameter.strip()}" for parameter in found[:count])
+        + ptx[header.end(2) :]
+    )
 
 
 def _assemble(ptx: str, target: str, folder: Path) -> tuple[bytes, dict[str, int]]:
@@ -138,12 +172,22 @@ def _assemble(ptx: str, target: str, folder: Path) -> tuple[bytes, dict[str, int
     capability = int(target[2:])
     source, result = folder / "kernel.ptx", folder / "kernel.cubin"
     source.write_text(ptx)
-    command = [get_ptxas(capability).path, "-v", f"--gpu-name={sm_arch_from_capability(capability)}", str(source), "-o", str(result)]
+    command = [
+        get_ptxas(capability).path,
+        "-v",
+        f"--gpu-name={sm_arch_from_capability(capability)}",
+        str(source),
+        "-o",
+        str(result),
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise ValueError(f"ptxas refused the PTX: {run.stderr.strip()}")
     spilled = [int(count) for count in re.findall(r"(\d+) bytes spill (?:stores|loads)", run.stderr)]
-    return result.read_bytes(), {"registers": _number(r"Used (\d+) registers", run.stderr), "spills": sum(spilled)}
+    return result.read_bytes(), {
+        "registers": _number(r"Used (\d+) registers", run.stderr),
+        "spills": sum(spilled),
+    }
 
 
 def _number(pattern: str, text: str) -> int:

@@ -32,7 +32,10 @@ class CudaTimer:
         import torch
 
         if not torch.cuda.is_available():
-            raise AntiphonError("The PyTorch installed here cannot use the GPU; install one built for CUDA, or give --no-timing.")
+            raise AntiphonError(
+                "The PyTorch installed here cannot use the GPU; "
+                "install one built for CUDA, or give --no-timing."
+            )
         self._torch = torch
         self._stream = torch.cuda.Stream()
         self._compile_seconds = compile_seconds
@@ -51,7 +54,11 @@ class CudaTimer:
         product = torch.empty_like(a)
         multiplied = self.measure([lambda: torch.mm(a, b, out=product)], 1)
         cache = torch.cuda.get_device_properties(0).L2_cache_size
-        return Ceilings(bandwidth=2 * source.nbytes / copied.median, operations=2 * 8192**3 / multiplied.median, cache=cache)
+        return Ceilings(
+            bandwidth=2 * source.nbytes / copied.median,
+            operations=2 * 8192**3 / multiplied.median,
+            cache=cache,
+        )
 
     def free_bytes(self) -> int:
         self._torch.cuda.empty_cache()

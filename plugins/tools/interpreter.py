@@ -24,12 +24,21 @@ from .programs import kernel_function
 _GUARD_BYTES = 256
 _GUARD = 0xFF  # NaN in every float type, so that it shows in any sum
 _TORCH = {
-    "bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float8_e4m3fn": torch.uint8, "int64": torch.int64,
-    "int32": torch.int32, "int8": torch.int8, "uint8": torch.uint8, "bool": torch.bool,
-}  # fmt: skip
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float8_e4m3fn": torch.uint8,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
 
 
-def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attributes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def run_interpreted(
+    program: Program, inputs: Mapping[str, np.ndarray], attributes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
     """The outputs of `program` in the Triton interpreter, by name.
 
     Float inputs are float32 or float64 arrays, rounded here to the program's dtype; float8_e4m3fn inputs hold
@@ -53,10 +62,15 @@ def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attribut
             value = np.ascontiguousarray(inputs[spec.name])
             held[spec.name] = place(spec, value.shape)
             held[spec.name].copy_(torch.from_numpy(value))
-    held |= {name: torch.from_numpy(value) for name, value in inputs.items() if name not in held}  # named in errors
-    outputs = invoke(program, held, attributes, shape_of=lambda tensor: tensor.shape, allocate=place, launch=_launch)
+    # named in errors
+    held |= {name: torch.from_numpy(value) for name, value in inputs.items() if name not in held}
+    outputs = invoke(
+        program, held, attributes, shape_of=lambda tensor: tensor.shape, allocate=place, launch=_launch
+    )
     for name, block in guarded:
-        if not (bool((block[:_GUARD_BYTES] == _GUARD).all()) and bool((block[-_GUARD_BYTES:] == _GUARD).all())):
+        if not (
+            bool((block[:_GUARD_BYTES] == _GUARD).all()) and bool((block[-_GUARD_BYTES:] == _GUARD).all())
+        ):
             raise AssertionError(f"{program.op} ({program.name}) wrote outside {name}.")
     return {name: _numpy(tensor) for name, tensor in outputs.items()}
 
@@ -64,7 +78,8 @@ def run_interpreted(program: Program, inputs: Mapping[str, np.ndarray], attribut
 def _launch(step: Launch, grid: tuple[int, int, int], arguments: list[Any]) -> None:
     for scalar, value in zip(step.scalars, arguments[len(step.inputs) :], strict=False):
         assert value % scalar.multiple == 0, (
-            f"{step.kernel}: {scalar.name} = {value} is no multiple of {scalar.multiple}, as the compiled kernel takes it to be"
+            f"{step.kernel}: {scalar.name} = {value} is no multiple of {scalar.multiple}, "
+            "as the compiled kernel takes it to be"
         )
     kernel_function(step.kernel)[grid](*arguments, **step.constants)
 
@@ -82,25 +97,39 @@ def _patch_interpreter() -> None:
     from triton.runtime import interpreter
 
     if not triton.knobs.runtime.interpret:
-        raise AntiphonError("The Triton interpreter is off; set TRITON_INTERPRET=1 before the program starts.")
+        raise AntiphonError(
+            "The Triton interpreter is off; set TRITON_INTERPRET=1 before the program starts."
+        )
     builder = interpreter.InterpreterBuilder
     cast, convert, dot = builder.cast_impl, builder.create_fp_to_fp, builder.create_dot
 
     def values(handle: Any) -> np.ndarray:
-        return handle.data.view(ml_dtypes.bfloat16).astype(np.float32) if handle.dtype.scalar == tl.bfloat16 else handle.data
+        return (
+            handle.data.view(ml_dtypes.bfloat16).astype(np.float32)
+            if handle.dtype.scalar == tl.bfloat16
+            else handle.data
+        )
 
     def between(source: Any, target: Any, otherwise: Any) -> Any:
         kinds = (source.dtype.scalar, target.scalar)
         # Devices move the bits, also of subnormal numbers, for which the interpreter is wrong.
         if kinds == (tl.float8e4b15, tl.float16):
             bits = source.data.astype(np.uint16)
-            return interpreter.TensorHandle(((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16), tl.float16)
-        if tl.bfloat16 not in kinds or kinds[0] == kinds[1] or not (kinds[0].is_floating() and kinds[1].is_floating()):
+            return interpreter.TensorHandle(
+                ((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16), tl.float16
+            )
+        if (
+            tl.bfloat16 not in kinds
+            or kinds[0] == kinds[1]
+            or not (kinds[0].is_floating() and kinds[1].is_floating())
+        ):
             return otherwise()
         numbers = values(source)
         if target.scalar == tl.bfloat16:
             return interpreter.TensorHandle(numbers.astype(ml_dtypes.bfloat16).view(np.uint16), tl.bfloat16)
-        return interpreter.TensorHandle(numbers.astype(interpreter._get_np_dtype(target.scalar)), target.scalar)
+        return interpreter.TensorHandle(
+            numbers.astype(interpreter._get_np_dtype(target.scalar)), target.scalar
+        )
 
     def exact_dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
         if tl.bfloat16 not in (a.dtype.scalar, b.dtype.scalar):
@@ -108,8 +137,12 @@ def _patch_interpreter() -> None:
         product = np.matmul(values(a), values(b), dtype=np.float32)
         return interpreter.TensorHandle((product + d.data).astype(d.data.dtype), d.dtype.scalar)
 
-    builder.cast_impl = lambda self, source, target: between(source, target, lambda: cast(self, source, target))
-    builder.create_fp_to_fp = lambda self, source, target, mode: between(source, target, lambda: convert(self, source, target, mode))
+    builder.cast_impl = lambda self, source, target: between(
+        source, target, lambda: cast(self, source, target)
+    )
+    builder.create_fp_to_fp = lambda self, source, target, mode: between(
+        source, target, lambda: convert(self, source, target, mode)
+    )
     for name in ("create_fp_ext", "create_fp_trunc"):
         setattr(builder, name, lambda self, source, target: self.cast_impl(source, target))
     builder.create_dot = exact_dot

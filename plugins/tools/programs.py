@@ -17,12 +17,18 @@ def programs(target: str, ops: Iterable[str] = ()) -> list[Program]:
     Raises AntiphonError for an unknown target or op.
     """
     if target not in GPU_TARGETS:
-        raise AntiphonError(f"There is no target {target!r}; kernels are compiled for {', '.join(GPU_TARGETS)}.")
+        raise AntiphonError(
+            f"There is no target {target!r}; kernels are compiled for {', '.join(GPU_TARGETS)}."
+        )
     wanted = list(ops) or list(FOLDERS)
     for op in wanted:
         if op not in FOLDERS:
             raise AntiphonError(f"There is no op {op!r}; the ops are {', '.join(FOLDERS)}.")
-    return [program for op in wanted for program in import_module(f"..{FOLDERS[op]}.programs", __package__).programs(target)]
+    return [
+        program
+        for op in wanted
+        for program in import_module(f"..{FOLDERS[op]}.programs", __package__).programs(target)
+    ]
 
 
 def kernel_function(name: str) -> Any:

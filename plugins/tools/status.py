@@ -51,7 +51,10 @@ def op_status(library: Path, op: str) -> OpStatus:
         op=op,
         dtypes=tuple(dict.fromkeys(_dtype(program) for every in wanted.values() for program in every)),
         programs=max(len(every) for every in wanted.values()),
-        kernels=max(len({image_key(program, step) for program in every for step in program.launches}) for every in wanted.values()),
+        kernels=max(
+            len({image_key(program, step) for program in every for step in program.launches})
+            for every in wanted.values()
+        ),
         compiled=compiled,
         stale=tuple(target for target in compiled if not _is_fresh(library, target, op)),
         bytes=sum(file.stat().st_size for target in compiled for file in homes[target].iterdir()),

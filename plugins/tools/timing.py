@@ -100,8 +100,14 @@ class Timing:
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-ready fields; a difference that is not finite becomes null."""
-        difference = self.difference if self.difference is not None and math.isfinite(self.difference) else None
-        return dataclasses.asdict(self) | {"bound": self.bound, "fraction": self.fraction, "difference": difference}
+        difference = (
+            self.difference if self.difference is not None and math.isfinite(self.difference) else None
+        )
+        return dataclasses.asdict(self) | {
+            "bound": self.bound,
+            "fraction": self.fraction,
+            "difference": difference,
+        }
 
 
 class Timer(Protocol):
@@ -128,7 +134,13 @@ class Timer(Protocol):
         """Time passes through all `calls`, `rounds` times each, as a CUDA graph if they can be captured."""
 
 
-def time_benchmarks(launcher: Launcher, ops: Sequence[str], timer: Timer, ceilings: Ceilings, on_progress: Callable[..., None] | None = None) -> list[Timing]:
+def time_benchmarks(
+    launcher: Launcher,
+    ops: Sequence[str],
+    timer: Timer,
+    ceilings: Ceilings,
+    on_progress: Callable[..., None] | None = None,
+) -> list[Timing]:
     """Time every benchmark of `ops` that has compiled kernels.
 
     Notes of a Timing tell what could not be timed.
@@ -157,7 +169,10 @@ def op_benchmarks(op: str) -> list[Benchmark]:
 def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceilings: Ceilings) -> Timing:
     """Time our program, PyTorch eager, torch.compile and the public kernel if there is one, on the same
     rotating inputs."""
-    bytes_bound, operations_bound = benchmark.bytes_moved / ceilings.bandwidth, benchmark.operations / ceilings.operations
+    bytes_bound, operations_bound = (
+        benchmark.bytes_moved / ceilings.bandwidth,
+        benchmark.operations / ceilings.operations,
+    )
     rounds = ROUNDS if max(bytes_bound, operations_bound) < SHORT else 1
     generator, attributes = timer.generator(), dict(benchmark.attributes)
     notes: list[str] = []
@@ -195,27 +210,49 @@ def time_benchmark(launcher: Launcher, benchmark: Benchmark, timer: Timer, ceili
             launcher.run_program(chosen[0], inputs, attributes, given, timer.stream())
 
         launcher.wait()
-        return timer.measure([partial(run, inputs, given) for inputs, given in zip(arrays, outputs, strict=True)], rounds)
+        return timer.measure(
+            [partial(run, inputs, given) for inputs, given in zip(arrays, outputs, strict=True)], rounds
+        )
 
     found["ours"] = noted("ours", ours)
     found["eager"] = noted("eager", called(benchmark.eager))
-    found["compiled"] = noted("compiled", lambda: called(timer.compiled(benchmark.eager, sets[0], attributes))())
+    found["compiled"] = noted(
+        "compiled", lambda: called(timer.compiled(benchmark.eager, sets[0], attributes))()
+    )
     difference = None
     if found["ours"] and found["eager"]:
-        difference = noted("difference", lambda: _difference(launcher.numpy(next(iter(outputs[0].values()))), benchmark.eager(sets[0], attributes)))
+        difference = noted(
+            "difference",
+            lambda: _difference(
+                launcher.numpy(next(iter(outputs[0].values()))), benchmark.eager(sets[0], attributes)
+            ),
+        )
     kernel = _reference_kernel(benchmark.op)
     if kernel is not None:
         found["reference"] = noted("reference", called(kernel))
     return Timing(
-        op=benchmark.op, benchmark=benchmark.name, program=chosen[0].name if chosen else "-", ours=found["ours"], eager=found["eager"],
-        compiled=found["compiled"], reference=found.get("reference"), bytes_bound=bytes_bound, operations_bound=operations_bound, sets=count,
-        rotated_bytes=count * size, difference=difference, aim=benchmark.aim, notes=tuple(notes),
-    )  # fmt: skip
+        op=benchmark.op,
+        benchmark=benchmark.name,
+        program=chosen[0].name if chosen else "-",
+        ours=found["ours"],
+        eager=found["eager"],
+        compiled=found["compiled"],
+        reference=found.get("reference"),
+        bytes_bound=bytes_bound,
+        operations_bound=operations_bound,
+        sets=count,
+        rotated_bytes=count * size,
+        difference=difference,
+        aim=benchmark.aim,
+        notes=tuple(notes),
+    )
 
 
 def _untimed(benchmark: Benchmark, ceilings: Ceilings, note: str) -> Timing:
     bounds = benchmark.bytes_moved / ceilings.bandwidth, benchmark.operations / ceilings.operations
-    return Timing(benchmark.op, benchmark.name, "-", None, None, None, None, *bounds, 0, 0, None, benchmark.aim, (note,))
+    return Timing(
+        benchmark.op, benchmark.name, "-", None, None, None, None, *bounds, 0, 0, None, benchmark.aim, (note,)
+    )
 
 
 def sets_to_rotate(bytes_moved: int, size: int, cache: int, free: int) -> int:
@@ -226,16 +263,30 @@ def sets_to_rotate(bytes_moved: int, size: int, cache: int, free: int) -> int:
 
 
 def _program(launcher: Launcher, benchmark: Benchmark, inputs: Mapping[str, DeviceArray]) -> Program:
-    return select(launcher.library.programs, benchmark.op, {name: (array.dtype, array.shape) for name, array in inputs.items()}, benchmark.attributes)
+    return select(
+        launcher.library.programs,
+        benchmark.op,
+        {name: (array.dtype, array.shape) for name, array in inputs.items()},
+        benchmark.attributes,
+    )
 
 
 def _difference(found: np.ndarray, eager: Any) -> float | None:
     """The difference of our first output from PyTorch's; None if PyTorch's has another shape."""
-    first = eager[0] if isinstance(eager, tuple | list) else next(iter(eager.values())) if isinstance(eager, Mapping) else eager
+    first = (
+        eager[0]
+        if isinstance(eager, tuple | list)
+        else next(iter(eager.values()))
+        if isinstance(eager, Mapping)
+        else eager
+    )
     expected = first.detach().double().cpu().numpy()
     if expected.shape != found.shape:
         return None
-    return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0) / max(np.abs(expected).max(initial=0.0), 1e-30))
+    return float(
+        np.abs(found.astype(np.float64) - expected).max(initial=0.0)
+        / max(np.abs(expected).max(initial=0.0), 1e-30)
+    )
 
 
 def _line(error: Exception) -> str:

@@ -150,12 +150,18 @@ def _left(parent: Path, name: str | None) -> list[tuple[Path, str, str]]:
     """(path, name of its target, BUILDING or OLD) of everything in `parent` that a writer made, except
     links.
     """
-    pattern = re.compile(rf"\.({'.+' if name is None else re.escape(name)})\.[0-9a-f]{{8}}\.({BUILDING}|{OLD})", re.DOTALL)
+    pattern = re.compile(
+        rf"\.({'.+' if name is None else re.escape(name)})\.[0-9a-f]{{8}}\.({BUILDING}|{OLD})", re.DOTALL
+    )
     try:
         names = sorted(os.listdir(parent))
     except OSError:
         return []
-    return [(parent / found[0], found[1], found[2]) for found in map(pattern.fullmatch, names) if found and not (parent / found[0]).is_symlink()]
+    return [
+        (parent / found[0], found[1], found[2])
+        for found in map(pattern.fullmatch, names)
+        if found and not (parent / found[0]).is_symlink()
+    ]
 
 
 def _lock(path: Path, kind: int) -> int | None:

@@ -64,7 +64,10 @@ def require_extra(extra: str, purpose: str, *packages: str) -> None:
     """
     for package in packages or EXTRAS[extra]:
         if not is_installed(package):
-            raise MissingExtra(f'{purpose} needs the package {package}, which is not installed; run: pip install "antiphon[{extra}]"')
+            raise MissingExtra(
+                f"{purpose} needs the package {package}, which is not installed; run: "
+                f'pip install "antiphon[{extra}]"'
+            )
 
 
 def is_installed(package: str) -> bool:

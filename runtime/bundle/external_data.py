@@ -16,7 +16,14 @@ FIELDS: dict[str, dict[int, str]] = {
     "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
     "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
     "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {5: "TensorProto", 6: "GraphProto", 10: "TensorProto", 11: "GraphProto", 22: "SparseTensorProto", 23: "SparseTensorProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {13: "StringStringEntryProto"},
 }
@@ -44,13 +51,20 @@ def external_files(path: Path) -> set[str]:
                     locations.add(entry.get(2, b"").decode("utf-8"))
                 continue
             kinds = FIELDS[message]
-            inner = [(kinds[field], begin, stop) for field, begin, stop in _fields(content, start, end) if field in kinds]
+            inner = [
+                (kinds[field], begin, stop)
+                for field, begin, stop in _fields(content, start, end)
+                if field in kinds
+            ]
             # skips the parts without a location, which are most
             waiting += [part for part in inner if content.find(LOCATION, part[1], part[2]) >= 0]
     except (IndexError, ValueError):
         raise BrokenBundle(f"{short_path(path)} is not an ONNX file; build the bundle again.") from None
     except OSError as error:
-        raise BrokenBundle(f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); make it readable or build the bundle again.") from None
+        raise BrokenBundle(
+            f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); "
+            "make it readable or build the bundle again."
+        ) from None
     return locations
 
 

@@ -37,9 +37,14 @@ def read_json_object(path: Path, repair: str = REPAIR, largest: int = LARGEST_FI
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as error:
-        raise AntiphonError(f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); make it readable or {repair}.") from None
+        raise AntiphonError(
+            f"{short_path(path)} cannot be read ({error.strerror or reason(error)}); "
+            f"make it readable or {repair}."
+        ) from None
     if len(content) > largest:
-        raise AntiphonError(f"{short_path(path)} has more than {largest:,} bytes, which no file of its kind needs; {repair}.")
+        raise AntiphonError(
+            f"{short_path(path)} has more than {largest:,} bytes, which no file of its kind needs; {repair}."
+        )
     return parse_json_object(content, short_path(path), repair)
 
 
@@ -51,23 +56,33 @@ def parse_json_object(content: bytes, where: str, repair: str = REPAIR) -> dict[
     """
     containers = content.count(b"{") + content.count(b"[")
     if containers > MOST_CONTAINERS or containers + content.count(b",") > MOST_VALUES:
-        raise AntiphonError(f"{where} holds more lists, objects or values than any file of its kind; {repair}.")
+        raise AntiphonError(
+            f"{where} holds more lists, objects or values than any file of its kind; {repair}."
+        )
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
         if HALF_PAIR.search(content):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise AntiphonError(f"{where} holds half of a surrogate pair, which is no character; {repair}.") from None
+        raise AntiphonError(
+            f"{where} holds half of a surrogate pair, which is no character; {repair}."
+        ) from None
     except UnicodeDecodeError as error:
         raise AntiphonError(f"{where} is not UTF-8 text (byte {error.start}); {repair}.") from None
     except RecursionError:
-        raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.") from None
+        raise AntiphonError(
+            f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}."
+        ) from None
     except ValueError as error:
         raise AntiphonError(f"{where} is not valid JSON ({reason(error)}); {repair}.") from None
     if not isinstance(value, dict):
-        raise AntiphonError(f"{where} holds {article(type(value).__name__)} where an object was expected; {repair}.")
+        raise AntiphonError(
+            f"{where} holds {article(type(value).__name__)} where an object was expected; {repair}."
+        )
     if _is_deeper(value, DEEPEST):
-        raise AntiphonError(f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}.")
+        raise AntiphonError(
+            f"{where} is nested deeper than {DEEPEST} levels, which no file of its kind is; {repair}."
+        )
     return value
 
 
@@ -84,7 +99,12 @@ def _is_deeper(value: Any, levels: int) -> bool:
     """
     row = [value]
     for _ in range(levels):
-        row = [item for node in row for item in (node.values() if isinstance(node, dict) else node) if isinstance(item, dict | list)]
+        row = [
+            item
+            for node in row
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, dict | list)
+        ]
         if not row:
             return False
     return True

@@ -68,12 +68,16 @@ class Manifest:
     """A name of bundle.names.PRECISIONS."""
     stages: dict[str, StageEntry]
     ids: dict[str, int | list[int]]
-    """Special ids: see antiphon.runtime.stages.thinker and antiphon.runtime.stages.talker for the keys used."""
+    """Special ids: see antiphon.runtime.stages.thinker and
+    antiphon.runtime.stages.talker for the keys used.
+    """
     constants: ModelConstants
     sampling: dict[str, SamplingParameters]
     """Defaults of thinker, talker and predictor."""
     voices: dict[str, int] = field(default_factory=dict)
-    """Voice name to codec id, or to its row in frontend/voices.npy where the bundle has that file; empty in a bundle without speech."""
+    """Voice name to codec id, or to its row in frontend/voices.npy where the bundle has that file;
+    empty in a bundle without speech.
+    """
     default_voice: str | None = None
     tool_versions: dict[str, str] = field(default_factory=dict)
     build: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +86,9 @@ class Manifest:
     """Every file but the manifest, by its path relative to the bundle with forward slashes."""
     schema_version: int = SCHEMA_VERSION
     interleave: str | None = None
-    """How text and speech take turns unless a reply asks for another way (aria.parse_policy), in the layout of `talker`; None without speech."""
+    """How text and speech take turns unless a reply asks for another way (aria.parse_policy),
+    in the layout of `talker`; None without speech.
+    """
     speech_prompts: SpeechPrompts = field(default_factory=SpeechPrompts)
     talker: TalkerContract | None = None
     """What the Talker is fed; None in a bundle without speech."""
@@ -96,12 +102,17 @@ class Manifest:
         """The special id `name`. Raises AntiphonError where the manifest lacks it."""
         value = self.ids.get(name)
         if not isinstance(value, int):
-            raise BrokenBundle(f"The manifest has no single id {short(name)} (found {short(value)}); build the bundle again.")
+            raise BrokenBundle(
+                f"The manifest has no single id {short(name)} (found {short(value)}); build the bundle again."
+            )
         return value
 
 
 def read_entry(stored: Any, where: str) -> StageEntry:
-    """The stage entry that `dataclasses.asdict` and JSON made `stored` from. Raises AntiphonError that names the place in `where`."""
+    """The stage entry that `dataclasses.asdict` and JSON made `stored` from.
+
+    Raises AntiphonError that names the place in `where`.
+    """
     entry: StageEntry = typed(StageEntry, stored, where)
     return entry
 
@@ -110,15 +121,19 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write `manifest.json` into `folder`, readable by people: one short list a line."""
     content = dataclasses.asdict(manifest)
     text = json.dumps(content | {SEAL: seal(content)}, indent=2, ensure_ascii=False)
-    text = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text)
+    text = re.sub(
+        r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text
+    )
     (Path(folder) / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
-    """Read the manifest of the bundle at `folder` and check that its files are there in their full size, and the small ones unchanged.
+    """Read the manifest of the bundle at `folder` and check that its files are there in their full size,
+    and the small ones unchanged.
 
-    Raises AntiphonError in one sentence: no bundle, unreadable, another schema version, changed since it was built, a field missing or of a wrong kind,
-    another target than `target` (when given), or a file that `bundle_files.check_files` refuses.
+    Raises AntiphonError in one sentence: no bundle, unreadable, another schema version, changed since it was
+    built, a field missing or of a wrong kind, another target than `target` (when given), or a file that
+    `bundle_files.check_files` refuses.
     """
     root = Path(folder)
     path = root / MANIFEST_FILE
@@ -129,8 +144,8 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
     found = raw.get("schema_version")
     if found != SCHEMA_VERSION:
         raise BrokenBundle(
-            f"{short_path(path)} has schema version {short(found)}, this Antiphon reads version {SCHEMA_VERSION}; "
-            f"make it anew with antiphon build CHECKPOINT {short_path(root)}."
+            f"{short_path(path)} has schema version {short(found)}, this Antiphon reads version "
+            f"{SCHEMA_VERSION}; make it anew with antiphon build CHECKPOINT {short_path(root)}."
         )
     if raw.get(SEAL) != seal(raw):
         raise BrokenBundle(
@@ -140,9 +155,12 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
     manifest: Manifest = typed(Manifest, raw, short_path(path))
     if target is not None and manifest.target != target:
         raise UnsupportedTarget(
-            f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; build it again with --target {target}."
+            f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; "
+            f"build it again with --target {target}."
         )
-    check_files(root, manifest.hashes, [name for entry in manifest.stages.values() for name in entry.artifacts])
+    check_files(
+        root, manifest.hashes, [name for entry in manifest.stages.values() for name in entry.artifacts]
+    )
     return manifest
 
 
@@ -150,18 +168,27 @@ def _no_bundle(folder: Path) -> BrokenBundle:
     older = set_aside(folder)
     if older is not None and not os.path.lexists(folder):
         return BrokenBundle(
-            f"No bundle at {short_path(folder)}: a build that was to replace it was killed; build again, or give {short_path(older)} the name {folder.name}."
+            f"No bundle at {short_path(folder)}: a build that was to replace it was killed; "
+            f"build again, or give {short_path(older)} the name {folder.name}."
         )
-    return BrokenBundle(f"No bundle at {short_path(folder)}: expected a folder with {MANIFEST_FILE}; make one with antiphon build.")
+    return BrokenBundle(
+        f"No bundle at {short_path(folder)}: expected a folder with {MANIFEST_FILE}; "
+        "make one with antiphon build."
+    )
 
 
 def check_hashes(folder: str | Path) -> None:
-    """Read every file of the bundle and compare its SHA-256. Raises AntiphonError that names the first damaged file."""
+    """Read every file of the bundle and compare its SHA-256.
+
+    Raises AntiphonError that names the first damaged file.
+    """
     for name, expected in read_manifest(folder).hashes.items():
         check_file(Path(folder), name, expected)
 
 
 def seal(content: dict[str, Any]) -> str:
-    """SHA-256 (hex) of all that a manifest says but this digest itself: JSON with sorted keys and without spaces."""
+    """SHA-256 (hex) of all that a manifest says but this digest itself:
+    JSON with sorted keys and without spaces.
+    """
     said = {name: value for name, value in content.items() if name != SEAL}
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -35,7 +35,10 @@ def number(value: Any, name: str, least: float, most: float, of: str = "", or_ze
     """
     found = as_float(value)
     if found is None or not (least <= found <= most or (or_zero and found == 0)):  # NaN is refused, too
-        raise InvalidInput(f"{name} is {short(value)}, expected {'0 or ' if or_zero else ''}a number from {least:,g} to {most:,g}{f' {of}' if of else ''}.")
+        raise InvalidInput(
+            f"{name} is {short(value)}, expected {'0 or ' if or_zero else ''}a number from {least:,g} "
+            f"to {most:,g}{f' {of}' if of else ''}."
+        )
     return found
 
 

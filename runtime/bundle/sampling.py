@@ -17,9 +17,13 @@ PENALTY = 1e-2, 1e2
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How ids are drawn. `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off; `max_tokens` None means up to the context limit.
+    """How ids are drawn.
 
-    `min_tokens` ids come before the end is allowed. NumPy scalars become Python's. Raises AntiphonError when a value is out of range.
+    `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off; `max_tokens` None means
+    up to the context limit.
+
+    `min_tokens` ids come before the end is allowed. NumPy scalars become Python's. Raises AntiphonError when
+    a value is out of range.
     """
 
     temperature: float = 1.0
@@ -42,11 +46,15 @@ class SamplingParameters:
             object.__setattr__(self, name, value)
 
     def greedy(self) -> SamplingParameters:
-        """The same parameters without chance; penalty and limits stay, as in HF generate with do_sample=False."""
+        """The same parameters without chance; penalty and limits stay,
+        as in HF generate with do_sample=False.
+        """
         return replace(self, temperature=0.0)
 
     def feeds(self, rows: int) -> dict[str, np.ndarray]:
-        """The constant sampling inputs of a graph, each of shape [rows]: temperature, top_k, top_p, repetition_penalty."""
+        """The constant sampling inputs of a graph, each of shape [rows]:
+        temperature, top_k, top_p, repetition_penalty.
+        """
         return {
             "temperature": np.full(rows, self.temperature, np.float32),
             "top_k": np.full(rows, self.top_k, np.int64),

@@ -1,4 +1,5 @@
-"""What a stage is to the runtime, as data: its tensors and states, what its engine can do, and in which numbers it computes.
+"""What a stage is to the runtime, as data: its tensors and states, what its engine can do,
+and in which numbers it computes.
 
 The runtime allocates, binds, batches, snapshots and rewinds by these descriptions alone; it knows no model.
 """
@@ -17,7 +18,10 @@ Axis = int | str
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A graph input or output. `dtype` is a NumPy name; `shape` mixes sizes and symbols (batch, tokens, capacity ...)."""
+    """A graph input or output.
+
+    `dtype` is a NumPy name; `shape` mixes sizes and symbols (batch, tokens, capacity ...).
+    """
 
     name: str
     dtype: str
@@ -28,9 +32,9 @@ class TensorSpec:
 class StateSpec:
     """A state: the graph reads `past.NAME` and writes `present.NAME`, both of `shape` and `dtype`.
 
-    kind: kv (grows along the axis `capacity`, written in place at past_length), conv (left context of a convolution),
-    window (the last rows of a sliding window), overlap (unfinished output of a transposed convolution), recurrent,
-    counter. All start as zeros.
+    kind: kv (grows along the axis `capacity`, written in place at past_length), conv (left context of a
+    convolution), window (the last rows of a sliding window), overlap (unfinished output of a transposed
+    convolution), recurrent, counter. All start as zeros.
     """
 
     name: str
@@ -42,7 +46,9 @@ class StateSpec:
 
 @dataclass(frozen=True)
 class StageInterface:
-    """The tensors of a stage, in the order of its graph, and the integers that its callers need beside them."""
+    """The tensors of a stage, in the order of its graph,
+    and the integers that its callers need beside them.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -79,7 +85,9 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Precision:
-    """Number formats of a stage, as NumPy or ONNX names: of stored weights, of activations, and of kv states."""
+    """Number formats of a stage, as NumPy or ONNX names:
+    of stored weights, of activations, and of kv states.
+    """
 
     weights: str = "float32"
     activations: str = "float32"

@@ -47,10 +47,15 @@ class TalkerContract:
 
 PROMPTS: dict[VoiceKind, dict[str, Any]] = {
     "codec_id": {
-        "layout": "summed", "frame_input": "frame_rows", "hidden_taps": "media", "hidden_rows": 0, "takes_style": False, "takes_language": False,
+        "layout": "summed",
+        "frame_input": "frame_rows",
+        "hidden_taps": "media",
+        "hidden_rows": 0,
+        "takes_style": False,
+        "takes_language": False,
     },
     "frames": {"frame_input": "frame_codes", "hidden_taps": "content"},
-}  # fmt: skip
+}
 """The other fields of a contract that each kind of voice fixes, since its prompt supports only these
 values.
 """

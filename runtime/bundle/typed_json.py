@@ -1,8 +1,9 @@
 """Plain values of JSON into the dataclasses that describe them; an error names the place in the file."""
 
-# No library does this as well. msgspec 0.23 writes `stages[...].parameters` for any name of a dict, tells neither the value found nor the choices of a
-# Literal, and takes integers beyond 64 bits and halves of surrogate pairs: what adds these is longer than this module. cattrs 26.2 makes integers of "4"
-# and of true, and text of 3, without an error.
+# No library does this as well. msgspec 0.23 writes `stages[...].parameters` for any name of a dict, tells
+# neither the value found nor the choices of a Literal, and takes integers beyond 64 bits and halves of
+# surrogate pairs: what adds these is longer than this module. cattrs 26.2 makes integers of "4" and of true,
+# and text of 3, without an error.
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
 def typed(kind: Any, value: Any, where: str) -> Any:
-    """`value`, read from JSON, as the type `kind`: a dataclass, a container or union of such, Literal, Any, or a plain type.
+    """`value`, read from JSON, as the type `kind`: a dataclass, a container or union of such,
+    Literal, Any, or a plain type.
 
-    Integers are of 64 bits and text is Unicode. Fields that `kind` does not have are left out. Raises AntiphonError that names the place after `where`.
+    Integers are of 64 bits and text is Unicode. Fields that `kind` does not have are left out. Raises
+    AntiphonError that names the place after `where`.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -51,7 +54,9 @@ def typed(kind: Any, value: Any, where: str) -> Any:
             except AntiphonError:
                 continue
         raise BrokenBundle(f"{where} is {short(value)}, expected {kind}; build the bundle again.")
-    accepted = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+    accepted = isinstance(value, int | float if kind is float else kind) and (
+        kind is bool or not isinstance(value, bool)
+    )
     _expect(accepted, where, f"a value of type {kind.__name__}", value)
     _expect(not isinstance(value, int) or SMALLEST <= value <= LARGEST, where, "an integer of 64 bits", value)
     _expect(not isinstance(value, str) or _is_unicode(value), where, "text that is Unicode", value)

@@ -1,7 +1,7 @@
 """Feeds of several rows from feeds of one row each, and back.
 
-A tensor belongs to rows by its axis `batch`, or by an index: an int64 input NAME_index [symbol] holds flat places row * tokens + token,
-and all tensors with that symbol follow it.
+A tensor belongs to rows by its axis `batch`, or by an index: an int64 input NAME_index [symbol] holds flat
+places row * tokens + token, and all tensors with that symbol follow it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ Feeds = Mapping[str, np.ndarray]
 
 
 def join_rows(interface: StageInterface, rows: Sequence[Feeds]) -> dict[str, np.ndarray]:
-    """One batch of `rows`, each feeds with a batch of one. Rows of fewer tokens get zeros behind them; `query_length` tells them apart."""
+    """One batch of `rows`, each feeds with a batch of one.
+
+    Rows of fewer tokens get zeros behind them; `query_length` tells them apart.
+    """
     tokens = max(axis_sizes(interface.inputs, feeds).get("tokens", 1) for feeds in rows)
     index = _index_inputs(interface)
     joined: dict[str, np.ndarray] = {}
@@ -45,7 +48,9 @@ def split_rows(interface: StageInterface, feeds: Feeds) -> list[dict[str, np.nda
 
 
 def join_outputs(interface: StageInterface, feeds: Feeds, rows: Sequence[Feeds]) -> dict[str, np.ndarray]:
-    """The outputs of the batch `feeds` from those of its rows (see split_rows), with zeros for padding tokens."""
+    """The outputs of the batch `feeds` from those of its rows (see split_rows),
+    with zeros for padding tokens.
+    """
     index, tokens = _index_inputs(interface), axis_sizes(interface.inputs, feeds).get("tokens", 1)
     joined: dict[str, np.ndarray] = {}
     for spec in interface.outputs:
@@ -64,7 +69,11 @@ def join_outputs(interface: StageInterface, feeds: Feeds, rows: Sequence[Feeds])
 
 def _index_inputs(interface: StageInterface) -> dict[str, str]:
     """The input that holds flat places, by the symbol of its axis."""
-    return {str(spec.shape[0]): spec.name for spec in interface.inputs if spec.name.endswith("_index") and len(spec.shape) == 1}
+    return {
+        str(spec.shape[0]): spec.name
+        for spec in interface.inputs
+        if spec.name.endswith("_index") and len(spec.shape) == 1
+    }
 
 
 def _row_axis(spec: TensorSpec, index: Mapping[str, str]) -> int | None:
@@ -72,11 +81,15 @@ def _row_axis(spec: TensorSpec, index: Mapping[str, str]) -> int | None:
 
 
 def _padded(spec: TensorSpec, values: np.ndarray, tokens: int) -> np.ndarray:
-    missing = [(0, tokens - values.shape[place] if axis == "tokens" else 0) for place, axis in enumerate(spec.shape)]
+    missing = [
+        (0, tokens - values.shape[place] if axis == "tokens" else 0) for place, axis in enumerate(spec.shape)
+    ]
     return np.pad(values, missing) if any(behind for _, behind in missing) else values
 
 
-def _of_row(spec: TensorSpec, values: np.ndarray, row: int, index: Mapping[str, str], feeds: Feeds, tokens: int) -> np.ndarray:
+def _of_row(
+    spec: TensorSpec, values: np.ndarray, row: int, index: Mapping[str, str], feeds: Feeds, tokens: int
+) -> np.ndarray:
     axis = _row_axis(spec, index)
     if axis is None:
         return values

@@ -1,4 +1,7 @@
-"""Engine kinds by name. A kind is a module with a function `open_engine` (see base.OpenEngine), imported when it is needed."""
+"""Engine kinds by name.
+
+A kind is a module with a function `open_engine` (see base.OpenEngine), imported when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ _MODULES = {"onnxruntime": "antiphon.runtime.engines.onnxruntime.engine"}
 
 
 def register_engine(kind: str, module: str) -> None:
-    """Let bundles whose stages are of `kind` be opened by `module`, the full name of a module with `open_engine`."""
+    """Let bundles whose stages are of `kind` be opened by `module`,
+    the full name of a module with `open_engine`.
+    """
     _MODULES[kind] = module
 
 
@@ -22,9 +27,15 @@ def engine_kinds() -> tuple[str, ...]:
 
 
 def find_engine(kind: str, stage: str) -> OpenEngine:
-    """The function that opens engines of `kind`. Raises UnsupportedTarget, which names `stage`, for an unknown kind."""
+    """The function that opens engines of `kind`.
+
+    Raises UnsupportedTarget, which names `stage`, for an unknown kind.
+    """
     if kind not in _MODULES:
         known = ", ".join(_MODULES)
-        raise UnsupportedTarget(f"Stage {stage} was built for the engine {short(kind)}; this Antiphon runs {known}; build the bundle for it.")
+        raise UnsupportedTarget(
+            f"Stage {stage} was built for the engine {short(kind)}; this Antiphon runs {known}; "
+            "build the bundle for it."
+        )
     open_engine: OpenEngine = import_module(_MODULES[kind]).open_engine
     return open_engine

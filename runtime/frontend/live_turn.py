@@ -19,7 +19,14 @@ class LiveTurn:
     features are equal too, up to the error that `largest_difference` reports (see LiveAudio).
     """
 
-    def __init__(self, front_end: FrontEnd, messages: Sequence[Any], is_first: bool, sample_rate: int, tools: Any = None) -> None:
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        messages: Sequence[Any],
+        is_first: bool,
+        sample_rate: int,
+        tools: Any = None,
+    ) -> None:
         """`messages`: complete turns before this one. `is_first`: no turns come before `messages`.
         `sample_rate`: rate of the pushed audio in Hz. `tools`: the tools of the conversation.
 

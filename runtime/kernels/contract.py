@@ -18,11 +18,26 @@ from typing import Any
 
 CONTRACT_VERSION = 1
 DTYPE_BYTES = {
-    "bfloat16": 2, "float16": 2, "float32": 4, "float8_e4m3fn": 1, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
-}  # fmt: skip
+    "bfloat16": 2,
+    "float16": 2,
+    "float32": 4,
+    "float8_e4m3fn": 1,
+    "int64": 8,
+    "int32": 4,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 ALIGNMENT = 16
 """Every tensor's address is a multiple of this number of bytes, since kernels load 16 bytes at once."""
-MAX_SHARED_BYTES = {"sm80": 166912, "sm86": 101376, "sm89": 101376, "sm90": 232448, "sm100": 232448, "sm120": 101376}
+MAX_SHARED_BYTES = {
+    "sm80": 166912,
+    "sm86": 101376,
+    "sm89": 101376,
+    "sm90": 232448,
+    "sm100": 232448,
+    "sm120": 101376,
+}
 """The most shared memory of one block, per target. Source: CUDA C++ programming guide, technical
 specifications per compute capability.
 """
@@ -119,13 +134,22 @@ class Image:
 
 def parameters(program: Program, launch: Launch) -> tuple[str, ...]:
     """The kernel's parameter types in order: inputs, scalars, outputs."""
-    inputs, outputs = ([f"*{program.tensor(name).dtype}" for name in names] for names in (launch.inputs, launch.outputs))
+    inputs, outputs = (
+        [f"*{program.tensor(name).dtype}" for name in names] for names in (launch.inputs, launch.outputs)
+    )
     return (*inputs, *(scalar.dtype for scalar in launch.scalars), *outputs)
 
 
 def image_key(program: Program, launch: Launch) -> str:
     """The key of the compiled kernel of a launch. Launches that can share one image have equal keys."""
-    facts = [launch.kernel, parameters(program, launch), [s.multiple for s in launch.scalars], sorted(launch.constants.items()), launch.warps, launch.stages]
+    facts = [
+        launch.kernel,
+        parameters(program, launch),
+        [s.multiple for s in launch.scalars],
+        sorted(launch.constants.items()),
+        launch.warps,
+        launch.stages,
+    ]
     return f"{launch.kernel}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
 
 
@@ -136,7 +160,10 @@ def to_plain(value: Any) -> Any:
 
 def program_from_plain(plain: Mapping[str, Any]) -> Program:
     """The inverse of `to_plain` for a Program."""
-    tensors = {kind: tuple(Operand(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[kind]) for kind in ("inputs", "outputs", "scratch")}
+    tensors = {
+        kind: tuple(Operand(**{**spec, "shape": tuple(spec["shape"])}) for spec in plain[kind])
+        for kind in ("inputs", "outputs", "scratch")
+    }
     launches = tuple(
         Launch(
             **{

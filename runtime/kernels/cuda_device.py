@@ -34,7 +34,10 @@ class CudaDevice:
         except Exception as error:
             raise _no_gpu(ordinal, error) from None
         self.name: str = self._device.name
-        self.capability: tuple[int, int] = (self._device.compute_capability.major, self._device.compute_capability.minor)
+        self.capability: tuple[int, int] = (
+            self._device.compute_capability.major,
+            self._device.compute_capability.minor,
+        )
         self.max_shared_bytes: int = self._device.properties.max_shared_memory_per_block_optin
         self._handle = self._checked(driver.cuDeviceGet(ordinal))
         self._streams: dict[int, Any] = {0: self._device.default_stream}
@@ -44,14 +47,19 @@ class CudaDevice:
         import cuda.bindings
 
         number = self._checked(self._driver.cuDriverGetVersion())
-        return {"driver CUDA": f"{number // 1000}.{number % 1000 // 10}", "cuda-core": self._core.__version__, "cuda-bindings": cuda.bindings.__version__}
+        return {
+            "driver CUDA": f"{number // 1000}.{number % 1000 // 10}",
+            "cuda-core": self._core.__version__,
+            "cuda-bindings": cuda.bindings.__version__,
+        }
 
     def allocate(self, size: int, stream: int) -> tuple[int, object]:
         try:
             buffer = self._device.memory_resource.allocate(size, stream=self._stream(stream))
         except Exception as error:
             raise AntiphonError(
-                f"{self.name} gave no {size} bytes ({_line(error)}); while a CUDA graph is captured, run the same call once before and give its outputs."
+                f"{self.name} gave no {size} bytes ({_line(error)}); while a CUDA graph is captured, "
+                "run the same call once before and give its outputs."
             ) from None
         return int(buffer.handle), buffer
 
@@ -69,18 +77,29 @@ class CudaDevice:
         Raises AntiphonError if the GPU or its driver cannot load it.
         """
         if image.shared_bytes > self.max_shared_bytes:
-            raise AntiphonError(f"{key} for {image.target} wants {image.shared_bytes} bytes of shared memory; {self.name} has {self.max_shared_bytes}.")
+            raise AntiphonError(
+                f"{key} for {image.target} wants {image.shared_bytes} bytes of shared memory; "
+                f"{self.name} has {self.max_shared_bytes}."
+            )
         try:
             kernel = self._core.ObjectCode.from_cubin(cubin).get_kernel(image.entry)
         except Exception as error:
-            raise AntiphonError(f"{self.name} does not take {key} for {image.target} ({_line(error)}).") from None
+            raise AntiphonError(
+                f"{self.name} does not take {key} for {image.target} ({_line(error)})."
+            ) from None
         if image.shared_bytes > FREE_SHARED_BYTES:
             attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._checked(self._driver.cuKernelSetAttribute(attribute, image.shared_bytes, kernel.handle, self._handle))
+            self._checked(
+                self._driver.cuKernelSetAttribute(attribute, image.shared_bytes, kernel.handle, self._handle)
+            )
         return kernel
 
-    def launch(self, kernel: Any, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int) -> None:
-        config = self._core.LaunchConfig(grid=grid, block=(image.warps * WARP, 1, 1), shmem_size=image.shared_bytes)
+    def launch(
+        self, kernel: Any, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int
+    ) -> None:
+        config = self._core.LaunchConfig(
+            grid=grid, block=(image.warps * WARP, 1, 1), shmem_size=image.shared_bytes
+        )
         self._core.launch(self._stream(stream), config, kernel, *launch_arguments(image, arguments))
 
     def wait(self, stream: int) -> None:
@@ -105,13 +124,21 @@ def launch_arguments(image: Image, values: list[int]) -> list[Any]:
     """`values` in the form for cuda.core.launch: addresses as int, integers in the width of the kernel's
     parameter.
     """
-    return [value if kind.startswith("*") else INTEGERS[kind](value) for kind, value in zip(image.parameters, values, strict=True)]
+    return [
+        value if kind.startswith("*") else INTEGERS[kind](value)
+        for kind, value in zip(image.parameters, values, strict=True)
+    ]
 
 
 def _no_gpu(ordinal: int, error: Exception) -> AntiphonError:
     if type(error).__name__ == "DynamicLibNotFoundError":
-        return AntiphonError("No NVIDIA driver is installed here (libcuda is missing); running kernels needs an NVIDIA GPU and its driver.")
-    return AntiphonError(f"GPU {ordinal} cannot be used ({_line(error)}); running kernels needs an NVIDIA GPU and its driver.")
+        return AntiphonError(
+            "No NVIDIA driver is installed here (libcuda is missing); "
+            "running kernels needs an NVIDIA GPU and its driver."
+        )
+    return AntiphonError(
+        f"GPU {ordinal} cannot be used ({_line(error)}); running kernels needs an NVIDIA GPU and its driver."
+    )
 
 
 def _line(error: Exception) -> str:

@@ -12,7 +12,15 @@ import numpy as np
 from ..bundle.errors import AntiphonError
 from .contract import ALIGNMENT, DTYPE_BYTES
 
-_INTERFACE_DTYPES = {"<f4": "float32", "<f2": "float16", "<i8": "int64", "<i4": "int32", "|i1": "int8", "|u1": "uint8", "|b1": "bool"}
+_INTERFACE_DTYPES = {
+    "<f4": "float32",
+    "<f2": "float16",
+    "<i8": "int64",
+    "<i4": "int32",
+    "|i1": "int8",
+    "|u1": "uint8",
+    "|b1": "bool",
+}
 """Type strings of `__cuda_array_interface__`, which has none for bfloat16 and float8."""
 
 
@@ -57,7 +65,9 @@ class DeviceArray:
         return cls(pointer, sizes, dtype, owner)
 
     @classmethod
-    def from_numpy(cls, values: np.ndarray, memory: Memory, dtype: str | None = None, stream: int = 0) -> DeviceArray:
+    def from_numpy(
+        cls, values: np.ndarray, memory: Memory, dtype: str | None = None, stream: int = 0
+    ) -> DeviceArray:
         """A copy of `values` in GPU memory as `dtype`, by default in their own dtype.
 
         Floats are rounded to nearest even; bfloat16 is rounded from float32. float8_e4m3fn is given as its
@@ -81,9 +91,15 @@ class DeviceArray:
         pointer, shape, found = _described(tensor)
         wanted = dtype or found
         if wanted not in DTYPE_BYTES or found not in DTYPE_BYTES or DTYPE_BYTES[wanted] != DTYPE_BYTES[found]:
-            raise AntiphonError(f"A kernel's tensor has one of the dtypes {', '.join(DTYPE_BYTES)}; found {found}{f' for {dtype}' if dtype else ''}.")
+            raise AntiphonError(
+                f"A kernel's tensor has one of the dtypes {', '.join(DTYPE_BYTES)}; "
+                f"found {found}{f' for {dtype}' if dtype else ''}."
+            )
         if pointer % ALIGNMENT and 0 not in shape:
-            raise AntiphonError(f"A kernel's tensor starts at a multiple of {ALIGNMENT} bytes; found one at {pointer:#x}: give a copy of it.")
+            raise AntiphonError(
+                f"A kernel's tensor starts at a multiple of {ALIGNMENT} bytes; found one at {pointer:#x}: "
+                "give a copy of it."
+            )
         return cls(pointer, shape, wanted, tensor)
 
     def to_numpy(self, memory: Memory, stream: int = 0) -> np.ndarray:
@@ -104,10 +120,14 @@ def to_bits(values: np.ndarray, dtype: str) -> np.ndarray:
     bfloat16 becomes uint16, float8_e4m3fn is given and returned as uint8, and others have NumPy's own dtype.
     """
     if dtype not in DTYPE_BYTES:
-        raise AntiphonError(f"A kernel's tensor has one of the dtypes {', '.join(DTYPE_BYTES)}; found {dtype}.")
+        raise AntiphonError(
+            f"A kernel's tensor has one of the dtypes {', '.join(DTYPE_BYTES)}; found {dtype}."
+        )
     if dtype == "float8_e4m3fn":
         if values.dtype != np.uint8:
-            raise AntiphonError(f"A float8_e4m3fn tensor is given as its bits in uint8; found {values.dtype}.")
+            raise AntiphonError(
+                f"A float8_e4m3fn tensor is given as its bits in uint8; found {values.dtype}."
+            )
         return np.array(values, order="C")
     if dtype != "bfloat16":
         return np.array(values, dtype, order="C")
@@ -123,17 +143,31 @@ def _described(tensor: Any) -> tuple[int, tuple[int, ...], str]:
         if not tensor.is_cuda:
             raise AntiphonError(f"A kernel's tensor lies in GPU memory; found one on {tensor.device}.")
         if not tensor.is_contiguous():
-            raise AntiphonError(f"A kernel's tensor is contiguous; found strides {tuple(tensor.stride())} for shape {tuple(tensor.shape)}.")
-        return int(tensor.data_ptr()), tuple(int(size) for size in tensor.shape), str(tensor.dtype).removeprefix("torch.")
+            raise AntiphonError(
+                "A kernel's tensor is contiguous; "
+                f"found strides {tuple(tensor.stride())} for shape {tuple(tensor.shape)}."
+            )
+        return (
+            int(tensor.data_ptr()),
+            tuple(int(size) for size in tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+        )
     interface = getattr(tensor, "__cuda_array_interface__", None)
     if interface is None:
-        raise AntiphonError(f"A kernel's tensor has data_ptr or __cuda_array_interface__; found {type(tensor).__name__}.")
+        raise AntiphonError(
+            f"A kernel's tensor has data_ptr or __cuda_array_interface__; found {type(tensor).__name__}."
+        )
     shape: tuple[int, ...] = tuple(int(size) for size in interface["shape"])
     kind = str(interface["typestr"])
     strides = interface.get("strides")
     if strides is not None and 0 not in shape:
         width = int(kind[2:])
         wanted = [width * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-        if any(found != expected and size > 1 for found, expected, size in zip(strides, wanted, shape, strict=True)):
-            raise AntiphonError(f"A kernel's tensor is contiguous; found strides {tuple(strides)} bytes for shape {shape}.")
+        if any(
+            found != expected and size > 1
+            for found, expected, size in zip(strides, wanted, shape, strict=True)
+        ):
+            raise AntiphonError(
+                f"A kernel's tensor is contiguous; found strides {tuple(strides)} bytes for shape {shape}."
+            )
     return int(interface["data"][0]), shape, _INTERFACE_DTYPES.get(kind, kind)

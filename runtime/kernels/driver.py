@@ -44,7 +44,9 @@ class Device(Memory, Protocol):
     def load(self, key: str, image: Image, cubin: bytes) -> Any:
         """The kernel of an image, ready to launch."""
 
-    def launch(self, kernel: Any, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int) -> None:
+    def launch(
+        self, kernel: Any, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int
+    ) -> None:
         """Starts `kernel`. `arguments` are addresses and integers of the types `image.parameters`."""
 
     def wait(self, stream: int) -> None:
@@ -68,7 +70,8 @@ def target_for(device: Device) -> str:
     if not fitting:
         major, minor = device.capability
         raise UnsupportedTarget(
-            f"Kernels are compiled for {', '.join(GPU_TARGETS)}; {device.name} has compute capability {major}.{minor}, which none of them fits."
+            f"Kernels are compiled for {', '.join(GPU_TARGETS)}; "
+            f"{device.name} has compute capability {major}.{minor}, which none of them fits."
         )
     return fitting[-1]
 
@@ -91,8 +94,14 @@ class Launcher:
         self.device = open_device(device) if isinstance(device, int) else device
         if not fits(library.target, self.device.capability):
             major, minor = self.device.capability
-            raise UnsupportedTarget(f"Kernels for {library.target} do not run on {self.device.name} (compute capability {major}.{minor}).")
-        self._keys = {id(step): image_key(program, step) for program in library.programs for step in program.launches}  # hashing takes longer than a launch
+            raise UnsupportedTarget(
+                f"Kernels for {library.target} do not run on {self.device.name} "
+                f"(compute capability {major}.{minor})."
+            )
+        # hashing takes longer than a launch
+        self._keys = {
+            id(step): image_key(program, step) for program in library.programs for step in program.launches
+        }
         self._kernels: dict[str, Any] = {}
         self._scratch: dict[tuple[int, str, str, str], DeviceArray] = {}
         self._outgrown: list[DeviceArray] = []
@@ -146,7 +155,12 @@ class Launcher:
         PyTorch, CuPy or cuda.core. The call returns before the stream has done the work. Raises AntiphonError
         if no compiled program fits.
         """
-        program = select(self.library.programs, op, {name: (array.dtype, array.shape) for name, array in inputs.items()}, attributes)
+        program = select(
+            self.library.programs,
+            op,
+            {name: (array.dtype, array.shape) for name, array in inputs.items()},
+            attributes,
+        )
         return self.run_program(program, inputs, attributes, outputs, stream)
 
     def run_program(
@@ -172,11 +186,21 @@ class Launcher:
         def launch(step: Launch, grid: tuple[int, int, int], arguments: list[Any]) -> None:
             key = self._keys.get(id(step)) or image_key(program, step)
             image = self.library.images[key]
-            values = [argument.pointer if isinstance(argument, DeviceArray) else argument for argument in arguments]
+            values = [
+                argument.pointer if isinstance(argument, DeviceArray) else argument for argument in arguments
+            ]
             _check_launch(step, grid, values)
             self.device.launch(self._kernel(key, image), image, grid, values, handle)
 
-        return invoke(program, inputs, attributes, shape_of=lambda array: array.shape, allocate=allocate, launch=launch, given=outputs)
+        return invoke(
+            program,
+            inputs,
+            attributes,
+            shape_of=lambda array: array.shape,
+            allocate=allocate,
+            launch=launch,
+            given=outputs,
+        )
 
     def _between(self, key: tuple[int, str, str, str], shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Scratch memory of a program. The work of one stream runs in order, so all calls on a stream share
@@ -187,7 +211,9 @@ class Launcher:
         """
         size, held = math.prod(shape) * DTYPE_BYTES[dtype], self._scratch.get(key)
         if held is None or held.size < size:
-            fresh = DeviceArray.empty((max(size, 2 * held.size if held else 0),), "uint8", self.device, key[0])
+            fresh = DeviceArray.empty(
+                (max(size, 2 * held.size if held else 0),), "uint8", self.device, key[0]
+            )
             if held:
                 self._outgrown.append(held)
             self._scratch[key] = held = fresh
@@ -212,38 +238,61 @@ def stream_handle(stream: Any) -> int:
     for name in ("cuda_stream", "ptr"):  # older PyTorch; older CuPy
         if hasattr(stream, name):
             return int(getattr(stream, name))
-    raise AntiphonError(f"A stream is None, a handle or an object with __cuda_stream__; found {type(stream).__name__}.")
+    raise AntiphonError(
+        f"A stream is None, a handle or an object with __cuda_stream__; found {type(stream).__name__}."
+    )
 
 
-def _check(program: Program, inputs: Mapping[str, DeviceArray], attributes: Mapping[str, int], outputs: Mapping[str, DeviceArray]) -> None:
+def _check(
+    program: Program,
+    inputs: Mapping[str, DeviceArray],
+    attributes: Mapping[str, int],
+    outputs: Mapping[str, DeviceArray],
+) -> None:
     """Check input dtypes, addresses and the caller's outputs against the contract."""
     symbols = bind(program, {name: array.shape for name, array in inputs.items()}, attributes)
     for name, array in {**inputs, **outputs}.items():
         if array.pointer % ALIGNMENT and array.size:
-            raise AntiphonError(f"{program.op}: {name} starts at {array.pointer:#x}, which is no multiple of {ALIGNMENT} bytes.")
+            raise AntiphonError(
+                f"{program.op}: {name} starts at {array.pointer:#x}, "
+                f"which is no multiple of {ALIGNMENT} bytes."
+            )
     for spec in program.inputs:
         if inputs[spec.name].dtype != spec.dtype:
-            raise AntiphonError(f"{program.op} ({program.name}): {spec.name} is {spec.dtype}; found {inputs[spec.name].dtype}.")
+            raise AntiphonError(
+                f"{program.op} ({program.name}): {spec.name} is {spec.dtype}; "
+                f"found {inputs[spec.name].dtype}."
+            )
     specs = {spec.name: spec for spec in program.outputs}
     for name, array in outputs.items():
         if name not in specs:
             raise AntiphonError(f"{program.op} has the outputs {', '.join(specs)}; found {name}.")
         shape = tuple(evaluate(size, symbols) for size in specs[name].shape)
         if (array.dtype, array.shape) != (specs[name].dtype, shape):
-            raise AntiphonError(f"{program.op}: {name} is {specs[name].dtype} {list(shape)}; the memory given is {array.dtype} {list(array.shape)}.")
+            raise AntiphonError(
+                f"{program.op}: {name} is {specs[name].dtype} {list(shape)}; "
+                f"the memory given is {array.dtype} {list(array.shape)}."
+            )
         alias = specs[name].alias
         if alias and array.pointer != inputs[alias].pointer:
-            raise AntiphonError(f"{program.op} ({program.name}) writes {name} where {alias} lies; the memory given is elsewhere.")
+            raise AntiphonError(
+                f"{program.op} ({program.name}) writes {name} where {alias} lies; "
+                "the memory given is elsewhere."
+            )
 
 
 def _check_launch(step: Launch, grid: tuple[int, int, int], values: list[int]) -> None:
     """Check that the sizes fit the driver's limits and the kernel's integers."""
     if any(blocks > most for blocks, most in zip(grid, MAX_GRID, strict=True)):
-        raise AntiphonError(f"{step.kernel} would need {grid} blocks, more than the {MAX_GRID} that a GPU takes at once; give it fewer rows.")
+        raise AntiphonError(
+            f"{step.kernel} would need {grid} blocks, more than the {MAX_GRID} that a GPU takes at once; "
+            "give it fewer rows."
+        )
     for scalar, value in zip(step.scalars, values[len(step.inputs) :], strict=False):
         limit = _INTEGER_LIMITS[scalar.dtype]
         if not -limit <= value < limit:
             raise AntiphonError(f"{step.kernel}: {scalar.name} = {value} does not fit {scalar.dtype}.")
         assert value % scalar.multiple == 0, (
-            f"{step.kernel}: {scalar.name} = {value} is no multiple of {scalar.multiple}, as the compiled kernel takes it to be"
+            f"{step.kernel}: {scalar.name} = {value} is no multiple of {scalar.multiple}, "
+            "as the compiled kernel takes it to be"
         )

@@ -25,10 +25,16 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {"ceil_div": lambda a, b: -(-a // b), "min": min, "max": max}
+FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "ceil_div": lambda a, b: -(-a // b),
+    "min": min,
+    "max": max,
+}
 
 
-def evaluate(text: str, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS) -> Any:
+def evaluate(
+    text: str, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]] = FUNCTIONS
+) -> Any:
     """The value of `text` for the given `symbols`: an int, or a symbolic integer if `symbols` and `functions`
     have such.
 
@@ -50,7 +56,9 @@ def _parsed(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
-def _value(node: ast.expr, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]]) -> Any:
+def _value(
+    node: ast.expr, symbols: Mapping[str, Any], functions: Mapping[str, Callable[[Any, Any], Any]]
+) -> Any:
     match node:
         case ast.Constant(value=int() as value):
             return value
@@ -63,11 +71,17 @@ def _value(node: ast.expr, symbols: Mapping[str, Any], functions: Mapping[str, C
         case ast.BoolOp(op=ast.And(), values=[head, *rest]):
             result = _value(head, symbols, functions)
             for part in rest:  # `and` would convert a symbolic condition to bool
-                result = result and _value(part, symbols, functions) if isinstance(result, bool) else result & _value(part, symbols, functions)
+                result = (
+                    result and _value(part, symbols, functions)
+                    if isinstance(result, bool)
+                    else result & _value(part, symbols, functions)
+                )
             return result
         case ast.Call(func=ast.Name(id=name), args=[first, *others], keywords=[]) if name in functions:
             value = _value(first, symbols, functions)
             for other in others:
                 value = functions[name](value, _value(other, symbols, functions))
             return value
-    raise ValueError(f"A size may hold names, integers, + - * //, ceil_div, min and max; found {ast.unparse(node)!r}")
+    raise ValueError(
+        f"A size may hold names, integers, + - * //, ceil_div, min and max; found {ast.unparse(node)!r}"
+    )

@@ -39,7 +39,9 @@ def invoke(
     scalars, output tensors. Sizes may be symbolic if `functions` accept them; then `holds` tells whether a
     symbolic condition is known to be true.
     """
-    symbols = bind(program, {name: shape_of(tensor) for name, tensor in tensors.items()}, attributes, functions, holds)
+    symbols = bind(
+        program, {name: shape_of(tensor) for name, tensor in tensors.items()}, attributes, functions, holds
+    )
     held: dict[str, T] = dict(tensors)
     for spec in (*program.outputs, *program.scratch):
         if spec.alias:
@@ -50,10 +52,15 @@ def invoke(
             held[spec.name] = allocate(spec, tuple(evaluate(size, symbols, functions) for size in spec.shape))
     for step in program.launches:
         x, y, z = (evaluate(size, symbols, functions) for size in step.grid)
-        if any(holds(blocks == 0) for blocks in (x, y, z)):  # nothing to do, and a driver refuses an empty grid
+        # nothing to do, and a driver refuses an empty grid
+        if any(holds(blocks == 0) for blocks in (x, y, z)):
             continue
         scalars = [evaluate(scalar.value, symbols, functions) for scalar in step.scalars]
-        launch(step, (x, y, z), [*(held[name] for name in step.inputs), *scalars, *(held[name] for name in step.outputs)])
+        launch(
+            step,
+            (x, y, z),
+            [*(held[name] for name in step.inputs), *scalars, *(held[name] for name in step.outputs)],
+        )
     return {spec.name: held[spec.name] for spec in program.outputs}
 
 
@@ -71,7 +78,9 @@ def bind(
     wanted = {spec.name for spec in program.inputs}
     if set(shapes) != wanted or set(attributes) != set(program.attributes):
         found, expected = sorted({*shapes, *attributes}), sorted({*wanted, *program.attributes})
-        raise AntiphonError(f"{program.op} ({program.name}) takes {', '.join(expected)}; found {', '.join(found)}.")
+        raise AntiphonError(
+            f"{program.op} ({program.name}) takes {', '.join(expected)}; found {', '.join(found)}."
+        )
     symbols: dict[str, Any] = dict(attributes)
     expressions: list[tuple[Operand, str, Any]] = []
     for spec in program.inputs:
@@ -86,7 +95,10 @@ def bind(
     for spec, size, found in expressions:
         expected = evaluate(size, symbols, functions)
         if holds(expected != found):
-            raise AntiphonError(f"{program.op} ({program.name}): {spec.name} has {found} where {size} = {expected} is expected.")
+            raise AntiphonError(
+                f"{program.op} ({program.name}): "
+                f"{spec.name} has {found} where {size} = {expected} is expected."
+            )
     return symbols
 
 
@@ -113,7 +125,10 @@ def select(
         reasons.append(f"{program.name}: {reason}")
     if not reasons:
         raise AntiphonError(f"No kernels of {op} are compiled here; antiphon plugins list shows what is.")
-    raise AntiphonError(f"No compiled kernel of {op} fits: {'; '.join(reasons[:4])}{f'; and {len(reasons) - 4} more' if len(reasons) > 4 else ''}.")
+    raise AntiphonError(
+        f"No compiled kernel of {op} fits: "
+        f"{'; '.join(reasons[:4])}{f'; and {len(reasons) - 4} more' if len(reasons) > 4 else ''}."
+    )
 
 
 def _misfit(
@@ -130,7 +145,9 @@ def _misfit(
         if dtype != dtypes[name]:
             return f"{name} is {dtypes[name]}, found {dtype}"
     try:
-        symbols = bind(program, {name: shape for name, (_, shape) in inputs.items()}, attributes, functions, holds)
+        symbols = bind(
+            program, {name: shape for name, (_, shape) in inputs.items()}, attributes, functions, holds
+        )
     except AntiphonError as error:
         return str(error).rstrip(".")
     if not holds(evaluate(program.when, symbols, functions)):
@@ -145,4 +162,6 @@ def _sizes(program: Program, spec: Operand, shape: Sequence[Any]) -> list[Any]:
             return [math.prod(shape[:leading]), *shape[leading:]]
     elif len(shape) == len(spec.shape):
         return list(shape)
-    raise AntiphonError(f"{program.op} ({program.name}): {spec.name} is [{', '.join(spec.shape)}]; found {list(shape)}.")
+    raise AntiphonError(
+        f"{program.op} ({program.name}): {spec.name} is [{', '.join(spec.shape)}]; found {list(shape)}."
+    )

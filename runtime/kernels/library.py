@@ -24,7 +24,9 @@ def default_library() -> Path:
     if named := os.environ.get("ANTIPHON_KERNELS"):
         return Path(named)
     cache, caches = os.environ.get("ANTIPHON_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else (Path(caches) if caches else Path.home() / ".cache") / "antiphon") / "kernels"
+    return (
+        Path(cache) if cache else (Path(caches) if caches else Path.home() / ".cache") / "antiphon"
+    ) / "kernels"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class KernelLibrary:
         # skips folders that are still being written
         files = sorted((root / target).glob(f"[!.]*/{CONTRACT_FILE}"))
         if not files:
-            raise AntiphonError(f"{root} holds no kernels for {target}; run: antiphon plugins compile --target {target} --library {root}")
+            raise AntiphonError(
+                f"{root} holds no kernels for {target}; run: "
+                f"antiphon plugins compile --target {target} --library {root}"
+            )
         programs: list[Program] = []
         images: dict[str, Image] = {}
         homes: dict[str, Path] = {}
@@ -84,9 +89,14 @@ class KernelLibrary:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise AntiphonError(f"{path} is missing; run antiphon plugins compile --target {self.target} again.") from None
+            raise AntiphonError(
+                f"{path} is missing; run antiphon plugins compile --target {self.target} again."
+            ) from None
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise AntiphonError(f"{path} is not the file that its contract describes; run antiphon plugins compile --target {self.target} again.")
+            raise AntiphonError(
+                f"{path} is not the file that its contract describes; "
+                f"run antiphon plugins compile --target {self.target} again."
+            )
         return content
 
 
@@ -99,7 +109,10 @@ def read_contract(file: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise _damaged(file) from None
     if version != CONTRACT_VERSION:
-        raise AntiphonError(f"{file} has contract version {version}, this Antiphon reads {CONTRACT_VERSION}; run antiphon plugins compile again.")
+        raise AntiphonError(
+            f"{file} has contract version {version}, this Antiphon reads {CONTRACT_VERSION}; "
+            "run antiphon plugins compile again."
+        )
     return contract
 
 

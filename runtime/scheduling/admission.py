@@ -1,4 +1,6 @@
-"""Who may run a reply: at most so many at once, the others wait in the order of asking, and nobody after the end."""
+"""Who may run a reply: at most so many at once, the others wait in the order of asking,
+and nobody after the end.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class RunningReply(Protocol):
         """Whether it was told to stop."""
 
     def stop(self) -> None:
-        """Tell it to stop, without a lock and without waiting: from any thread, a finaliser or the handler of a signal."""
+        """Tell it to stop, without a lock and without waiting:
+        from any thread, a finaliser or the handler of a signal.
+        """
 
     def close(self) -> None:
         """Stop it and wait until it has ended, where the calling thread may wait (see threads)."""
@@ -41,7 +45,9 @@ class Place:
         """The reply that has this place, while it runs."""
 
     def withdraw(self) -> None:
-        """Stop the reply, or the wait for a place, without waiting: from any thread, a finaliser or the handler of a signal."""
+        """Stop the reply, or the wait for a place, without waiting:
+        from any thread, a finaliser or the handler of a signal.
+        """
         self.withdrawn = True
         running = self.running
         if running is not None:
@@ -53,7 +59,10 @@ class Admission:
     """The places of one loaded bundle. Safe to use from several threads."""
 
     def __init__(self, max_streams: int = 4, seconds: float | None = None) -> None:
-        """`max_streams` replies run at once. A further one waits for at most `seconds` (None: without a limit) and is then refused."""
+        """`max_streams` replies run at once.
+
+        A further one waits for at most `seconds` (None: without a limit) and is then refused.
+        """
         self._count, self._seconds = max_streams, seconds
         self._lock = threading.Lock()
         self._taken: set[Place] = set()
@@ -74,9 +83,12 @@ class Admission:
             raise Closed("This Omni is closed; load the bundle again.")
 
     def take(self, place: Place) -> None:
-        """Make `place` one of the places, waiting while all are taken. Whatever it raises, `give_back` must follow.
+        """Make `place` one of the places, waiting while all are taken.
 
-        Raises AntiphonError after the time for waiting and after `close`, Cancelled when `place` was withdrawn.
+        Whatever it raises, `give_back` must follow.
+
+        Raises AntiphonError after the time for waiting and after `close`, Cancelled
+        when `place` was withdrawn.
         """
         before, here.inside = here.inside, True
         try:
@@ -92,19 +104,28 @@ class Admission:
             if place.withdrawn:
                 raise Cancelled
             if place not in self._taken:
-                raise Busy(f"All {self._count} streams were busy for {self._seconds} s; finish one, or load with a larger max_streams.")
+                raise Busy(
+                    f"All {self._count} streams were busy for {self._seconds} s; "
+                    "finish one, or load with a larger max_streams."
+                )
         finally:
             here.inside = before
 
     def register(self, place: Place, running: RunningReply) -> None:
-        """Let `close` and the withdrawal of `place` stop `running`. Raises AntiphonError after `close`, Cancelled after the withdrawal."""
+        """Let `close` and the withdrawal of `place` stop `running`.
+
+        Raises AntiphonError after `close`, Cancelled after the withdrawal.
+        """
         self._replies[id(running)] = place.running = running
         self.check_open()
         if place.withdrawn:
             raise Cancelled
 
     def give_back(self, place: Place) -> None:
-        """End `place`, or the wait for it; the longest waiter gets a free place. Does nothing when it was given back before."""
+        """End `place`, or the wait for it; the longest waiter gets a free place.
+
+        Does nothing when it was given back before.
+        """
         before, here.inside = here.inside, True
         try:
             with self._lock:
@@ -119,9 +140,11 @@ class Admission:
             here.inside = before
 
     def close(self) -> None:
-        """Refuse all who wait or will come, stop all replies, and wait until they have ended, where the calling thread may wait.
+        """Refuse all who wait or will come, stop all replies, and wait until they have ended,
+        where the calling thread may wait.
 
-        In a fork of the process that loaded the bundle it only refuses: the replies are those of the other process.
+        In a fork of the process that loaded the bundle it only refuses: the replies are
+        those of the other process.
         """
         self._closed = True
         if not self.is_of_this_process:

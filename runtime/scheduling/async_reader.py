@@ -16,20 +16,30 @@ from .admission import Place
 from .threads import start_thread
 
 MOST_SECONDS_TO_END = 5.0
-"""The longest wait of the interpreter's end for threads that still read a question, for example decode its media."""
+"""The longest wait of the interpreter's end for threads that still read a question,
+for example decode its media.
+"""
 
 Wish = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", bool]
-"""An event loop, the future of a waiter in it, and whether that waits for the end rather than for the next event."""
+"""An event loop, the future of a waiter in it, and whether that waits for the end rather
+than for the next event.
+"""
 
 
 class AsyncReader:
-    """The events of one reply. Closing or forgetting the reader stops the reply, also while it waits for a place.
+    """The events of one reply.
 
-    Each reader has a thread: in a shared one waiting replies would block each other. The thread is a daemon and keeps no process alive.
+    Closing or forgetting the reader stops the reply, also while it waits for a place.
+
+    Each reader has a thread: in a shared one waiting replies would block each other. The thread is a daemon
+    and keeps no process alive.
     """
 
     def __init__(self, open_stream: Callable[[Place], ReplyStream]) -> None:
-        """`open_stream` starts the reply on a place and is called in the thread. Raises AntiphonError when the system has no thread left."""
+        """`open_stream` starts the reply on a place and is called in the thread.
+
+        Raises AntiphonError when the system has no thread left.
+        """
         self._loop = asyncio.get_running_loop()
         self._place = Place()
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
@@ -44,7 +54,10 @@ class AsyncReader:
         return event
 
     async def close(self) -> None:
-        """Stop the reply and wait until its workers have ended. A reply that has not begun is not waited for, nor is any after the end of the loop."""
+        """Stop the reply and wait until its workers have ended.
+
+        A reply that has not begun is not waited for, nor is any after the end of the loop.
+        """
         self._place.withdraw()
         if not self._loop.is_running():  # the garbage collector closes the generator, and no task can wait
             self._wishes.put(None)
@@ -65,11 +78,16 @@ class AsyncReader:
         return future
 
 
-_serving: weakref.WeakKeyDictionary[Place, tuple[threading.Thread, queue.SimpleQueue[Wish | None]]] = weakref.WeakKeyDictionary()
+_serving: weakref.WeakKeyDictionary[Place, tuple[threading.Thread, queue.SimpleQueue[Wish | None]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def end_all() -> None:
-    """Stop every reader and wait for its thread, a few seconds at most. For the end of the interpreter: a thread in native code would abort it."""
+    """Stop every reader and wait for its thread, a few seconds at most.
+
+    For the end of the interpreter: a thread in native code would abort it.
+    """
     deadline = time.monotonic() + MOST_SECONDS_TO_END
     threads = []
     for reference in _serving.keyrefs():
@@ -83,7 +101,9 @@ def end_all() -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _serve(open_stream: Callable[[Place], ReplyStream], place: Place, wishes: queue.SimpleQueue[Wish | None]) -> None:
+def _serve(
+    open_stream: Callable[[Place], ReplyStream], place: Place, wishes: queue.SimpleQueue[Wish | None]
+) -> None:
     """The body of the thread. It does not refer to the reader, so that a forgotten reader can end it."""
     stream: ReplyStream | None = None
     while (wish := wishes.get()) is not None and not wish[2]:

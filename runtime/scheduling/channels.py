@@ -1,6 +1,7 @@
 """Bounded queues between the workers of one stream, and the control that stops them all.
 
-One lock serves a whole stream. A handful of threads share it, none of them polls, and cancelling a stream wakes all of them.
+One lock serves a whole stream. A handful of threads share it, none of them polls, and cancelling a
+stream wakes all of them.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
-    """The stream was cancelled, or another of its workers failed. Raised inside workers; callers never see it."""
+    """The stream was cancelled, or another of its workers failed.
+
+    Raised inside workers; callers never see it.
+    """
 
 
 class Control:
-    """The shared lock of one stream, its waiters with their conditions, whether it was stopped, and the first error of a worker.
+    """The shared lock of one stream, its waiters with their conditions, whether it was stopped,
+    and the first error of a worker.
 
-    A thread that changes something wakes the waiters whose condition holds, and no others: with a dozen threads on one interpreter, waking all of them at
-    each change costs more than a small engine's run. No thread waits with the lock held, so an interrupt leaves it free.
+    A thread that changes something wakes the waiters whose condition holds, and no others: with a dozen
+    threads on one interpreter, waking all of them at each change costs more than a small engine's run. No
+    thread waits with the lock held, so an interrupt leaves it free.
     """
 
     def __init__(self) -> None:
@@ -34,7 +40,9 @@ class Control:
         self._waiters: list[tuple[Callable[[], bool], threading.Lock]] = []
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Let every waiting and every later call on the stream raise Cancelled. The first `error` of a worker is kept for the caller.
+        """Let every waiting and every later call on the stream raise Cancelled.
+
+        The first `error` of a worker is kept for the caller.
 
         Without an error it takes no lock: a finaliser may call it in a worker that holds the lock.
         """
@@ -43,7 +51,8 @@ class Control:
                 if self.error is None and not self.stopped:
                     self.error = error
         self.stopped = True
-        for _, gate in list(self._waiters):  # a waiter that comes after this copy sees that the stream is stopped
+        # a waiter that comes after this copy sees that the stream is stopped
+        for _, gate in list(self._waiters):
             open_gate(gate)
 
     def check(self) -> None:
@@ -58,7 +67,10 @@ class Control:
                 open_gate(gate)
 
     def when(self, predicate: Callable[[], bool], action: Callable[[], Result]) -> Result:
-        """Wait until `predicate()` is true, then call `action()`, both with the lock held. Raises Cancelled when the stream stops."""
+        """Wait until `predicate()` is true, then call `action()`, both with the lock held.
+
+        Raises Cancelled when the stream stops.
+        """
         waiter: tuple[Callable[[], bool], threading.Lock] | None = None
         before, here.inside = here.inside, True
         try:
@@ -100,10 +112,14 @@ class Channel(Generic[Item]):
     def put(self, item: Item) -> None:
         """Append `item`, waiting while the queue is full."""
         assert not self._closed
-        self._control.when(lambda: len(self._items) < self._bound or self._abandoned, lambda: self._append(item))
+        self._control.when(
+            lambda: len(self._items) < self._bound or self._abandoned, lambda: self._append(item)
+        )
 
     def abandon(self) -> None:
-        """Drop the items of the queue and all that come, so that the producer of a consumer that needs no more is not blocked."""
+        """Drop the items of the queue and all that come, so that the producer of a consumer that
+        needs no more is not blocked.
+        """
         with self._control.lock:
             self._abandoned = True
             self._items.clear()

@@ -1,7 +1,8 @@
 """A fair priority lock: one engine run at a time.
 
-All engines of a bundle share the cores, and two runs side by side slow each other down by more than a half. Runs are therefore serial. A run that a
-listener waits for goes first, the others go in the order of asking, and no waiter is passed over more than a few times.
+All engines of a bundle share the cores, and two runs side by side slow each other down by more than a half.
+Runs are therefore serial. A run that a listener waits for goes first, the others go in the order of asking,
+and no waiter is passed over more than a few times.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class _Asker:
 
 
 class EngineLock:
-    """A lock with priorities and without starvation. Its holder hands it to the next one, so no other waiter wakes up."""
+    """A lock with priorities and without starvation.
+
+    Its holder hands it to the next one, so no other waiter wakes up.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,9 +41,12 @@ class EngineLock:
         self._waiters: list[_Asker] = []  # in the order of asking
 
     def run(self, priority: int, action: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
-        """Call `action(*arguments)` with the lock held. Returns its result and the seconds it took. `priority` is URGENT while a listener waits for sound.
+        """Call `action(*arguments)` with the lock held.
 
-        This is no context manager: an interrupt on the way into a `with` block would keep the lock for as long as the traceback lives.
+        Returns its result and the seconds it took. `priority` is URGENT while a listener waits for sound.
+
+        This is no context manager: an interrupt on the way into a `with` block would keep the lock for as
+        long as the traceback lives.
         """
         asker = _Asker(priority)
         before, here.inside = here.inside, True
@@ -57,14 +64,18 @@ class EngineLock:
                     with self._lock:
                         self._leave(asker)
                         left = True
-                except KeyboardInterrupt as error:  # raised later: a lock that is not handed on blocks all waiters
+                except KeyboardInterrupt as error:
+                    # raised later: a lock that is not handed on blocks all waiters
                     interrupt = error
             if interrupt is not None:
                 raise interrupt
 
     def keep(self) -> None:
-        """Take the lock and never give it back, so that no engine runs any more. For the end of the interpreter: a daemon thread that comes back from
-        native code after it aborts the process."""
+        """Take the lock and never give it back, so that no engine runs any more.
+
+        For the end of the interpreter: a daemon thread that comes back from native code
+        after it aborts the process.
+        """
         self._take(_Asker(URGENT, passed=_PATIENCE))
 
     def _take(self, asker: _Asker) -> None:
@@ -78,7 +89,10 @@ class EngineLock:
             asker.gate.acquire()
 
     def _leave(self, asker: _Asker) -> None:
-        """Give up the lock or the wait for it. The caller holds `self._lock`, and calls again after an interrupt."""
+        """Give up the lock or the wait for it.
+
+        The caller holds `self._lock`, and calls again after an interrupt.
+        """
         if asker in self._waiters:
             self._waiters.remove(asker)
         if self._holder is asker:

@@ -1,7 +1,8 @@
 """Forks of a process that runs engines.
 
-A fork copies all memory and one thread. In the copy the thread pools of engines and the workers of replies have no threads, so a bundle that was loaded
-before the fork is refused; a bundle that is loaded after it works.
+A fork copies all memory and one thread. In the copy the thread pools of engines and the workers
+of replies have no threads, so a bundle that was loaded before the fork is refused; a bundle that
+is loaded after it works.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def check_process(process: int, what: str) -> None:
 
 
 def never_free_in_forks(owner: Any) -> None:
-    """Never free `owner` in later forks of this process: its destructor waits for threads or takes locks of ONNX Runtime."""
+    """Never free `owner` in later forks of this process:
+    its destructor waits for threads or takes locks of ONNX Runtime.
+    """
     _native[id(owner)] = owner
 
 

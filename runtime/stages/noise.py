@@ -1,7 +1,8 @@
 """Noise of sampling: the same draws on every engine and host.
 
-The draw itself happens inside the graphs (op SampleToken); the host supplies uniform noise that depends on the seed and on what is
-drawn, never on when, so that an answer can be replayed whatever the timing of the pipeline was.
+The draw itself happens inside the graphs (op SampleToken); the host supplies uniform noise that
+depends on the seed and on what is drawn, never on when, so that an answer can be replayed whatever the
+timing of the pipeline was.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     shift = np.uint64(32)
     for _ in range(10):
         product0, product1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (product1 >> shift) ^ c1 ^ k0, product1 & low, (product0 >> shift) ^ c3 ^ k1, product0 & low
+        c0, c1, c2, c3 = (
+            (product1 >> shift) ^ c1 ^ k0,
+            product1 & low,
+            (product0 >> shift) ^ c3 ^ k1,
+            product0 & low,
+        )
         k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
     return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1).astype(np.uint32)
 
@@ -38,7 +44,8 @@ def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
 def uniform(seed: int, stage: int, position: np.ndarray | int, codebook: np.ndarray | int = 0) -> np.ndarray:
     """Uniform float32 in [0, 1) on a grid of 2**-24, one per broadcast (position, codebook).
 
-    The key is the 64-bit `seed` (low word first), the counter (stage, position, codebook, 0); the first word is used.
+    The key is the 64-bit `seed` (low word first), the counter (stage, position, codebook,
+    0); the first word is used.
     """
     seed = check_seed(seed)
     position, codebook = np.broadcast_arrays(np.asarray(position, np.uint32), np.asarray(codebook, np.uint32))
@@ -53,10 +60,17 @@ def check_seed(seed: int) -> int:
 
 
 class Noise:
-    """The noise of one stage of one answer, drawn in blocks of positions. `codebooks` are the codebook numbers of one position."""
+    """The noise of one stage of one answer, drawn in blocks of positions.
+
+    `codebooks` are the codebook numbers of one position.
+    """
 
     def __init__(self, seed: int, stage: int, codebooks: range = range(1)) -> None:
-        self._seed, self._stage, self._codebooks = int(seed), stage, np.arange(codebooks.start, codebooks.stop)
+        self._seed, self._stage, self._codebooks = (
+            int(seed),
+            stage,
+            np.arange(codebooks.start, codebooks.stop),
+        )
         self._first = -1
         self._rows = np.zeros((0, len(codebooks)), np.float32)
 
@@ -65,5 +79,7 @@ class Noise:
         first = position - position % _BLOCK
         if first != self._first:
             self._first = first
-            self._rows = uniform(self._seed, self._stage, np.arange(first, first + _BLOCK)[:, None], self._codebooks[None, :])
+            self._rows = uniform(
+                self._seed, self._stage, np.arange(first, first + _BLOCK)[:, None], self._codebooks[None, :]
+            )
         return self._rows[position - first]

@@ -19,7 +19,10 @@ from .talker_rows.rows import Spoken, TalkerRows, in_chunks
 
 
 class Talker:
-    """One answer's speech, as a FrameSource of `aria.speak`. Frames are a function of prompt, text and seed alone."""
+    """One answer's speech, as a FrameSource of `aria.speak`.
+
+    Frames are a function of prompt, text and seed alone.
+    """
 
     def __init__(
         self,
@@ -34,9 +37,16 @@ class Talker:
         priority: Callable[[], int],
         chunk: int = 512,
     ) -> None:
-        """`priority` is called before every run and may raise to stop. The end is allowed after `sampling.min_tokens` frames, at least one: an answer with
-        text never has empty speech."""
-        self._talker, self._predictor, self._engine_lock = engines["talker"], engines["predictor"], engine_lock
+        """`priority` is called before every run and may raise to stop.
+
+        The end is allowed after `sampling.min_tokens` frames, at least one: an answer with
+        text never has empty speech.
+        """
+        self._talker, self._predictor, self._engine_lock = (
+            engines["talker"],
+            engines["predictor"],
+            engine_lock,
+        )
         self._rows, self._priority, self._chunk = rows, priority, chunk
         assert manifest.talker is not None, "a bundle without speech has no Talker"
         self._frame_input = manifest.talker.frame_input
@@ -45,7 +55,10 @@ class Talker:
         self._states = self._talker.new_states(1, self._limit).allocate()
         vocabulary = int({spec.name: spec.shape for spec in self._talker.entry.inputs}["suppressed"][1])
         groups = {spec.name: spec.shape for spec in self._predictor.entry.inputs}["noise"][1]
-        self._noise, self._residual_noise = Noise(seed, TALKER), Noise(seed, PREDICTOR, range(1, 1 + int(groups)))
+        self._noise, self._residual_noise = (
+            Noise(seed, TALKER),
+            Noise(seed, PREDICTOR, range(1, 1 + int(groups))),
+        )
         self.min_frames = max(1, sampling.min_tokens)
         self._draw = {"noise": np.zeros(1, np.float32), **sampling.feeds(1)}
         self._draw["penalised"] = np.zeros((1, vocabulary), bool)
@@ -53,7 +66,10 @@ class Talker:
         self._draw["suppressed"][0, manifest.constants.codebook_size :] = True
         self._window = PenaltyWindow(policy, self._draw["penalised"][0])
         predictor_feeds = predictor_sampling.feeds(1)
-        self._predictor_feeds = {"code0": np.zeros(1, np.int64), **{name: predictor_feeds[name] for name in ("temperature", "top_k", "top_p")}}
+        self._predictor_feeds = {
+            "code0": np.zeros(1, np.int64),
+            **{name: predictor_feeds[name] for name in ("temperature", "top_k", "top_p")},
+        }
         self._last: Spoken | None = None
         self._frames = 0
         self.ended = False
@@ -89,8 +105,18 @@ class Talker:
         tokens = feeds["text_ids"].shape[1]
         priority = self._priority()
         self._states.reserve(tokens)
-        lengths = {"query_length": np.array([tokens]), "past_length": np.array([self._states.length]), "output_index": np.array([tokens - 1])}
-        outputs, seconds = self._engine_lock.run(priority, self._talker.run, feeds | lengths | self._draw, (self._states,), ("token", "output_hidden"))
+        lengths = {
+            "query_length": np.array([tokens]),
+            "past_length": np.array([self._states.length]),
+            "output_index": np.array([tokens - 1]),
+        }
+        outputs, seconds = self._engine_lock.run(
+            priority,
+            self._talker.run,
+            feeds | lengths | self._draw,
+            (self._states,),
+            ("token", "output_hidden"),
+        )
         self._count(seconds)
         self._states.advance(tokens)
         return outputs
@@ -98,9 +124,14 @@ class Talker:
     def _residuals(self, code0: int, hidden: np.ndarray) -> Spoken:
         """The frame whose first code is `code0`."""
         self._predictor_feeds["code0"][:] = code0
-        feeds = self._predictor_feeds | {"hidden": hidden, "noise": self._residual_noise.at(self._frames)[None]}
+        feeds = self._predictor_feeds | {
+            "hidden": hidden,
+            "noise": self._residual_noise.at(self._frames)[None],
+        }
         priority = self._priority()
-        outputs, seconds = self._engine_lock.run(priority, self._predictor.run, feeds, (), ("codes", "frame_row"))
+        outputs, seconds = self._engine_lock.run(
+            priority, self._predictor.run, feeds, (), ("codes", "frame_row")
+        )
         self._count(seconds)
         return Spoken(outputs["codes"][0], outputs["frame_row"])
 

@@ -20,7 +20,8 @@ class TextSource(Protocol):
     def tokens(self, before_run: Callable[[], int], on_step: Callable[[float], None]) -> Iterator[Token]:
         """The tokens of the text in order.
 
-        `before_run` returns the priority of the next run of the Thinker, may wait, and may raise to stop; `on_step` gets the seconds of each decode run.
+        `before_run` returns the priority of the next run of the Thinker, may wait, and may raise to stop;
+        `on_step` gets the seconds of each decode run.
         """
 
 
@@ -47,8 +48,9 @@ class ThinkerText:
 class GivenText:
     """A given text. All of it is spoken.
 
-    The Thinker prefills the turns that are queued in `context`, whose hidden rows the Talker may read. It runs not at all where none is queued, and it
-    never reads the text: the context ends with its prompt and serves no further turn.
+    The Thinker prefills the turns that are queued in `context`, whose hidden rows the Talker may read. It
+    runs not at all where none is queued, and it never reads the text: the context ends with its prompt
+    and serves no further turn.
     """
 
     thinker: Thinker

@@ -1,7 +1,8 @@
 """The Thinker: chunked prefill with the features of media, then the ids of an answer one by one.
 
-Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video, and optionally think_open, think_close. Manifest
-constants: thinker_context (rows). The manifest's TalkerContract says which hidden rows are kept for the Talker.
+Manifest ids used: im_end, eos (one id or a list; im_end where it is missing), audio, image, video, and
+optionally think_open, think_close. Manifest constants: thinker_context (rows). The manifest's TalkerContract
+says which hidden rows are kept for the Talker.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ OPENING_ROWS = 16
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens to prefill: token_ids int64 [tokens], positions float32 [3, tokens], and the encoder calls that fill its placeholders."""
+    """Tokens to prefill: token_ids int64 [tokens], positions float32 [3, tokens],
+    and the encoder calls that fill its placeholders.
+    """
 
     token_ids: np.ndarray
     positions: np.ndarray
@@ -69,7 +72,10 @@ class ThinkerContext:
     answer_row: int = 0
     """Row of the first token of the latest answer: the rows before it are its prompt."""
     answer_start: tuple[Snapshot, float] | None = None
-    """The states and the next position at that row, to which `cut_answer` returns. None before an answer and after a turn was queued behind it."""
+    """The states and the next position at that row, to which `cut_answer` returns.
+
+    None before an answer and after a turn was queued behind it.
+    """
 
     answers: list[tuple[int, int]] = field(default_factory=list)
     """(first row, row after the last) of every earlier answer."""
@@ -82,24 +88,43 @@ class ThinkerContext:
     def queue_prompt(self, prompt: Prompt) -> None:
         """Queue a turn whose positions count from 0."""
         self.answer_start = None
-        self.waiting.append(Segment(prompt.token_ids, prompt.positions + np.float32(self.next_position), prompt.calls))
+        self.waiting.append(
+            Segment(prompt.token_ids, prompt.positions + np.float32(self.next_position), prompt.calls)
+        )
         self.next_position += prompt.next_position
         self.media.extend(prompt.media)
 
     def queue_text(self, token_ids: Sequence[int] | np.ndarray) -> None:
         """Queue plain text tokens."""
         steps = np.arange(len(token_ids), dtype=np.float32) + np.float32(self.next_position)
-        self.waiting.append(Segment(np.asarray(token_ids, np.int64), np.broadcast_to(steps, (3, len(token_ids)))))
+        self.waiting.append(
+            Segment(np.asarray(token_ids, np.int64), np.broadcast_to(steps, (3, len(token_ids))))
+        )
         self.next_position += len(token_ids)
 
     def queued(self) -> Queued:
         """The queue as it is now, for `requeue`."""
-        return Queued(tuple(self.waiting), tuple(self.media), self.pending_id, self.next_position, self.answer_start, tuple(self.answers))
+        return Queued(
+            tuple(self.waiting),
+            tuple(self.media),
+            self.pending_id,
+            self.next_position,
+            self.answer_start,
+            tuple(self.answers),
+        )
 
     def requeue(self, queued: Queued) -> None:
         """Drop what was queued after `queued` was taken. Nothing may have been prefilled since."""
-        self.waiting, self.media, self.pending_id = list(queued.waiting), list(queued.media), queued.pending_id
-        self.next_position, self.answer_start, self.answers = queued.next_position, queued.answer_start, list(queued.answers)
+        self.waiting, self.media, self.pending_id = (
+            list(queued.waiting),
+            list(queued.media),
+            queued.pending_id,
+        )
+        self.next_position, self.answer_start, self.answers = (
+            queued.next_position,
+            queued.answer_start,
+            list(queued.answers),
+        )
 
     def end_answer(self, turn_end: Sequence[int]) -> None:
         """Queue the pending id of the latest answer and `turn_end`, which ends its turn."""
@@ -110,26 +135,36 @@ class ThinkerContext:
         self.pending_id = None
 
     def turn_ids(self, rows: int | None = None) -> np.ndarray:
-        """int64 [rows]: ids of all prefilled and queued tokens, or of the first `rows`. Tokens of earlier answers are -1, so control tokens inside an
-        answer do not start a turn."""
-        ids = np.concatenate([np.asarray(self.token_ids, np.int64), *(segment.token_ids for segment in self.waiting)])[:rows]
+        """int64 [rows]: ids of all prefilled and queued tokens, or of the first `rows`.
+
+        Tokens of earlier answers are -1, so control tokens inside an answer do not start a turn.
+        """
+        ids = np.concatenate(
+            [np.asarray(self.token_ids, np.int64), *(segment.token_ids for segment in self.waiting)]
+        )[:rows]
         for start, end in self.answers:
             ids[start:end] = -1
         return ids
 
     @property
     def answer_ids(self) -> list[int]:
-        """All ids of the latest answer, the pending id too. Empty before an answer and after a turn was queued behind it."""
+        """All ids of the latest answer, the pending id too.
+
+        Empty before an answer and after a turn was queued behind it.
+        """
         if self.answer_start is None:
             return []
-        kept = [token for segment in self.waiting for token in segment.token_ids.tolist()]  # what a cut left of it
+        # what a cut left of it
+        kept = [token for segment in self.waiting for token in segment.token_ids.tolist()]
         pending = self.pending_id
         return [*self.token_ids[self.answer_row :], *kept, *([] if pending is None else [pending])]
 
     def cut_answer(self, tokens: int) -> None:
-        """Keep the first `tokens` of the latest answer: the states return to its start, and the kept ids are queued.
+        """Keep the first `tokens` of the latest answer: the states return to its start,
+        and the kept ids are queued.
 
-        Recurrent states cannot be cropped, so they are restored and replayed; the next prefill then gives the states of a fresh one.
+        Recurrent states cannot be cropped, so they are restored and replayed; the next prefill then gives
+        the states of a fresh one.
         """
         assert self.answer_start is not None and not self.waiting
         kept = self.answer_ids[:tokens]
@@ -143,7 +178,10 @@ class ThinkerContext:
 
 @dataclass(frozen=True)
 class Token:
-    """A text id of an answer. `is_last`: the length limit stops the text here. `spoken`: whether the Talker gets it."""
+    """A text id of an answer.
+
+    `is_last`: the length limit stops the text here. `spoken`: whether the Talker gets it.
+    """
 
     id: int
     spoken: bool
@@ -153,7 +191,9 @@ class Token:
 class Thinker:
     """Runs the Thinker and the encoders for any conversation. It holds no state between calls."""
 
-    def __init__(self, engines: Mapping[str, Engine], manifest: Manifest, engine_lock: EngineLock, chunk: int = 512) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], manifest: Manifest, engine_lock: EngineLock, chunk: int = 512
+    ) -> None:
         """`chunk`: the most tokens of one prefill run. Between chunks other streams may run."""
         self._engines, self._manifest, self._engine_lock, self._chunk = engines, manifest, engine_lock, chunk
         self._engine = engines["thinker"]
@@ -162,7 +202,9 @@ class Thinker:
         self.eos = frozenset(eos if isinstance(eos, list) else [eos])
         self._think = (ids.get("think_open"), ids.get("think_close"))
         contract = manifest.talker
-        self._hidden_limit = contract.hidden_rows if contract is not None and contract.hidden_taps == "content" else None
+        self._hidden_limit = (
+            contract.hidden_rows if contract is not None and contract.hidden_taps == "content" else None
+        )
         shapes = {spec.name: spec.shape for spec in self._engine.entry.inputs}
         self._hidden = int(shapes["features"][1])
         self._deepstack = int(shapes["deepstack"][0]) if "deepstack" in shapes else 0
@@ -177,38 +219,59 @@ class Thinker:
         """Raise AntiphonError when `tokens` more and one token of answer do not fit into the context."""
         rows = context.states.length + tokens
         if rows >= self.context_limit:
-            raise ContextFull(f"The conversation has {rows} tokens, the model's context holds {self.context_limit} and needs room to answer; shorten it.")
+            raise ContextFull(
+                f"The conversation has {rows} tokens, the model's context holds {self.context_limit} "
+                "and needs room to answer; shorten it."
+            )
 
     def check_stages(self, calls: Sequence[EncoderCall]) -> None:
         """Raise AntiphonError when an encoder that `calls` need is not in the bundle."""
         for call in calls:
             if call.stage not in self._engines:
-                raise InvalidInput(f"The bundle has no stage {call.stage}, which this input needs; build it from a checkpoint that has the encoder.")
+                raise InvalidInput(
+                    f"The bundle has no stage {call.stage}, which this input needs; "
+                    "build it from a checkpoint that has the encoder."
+                )
 
-    def prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None) -> int:
-        """Prefill the queued segments of `context`. Returns the id sampled after the last token with the sampling inputs `draw`.
+    def prefill(
+        self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray] | None = None
+    ) -> int:
+        """Prefill the queued segments of `context`.
 
-        Without `draw` the id has no meaning. `check` is called before every run and may raise to stop; the context is then as it was.
+        Returns the id sampled after the last token with the sampling inputs `draw`.
+
+        Without `draw` the id has no meaning. `check` is called before every run and may raise to stop; the
+        context is then as it was.
         The context keeps the hidden rows that the Talker may need (see tapped_rows).
         """
         self.check_room(context, context.waiting_tokens)
         before = context.states.snapshot()
         try:
-            token = self._prefill(context, check, draw or self.sampling_inputs(SamplingParameters(temperature=0.0)))
+            token = self._prefill(
+                context, check, draw or self.sampling_inputs(SamplingParameters(temperature=0.0))
+            )
         except BaseException:
             context.states.restore(before)
             del context.token_ids[before.length :]
-            context.hidden_rows = {row: hidden for row, hidden in context.hidden_rows.items() if row < before.length}
+            context.hidden_rows = {
+                row: hidden for row, hidden in context.hidden_rows.items() if row < before.length
+            }
             raise
         context.waiting.clear()
         return token
 
-    def _prefill(self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray]) -> int:
+    def _prefill(
+        self, context: ThinkerContext, check: Callable[[], object], draw: dict[str, np.ndarray]
+    ) -> int:
         token_ids = np.concatenate([segment.token_ids for segment in context.waiting])
         positions = np.concatenate([segment.positions for segment in context.waiting], axis=1)
         features = self._features(context.waiting, check)
         first_row = context.states.length
-        tapped = tapped_rows(context.turn_ids(), self._manifest.ids, self._hidden_limit) if self._manifest.speaks else np.zeros(0, np.int64)
+        tapped = (
+            tapped_rows(context.turn_ids(), self._manifest.ids, self._hidden_limit)
+            if self._manifest.speaks
+            else np.zeros(0, np.int64)
+        )
         token, start = -1, 0
         while start < len(token_ids):
             end = min(start + self._chunk, len(token_ids))
@@ -237,12 +300,19 @@ class Thinker:
         return token
 
     def answer(
-        self, context: ThinkerContext, sampling: SamplingParameters, seed: int, before_step: Callable[[], int], on_step: Callable[[float], None]
+        self,
+        context: ThinkerContext,
+        sampling: SamplingParameters,
+        seed: int,
+        before_step: Callable[[], int],
+        on_step: Callable[[float], None],
     ) -> Iterator[Token]:
-        """Prefill the queued segments, then yield the tokens of the answer until the end of the turn, which is not among them, or the limit.
+        """Prefill the queued segments, then yield the tokens of the answer until the end of the turn,
+        which is not among them, or the limit.
 
-        `before_step` returns the priority of the next run, may wait, and may raise to stop; `on_step` gets the seconds of each decode
-        run. Wherever the iterator stops, the context is whole and the next turn can follow.
+        `before_step` returns the priority of the next run, may wait, and may raise to stop;
+        `on_step` gets the seconds of each decode run. Wherever the iterator stops, the context is
+        whole and the next turn can follow.
         """
         noise = Noise(seed, THINKER)
         draw = self.sampling_inputs(sampling)
@@ -281,7 +351,9 @@ class Thinker:
             feeds["positions"][...] = context.next_position
             feeds["past_length"][...] = context.states.length
             context.states.reserve(1)
-            outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, (context.states,), ("token",))
+            outputs, seconds = self._engine_lock.run(
+                priority, self._engine.run, feeds, (context.states,), ("token",)
+            )
             on_step(seconds)
             context.states.advance(1)
             context.pending_id = None  # first: who reads the answer meanwhile sees no id twice
@@ -310,7 +382,10 @@ class Thinker:
         }
 
     def _features(self, segments: Sequence[Segment], check: Callable[[], object]) -> Features:
-        """The encoder outputs of a prefill. An encoder call runs when the chunk with its first token is prefilled."""
+        """The encoder outputs of a prefill.
+
+        An encoder call runs when the chunk with its first token is prefilled.
+        """
         calls, offset = [], 0
         for segment in segments:
             calls += [(call, offset) for call in segment.calls]

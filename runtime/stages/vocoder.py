@@ -14,19 +14,35 @@ from ..scheduling.engine_lock import EngineLock
 from .aria import Frame
 
 DEFAULT_SCHEDULE = (1, 2, 4, 8)
-"""Frames of the first packets; the last size repeats. One frame is the fastest first sound; larger packets cost less each."""
+"""Frames of the first packets; the last size repeats.
+
+One frame is the fastest first sound; larger packets cost less each.
+"""
 
 
 def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
-    """The schedule as a tuple. Raises AntiphonError when it is empty or holds anything but positive integers."""
-    sizes = tuple(schedule) if isinstance(schedule, Sequence) or isinstance(schedule, np.ndarray) and schedule.ndim else ()
+    """The schedule as a tuple.
+
+    Raises AntiphonError when it is empty or holds anything but positive integers.
+    """
+    sizes = (
+        tuple(schedule)
+        if isinstance(schedule, Sequence) or isinstance(schedule, np.ndarray) and schedule.ndim
+        else ()
+    )
     if not sizes or not all(is_whole(size) and 1 <= size <= LARGEST_COUNT for size in sizes):
-        raise InvalidInput(f"packet_schedule is {short(schedule)}, expected one or more positive numbers of frames, such as {DEFAULT_SCHEDULE}.")
+        raise InvalidInput(
+            f"packet_schedule is {short(schedule)}, expected one or more positive numbers of frames, "
+            f"such as {DEFAULT_SCHEDULE}."
+        )
     return tuple(int(size) for size in sizes)
 
 
 def packets(frames: Callable[[], Frame | None], schedule: Sequence[int]) -> Iterator[list[Frame]]:
-    """Group the frames that `frames` returns (None at the end) by `schedule`. The last packet holds the rest and is never empty."""
+    """Group the frames that `frames` returns (None at the end) by `schedule`.
+
+    The last packet holds the rest and is never empty.
+    """
     place = 0
     packet: list[Frame] = []
     while (frame := frames()) is not None:
@@ -52,12 +68,16 @@ class Vocoder:
         """Seconds of all runs, waiting not counted."""
 
     def decode(self, packet: Sequence[Frame]) -> np.ndarray:
-        """Samples float32 [n] of the next frames; the graph's lead is dropped once, at the start of the answer."""
+        """Samples float32 [n] of the next frames; the graph's lead is dropped once,
+        at the start of the answer.
+        """
         codes = np.stack([frame.codes for frame in packet])[None]  # [1, frames, groups]
         self._states.reserve(len(packet))
         priority = self._priority()
         feeds = {"codes": codes, "past_length": np.array([self._frames])}
-        outputs, seconds = self._engine_lock.run(priority, self._engine.run, feeds, (self._states,), ("audio",))
+        outputs, seconds = self._engine_lock.run(
+            priority, self._engine.run, feeds, (self._states,), ("audio",)
+        )
         audio = outputs["audio"][0]
         self.seconds += seconds
         self._states.advance(len(packet))

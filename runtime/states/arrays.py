@@ -10,7 +10,8 @@ from ..bundle.specs import StateSpec
 
 
 class Generation:
-    """Identity of one set of arrays: an engine keeps what it prepares for arrays in a weak dictionary under their generation.
+    """Identity of one set of arrays:
+    an engine keeps what it prepares for arrays in a weak dictionary under their generation.
 
     It dies when one of the arrays is replaced, before that happens, and with the arrays.
     """
@@ -21,8 +22,8 @@ class Generation:
 class StateArrays:
     """One array for each kv state and two for each other state, all zeros at first.
 
-    kv states are written in place. Of the two arrays of another state a run reads one (past) and writes the other (present); the
-    parity of a slot, 0 or 1, says which one its next run reads.
+    kv states are written in place. Of the two arrays of another state a run reads one (past) and writes the
+    other (present); the parity of a slot, 0 or 1, says which one its next run reads.
     """
 
     def __init__(self, specs: Sequence[StateSpec], rows: int, capacity: int) -> None:
@@ -30,7 +31,9 @@ class StateArrays:
         self.rows, self.capacity = rows, capacity
         self.generation = Generation()
         self._kv = {spec.name: self._zeros(spec) for spec in self.specs if spec.kind == "kv"}
-        self._pairs = {spec.name: [self._zeros(spec), self._zeros(spec)] for spec in self.specs if spec.kind != "kv"}
+        self._pairs = {
+            spec.name: [self._zeros(spec), self._zeros(spec)] for spec in self.specs if spec.kind != "kv"
+        }
         self._by_name = {spec.name: spec for spec in self.specs}
 
     @property
@@ -46,10 +49,14 @@ class StateArrays:
     @property
     def bytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(array.nbytes for array in (*self._kv.values(), *(array for pair in self._pairs.values() for array in pair)))
+        return sum(
+            array.nbytes
+            for array in (*self._kv.values(), *(array for pair in self._pairs.values() for array in pair))
+        )
 
     def array(self, name: str, side: int, first: int, count: int) -> np.ndarray:
-        """`count` rows from row `first` of the state `name`: a view, or the array itself where that is all of it.
+        """`count` rows from row `first` of the state `name`:
+        a view, or the array itself where that is all of it.
 
         `side` chooses one of the two arrays of a state that is not kv.
         """
@@ -63,7 +70,9 @@ class StateArrays:
         return {name: self.array(name, parity, row, 1).copy() for name in self._pairs}
 
     def take(self, row: int, parity: int, length: int) -> dict[str, np.ndarray]:
-        """Copies of all that a slot in `row` remembers: `length` rows of its kv states, and its other states."""
+        """Copies of all that a slot in `row` remembers:
+        `length` rows of its kv states, and its other states.
+        """
         return {name: self._used(name, 0, row, length).copy() for name in self._kv} | self.copies(row, parity)
 
     def put(self, row: int, parity: int, length: int, taken: dict[str, np.ndarray]) -> None:
@@ -101,7 +110,9 @@ class StateArrays:
             elif rows > old_rows:
                 for side in (0, 1):
                     grown = self._zeros(spec)
-                    grown[(slice(None),) * spec.batch_axis + (slice(old_rows),)] = self._pairs[spec.name][side]
+                    grown[(slice(None),) * spec.batch_axis + (slice(old_rows),)] = self._pairs[spec.name][
+                        side
+                    ]
                     self._pairs[spec.name][side] = grown
 
     def _used(self, name: str, side: int, row: int, length: int) -> np.ndarray:
@@ -110,7 +121,9 @@ class StateArrays:
 
     def _zeros(self, spec: StateSpec) -> np.ndarray:
         sizes = {"batch": self.rows, "capacity": self.capacity}
-        return np.zeros([axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape], np.dtype(spec.dtype))
+        return np.zeros(
+            [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape], np.dtype(spec.dtype)
+        )
 
 
 def _index(spec: StateSpec, row: int, length: int) -> tuple[slice, ...]:

@@ -1,7 +1,7 @@
 """A pool whose slots lie side by side, for engines that take the rows of a run as one array a state.
 
-Slots of one run share arrays and so a capacity. The pool therefore has capacity classes; a slot moves to a larger class when it
-grows, or when it runs together with a longer one.
+Slots of one run share arrays and so a capacity. The pool therefore has capacity classes; a slot moves to a
+larger class when it grows, or when it runs together with a longer one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ STEP = 4
 class ContiguousPool(StatePool):
     """Up to `rows` slots of up to `capacity` rows of context each.
 
-    The capacity classes are 256, 1,024, 4,096 ... rows, the last one `capacity`. The arrays of a class have places for a power of two
-    of slots, at most `rows`, and are dropped with their last slot. A slot that joins a run, leaves it or grows moves one slot where
-    the rows of the run stand in the order that `order` gives; slots that keep running together do not move.
+    The capacity classes are 256, 1,024, 4,096 ... rows, the last one `capacity`. The arrays of a class have
+    places for a power of two of slots, at most `rows`, and are dropped with their last slot. A slot that
+    joins a run, leaves it or grows moves one slot where the rows of the run stand in the order that `order`
+    gives; slots that keep running together do not move.
     """
 
     def __init__(self, specs: Sequence[StateSpec], rows: int, capacity: int = UNLIMITED) -> None:
@@ -47,8 +48,12 @@ class ContiguousPool(StatePool):
         self._drop_empty()
 
     def gather(self, slots: Sequence[Slot]) -> StateRows:
-        """The states of a run over `slots`, in their order: moves what does not lie side by side in one class yet."""
-        assert all(slot.pool is self for slot in slots) and len(set(map(id, slots))) == len(slots), "the slots of a run are distinct and of one pool"
+        """The states of a run over `slots`, in their order:
+        moves what does not lie side by side in one class yet.
+        """
+        assert all(slot.pool is self for slot in slots) and len(set(map(id, slots))) == len(slots), (
+            "the slots of a run are distinct and of one pool"
+        )
         if len(slots) == 1:
             return slots[0]
         arrays, first = slots[0].arrays, slots[0].row
@@ -56,7 +61,10 @@ class ContiguousPool(StatePool):
             home = self._shared_class(slots)
             for slot in slots:
                 self._enter(slot, home)
-            first = max(range(home.arrays.rows - len(slots) + 1), key=lambda start: sum(slot.row == start + index for index, slot in enumerate(slots)))
+            first = max(
+                range(home.arrays.rows - len(slots) + 1),
+                key=lambda start: sum(slot.row == start + index for index, slot in enumerate(slots)),
+            )
             for index, slot in enumerate(slots):
                 if slot.row != first + index:
                     self._exchange(slot, home, first + index)
@@ -103,13 +111,26 @@ class ContiguousPool(StatePool):
         return self._classes[capacity]
 
     def _drop_empty(self) -> None:
-        self._classes = {capacity: found for capacity, found in self._classes.items() if any(slot is not None for slot in found.slots)}
+        self._classes = {
+            capacity: found
+            for capacity, found in self._classes.items()
+            if any(slot is not None for slot in found.slots)
+        }
 
     def _shared_class(self, slots: Sequence[Slot]) -> _Class:
-        """Of the classes that hold what every slot has reserved, the one with most of `slots`; of equal ones the smallest."""
+        """Of the classes that hold what every slot has reserved, the one with most of `slots`;
+        of equal ones the smallest.
+        """
         needed = max(max(slot.length, slot.reserved) for slot in slots)
-        fitting = {slot.arrays.capacity for slot in slots if slot.arrays.capacity >= needed or not slot.arrays.grows}
-        return self._classes[max(fitting, key=lambda capacity: (sum(slot.arrays.capacity == capacity for slot in slots), -capacity))]
+        fitting = {
+            slot.arrays.capacity for slot in slots if slot.arrays.capacity >= needed or not slot.arrays.grows
+        }
+        return self._classes[
+            max(
+                fitting,
+                key=lambda capacity: (sum(slot.arrays.capacity == capacity for slot in slots), -capacity),
+            )
+        ]
 
     def _enter(self, slot: Slot, home: _Class) -> None:
         """Move `slot` to a free place of the class `home`, unless it is there."""
@@ -126,7 +147,11 @@ class ContiguousPool(StatePool):
     def _exchange(self, slot: Slot, home: _Class, row: int) -> None:
         """Move `slot` to `row` of its class, and whatever slot is there to the row that it leaves."""
         other, before = home.slots[row], slot.row
-        taken = [(moved, home.arrays.take(moved.row, moved.parity, moved.length)) for moved in (slot, other) if moved is not None]
+        taken = [
+            (moved, home.arrays.take(moved.row, moved.parity, moved.length))
+            for moved in (slot, other)
+            if moved is not None
+        ]
         home.leave(slot.row)
         if other is not None:
             home.leave(other.row)
@@ -178,7 +203,11 @@ class SlotGroup:
     """Several slots of one class, side by side and of one parity: the StateRows of a run."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        self._slots, self._arrays, self.place = tuple(slots), slots[0].arrays, (slots[0].row, len(slots), slots[0].parity)
+        self._slots, self._arrays, self.place = (
+            tuple(slots),
+            slots[0].arrays,
+            (slots[0].row, len(slots), slots[0].parity),
+        )
 
     @property
     def generation(self) -> Generation:

@@ -1,4 +1,6 @@
-"""A pool of slots: the states of one stage for several streams, allocated, grown, copied and restored by their description alone."""
+"""A pool of slots: the states of one stage for several streams, allocated, grown,
+copied and restored by their description alone.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Snapshot:
 
 
 class StateRows(Protocol):
-    """The states that one run reads and writes: those of a slot, or of several slots whose rows lie side by side."""
+    """The states that one run reads and writes:
+    those of a slot, or of several slots whose rows lie side by side.
+    """
 
     @property
     def generation(self) -> Generation:
@@ -49,7 +53,10 @@ class StateRows(Protocol):
 
 
 class Slot:
-    """The states of one stage for one stream; a pool makes it. Its row goes back to the pool by `pool.free(slot)` or when the slot dies."""
+    """The states of one stage for one stream; a pool makes it.
+
+    Its row goes back to the pool by `pool.free(slot)` or when the slot dies.
+    """
 
     def __init__(self, pool: StatePool, arrays: StateArrays, row: int = 0) -> None:
         self.pool = pool
@@ -104,10 +111,15 @@ class Slot:
             self.parity = 1 - self.parity
 
     def reserve(self, rows: int) -> None:
-        """Make room for `rows` more rows. Raises ContextFull beyond the pool's capacity, before anything changes."""
+        """Make room for `rows` more rows.
+
+        Raises ContextFull beyond the pool's capacity, before anything changes.
+        """
         needed, limit = self.length + rows, self.pool.capacity
         if needed > limit:
-            raise ContextFull(f"The context holds {limit} rows and {needed} are needed; shorten the conversation.")
+            raise ContextFull(
+                f"The context holds {limit} rows and {needed} are needed; shorten the conversation."
+            )
         self.reserved = needed
         if needed > self.arrays.capacity and self.arrays.grows:
             self.pool.grow(self, needed)
@@ -122,7 +134,10 @@ class Slot:
         return Snapshot(self.length, self.arrays.copies(self.row, self.parity))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to `snapshot`, which this slot made. kv rows after it are forgotten; it must not lie ahead."""
+        """Go back to `snapshot`, which this slot made.
+
+        kv rows after it are forgotten; it must not lie ahead.
+        """
         assert snapshot.length <= self.length
         self.length = snapshot.length
         for name, copy in snapshot.copies.items():
@@ -145,8 +160,8 @@ class Slot:
 class StatePool:
     """Up to `rows` slots of up to `capacity` rows of context each, with arrays of their own for every slot.
 
-    The capacity of a slot grows in blocks, by an eighth at a time: a long conversation holds little more than its rows, and its
-    growing copies every row about nine times in all. A slot without kv states never grows.
+    The capacity of a slot grows in blocks, by an eighth at a time: a long conversation holds little more than
+    its rows, and its growing copies every row about nine times in all. A slot without kv states never grows.
     """
 
     def __init__(self, specs: Sequence[StateSpec], rows: int = 1, capacity: int = UNLIMITED) -> None:

@@ -32,7 +32,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     arguments = parser.parse_args()
     step, bound = time_step(arguments.hidden, arguments.batch, arguments.steps)
-    print(f"AriaStep, hidden {arguments.hidden}, batch {arguments.batch}: {step * 1e6:.1f} us a run, {bound * 1e6:.1f} us with bound inputs and outputs")
+    print(
+        f"AriaStep, hidden {arguments.hidden}, batch {arguments.batch}: {step * 1e6:.1f} us a run, "
+        f"{bound * 1e6:.1f} us with bound inputs and outputs"
+    )
     print(f"host loop: {time_host() * 1e6:.2f} us a frame")
 
 
@@ -65,22 +68,37 @@ def time_step(hidden: int, batch: int, steps: int) -> tuple[float, float]:
 
 
 def _model(hidden: int) -> onnx.ModelProto:
-    kinds = {"T": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64, "tensor(bool)": onnx.TensorProto.BOOL}
+    kinds = {
+        "T": onnx.TensorProto.FLOAT,
+        "tensor(int64)": onnx.TensorProto.INT64,
+        "tensor(bool)": onnx.TensorProto.BOOL,
+    }
     onnx_domain.schema(ARIA_STEP)
     noise = np.random.default_rng(0)
     tables = {"text_embedding": VOCABULARY, "code_embedding": GROUPS * CODEBOOK}
-    weights = [onnx.numpy_helper.from_array(noise.standard_normal((rows, hidden), np.float32), name) for name, rows in tables.items()]
+    weights = [
+        onnx.numpy_helper.from_array(noise.standard_normal((rows, hidden), np.float32), name)
+        for name, rows in tables.items()
+    ]
     # The shapes that a built graph declares.
     shapes = {"codes": (None, GROUPS), "counters": (None, 4)}
     inputs, outputs = (
-        [onnx.helper.make_tensor_value_info(name, kinds[kind], shapes.get(name)) for name, kind in group if name not in tables]
+        [
+            onnx.helper.make_tensor_value_info(name, kinds[kind], shapes.get(name))
+            for name, kind in group
+            if name not in tables
+        ]
         for group in (ARIA_STEP.inputs, ARIA_STEP.outputs)
     )
     given, returned = [name for name, _ in ARIA_STEP.inputs], [name for name, _ in ARIA_STEP.outputs]
-    node = onnx.helper.make_node("AriaStep", given, returned, domain=DOMAIN, end_id=1, pad_id=2, summed=0, end_anywhere=0)
+    node = onnx.helper.make_node(
+        "AriaStep", given, returned, domain=DOMAIN, end_id=1, pad_id=2, summed=0, end_anywhere=0
+    )
     graph = onnx.helper.make_graph([node], "aria_step", inputs, outputs, initializer=weights)
     opsets = [onnx.helper.make_opsetid("", 24), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, functions=[onnx_domain.function("AriaStep")], ir_version=10)
+    return onnx.helper.make_model(
+        graph, opset_imports=opsets, functions=[onnx_domain.function("AriaStep")], ir_version=10
+    )
 
 
 class _Free:

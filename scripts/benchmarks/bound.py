@@ -30,7 +30,12 @@ from ...runtime.states.pool import StatePool
 from ..console import print_table
 
 CONTEXT = 256
-STEPS = {"thinker": "one token", "talker": "one row", "predictor": "one frame", "code2wav": "packet of 4 frames"}
+STEPS = {
+    "thinker": "one token",
+    "talker": "one row",
+    "predictor": "one frame",
+    "code2wav": "packet of 4 frames",
+}
 
 
 def main() -> None:
@@ -49,31 +54,55 @@ def main() -> None:
         feeds = step_feeds(entry, manifest)
         seconds = _time(OnnxEngine(path, entry, arguments.threads), feeds, arguments.steps)
         read = bytes_read(path)
-        rows.append([stage, unit, f"{read / 1e6:.1f}", f"{read / bandwidth * 1000:.2f}", f"{seconds * 1000:.2f}", f"{read / seconds / 1e9:.1f}"])
+        rows.append(
+            [
+                stage,
+                unit,
+                f"{read / 1e6:.1f}",
+                f"{read / bandwidth * 1000:.2f}",
+                f"{seconds * 1000:.2f}",
+                f"{read / seconds / 1e9:.1f}",
+            ]
+        )
         shares.append([stage, _shares(path, entry, feeds, arguments.threads)])
     print_table(
-        f"{arguments.threads} threads, memory bandwidth {bandwidth / 1e9:.1f} GB/s, {CONTEXT} tokens of context",
+        f"{arguments.threads} threads, memory bandwidth {bandwidth / 1e9:.1f} GB/s, "
+        f"{CONTEXT} tokens of context",
         ("stage", "step", "MB read", "bound ms", "measured ms", "GB/s"),
         rows,
     )
-    print_table("share of kernel time by operator (profiling slows small operators most)", ("stage", "operators"), shares)
+    print_table(
+        "share of kernel time by operator (profiling slows small operators most)",
+        ("stage", "operators"),
+        shares,
+    )
 
 
 def memory_bandwidth(threads: int, side: int = 4096, matrices: int = 16) -> float:
-    """Bytes per second at which a row passes through a chain of matrices that no cache holds; the best of five runs."""
+    """Bytes per second at which a row passes through a chain of matrices that no cache holds;
+    the best of five runs.
+    """
     noise = np.random.default_rng(0)
     x = ir.Value(name="x", shape=ir.Shape([1, side]), type=ir.TensorType(ir.DataType.FLOAT))
     nodes, initializers, value = [], [], x
-    matrix = noise.standard_normal((side, side), np.float32) / np.float32(side**0.5)  # the same values every time, in memory of their own
+    # the same values every time, in memory of their own
+    matrix = noise.standard_normal((side, side), np.float32) / np.float32(side**0.5)
     for number in range(matrices):
         tensor = ir.tensor(matrix, name=f"w{number}")
-        weight = ir.Value(name=f"w{number}", shape=ir.Shape([side, side]), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+        weight = ir.Value(
+            name=f"w{number}",
+            shape=ir.Shape([side, side]),
+            type=ir.TensorType(ir.DataType.FLOAT),
+            const_value=tensor,
+        )
         nodes.append(ir.node("MatMul", [value, weight]))
         initializers.append(weight)
         value = nodes[-1].outputs[0]
         value.name = f"y{number}"
     value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, side])
-    graph = ir.Graph([x], [value], nodes=nodes, initializers=initializers, opset_imports={"": 24}, name="chain")
+    graph = ir.Graph(
+        [x], [value], nodes=nodes, initializers=initializers, opset_imports={"": 24}, name="chain"
+    )
     session = make_session(ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString(), threads)
     feeds = {"x": np.ones((1, side), np.float32)}
     session.run(None, feeds)
@@ -82,10 +111,16 @@ def memory_bandwidth(threads: int, side: int = 4096, matrices: int = 16) -> floa
 
 
 def bytes_read(engine: Path) -> int:
-    """Bytes of weights that one single-row run reads: all of every product's matrix and convolution's kernel, the chosen part of experts."""
+    """Bytes of weights that one single-row run reads: all of every product's matrix and convolution's kernel,
+    the chosen part of experts.
+    """
     total: float = 0
     for node in ir.load(engine).graph:
-        weights = [value.const_value for value in node.inputs if value is not None and value.is_initializer() and value.const_value is not None]
+        weights = [
+            value.const_value
+            for value in node.inputs
+            if value is not None and value.is_initializer() and value.const_value is not None
+        ]
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             total += sum(weight.nbytes for weight in weights)
         elif node.op_type == "MoE":
@@ -96,9 +131,26 @@ def bytes_read(engine: Path) -> int:
 
 def step_feeds(entry: StageEntry, manifest: Manifest) -> dict[str, np.ndarray]:
     """Feeds of one step of a stage: one row at CONTEXT rows of past, greedy; four frames for Code2Wav."""
-    sizes = {"batch": 1, "tokens": 1, "rows": 1, "frames": 4 if entry.name == "code2wav" else 1, "features": 0, "visuals": 0, "hiddens": 0}
-    feeds = {spec.name: np.zeros([axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape], np.dtype(spec.dtype)) for spec in entry.inputs}
-    feeds |= {name: np.ones_like(feeds[name]) for name in ("query_length", "top_p", "repetition_penalty") if name in feeds}
+    sizes = {
+        "batch": 1,
+        "tokens": 1,
+        "rows": 1,
+        "frames": 4 if entry.name == "code2wav" else 1,
+        "features": 0,
+        "visuals": 0,
+        "hiddens": 0,
+    }
+    feeds = {
+        spec.name: np.zeros(
+            [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape], np.dtype(spec.dtype)
+        )
+        for spec in entry.inputs
+    }
+    feeds |= {
+        name: np.ones_like(feeds[name])
+        for name in ("query_length", "top_p", "repetition_penalty")
+        if name in feeds
+    }
     if "past_length" in feeds:
         feeds["past_length"][...] = CONTEXT
     return feeds
@@ -122,7 +174,9 @@ def _seconds(work: Any) -> float:
     return time.perf_counter() - began
 
 
-def _shares(path: Path, entry: StageEntry, feeds: Mapping[str, np.ndarray], threads: int, runs: int = 10) -> str:
+def _shares(
+    path: Path, entry: StageEntry, feeds: Mapping[str, np.ndarray], threads: int, runs: int = 10
+) -> str:
     with tempfile.TemporaryDirectory() as folder:
         session = make_session(path, threads, profile=Path(folder) / "profile")
         states = StatePool(entry.states).allocate()

@@ -79,10 +79,14 @@ class TalkerFeeder:
         kind = np.int64 if frames == "frame_codes" else np.float32
         masks = {name: np.zeros((1, sizes[name]), bool) for name in ("penalised", "suppressed")}
         self._fixed: dict[str, np.ndarray] = {
-            "hidden": np.zeros((0, sizes["hidden"]), np.float32), "hidden_index": np.zeros(0, np.int64),
-            frames: np.zeros((0, sizes[frames]), kind), "frame_index": np.zeros(0, np.int64),
-            "noise": np.zeros(1, np.float32), **SamplingParameters(0.0).feeds(1), **masks,
-        }  # fmt: skip
+            "hidden": np.zeros((0, sizes["hidden"]), np.float32),
+            "hidden_index": np.zeros(0, np.int64),
+            frames: np.zeros((0, sizes[frames]), kind),
+            "frame_index": np.zeros(0, np.int64),
+            "noise": np.zeros(1, np.float32),
+            **SamplingParameters(0.0).feeds(1),
+            **masks,
+        }
 
     @property
     def rows(self) -> int:
@@ -109,16 +113,21 @@ class TalkerFeeder:
         self._states.reserve(rows)
         positions = np.arange(rows, dtype=np.float32) + self._states.length
         feeds = {
-            "text_ids": self._random.integers(0, 500, (1, rows)), "codec_ids": np.full((1, rows), -1), "positions": np.broadcast_to(positions, (3, 1, rows)),
-            "query_length": np.array([rows]), "past_length": np.array([self._states.length]), "output_index": np.array([rows - 1]),
-        }  # fmt: skip
+            "text_ids": self._random.integers(0, 500, (1, rows)),
+            "codec_ids": np.full((1, rows), -1),
+            "positions": np.broadcast_to(positions, (3, 1, rows)),
+            "query_length": np.array([rows]),
+            "past_length": np.array([self._states.length]),
+            "output_index": np.array([rows - 1]),
+        }
         self._engine.run(feeds | self._fixed, (self._states,), ("token",))
         self._states.advance(rows)
 
 
 def measure(feeder: ThinkerFeeder | TalkerFeeder, lengths: list[int]) -> list[dict[str, Any]]:
-    """One record a length (ascending): tokens, prefill_seconds so far, step_seconds, memory_bytes above the start, formula_bytes, and within, whether
-    that memory is allowed."""
+    """One record a length (ascending): tokens, prefill_seconds so far, step_seconds,
+    memory_bytes above the start, formula_bytes, and within, whether that memory is allowed.
+    """
     fixed, per_row = state_bytes(feeder.entry)
     feeder.feed(BEFORE)  # what is loaded at the first run is loaded now
     records, prefill = [], 0.0
@@ -130,20 +139,35 @@ def measure(feeder: ThinkerFeeder | TalkerFeeder, lengths: list[int]) -> list[di
             step = feeder.step_seconds()
             memory, formula = peak.growth, fixed + per_row * feeder.rows
             within = memory <= ALLOWED_RATIO * formula + ALLOWED_BYTES
-            record = {"tokens": length, "prefill_seconds": prefill, "step_seconds": step, "memory_bytes": memory, "formula_bytes": formula, "within": within}
+            record = {
+                "tokens": length,
+                "prefill_seconds": prefill,
+                "step_seconds": step,
+                "memory_bytes": memory,
+                "formula_bytes": formula,
+                "within": within,
+            }
             records.append(record)
     return records
 
 
 def read_lengths(text: str, limit: int) -> list[int]:
-    """Lengths separated by commas, ascending. Raises AntiphonError for what no context holds, or too near to each other to be measured."""
+    """Lengths separated by commas, ascending.
+
+    Raises AntiphonError for what no context holds, or too near to each other to be measured.
+    """
     try:
         lengths = sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise AntiphonError(f"--lengths is {text!r}, expected numbers of tokens separated by commas, for example 16384,65536.") from None
+        raise AntiphonError(
+            f"--lengths is {text!r}, expected numbers of tokens separated by commas, for example 16384,65536."
+        ) from None
     gaps = [after - before for before, after in zip([BEFORE, *lengths], lengths, strict=False)]
     if min(gaps) <= STEPS or lengths[-1] > limit:
-        raise AntiphonError(f"--lengths is {text}, expected lengths more than {STEPS} apart, from {BEFORE + STEPS + 1} to {limit}, what the context holds.")
+        raise AntiphonError(
+            f"--lengths is {text}, expected lengths more than {STEPS} apart, "
+            f"from {BEFORE + STEPS + 1} to {limit}, what the context holds."
+        )
     return lengths
 
 
@@ -174,20 +198,32 @@ def main() -> None:
     try:
         with load(arguments.bundle, max_streams=1, threads=arguments.threads) as omni:
             if arguments.stage not in omni.engines:
-                raise AntiphonError(f"{arguments.bundle} has no stage {arguments.stage}; build a bundle that has it.")
+                raise AntiphonError(
+                    f"{arguments.bundle} has no stage {arguments.stage}; build a bundle that has it."
+                )
             feeder = ThinkerFeeder(omni) if arguments.stage == "thinker" else TalkerFeeder(omni)
             records = measure(feeder, read_lengths(arguments.lengths, feeder.limit))
     except AntiphonError as error:
         parser.exit(2, f"{error}\n")
     rows = [
-        [f"{record['tokens']:,}", seconds(record["prefill_seconds"]), seconds(record["step_seconds"]), size(record["memory_bytes"]),
-         size(record["formula_bytes"]), "yes" if record["within"] else "NO"]
+        [
+            f"{record['tokens']:,}",
+            seconds(record["prefill_seconds"]),
+            seconds(record["step_seconds"]),
+            size(record["memory_bytes"]),
+            size(record["formula_bytes"]),
+            "yes" if record["within"] else "NO",
+        ]
         for record in records
-    ]  # fmt: skip
+    ]
     columns = ("tokens", "prefill so far", "decode step", "memory", "formula", "within 1.25 times + 200 MB")
     print_table(f"{arguments.bundle}: {arguments.stage}, {arguments.threads} threads", columns, rows)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"stage": arguments.stage, "threads": arguments.threads, "lengths": records}, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps({"stage": arguments.stage, "threads": arguments.threads, "lengths": records}, indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
     if arguments.plot:
         arguments.plot.write_text(plot(records), encoding="utf-8")
 

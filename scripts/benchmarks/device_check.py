@@ -61,28 +61,70 @@ def main() -> None:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     ops, deadline = arguments.op or list(FOLDERS), time.monotonic() + arguments.seconds
-    record: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "target": target, "gpu": gpu(), "python": sys.version, "steps": {}}
+    record: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "target": target,
+        "gpu": gpu(),
+        "python": sys.version,
+        "steps": {},
+    }
     arguments.output.resolve().parent.mkdir(parents=True, exist_ok=True)
 
     def step(name: str, command: list[str], most: float) -> dict[str, Any]:
         left = deadline - time.monotonic()
-        record["steps"][name] = run_step(command, min(most, left)) if left > 5 else {"code": None, "seconds": 0, "words": "no time left"}
+        record["steps"][name] = (
+            run_step(command, min(most, left))
+            if left > 5
+            else {"code": None, "seconds": 0, "words": "no time left"}
+        )
         arguments.output.write_text(json.dumps(record, indent=1) + "\n")
-        print(name, {key: value for key, value in record["steps"][name].items() if key in ("code", "seconds")}, flush=True)
+        print(
+            name,
+            {key: value for key, value in record["steps"][name].items() if key in ("code", "seconds")},
+            flush=True,
+        )
         return record["steps"][name]
 
     with tempfile.TemporaryDirectory() as folder:
         library = str(arguments.library or Path(folder) / "kernels")
         if not arguments.library:
-            step("compile", ["plugins", "compile", "--target", target, "--library", library, "--json", *chosen(ops)], 240)
-        checked = [step(f"check {op}", ["plugins", "check", "--library", library, "--no-timing", "--json", *chosen([op])], 120) for op in ops]
+            step(
+                "compile",
+                ["plugins", "compile", "--target", target, "--library", library, "--json", *chosen(ops)],
+                240,
+            )
+        checked = [
+            step(
+                f"check {op}",
+                ["plugins", "check", "--library", library, "--no-timing", "--json", *chosen([op])],
+                120,
+            )
+            for op in ops
+        ]
         if arguments.tensorrt_rtx:
-            step("tensorrt-rtx", ["-m", "antiphon.scripts.benchmarks.device_tensorrt_rtx", "run", str(arguments.tensorrt_rtx)], 240)
+            step(
+                "tensorrt-rtx",
+                ["-m", "antiphon.scripts.benchmarks.device_tensorrt_rtx", "run", str(arguments.tensorrt_rtx)],
+                240,
+            )
         for place, op in enumerate(ops):
             # torch.compile must not use up the time of the later ops.
             share = max(0.0, deadline - time.monotonic()) / (len(ops) - place)
             compiling = str(int(min(MOST_COMPILING, share / 2)))
-            step(f"time {op}", ["plugins", "check", "--library", library, "--json", "--compile-seconds", compiling, *chosen([op])], 240)
+            step(
+                f"time {op}",
+                [
+                    "plugins",
+                    "check",
+                    "--library",
+                    library,
+                    "--json",
+                    "--compile-seconds",
+                    compiling,
+                    *chosen([op]),
+                ],
+                240,
+            )
     print(summary(record))
     raise SystemExit(any(result["code"] != 0 for result in checked))
 
@@ -99,7 +141,9 @@ def run_step(command: list[str], seconds: float) -> dict[str, Any]:
     """
     began = time.monotonic()
     python = [sys.executable, *([] if command[0] == "-m" else ["-m", "antiphon"])]
-    with subprocess.Popen([*python, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+    with subprocess.Popen(
+        [*python, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
         try:
             output, words = run.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -145,19 +189,34 @@ def summary(record: dict[str, Any]) -> str:
         if name.startswith("check ") and found:
             failed = [row for row in found["rows"] if not row["passed"]]
             lines.append(f"{name}: {len(found['rows']) - len(failed)} of {len(found['rows'])} cases passed")
-            lines += [f"  {row['program']}, {row['case']}: error {row['error']} of {row['tolerance']} {row['message'][:160]}" for row in failed[:12]]
+            lines += [
+                (
+                    f"  {row['program']}, {row['case']}: "
+                    f"error {row['error']} of {row['tolerance']} {row['message'][:160]}"
+                )
+                for row in failed[:12]
+            ]
         if name.startswith("time ") and found:
             ceilings = found["ceilings"] or {"bandwidth": 0, "operations": 0}
-            lines.append(f"{name}: copy {ceilings['bandwidth'] / 1e12:.2f} TB/s, bfloat16 {ceilings['operations'] / 1e12:.0f} T/s")
+            lines.append(
+                f"{name}: copy {ceilings['bandwidth'] / 1e12:.2f} TB/s, "
+                f"bfloat16 {ceilings['operations'] / 1e12:.0f} T/s"
+            )
             lines += [f"  {timing_line(timing)}" for timing in found["timings"]]
         if name == "tensorrt-rtx" and found:
-            lines += [f"{name} {question}: {answer.get('answer') or answer}" for question, answer in found.items()]
+            lines += [
+                f"{name} {question}: {answer.get('answer') or answer}" for question, answer in found.items()
+            ]
     return "\n".join(lines)
 
 
 def timing_line(timing: dict[str, Any]) -> str:
     """One benchmark in microseconds: ours, PyTorch's, the bounds, and the share of the larger bound."""
-    times = ", ".join(f"{name} {timing[name]['median'] * 1e6:.1f}" for name in ("ours", "eager", "compiled", "reference") if timing[name])
+    times = ", ".join(
+        f"{name} {timing[name]['median'] * 1e6:.1f}"
+        for name in ("ours", "eager", "compiled", "reference")
+        if timing[name]
+    )
     share = f"{timing['fraction']:.0%} of bound" if timing["fraction"] else "not timed"
     bounds = f"bytes {timing['bytes_bound'] * 1e6:.1f}, operations {timing['operations_bound'] * 1e6:.1f}"
     notes = f" ({'; '.join(timing['notes'])[:200]})" if timing["notes"] else ""

@@ -41,7 +41,10 @@ def main() -> None:
         print(json.dumps(steps[arguments.action](arguments.folder)))
         return
     unpack(arguments.folder)
-    answers = {name: ask(name, arguments.folder) for name in (PREPARATIONS if arguments.action == "prepare" else QUESTIONS)}
+    answers = {
+        name: ask(name, arguments.folder)
+        for name in (PREPARATIONS if arguments.action == "prepare" else QUESTIONS)
+    }
     text = json.dumps(answers, indent=1)
     print(text)
     if arguments.output:
@@ -67,7 +70,11 @@ def ask(question: str, folder: Path) -> dict[str, Any]:
         return {"code": None, "words": f"no end after {TIMEOUT} s"}
     if run.returncode:
         return {"code": run.returncode, "words": run.stderr.strip()[-1500:]}
-    return {"code": 0, "answer": json.loads(run.stdout.strip().splitlines()[-1]), "words": run.stderr.strip()[-1500:]}
+    return {
+        "code": 0,
+        "answer": json.loads(run.stdout.strip().splitlines()[-1]),
+        "words": run.stderr.strip()[-1500:],
+    }
 
 
 def build(folder: Path, capability: str | None) -> dict[str, Any]:
@@ -75,7 +82,9 @@ def build(folder: Path, capability: str | None) -> dict[str, Any]:
     trt, builder, network = _network()
     x = network.add_input("x", trt.float16, (-1, WIDTH))
     weight = network.add_constant((WIDTH, WIDTH), trt.Weights(_weight()))
-    product = network.add_matrix_multiply(x, trt.MatrixOperation.NONE, weight.get_output(0), trt.MatrixOperation.NONE)
+    product = network.add_matrix_multiply(
+        x, trt.MatrixOperation.NONE, weight.get_output(0), trt.MatrixOperation.NONE
+    )
     y = network.add_activation(product.get_output(0), trt.ActivationType.RELU).get_output(0)
     y.name = "y"
     network.mark_output(y)
@@ -98,7 +107,9 @@ def execute(folder: Path, capability: str | None) -> dict[str, Any]:
 
     trt = _module()
     device = CudaDevice()
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(_plan(folder, capability).read_bytes())
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(
+        _plan(folder, capability).read_bytes()
+    )
     if engine is None:
         return {"device": device.name, "loads": False}
     context = engine.create_execution_context()
@@ -110,7 +121,13 @@ def execute(folder: Path, capability: str | None) -> dict[str, Any]:
     ran = bool(context.execute_async_v3(0))
     expected = np.maximum(x.astype(np.float64) @ _weight().astype(np.float64), 0)
     error = float(np.abs(found.to_numpy(device).astype(np.float64) - expected).max() / expected.max())
-    return {"device": device.name, "loads": True, "runs": ran, "error": error if np.isfinite(error) else None, "right": ran and error < 2e-3}
+    return {
+        "device": device.name,
+        "loads": True,
+        "runs": ran,
+        "error": error if np.isfinite(error) else None,
+        "right": ran and error < 2e-3,
+    }
 
 
 def build_plugin(folder: Path) -> dict[str, Any]:
@@ -123,7 +140,12 @@ def build_plugin(folder: Path) -> dict[str, Any]:
         def __init__(self) -> None:
             for base in (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
                 base.__init__(self)
-            self.plugin_name, self.plugin_version, self.plugin_namespace, self.num_outputs = "AntiphonCopy", "1", "", 1
+            self.plugin_name, self.plugin_version, self.plugin_namespace, self.num_outputs = (
+                "AntiphonCopy",
+                "1",
+                "",
+                1,
+            )
 
         def get_capability_interface(self, kind: Any) -> Any:
             return self
@@ -161,7 +183,12 @@ def build_plugin(folder: Path) -> dict[str, Any]:
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IPluginCreatorV3One.__init__(self)
-            self.name, self.plugin_version, self.plugin_namespace, self.field_names = "AntiphonCopy", "1", "", trt.PluginFieldCollection([])
+            self.name, self.plugin_version, self.plugin_namespace, self.field_names = (
+                "AntiphonCopy",
+                "1",
+                "",
+                trt.PluginFieldCollection([]),
+            )
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
             print("the parser asks for the plugin", file=sys.stderr, flush=True)
@@ -172,13 +199,29 @@ def build_plugin(folder: Path) -> dict[str, Any]:
     node = helper.make_node("AntiphonCopy", ["x"], ["y"], domain="antiphon")
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 8]) for name in "xy")
     graph = helper.make_graph([node], "one", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16), helper.make_opsetid("antiphon", 1)], ir_version=9)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 16), helper.make_opsetid("antiphon", 1)], ir_version=9
+    )
     _, builder, network = _network()
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.WARNING))
     if not (registered and parser.parse(model.SerializeToString())):
-        return {"registered": registered, "parsed": False, "why": [parser.get_error(place).desc() for place in range(parser.num_errors)]}
-    print("parsed; building", [network.get_layer(place).type.name for place in range(network.num_layers)], file=sys.stderr, flush=True)
-    return {"registered": True, "parsed": True, "built": True, "bytes": len(_serialized(builder, network, builder.create_builder_config()))}
+        return {
+            "registered": registered,
+            "parsed": False,
+            "why": [parser.get_error(place).desc() for place in range(parser.num_errors)],
+        }
+    print(
+        "parsed; building",
+        [network.get_layer(place).type.name for place in range(network.num_layers)],
+        file=sys.stderr,
+        flush=True,
+    )
+    return {
+        "registered": True,
+        "parsed": True,
+        "built": True,
+        "bytes": len(_serialized(builder, network, builder.create_builder_config())),
+    }
 
 
 def _module() -> Any:

@@ -46,7 +46,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     try:
-        with synthetic_recording(arguments.hours) if arguments.recording is None else _given(arguments.recording) as recording:
+        with (
+            synthetic_recording(arguments.hours)
+            if arguments.recording is None
+            else _given(arguments.recording) as recording
+        ):
             result = measure(arguments.bundle, recording, arguments.threads)
     except AntiphonError as error:
         parser.exit(2, f"{error}\n")
@@ -57,9 +61,20 @@ def main() -> None:
     rows = [
         ["length of the recording", f"{hours:.2f} h"],
         ["tokens", f"{result['tokens']:,}"],
-        ["first pass: length and maximum", f"{seconds(result['first_pass_seconds'])}  ({seconds(result['first_pass_seconds'] / hours)} an hour)"],
-        ["second pass: log-mel and encoder", f"{seconds(result['second_pass_seconds'])}  ({seconds(result['second_pass_seconds'] / hours)} an hour)"],
-        ["of it the encoder", f"{seconds(result['encoder_seconds'])}  ({seconds(result['encoder_seconds'] / hours)} an hour)"],
+        [
+            "first pass: length and maximum",
+            f"{seconds(result['first_pass_seconds'])}  "
+            f"({seconds(result['first_pass_seconds'] / hours)} an hour)",
+        ],
+        [
+            "second pass: log-mel and encoder",
+            f"{seconds(result['second_pass_seconds'])}  "
+            f"({seconds(result['second_pass_seconds'] / hours)} an hour)",
+        ],
+        [
+            "of it the encoder",
+            f"{seconds(result['encoder_seconds'])}  ({seconds(result['encoder_seconds'] / hours)} an hour)",
+        ],
         ["memory before", size(result["memory_before_bytes"])],
         ["peak growth after 1 hour", size(result["growth_first_hour_bytes"])],
         ["peak growth at the end", size(result["growth_bytes"])],
@@ -68,12 +83,16 @@ def main() -> None:
 
 
 def measure(bundle: Path, recording: Path, threads: int | None = None) -> dict[str, Any]:
-    """Both passes over `recording` with the audio encoder of `bundle`: tokens, seconds, and bytes of peak memory above those before."""
+    """Both passes over `recording` with the audio encoder of `bundle`:
+    tokens, seconds, and bytes of peak memory above those before.
+    """
     entry = read_manifest(bundle).stages["audio_encoder"]
     engine = OnnxEngine(bundle / entry.artifacts[0], entry, threads)
     audio = json.loads((bundle / "frontend" / "frontend.json").read_text(encoding="utf-8"))["audio"]
     settings = MelSettings(audio["sampling_rate"], audio["n_fft"], audio["hop_length"], audio["feature_size"])
-    stream = AudioStream(recording, RATE, settings, audio["n_window"], audio["n_window_infer"], audio.get("convolutions", 3))
+    stream = AudioStream(
+        recording, RATE, settings, audio["n_window"], audio["n_window_infer"], audio.get("convolutions", 3)
+    )
     hour = 3600 * settings.sampling_rate // settings.hop_length  # mel frames
 
     with Peak() as peak:
@@ -90,16 +109,29 @@ def measure(bundle: Path, recording: Path, threads: int | None = None) -> dict[s
         second_pass, growth = time.perf_counter() - began, peak.growth
     assert tokens == expected, f"the encoder made {tokens} tokens, the layout says {expected}"
     return {
-        "bundle": str(bundle), "hours": stream.seconds / 3600, "tokens": tokens, "first_pass_seconds": first_pass, "second_pass_seconds": second_pass,
-        "encoder_seconds": encoder, "memory_before_bytes": peak.before, "growth_first_hour_bytes": first_hour, "growth_bytes": growth,
-    }  # fmt: skip
+        "bundle": str(bundle),
+        "hours": stream.seconds / 3600,
+        "tokens": tokens,
+        "first_pass_seconds": first_pass,
+        "second_pass_seconds": second_pass,
+        "encoder_seconds": encoder,
+        "memory_before_bytes": peak.before,
+        "growth_first_hour_bytes": first_hour,
+        "growth_bytes": growth,
+    }
 
 
 @contextmanager
 def synthetic_recording(hours: float) -> Iterator[Path]:
-    """A WAV file of that length which takes little room on the disk; it is deleted in the end. Raises AntiphonError for an impossible length."""
+    """A WAV file of that length which takes little room on the disk; it is deleted in the end.
+
+    Raises AntiphonError for an impossible length.
+    """
     if not 0 < hours <= LONGEST_HOURS:
-        raise AntiphonError(f"--hours is {hours:g}, expected more than 0 and at most {LONGEST_HOURS}, the most that a WAV file holds.")
+        raise AntiphonError(
+            f"--hours is {hours:g}, expected more than 0 and at most {LONGEST_HOURS}, "
+            "the most that a WAV file holds."
+        )
     samples = int(hours * 3600 * RATE)
     noise = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,13 +142,16 @@ def synthetic_recording(hours: float) -> Iterator[Path]:
         header = path.stat().st_size - BYTES
         os.truncate(path, header + BYTES * samples)
         with path.open("r+b") as raw:
-            for place, value in ((4, header - 8 + BYTES * samples), (header - 4, BYTES * samples)):  # sizes of the file and of its samples
+            # sizes of the file and of its samples
+            for place, value in ((4, header - 8 + BYTES * samples), (header - 4, BYTES * samples)):
                 raw.seek(place)
                 raw.write(value.to_bytes(4, "little"))
             for start in range(0, samples, 120 * RATE):
                 count = min(10 * RATE, samples - start)
                 raw.seek(header + BYTES * start)
-                raw.write((noise.standard_normal(count) * 3000).clip(-32768, 32767).astype(np.int16).tobytes())
+                raw.write(
+                    (noise.standard_normal(count) * 3000).clip(-32768, 32767).astype(np.int16).tobytes()
+                )
         yield path
 
 

@@ -44,7 +44,9 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - began)
     first = statistics.median(next(iter(seconds.values())))
     for name, taken in seconds.items():
-        print(f"{name:40s} {statistics.median(taken) * 1000:7.2f} ms   {statistics.median(taken) / first:5.2f}")
+        print(
+            f"{name:40s} {statistics.median(taken) * 1000:7.2f} ms   {statistics.median(taken) / first:5.2f}"
+        )
 
 
 def _bundle(folder: Path, size: str, factor: int) -> Path:
@@ -56,7 +58,10 @@ def _bundle(folder: Path, size: str, factor: int) -> Path:
     if not checkpoint.exists():
         overrides = None
         if factor > 1:
-            overrides = {"thinker_config.text_config.num_experts": factor * read_config(folder / "checkpoint-1").thinker.text.num_experts}
+            overrides = {
+                "thinker_config.text_config.num_experts": factor
+                * read_config(folder / "checkpoint-1").thinker.text.num_experts
+            }
         new_checkpoint(checkpoint, size=size, overrides=overrides)
     if not bundle.exists():
         build(checkpoint, bundle)
@@ -77,18 +82,34 @@ class _Decoder:
         self.noise = np.random.default_rng(0)
         vocabulary, hidden = entry.constant("vocab_size"), entry.constant("hidden_size")
         layers = entry.constant("deepstack_layers")
-        deepstack: dict[str, np.ndarray] = {"deepstack": np.zeros((layers, 0, hidden), np.float32), "deepstack_index": np.zeros(0, np.int64)}
+        deepstack: dict[str, np.ndarray] = {
+            "deepstack": np.zeros((layers, 0, hidden), np.float32),
+            "deepstack_index": np.zeros(0, np.int64),
+        }
         self.vocabulary = vocabulary
         self.feeds: dict[str, np.ndarray] = {
-            "positions": np.full((3, 1, 1), CONTEXT, np.float32), "query_length": np.ones(1, np.int64), "past_length": np.full(1, CONTEXT),
-            "features": np.zeros((0, hidden), np.float32), "feature_index": np.zeros(0, np.int64), **(deepstack if layers else {}),
-            "output_index": np.zeros(1, np.int64), "noise": np.zeros(1, np.float32), "temperature": np.zeros(1, np.float32),
-            "top_k": np.zeros(1, np.int64), "top_p": np.ones(1, np.float32), "repetition_penalty": np.ones(1, np.float32),
-            "penalised": np.zeros((1, vocabulary), bool), "suppressed": np.zeros((1, vocabulary), bool),
-        }  # fmt: skip
+            "positions": np.full((3, 1, 1), CONTEXT, np.float32),
+            "query_length": np.ones(1, np.int64),
+            "past_length": np.full(1, CONTEXT),
+            "features": np.zeros((0, hidden), np.float32),
+            "feature_index": np.zeros(0, np.int64),
+            **(deepstack if layers else {}),
+            "output_index": np.zeros(1, np.int64),
+            "noise": np.zeros(1, np.float32),
+            "temperature": np.zeros(1, np.float32),
+            "top_k": np.zeros(1, np.int64),
+            "top_p": np.ones(1, np.float32),
+            "repetition_penalty": np.ones(1, np.float32),
+            "penalised": np.zeros((1, vocabulary), bool),
+            "suppressed": np.zeros((1, vocabulary), bool),
+        }
 
     def step(self, _: int) -> None:
-        self.engine.run(self.feeds | {"input_ids": self.noise.integers(0, self.vocabulary, (1, 1))}, (self.states,), ("token",))
+        self.engine.run(
+            self.feeds | {"input_ids": self.noise.integers(0, self.vocabulary, (1, 1))},
+            (self.states,),
+            ("token",),
+        )
 
 
 if __name__ == "__main__":

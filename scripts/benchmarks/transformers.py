@@ -54,12 +54,24 @@ class Ours:
         self.prompt_ids = np.random.default_rng(0).integers(0, 500, LONG_PROMPT)
 
     def measure(self, runs: int) -> dict[str, float]:
-        """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, code2wav_packet_frame, answer; and real_time_factor."""
-        exact = {"greedy": True, "max_text_tokens": self.text_tokens, "min_text_tokens": self.text_tokens, "voice": None}
+        """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, code2wav_packet_frame,
+        answer; and real_time_factor.
+        """
+        exact = {
+            "greedy": True,
+            "max_text_tokens": self.text_tokens,
+            "min_text_tokens": self.text_tokens,
+            "voice": None,
+        }
         messages = _messages(self.omni)
         replies = [self.omni.generate(messages, **exact, modalities=("text",)) for _ in range(runs + 1)][1:]
-        spoken = [self.omni.generate(messages, **exact, max_frames=self.frames, min_frames=self.frames) for _ in range(runs + 1)][1:]
-        assert all(len(reply.codes) == self.frames and len(reply.token_ids) == self.text_tokens for reply in spoken)
+        spoken = [
+            self.omni.generate(messages, **exact, max_frames=self.frames, min_frames=self.frames)
+            for _ in range(runs + 1)
+        ][1:]
+        assert all(
+            len(reply.codes) == self.frames and len(reply.token_ids) == self.text_tokens for reply in spoken
+        )
         codes = spoken[0].codes
         offline = median_seconds(lambda: self._vocode(codes, self.frames), runs) / self.frames
         packets = median_seconds(lambda: self._vocode(codes, 4), runs) / self.frames
@@ -75,12 +87,15 @@ class Ours:
             **self._first_audio(messages, exact, spoken, runs),
         }
 
-    def _first_audio(self, messages: Any, exact: dict[str, Any], spoken: list[Any], runs: int) -> dict[str, float]:
+    def _first_audio(
+        self, messages: Any, exact: dict[str, Any], spoken: list[Any], runs: int
+    ) -> dict[str, float]:
         """Time to first audio, and the sum of its parts: prefill and first token, Talker prefill, one frame
         of predictor and Code2Wav."""
         first_token = median(
-            self.omni.generate(messages, **exact, modalities=("text",)).timings.time_to_first_token for _ in range(runs)
-        )  # fmt: skip
+            self.omni.generate(messages, **exact, modalities=("text",)).timings.time_to_first_token
+            for _ in range(runs)
+        )
         one_frame = median_seconds(lambda: self._speak(1), runs)
         code2wav = median_seconds(lambda: self._vocode(spoken[0].codes[:1], 1), runs)
         return {
@@ -116,13 +131,30 @@ class Ours:
         sizes = omni.model.input_sizes("talker")
         voice, text_tokens = next(iter(manifest.voices.values())), self.text_tokens
         rows = SummedRows(
-            lambda first: talker_prompt(prompt_ids, {}, sizes["hidden"], [], manifest.ids, voice, first, omni.front_end, sizes["frame_rows"]),
+            lambda first: talker_prompt(
+                prompt_ids,
+                {},
+                sizes["hidden"],
+                [],
+                manifest.ids,
+                voice,
+                first,
+                omni.front_end,
+                sizes["frame_rows"],
+            ),
             manifest.id("tts_pad"),
-        )  # fmt: skip
+        )
         talker = Talker(
-            omni.engines, manifest, omni.model.engine_lock, rows, dual_track(),
-            dataclasses.replace(manifest.sampling["talker"].greedy(), min_tokens=frames), manifest.sampling["predictor"].greedy(), 0, lambda: 0,
-        )  # fmt: skip
+            omni.engines,
+            manifest,
+            omni.model.engine_lock,
+            rows,
+            dual_track(),
+            dataclasses.replace(manifest.sampling["talker"].greedy(), min_tokens=frames),
+            manifest.sampling["predictor"].greedy(),
+            0,
+            lambda: 0,
+        )
 
         class Text:
             left = iter(range(300, 300 + text_tokens))
@@ -142,11 +174,15 @@ class Theirs:
         from transformers import Qwen3OmniMoeForConditionalGeneration
 
         self.torch, self.text_tokens, self.frames = torch, text_tokens, frames
-        self.model = Qwen3OmniMoeForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32, experts_implementation=experts).eval()
+        self.model = Qwen3OmniMoeForConditionalGeneration.from_pretrained(
+            checkpoint, dtype=torch.float32, experts_implementation=experts
+        ).eval()
         self.seconds: dict[str, float] = {}
         for name, owner, method in (
-            ("thinker", self.model.thinker, "generate"), ("talker", self.model.talker, "generate"), ("code2wav", self.model.code2wav, "chunked_decode"),
-        ):  # fmt: skip
+            ("thinker", self.model.thinker, "generate"),
+            ("talker", self.model.talker, "generate"),
+            ("code2wav", self.model.code2wav, "chunked_decode"),
+        ):
             self._time(name, owner, method)
 
     def _time(self, name: str, owner: Any, method: str) -> None:
@@ -165,7 +201,9 @@ class Theirs:
         return min(self._answer(prompt_ids, 4, 2)["answer"] for _ in range(2))
 
     def measure(self, prompt_ids: np.ndarray, long_prompt: np.ndarray, runs: int) -> dict[str, float]:
-        """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, answer; and real_time_factor."""
+        """Seconds: thinker_token, talker_frame, prefill_512, code2wav_offline_frame, answer;
+        and real_time_factor.
+        """
         torch = self.torch
         first = [self._answer(prompt_ids, 1, 0) for _ in range(runs + 1)][1:]
         answers = [self._answer(prompt_ids, self.text_tokens, self.frames) for _ in range(runs + 1)][1:]
@@ -191,15 +229,30 @@ class Theirs:
     def _answer(self, prompt_ids: np.ndarray, tokens: int, frames: int) -> dict[str, float]:
         torch, config = self.torch, self.model.config
         ids = torch.from_numpy(np.asarray(prompt_ids, np.int64))[None]
-        vocabulary, codebook = config.talker_config.text_config.vocab_size, config.code2wav_config.codebook_size
-        options: dict[str, Any] = {"thinker_max_new_tokens": tokens, "thinker_suppress_tokens": [config.im_end_token_id], "thinker_do_sample": False}
+        vocabulary, codebook = (
+            config.talker_config.text_config.vocab_size,
+            config.code2wav_config.codebook_size,
+        )
+        options: dict[str, Any] = {
+            "thinker_max_new_tokens": tokens,
+            "thinker_suppress_tokens": [config.im_end_token_id],
+            "thinker_do_sample": False,
+        }
         if frames:
-            options |= {"talker_max_new_tokens": frames + 1, "talker_suppress_tokens": list(range(codebook, vocabulary)), "talker_do_sample": False}
+            options |= {
+                "talker_max_new_tokens": frames + 1,
+                "talker_suppress_tokens": list(range(codebook, vocabulary)),
+                "talker_do_sample": False,
+            }
         self.seconds = {}
         began = time.perf_counter()
         with torch.no_grad():
             self.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), return_audio=bool(frames), thinker_eos_token_id=config.im_end_token_id, **options
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                return_audio=bool(frames),
+                thinker_eos_token_id=config.im_end_token_id,
+                **options,
             )
         return {**self.seconds, "answer": time.perf_counter() - began}
 
@@ -230,14 +283,27 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    probed = {experts: Theirs(arguments.checkpoint, experts, *lengths).probe(prompt_ids) for experts in EXPERTS}
+    probed = {
+        experts: Theirs(arguments.checkpoint, experts, *lengths).probe(prompt_ids) for experts in EXPERTS
+    }
     worth = [experts for experts, seconds in probed.items() if seconds <= 2 * min(probed.values())]
-    others = {experts: Theirs(arguments.checkpoint, experts, *lengths).measure(prompt_ids, long_prompt, arguments.runs) for experts in worth}
+    others = {
+        experts: Theirs(arguments.checkpoint, experts, *lengths).measure(
+            prompt_ids, long_prompt, arguments.runs
+        )
+        for experts in worth
+    }
     fastest = {name: min(other[name] for other in others.values()) for name in next(iter(others.values()))}
     result = {
-        "machine": platform.processor() or platform.machine(), "threads": arguments.threads, "runs": arguments.runs, "prompt_tokens": len(prompt_ids),
-        "antiphon": own, "transformers": others, "probe_seconds": probed, "ratio": {name: fastest[name] / own[name] for name in fastest},
-    }  # fmt: skip
+        "machine": platform.processor() or platform.machine(),
+        "threads": arguments.threads,
+        "runs": arguments.runs,
+        "prompt_tokens": len(prompt_ids),
+        "antiphon": own,
+        "transformers": others,
+        "probe_seconds": probed,
+        "ratio": {name: fastest[name] / own[name] for name in fastest},
+    }
     _print(result, fastest)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
@@ -251,9 +317,18 @@ def _print(result: dict[str, Any], fastest: dict[str, float]) -> None:
     rows = []
     for name, value in own.items():
         others = [_shown(name, other.get(name)) for other in result["transformers"].values()]
-        rows.append([name, _shown(name, value), *others, f"{fastest[name] / value:.2f}" if name in fastest else ""])
-    print("probe of transformers, 4 tokens and 2 frames: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["probe_seconds"].items()))
-    print_table(f"{result['threads']} threads, median of {result['runs']}", ("measure", "antiphon", *result["transformers"], "ratio"), rows)
+        rows.append(
+            [name, _shown(name, value), *others, f"{fastest[name] / value:.2f}" if name in fastest else ""]
+        )
+    print(
+        "probe of transformers, 4 tokens and 2 frames: "
+        + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["probe_seconds"].items())
+    )
+    print_table(
+        f"{result['threads']} threads, median of {result['runs']}",
+        ("measure", "antiphon", *result["transformers"], "ratio"),
+        rows,
+    )
 
 
 def _shown(name: str, value: float | None) -> str:

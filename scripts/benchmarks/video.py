@@ -52,7 +52,12 @@ class Timed:
         """See Engine.close."""
         self._engine.close()
 
-    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        slots: Sequence[Slot] = (),
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
         """See Engine.run."""
         began = time.perf_counter()
         result = self._engine.run(feeds, slots, outputs)
@@ -85,47 +90,85 @@ def main() -> None:
         return
     rows = [[f"tokens, {name}", f"{value:,}"] for name, value in result["tokens"].items()]
     rows += [[name.replace("_", " "), seconds(value)] for name, value in result["seconds"].items()]
-    rows += [["each token after it", seconds(result["seconds_per_token"])], ["peak growth of memory", size(result["growth_bytes"])]]
+    rows += [
+        ["each token after it", seconds(result["seconds_per_token"])],
+        ["peak growth of memory", size(result["growth_bytes"])],
+    ]
     rows += [["of it the Thinker's states, by the formula", size(result["formula_bytes"])]]
-    print_table(f"{arguments.bundle}: {arguments.seconds} s of video, {arguments.height} lines", ["measure", "value"], rows)
+    print_table(
+        f"{arguments.bundle}: {arguments.seconds} s of video, {arguments.height} lines",
+        ["measure", "value"],
+        rows,
+    )
 
 
 def measure(bundle: Path, film: Path, frames_per_second: float, threads: int | None = None) -> dict[str, Any]:
     """One question about `film`, answered with ANSWER tokens.
 
-    Returns tokens of the prompt by kind; seconds until the first token, and of it: prompt (decoding, resizing, the first pass over the sound, text),
-    the stages' runs, and features (making what the encoders take); growth_bytes, and formula_bytes of the Thinker's states. Raises AntiphonError
-    for a bundle that can not see or hear, and for a film that the context does not hold.
+    Returns tokens of the prompt by kind; seconds until the first token, and of it: prompt (decoding,
+    resizing, the first pass over the sound, text), the stages' runs, and features (making what the encoders
+    take); growth_bytes, and formula_bytes of the Thinker's states. Raises AntiphonError for a bundle that can
+    not see or hear, and for a film that the context does not hold.
     """
     manifest = read_manifest(bundle)
     missing = [name for name in STAGES if name not in manifest.stages]
     if missing:
-        raise AntiphonError(f"{bundle} has no stage {missing[0]}; build it from a checkpoint that sees and hears.")
-    engines = {name: Timed(OnnxEngine(bundle / manifest.stages[name].artifacts[0], manifest.stages[name], threads)) for name in STAGES}
+        raise AntiphonError(
+            f"{bundle} has no stage {missing[0]}; build it from a checkpoint that sees and hears."
+        )
+    engines = {
+        name: Timed(OnnxEngine(bundle / manifest.stages[name].artifacts[0], manifest.stages[name], threads))
+        for name in STAGES
+    }
     front_end = FrontEnd(bundle / "frontend")
-    question = [{"type": "video_url", "video_url": {"url": str(film)}}, {"type": "text", "text": "What moves, and where to?"}]
-    limits = {"min_text_tokens": ANSWER, "max_text_tokens": ANSWER, "use_audio_in_video": True, "video_fps": frames_per_second}
+    question = [
+        {"type": "video_url", "video_url": {"url": str(film)}},
+        {"type": "text", "text": "What moves, and where to?"},
+    ]
+    limits = {
+        "min_text_tokens": ANSWER,
+        "max_text_tokens": ANSWER,
+        "use_audio_in_video": True,
+        "video_fps": frames_per_second,
+    }
     with Peak() as peak, Omni(manifest, engines, front_end, max_streams=1) as omni:
         began = time.perf_counter()
-        stream = omni.stream([{"role": "user", "content": question}], greedy=True, modalities=("text",), **limits)
+        stream = omni.stream(
+            [{"role": "user", "content": question}], greedy=True, modalities=("text",), **limits
+        )
         prompt = time.perf_counter() - began
         done = next(event for event in stream if isinstance(event, Done))
         growth = peak.growth
     timings, thinker = done.timings, engines["thinker"]
     assert timings.time_to_first_token is not None
-    parts = {"prompt": prompt, **{name: sum(engines[name].taken) for name in STAGES[:2]}, "thinker": sum(thinker.taken[: 1 - ANSWER])}
+    parts = {
+        "prompt": prompt,
+        **{name: sum(engines[name].taken) for name in STAGES[:2]},
+        "thinker": sum(thinker.taken[: 1 - ANSWER]),
+    }
     fixed, per_row = state_bytes(thinker.entry)
     return {
         "bundle": str(bundle),
-        "tokens": {"video": engines["vision_encoder"].features, "audio": engines["audio_encoder"].features, "all": timings.prefill_tokens},
-        "seconds": {"until_the_first_token": timings.time_to_first_token, **parts, "features": timings.time_to_first_token - sum(parts.values())},
-        "seconds_per_token": timings.seconds_per_token, "growth_bytes": growth,
+        "tokens": {
+            "video": engines["vision_encoder"].features,
+            "audio": engines["audio_encoder"].features,
+            "all": timings.prefill_tokens,
+        },
+        "seconds": {
+            "until_the_first_token": timings.time_to_first_token,
+            **parts,
+            "features": timings.time_to_first_token - sum(parts.values()),
+        },
+        "seconds_per_token": timings.seconds_per_token,
+        "growth_bytes": growth,
         "formula_bytes": fixed + per_row * (timings.prefill_tokens + ANSWER - 1),
-    }  # fmt: skip
+    }
 
 
 def write_film(path: Path, duration: int, height: int, frames_per_second: int = 1) -> Path:
-    """An MP4 of `duration` seconds, 16:9: a white square that moves a little with every frame, and a tone from 200 Hz up an octave."""
+    """An MP4 of `duration` seconds, 16:9: a white square that moves a little with every frame,
+    and a tone from 200 Hz up an octave.
+    """
     require_extra("media", "Writing a video", "av")
     import av
 

@@ -30,13 +30,37 @@ SEED = 20
 LOUDNESS = 0.05
 """Root mean square of the waveform, low enough that nothing is clipped."""
 SMALL: dict[str, Any] = {
-    "codebook_size": 16, "codebook_dim": 12, "num_quantizers": 4, "latent_dim": 16, "hidden_size": 12, "num_attention_heads": 2, "num_key_value_heads": 2,
-    "head_dim": 8, "intermediate_size": 20, "num_hidden_layers": 2, "sliding_window": 5, "rope_theta": 10_000.0, "rms_norm_eps": 1e-5,
-    "upsampling_ratios": [2, 2], "upsample_rates": [8, 5, 4, 3], "decoder_dim": 16,
-}  # fmt: skip
+    "codebook_size": 16,
+    "codebook_dim": 12,
+    "num_quantizers": 4,
+    "latent_dim": 16,
+    "hidden_size": 12,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "sliding_window": 5,
+    "rope_theta": 10_000.0,
+    "rms_norm_eps": 1e-5,
+    "upsampling_ratios": [2, 2],
+    "upsample_rates": [8, 5, 4, 3],
+    "decoder_dim": 16,
+}
 CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "published_rates": (SMALL, 2, 9),
-    "long_stream": (SMALL | {"upsampling_ratios": [3], "upsample_rates": [3, 2], "num_key_value_heads": 1, "latent_dim": 12, "sliding_window": 7}, 1, 90),
+    "long_stream": (
+        SMALL
+        | {
+            "upsampling_ratios": [3],
+            "upsample_rates": [3, 2],
+            "num_key_value_heads": 1,
+            "latent_dim": 12,
+            "sliding_window": 7,
+        },
+        1,
+        90,
+    ),
 }
 """Configuration of the decoder class, rows and frames.
 
@@ -56,7 +80,9 @@ def main() -> None:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     for name, (config, rows, frames) in CASES.items():
         model = _decoder(modeling, config)
-        codes = np.random.default_rng(SEED).integers(0, config["codebook_size"], (rows, frames, config["num_quantizers"]))
+        codes = np.random.default_rng(SEED).integers(
+            0, config["codebook_size"], (rows, frames, config["num_quantizers"])
+        )
         with torch.inference_mode():
             last, loudness = model.decoder[-1].conv, _waveform(model, codes).std()
             for parameter in (last.weight, last.bias):
@@ -66,7 +92,10 @@ def main() -> None:
         np.savez_compressed(folder / f"{name}.npz", codes=codes, waveform=waveform.numpy(), **weights)
         described = {"class": type(model).__name__, "config": config, "seed": SEED, "versions": versions}
         (folder / f"{name}.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        print(f"{name}: {tuple(waveform.shape)} samples, RMS {waveform.std():.3f}, peak {waveform.abs().max():.3f}")
+        print(
+            f"{name}: {tuple(waveform.shape)} samples, RMS {waveform.std():.3f}, "
+            f"peak {waveform.abs().max():.3f}"
+        )
 
 
 def _modeling() -> Any:
@@ -74,14 +103,21 @@ def _modeling() -> Any:
     does not need."""
     spec = importlib.util.find_spec("qwen_tts")
     if spec is None or not spec.submodule_search_locations:
-        sys.exit("The package qwen-tts is not installed; make the environment that the head of this file describes.")
+        sys.exit(
+            "The package qwen-tts is not installed; "
+            "make the environment that the head of this file describes."
+        )
     sys.path.insert(0, str(Path(next(iter(spec.submodule_search_locations))) / "core"))
     return importlib.import_module("tokenizer_12hz.modeling_qwen3_tts_tokenizer_v2")
 
 
 def _decoder(modeling: Any, config: dict[str, Any]) -> Any:
     """A decoder with random weights: every bias, scale, usage and exponent differs from its initial value."""
-    model = modeling.Qwen3TTSTokenizerV2Decoder(modeling.Qwen3TTSTokenizerV2DecoderConfig(**config)).eval().requires_grad_(False)
+    model = (
+        modeling.Qwen3TTSTokenizerV2Decoder(modeling.Qwen3TTSTokenizerV2DecoderConfig(**config))
+        .eval()
+        .requires_grad_(False)
+    )
     generator = torch.Generator().manual_seed(SEED)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)

@@ -22,7 +22,10 @@ def encode(omni: Omni, audio: np.ndarray, rate: int) -> np.ndarray:
     engine = omni.engines["codec_encoder"]
     to, frame = engine.entry.constant("sample_rate"), engine.entry.constant("samples_per_frame")
     samples = resampled(audio, rate, to)
-    feeds = {"waveform": np.zeros((1, -(-len(samples) // frame) * frame), np.float32), "waveform_length": np.array([len(samples)])}
+    feeds = {
+        "waveform": np.zeros((1, -(-len(samples) // frame) * frame), np.float32),
+        "waveform_length": np.array([len(samples)]),
+    }
     feeds["waveform"][0, : len(samples)] = samples
     return np.array(engine.run(feeds, outputs=("codes",))["codes"][0], np.int64)
 
@@ -31,4 +34,6 @@ def decode(omni: Omni, codes: np.ndarray) -> np.ndarray:
     """Samples float32 at the bundle's rate from codes int64 [frames, codebooks]."""
     vocoder = Vocoder(omni.engines["code2wav"], omni.model.engine_lock, lambda: NORMAL)
     frames = [Frame(index, row, 0) for index, row in enumerate(codes)]
-    return np.concatenate([vocoder.decode(frames[start : start + PACKET]) for start in range(0, len(frames), PACKET)])
+    return np.concatenate(
+        [vocoder.decode(frames[start : start + PACKET]) for start in range(0, len(frames), PACKET)]
+    )

@@ -13,7 +13,10 @@ from .synthesisers import Alignment
 
 MERGED = 3
 """The most words that a synthesiser joins into one group."""
-CONSONANTS = dict(zip("bcdfgjklmnpqrstvwxzðθɹɾŋʃʒɡ", "bkdfgjklmnpkrstvwksttrtnsjg", strict=True)) | {"ɚ": "r", "ɝ": "r"}
+CONSONANTS = dict(zip("bcdfgjklmnpqrstvwxzðθɹɾŋʃʒɡ", "bkdfgjklmnpkrstvwksttrtnsjg", strict=True)) | {
+    "ɚ": "r",
+    "ɝ": "r",
+}
 """Maps letters and sounds of similar consonants to one symbol."""
 
 
@@ -27,7 +30,9 @@ class Schedule:
     frames_per_token: float | None
 
 
-def cursor_errors(schedule: Schedule, starts: Sequence[float], words_at: Sequence[int], frames: int) -> tuple[list[int], list[int]]:
+def cursor_errors(
+    schedule: Schedule, starts: Sequence[float], words_at: Sequence[int], frames: int
+) -> tuple[list[int], list[int]]:
     """Errors in words at the end of every frame of an answer of `frames` frames, for two estimates.
 
     The first is the estimate that `truncate` uses after the answer, the second is that of AudioDelta.
@@ -40,7 +45,14 @@ def cursor_errors(schedule: Schedule, starts: Sequence[float], words_at: Sequenc
         begun = sum(start < (frame + 1) * schedule.frame_seconds for start in starts)
         consumed = min(schedule.policy.text_rows_before(frame + 1), tokens)
         after.append(abs(words_at[spoken_text(frame, consumed, frames, tokens)] - begun))
-        live.append(abs(words_at[min(tokens, spoken_text(frame, consumed, frames_per_token=schedule.frames_per_token))] - begun))
+        live.append(
+            abs(
+                words_at[
+                    min(tokens, spoken_text(frame, consumed, frames_per_token=schedule.frames_per_token))
+                ]
+                - begun
+            )
+        )
     return after, live
 
 

@@ -59,7 +59,11 @@ def spectral_distance(first: np.ndarray, second: np.ndarray, rate: int) -> float
     It depends on vocal tract and channel, not on the speaker alone.
     """
     one, other = _long_term(first, rate), _long_term(second, rate)
-    return None if one is None or other is None else float(10 / np.log(10) * np.sqrt(2 * np.sum(np.square(one - other))))
+    return (
+        None
+        if one is None or other is None
+        else float(10 / np.log(10) * np.sqrt(2 * np.sum(np.square(one - other))))
+    )
 
 
 def _long_term(audio: np.ndarray, rate: int) -> np.ndarray | None:
@@ -104,7 +108,9 @@ def _network() -> Any:
         return None
     import torch
 
-    weights = torch.load(Path(found.origin).with_name("pretrained.pt"), map_location="cpu", weights_only=False)["model_state"]
+    weights = torch.load(
+        Path(found.origin).with_name("pretrained.pt"), map_location="cpu", weights_only=False
+    )["model_state"]
     lstm, linear = torch.nn.LSTM(CHANNELS, 256, 3, batch_first=True), torch.nn.Linear(256, 256)
     lstm.load_state_dict({name[5:]: value for name, value in weights.items() if name.startswith("lstm.")})
     linear.load_state_dict({name[7:]: value for name, value in weights.items() if name.startswith("linear.")})

@@ -49,21 +49,32 @@ class Listener:
         """The transcript of `audio`; empty for empty audio."""
         if not len(audio):
             return ""
-        return str(self._work.value(f"{recogniser.procedure} {digest(audio)}", lambda: recogniser.hear(audio, rate)))
+        return str(
+            self._work.value(f"{recogniser.procedure} {digest(audio)}", lambda: recogniser.hear(audio, rate))
+        )
 
     def words(self, audio: np.ndarray, rate: int) -> list[Word]:
         """Whisper's words and their times."""
         if not len(audio):
             return []
         key = f"words {self.whisper.procedure} {digest(audio)}"
-        return [Word(*word) for word in self._work.value(key, lambda: [[word.text, word.start, word.end] for word in self.whisper.words(audio, rate)])]
+        return [
+            Word(*word)
+            for word in self._work.value(
+                key, lambda: [[word.text, word.start, word.end] for word in self.whisper.words(audio, rate)]
+            )
+        ]
 
     def mos(self, audio: np.ndarray, rate: int) -> dict[str, float] | None:
         """See sound.mos."""
-        found: dict[str, float] | None = self._work.value(f"mos {digest(audio)}", lambda: sound.mos(audio, rate))
+        found: dict[str, float] | None = self._work.value(
+            f"mos {digest(audio)}", lambda: sound.mos(audio, rate)
+        )
         return found
 
-    def listen(self, found: Found, column: str, utterances: Sequence[Utterance], rate: int, tick: Tick) -> None:
+    def listen(
+        self, found: Found, column: str, utterances: Sequence[Utterance], rate: int, tick: Tick
+    ) -> None:
         """Add the measures of `utterances` at `rate` hertz to `found`."""
         for recogniser in self.recognisers:
             errors: dict[str, Errors] = {}

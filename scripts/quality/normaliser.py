@@ -15,10 +15,29 @@ from dataclasses import dataclass
 from .number_words import NUMBER_WORDS, cardinal, clock, digits, ordinal
 
 WORDS = {
-    "colour": "color", "colours": "colors", "grey": "gray", "okay": "ok", "alright": "all right", "goodby": "goodbye", "hullo": "hello", "hallo": "hello",
-    "cannot": "can not", "can't": "can not", "won't": "will not", "i'm": "i am", "let's": "let us", "equals": "is", "metre": "meter", "favourite": "favorite",
-    "litre": "liter", "neighbour": "neighbor", "mister": "mr", "saint": "st", "ninty": "ninety", "fourty": "forty",
-}  # fmt: skip
+    "colour": "color",
+    "colours": "colors",
+    "grey": "gray",
+    "okay": "ok",
+    "alright": "all right",
+    "goodby": "goodbye",
+    "hullo": "hello",
+    "hallo": "hello",
+    "cannot": "can not",
+    "can't": "can not",
+    "won't": "will not",
+    "i'm": "i am",
+    "let's": "let us",
+    "equals": "is",
+    "metre": "meter",
+    "favourite": "favorite",
+    "litre": "liter",
+    "neighbour": "neighbor",
+    "mister": "mr",
+    "saint": "st",
+    "ninty": "ninety",
+    "fourty": "forty",
+}
 """Spellings and contractions, whole words."""
 ENDINGS = {"n't": " not", "'re": " are", "'ve": " have", "'ll": " will", "'d": " would"}
 IS = "it that what there here who where how he she".split()
@@ -43,12 +62,20 @@ def normalise(text: str) -> str:
 def _once(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text.replace("’", "'").replace("‘", "'"))
     plain = plain.encode("ascii", "ignore").decode()
-    plain = re.sub(r"\b[A-Z]{2,6}\b(?!')", lambda found: " ".join(found[0]) if found[0] not in ("OK", "AM", "PM") else found[0], plain)
+    plain = re.sub(
+        r"\b[A-Z]{2,6}\b(?!')",
+        lambda found: " ".join(found[0]) if found[0] not in ("OK", "AM", "PM") else found[0],
+        plain,
+    )
     plain = re.sub(r"(?<=\b[A-Za-z])[.\-](?=[A-Za-z]\b)", " ", plain).lower()
     for sign, word in SIGNS.items():
         plain = plain.replace(sign, word)
     plain = _numbers(plain)
-    words = [word for token in re.findall(r"[a-z]+(?:'[a-z]+)*", plain) for word in _expanded(token).replace("'", "").split()]
+    words = [
+        word
+        for token in re.findall(r"[a-z]+(?:'[a-z]+)*", plain)
+        for word in _expanded(token).replace("'", "").split()
+    ]
     return " ".join(_phrases(words))
 
 
@@ -56,10 +83,20 @@ def _numbers(text: str) -> str:
     """Digits in words; `text` must be in lower case."""
     text = re.sub(r"(?<=\d),(?=\d{3}\b)(?!\d{3},? \d)", "", text)
     text = re.sub(r"\b(1[0-2]|0?[1-9])[:.]([0-5]\d)\b(?!\.\d)(?: o'?clock)?", _clock, text)
-    text = re.sub(rf"{TIME_BEFORE} (1[0-2]|[1-9])([0-5]\d)\b", lambda found: f"{found[1]} {clock(int(found[2]), int(found[3]))}", text)
+    text = re.sub(
+        rf"{TIME_BEFORE} (1[0-2]|[1-9])([0-5]\d)\b",
+        lambda found: f"{found[1]} {clock(int(found[2]), int(found[3]))}",
+        text,
+    )
     text = re.sub(r"(\d+)(?:st|nd|rd|th)\b", lambda found: f" {ordinal(int(found[1]))} ", text)
     text = re.sub(r"(?<=\d)\.(?=\d)", " point ", text)
-    return re.sub(r"\d+", lambda found: f" {digits(found[0]) if found[0][0] == '0' and len(found[0]) > 1 else cardinal(int(found[0]))} ", text)
+    return re.sub(
+        r"\d+",
+        lambda found: (
+            f" {digits(found[0]) if found[0][0] == '0' and len(found[0]) > 1 else cardinal(int(found[0]))} "
+        ),
+        text,
+    )
 
 
 def _clock(found: re.Match[str]) -> str:
@@ -120,5 +157,8 @@ def word_errors(reference: str, hypothesis: str, prepare: Callable[[str], str] =
     for row, word in enumerate(expected, start=1):
         diagonal, costs[0] = costs[0], row
         for column, other in enumerate(found, start=1):
-            diagonal, costs[column] = costs[column], min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other))
+            diagonal, costs[column] = (
+                costs[column],
+                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
+            )
     return Errors(costs[-1], len(expected))

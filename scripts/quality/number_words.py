@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()  # fmt: skip
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 SCALES = ((1_000_000, "million"), (1000, "thousand"), (100, "hundred"))
 LARGEST = 999_999_999
-ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth", "twelve": "twelfth"}
+ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
 NUMBER_WORDS = frozenset([*UNITS, *TENS, *(name for _, name in SCALES)])
 
 
@@ -35,7 +44,9 @@ def clock(hour: int, minute: int) -> str:
     """A time of day in words: 7:45 is "seven forty five", 7:05 is "seven oh five", 7:00 is "seven oclock"."""
     if minute == 0:
         return f"{cardinal(hour)} oclock"
-    return f"{cardinal(hour)} oh {cardinal(minute)}" if minute < 10 else f"{cardinal(hour)} {cardinal(minute)}"
+    return (
+        f"{cardinal(hour)} oh {cardinal(minute)}" if minute < 10 else f"{cardinal(hour)} {cardinal(minute)}"
+    )
 
 
 def digits(text: str) -> str:

@@ -23,7 +23,23 @@ from .normaliser import normalise
 from .prompts import Prompt
 from .recognisers import resampled
 from .synthesisers import HELD_OUT_VOICE, RATE, Alignment, align, synthesise
-from .values import CURSOR_HIGH, CURSOR_MEDIAN, EMPTY, ENDLESS, GIVEN, LEAST_USED, LIVE, OWN, RESYNTHESIS, SPOKEN, SPOKEN_APART, SYNTHESISER, TYPED, Found, mean
+from .values import (
+    CURSOR_HIGH,
+    CURSOR_MEDIAN,
+    EMPTY,
+    ENDLESS,
+    GIVEN,
+    LEAST_USED,
+    LIVE,
+    OWN,
+    RESYNTHESIS,
+    SPOKEN,
+    SPOKEN_APART,
+    SYNTHESISER,
+    TYPED,
+    Found,
+    mean,
+)
 from .work import Work
 
 TEXT_LIMIT, FRAME_LIMIT = 256, 600
@@ -62,13 +78,25 @@ class Evaluation:
     """
 
     def __init__(self, subject: Subject, work: Work, listener: Listener, tick: Tick) -> None:
-        self.subject, self.omni, self.work, self.listener, self.tick, self.found = subject, subject.omni, work, listener, tick, Found()
+        self.subject, self.omni, self.work, self.listener, self.tick, self.found = (
+            subject,
+            subject.omni,
+            work,
+            listener,
+            tick,
+            Found(),
+        )
         self._sampled: list[Reply] = []
 
     @property
     def missing(self) -> dict[str, str]:
         """The parts that cannot be measured for this bundle, with the stage that is missing."""
-        return {part: stage for part, stages in NEEDED.items() for stage in reversed(stages) if stage not in self.omni.engines}
+        return {
+            part: stage
+            for part, stages in NEEDED.items()
+            for stage in reversed(stages)
+            if stage not in self.omni.engines
+        }
 
     def run(self, parts: Sequence[str]) -> Found:
         """Measure those of `parts` that the bundle has stages for, in the order of PARTS."""
@@ -118,7 +146,12 @@ class Evaluation:
         made, endless = [], 0
         for done, (prompt, right) in enumerate(zip(self.subject.prompts, self.right, strict=True)):
             self.tick(f"{GIVEN}: speaking", done, len(self.right))
-            reply = self.omni.speak(prompt.answer, _typed(prompt), seed=self.subject.seed + done, max_frames=self._frames_beyond(right.audio))
+            reply = self.omni.speak(
+                prompt.answer,
+                _typed(prompt),
+                seed=self.subject.seed + done,
+                max_frames=self._frames_beyond(right.audio),
+            )
             endless += reply.finish_reason != "stop"
             made.append(Utterance(prompt.kind, prompt.answer, reply.audio))
         self.found.add(ENDLESS, GIVEN, endless, "runs")
@@ -131,9 +164,19 @@ class Evaluation:
 
     def _durations(self, column: str, made: Sequence[Utterance]) -> None:
         """Add durations relative to the synthesiser's of the same text."""
-        ratios = [len(one.audio) / self.omni.sample_rate / (len(self.spoken(one.text)) / RATE) for one in made if normalise(one.text)]
-        self.found.add("duration by the synthesiser's, median", column, statistics.median(ratios) if ratios else None)
-        self.found.add("duration by the synthesiser's, 95th percentile", column, float(np.quantile(ratios, 0.95)) if ratios else None)
+        ratios = [
+            len(one.audio) / self.omni.sample_rate / (len(self.spoken(one.text)) / RATE)
+            for one in made
+            if normalise(one.text)
+        ]
+        self.found.add(
+            "duration by the synthesiser's, median", column, statistics.median(ratios) if ratios else None
+        )
+        self.found.add(
+            "duration by the synthesiser's, 95th percentile",
+            column,
+            float(np.quantile(ratios, 0.95)) if ratios else None,
+        )
 
     # Thinker and hearing
 
@@ -158,7 +201,9 @@ class Evaluation:
         hits: dict[str, list[float]] = {}
         for done, (messages, prompt) in enumerate(zip(asked, prompts, strict=True)):
             self.tick(f"{measure}: answering", done, len(prompts))
-            reply = self.omni.generate(messages, greedy=True, modalities=("text",), max_text_tokens=TEXT_LIMIT)
+            reply = self.omni.generate(
+                messages, greedy=True, modalities=("text",), max_text_tokens=TEXT_LIMIT
+            )
             for kind in ("", prompt.kind):
                 hits.setdefault(kind, []).append(float(normalise(reply.text) == normalise(prompt.answer)))
         for kind, shares in sorted(hits.items()):
@@ -171,17 +216,40 @@ class Evaluation:
         for number in range(len(self._sampled), count):
             self.tick(f"{OWN}: sampled runs", number, count)
             messages = _typed(self.subject.prompts[number % len(self.subject.prompts)])
-            self._sampled.append(self.omni.generate(messages, seed=self.subject.seed + number, max_text_tokens=TEXT_LIMIT, max_frames=FRAME_LIMIT))
+            self._sampled.append(
+                self.omni.generate(
+                    messages,
+                    seed=self.subject.seed + number,
+                    max_text_tokens=TEXT_LIMIT,
+                    max_frames=FRAME_LIMIT,
+                )
+            )
         return self._sampled[:count]
 
     def sampled(self) -> None:
         """Measure whether sampled answers end, are understood, and say the text that the bundle wrote."""
-        prompts = [self.subject.prompts[number % len(self.subject.prompts)] for number in range(self.subject.sampled)]
+        prompts = [
+            self.subject.prompts[number % len(self.subject.prompts)] for number in range(self.subject.sampled)
+        ]
         replies = list(zip(prompts, self._replies(self.subject.sampled), strict=True))
-        self.found.add("right, typed, sampled", OWN, mean([float(normalise(reply.text) == normalise(prompt.answer)) for prompt, reply in replies]), "%")
-        self.found.add(ENDLESS, OWN, sum(reply.finish_reason in ("length", "frame_budget") for _, reply in replies), "runs")
+        self.found.add(
+            "right, typed, sampled",
+            OWN,
+            mean([float(normalise(reply.text) == normalise(prompt.answer)) for prompt, reply in replies]),
+            "%",
+        )
+        self.found.add(
+            ENDLESS,
+            OWN,
+            sum(reply.finish_reason in ("length", "frame_budget") for _, reply in replies),
+            "runs",
+        )
         self.found.add(EMPTY, OWN, sum(not len(reply.audio) for _, reply in replies), "runs")
-        made = [Utterance(prompt.kind, reply.text, reply.audio) for prompt, reply in replies if normalise(reply.text)]
+        made = [
+            Utterance(prompt.kind, reply.text, reply.audio)
+            for prompt, reply in replies
+            if normalise(reply.text)
+        ]
         self._durations(OWN, made)
         self.listener.listen(self.found, OWN, made, self.omni.sample_rate, self.tick)
 
@@ -200,18 +268,38 @@ class Evaluation:
             limit = self._frames_beyond(self.spoken(text))
             for is_given, parts in said.items():
                 options: dict[str, Any] = {"voice": voice} if is_given else {}
-                parts.append(self.omni.speak(text, _typed(self.subject.prompts[0]), seed=self.subject.seed + done, max_frames=limit, **options).audio)
+                parts.append(
+                    self.omni.speak(
+                        text,
+                        _typed(self.subject.prompts[0]),
+                        seed=self.subject.seed + done,
+                        max_frames=limit,
+                        **options,
+                    ).audio
+                )
         resynthesised = codec.decode(self.omni, codec.encode(self.omni, other, RATE))
         joe = np.concatenate([self.spoken(text) for text in others])
         rate = self.omni.sample_rate
         for column, given, own, at in (
-            (SYNTHESISER, other, joe, RATE), (RESYNTHESIS, resynthesised, None, rate), (GIVEN, np.concatenate(said[True]), np.concatenate(said[False]), rate),
-        ):  # fmt: skip
-            for measure, audio in (("that voice given as a recording", given), ("the default voice, for comparison", own)):
+            (SYNTHESISER, other, joe, RATE),
+            (RESYNTHESIS, resynthesised, None, rate),
+            (GIVEN, np.concatenate(said[True]), np.concatenate(said[False]), rate),
+        ):
+            for measure, audio in (
+                ("that voice given as a recording", given),
+                ("the default voice, for comparison", own),
+            ):
                 if audio is not None:
-                    self.found.add(f"likeness to an unheard voice: {measure}", column, likeness(sample, resampled(audio, at, RATE), RATE))
                     self.found.add(
-                        f"spectral distance from an unheard voice: {measure}", column, spectral_distance(sample, resampled(audio, at, RATE), RATE), "dB"
+                        f"likeness to an unheard voice: {measure}",
+                        column,
+                        likeness(sample, resampled(audio, at, RATE), RATE),
+                    )
+                    self.found.add(
+                        f"spectral distance from an unheard voice: {measure}",
+                        column,
+                        spectral_distance(sample, resampled(audio, at, RATE), RATE),
+                        "dB",
                     )
 
     def _long(self, texts: Sequence[str], voice: str) -> np.ndarray:
@@ -234,7 +322,9 @@ class Evaluation:
         """Measure the cursor's errors: on the synthesiser's speech with its own durations, on own answers
         with Whisper's."""
         front_end = self.omni.front_end
-        schedule = Schedule(find_policy(self.omni.manifest, None), self._frame_seconds, self.omni.model.frames_per_token)
+        schedule = Schedule(
+            find_policy(self.omni.manifest, None), self._frame_seconds, self.omni.model.frames_per_token
+        )
         aligned = []
         for done, prompt in enumerate(self.subject.prompts):
             self.tick(f"{SYNTHESISER}: aligning", done, len(self.subject.prompts))
@@ -242,39 +332,65 @@ class Evaluation:
             alignment = Alignment(known["seconds"], known["sentences"])
             ids = front_end.encode_text(prompt.answer).tolist()
             frames = round(alignment.seconds / schedule.frame_seconds)
-            aligned.append((aligned_starts(alignment, prompt.answer), words_by_token(ids, front_end.decode), frames))
+            aligned.append(
+                (aligned_starts(alignment, prompt.answer), words_by_token(ids, front_end.decode), frames)
+            )
         self._cursor_errors(SYNTHESISER, schedule, aligned)
         timed = []
         replies = self._replies(min(CURSOR_ANSWERS, self.subject.sampled))
         for done, reply in enumerate(replies):
             self.tick(f"{OWN}: timing words", done, len(replies))
-            starts = heard_starts(self.listener.words(reply.audio, self.omni.sample_rate), reply.text) if reply.finish_reason == "stop" else None
+            starts = (
+                heard_starts(self.listener.words(reply.audio, self.omni.sample_rate), reply.text)
+                if reply.finish_reason == "stop"
+                else None
+            )
             timed.append((starts, words_by_token(reply.token_ids, front_end.decode), len(reply.codes)))
         self._cursor_errors(OWN, schedule, timed)
 
-    def _cursor_errors(self, column: str, schedule: Schedule, answers: Sequence[tuple[list[float] | None, list[int], int]]) -> None:
+    def _cursor_errors(
+        self, column: str, schedule: Schedule, answers: Sequence[tuple[list[float] | None, list[int], int]]
+    ) -> None:
         after: list[int] = []
         live: list[int] = []
         known = [(starts, words_at, frames) for starts, words_at, frames in answers if starts]
         for starts, words_at, frames in known:
-            for total, errors in zip((after, live), cursor_errors(schedule, starts, words_at, frames), strict=True):
+            for total, errors in zip(
+                (after, live), cursor_errors(schedule, starts, words_at, frames), strict=True
+            ):
                 total += errors
         for name, errors in (("", after), (LIVE, live)):
-            self.found.add(f"{CURSOR_MEDIAN}{name}", column, float(np.median(errors)) if errors else None, "words")
-            self.found.add(f"{CURSOR_HIGH}{name}", column, float(np.quantile(errors, 0.95)) if errors else None, "words")
-        self.found.add("answers whose words are timed", column, len(known) / len(answers) if answers else None, "%")
+            self.found.add(
+                f"{CURSOR_MEDIAN}{name}", column, float(np.median(errors)) if errors else None, "words"
+            )
+            self.found.add(
+                f"{CURSOR_HIGH}{name}", column, float(np.quantile(errors, 0.95)) if errors else None, "words"
+            )
+        self.found.add(
+            "answers whose words are timed", column, len(known) / len(answers) if answers else None, "%"
+        )
 
 
 PARTS = {
-    "floor": Evaluation.floor, "codec": Evaluation.codec, "speech": Evaluation.speech, "text": Evaluation.text, "hearing": Evaluation.hearing,
-    "sampled": Evaluation.sampled, "voice": Evaluation.voice, "cursor": Evaluation.cursor,
-}  # fmt: skip
+    "floor": Evaluation.floor,
+    "codec": Evaluation.codec,
+    "speech": Evaluation.speech,
+    "text": Evaluation.text,
+    "hearing": Evaluation.hearing,
+    "sampled": Evaluation.sampled,
+    "voice": Evaluation.voice,
+    "cursor": Evaluation.cursor,
+}
 """By the names of `--only`."""
 
 NEEDED = {
-    "codec": ("code2wav", "codec_encoder"), "speech": ("talker",), "hearing": ("audio_encoder",), "sampled": ("talker",), "voice": ("talker", "codec_encoder"),
+    "codec": ("code2wav", "codec_encoder"),
+    "speech": ("talker",),
+    "hearing": ("audio_encoder",),
+    "sampled": ("talker",),
+    "voice": ("talker", "codec_encoder"),
     "cursor": ("talker",),
-}  # fmt: skip
+}
 """The stages that a part needs."""
 
 
@@ -283,7 +399,9 @@ def chosen_parts(names: str) -> list[str]:
     chosen = [name.strip() for name in names.split(",")] if names else list(PARTS)
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
-        raise AntiphonError(f"--only names {unknown[0]!r}, expected some of {', '.join(PARTS)}, with commas between.")
+        raise AntiphonError(
+            f"--only names {unknown[0]!r}, expected some of {', '.join(PARTS)}, with commas between."
+        )
     return chosen
 
 

@@ -32,7 +32,9 @@ class Seeded:
 
     def run(self, names: list[str] | None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run the session like its `run`."""
-        results: list[np.ndarray] = self._session.run(names, feed | {name: self.noise.standard_normal(DRAW, np.float32) for name in self._draws})
+        results: list[np.ndarray] = self._session.run(
+            names, feed | {name: self.noise.standard_normal(DRAW, np.float32) for name in self._draws}
+        )
         return results
 
 
@@ -48,7 +50,9 @@ def voice() -> Any:
     draws = take_draws(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     config = piper.PiperConfig.from_dict(json.loads((folder / "en_US-joe-medium.onnx.json").read_text()))
     return piper.PiperVoice(session=Seeded(session, draws), config=config)
 
@@ -68,7 +72,10 @@ def take_draws(model: Any) -> list[str]:
         name = f"noise_{len(names)}"
         names.append(name)
         model.graph.input.append(make.make_tensor_value_info(name, 1, [DRAW]))
-        constants = [make.make_node("Constant", [], [f"{name}_{part}"], value_ints=[value]) for part, value in (("zero", 0), ("all", -1))]
+        constants = [
+            make.make_node("Constant", [], [f"{name}_{part}"], value_ints=[value])
+            for part, value in (("zero", 0), ("all", -1))
+        ]
         nodes += [
             *constants,
             make.make_node("Shape", [node.input[0]], [f"{name}_shape"]),

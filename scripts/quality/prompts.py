@@ -31,7 +31,12 @@ def read_prompts(count: int, path: Path = FILE) -> list[Prompt]:
         prompts = [Prompt(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise AntiphonError(f"{path} is no list of objects with kind, typed, spoken and answer ({reason}); name another file with --prompt-file.") from None
+        raise AntiphonError(
+            f"{path} is no list of objects with kind, typed, spoken and answer ({reason}); "
+            "name another file with --prompt-file."
+        ) from None
     if not 1 <= count <= len(prompts):
-        raise AntiphonError(f"--prompts is {count}, expected 1 to {len(prompts)}: so many prompts are held out.")
+        raise AntiphonError(
+            f"--prompts is {count}, expected 1 to {len(prompts)}: so many prompts are held out."
+        )
     return prompts[:count]

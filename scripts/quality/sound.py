@@ -35,7 +35,9 @@ def mos(audio: np.ndarray, rate: int) -> dict[str, float] | None:
     session, package = _mos_session()
     scores = []
     for start in range(0, int(len(sound) / RATE - 9.01) * RATE + 1, RATE):
-        raw = session.run(None, {"input_1": sound[None, start : start + MOS_SAMPLES].astype(np.float32)})[0][0]
+        raw = session.run(None, {"input_1": sound[None, start : start + MOS_SAMPLES].astype(np.float32)})[0][
+            0
+        ]
         scores.append(package.DNSMOS.get_polyfit_val(None, *raw, False))
     signal, background, overall = np.mean(scores, axis=0).tolist()
     return {"overall": overall, "signal": signal, "background": background}

@@ -28,7 +28,9 @@ PAUSE = 0.15
 NOISE, NOISE_DURATION = 0.4, 0.3
 """Piper's sampling noise, below its defaults, because an even voice is easier to learn."""
 SEEN_VARIANTS = tuple(
-    f"{language}+{variant}" for language in ("en-us", "en-gb", "en-gb-x-rp") for variant in ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f5", "max", "klatt")
+    f"{language}+{variant}"
+    for language in ("en-us", "en-gb", "en-gb-x-rp")
+    for variant in ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f5", "max", "klatt")
 )
 HELD_OUT_VOICE = "en-gb-scotland+f4"
 """An espeak-ng voice that no training hears, for `--voice sample.wav`."""
@@ -105,9 +107,13 @@ def _espeak(text: str, voice: str, speed: int, pitch: int) -> tuple[np.ndarray, 
 
     program = shutil.which("espeak-ng")
     if program is None:
-        raise AntiphonError("The program espeak-ng is missing; install it (Debian: apt-get install espeak-ng).")
+        raise AntiphonError(
+            "The program espeak-ng is missing; install it (Debian: apt-get install espeak-ng)."
+        )
     command = [program, "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
-    audio, rate = soundfile.read(io.BytesIO(subprocess.run(command, check=True, capture_output=True).stdout), dtype="float32")
+    audio, rate = soundfile.read(
+        io.BytesIO(subprocess.run(command, check=True, capture_output=True).stdout), dtype="float32"
+    )
     return audio, rate
 
 
@@ -129,4 +135,6 @@ def _edges(audio: np.ndarray, rate: int) -> tuple[int, int]:
     frame = rate // 100
     power = np.sqrt(np.mean(np.square(audio[: len(audio) // frame * frame].reshape(-1, frame)), axis=1))
     loud = np.flatnonzero(power > 0.02 * power.max())
-    return max(0, int(loud[0] * frame - LEAD_SECONDS * rate)), int((loud[-1] + 1) * frame + TAIL_SECONDS * rate)
+    return max(0, int(loud[0] * frame - LEAD_SECONDS * rate)), int(
+        (loud[-1] + 1) * frame + TAIL_SECONDS * rate
+    )

@@ -67,22 +67,47 @@ class Found:
 
     def get(self, measure: str, column: str, kind: str = "") -> float | None:
         """The value of a cell; None if it was not measured."""
-        return next((one.value for one in self.values if (one.measure, one.column, one.kind) == (measure, column, kind)), None)
+        return next(
+            (
+                one.value
+                for one in self.values
+                if (one.measure, one.column, one.kind) == (measure, column, kind)
+            ),
+            None,
+        )
 
     def gates(self, recogniser: str) -> list[Gate]:
         """The gates of the shipped model, with the word error rates of `recogniser`."""
         wer = WER.format(recogniser)
         floor = self.get(wer, SYNTHESISER)
         return [
-            _at_most("(a) resynthesis: word error rate above the synthesiser's", _above(self.get(wer, RESYNTHESIS), floor), 0.05, "%"),
+            _at_most(
+                "(a) resynthesis: word error rate above the synthesiser's",
+                _above(self.get(wer, RESYNTHESIS), floor),
+                0.05,
+                "%",
+            ),
             _at_least("(a) entries used of every codebook", self.get(LEAST_USED, RESYNTHESIS), 0.6, "%"),
-            _at_most("(b) given text: word error rate above the synthesiser's", _above(self.get(wer, GIVEN), floor), 0.1, "%"),
+            _at_most(
+                "(b) given text: word error rate above the synthesiser's",
+                _above(self.get(wer, GIVEN), floor),
+                0.1,
+                "%",
+            ),
             _at_least("(c) right answers, typed", self.get(TYPED, OWN), 0.9, "%"),
             _at_least("(c) right answers, spoken", self.get(SPOKEN, OWN), 0.7, "%"),
             _at_most(f"(c) sampled {ENDLESS}", self.get(ENDLESS, OWN), 0, "runs"),
             _at_most(f"(c) sampled {EMPTY}", self.get(EMPTY, OWN), 0, "runs"),
-            *(_at_most(f"ARIA {CURSOR_MEDIAN}{when}", self.get(CURSOR_MEDIAN + when, SYNTHESISER), 1, "words") for when in ("", LIVE)),
-            *(_at_most(f"ARIA {CURSOR_HIGH}{when}", self.get(CURSOR_HIGH + when, SYNTHESISER), 2, "words") for when in ("", LIVE)),
+            *(
+                _at_most(
+                    f"ARIA {CURSOR_MEDIAN}{when}", self.get(CURSOR_MEDIAN + when, SYNTHESISER), 1, "words"
+                )
+                for when in ("", LIVE)
+            ),
+            *(
+                _at_most(f"ARIA {CURSOR_HIGH}{when}", self.get(CURSOR_HIGH + when, SYNTHESISER), 2, "words")
+                for when in ("", LIVE)
+            ),
         ]
 
 
@@ -97,8 +122,20 @@ def _above(value: float | None, floor: float | None) -> float | None:
 
 
 def _at_most(name: str, found: float | None, limit: float, unit: str) -> Gate:
-    return Gate(name, f"at most {Value('', '', limit, unit).shown}", found, unit, None if found is None else found <= limit + 1e-9)
+    return Gate(
+        name,
+        f"at most {Value('', '', limit, unit).shown}",
+        found,
+        unit,
+        None if found is None else found <= limit + 1e-9,
+    )
 
 
 def _at_least(name: str, found: float | None, limit: float, unit: str) -> Gate:
-    return Gate(name, f"at least {Value('', '', limit, unit).shown}", found, unit, None if found is None else found >= limit - 1e-9)
+    return Gate(
+        name,
+        f"at least {Value('', '', limit, unit).shown}",
+        found,
+        unit,
+        None if found is None else found >= limit - 1e-9,
+    )

@@ -33,7 +33,10 @@ class Work:
             folder.mkdir(parents=True, exist_ok=True)
             lines = self._values.read_text(encoding="utf-8").splitlines() if self._values.exists() else []
         except OSError as error:
-            raise AntiphonError(f"{folder} cannot keep work ({error.strerror}); name a folder that can be written with --work.") from None
+            raise AntiphonError(
+                f"{folder} cannot keep work ({error.strerror}); "
+                "name a folder that can be written with --work."
+            ) from None
         self._known: dict[str, Any] = {}
         for line in filter(None, lines):
             try:

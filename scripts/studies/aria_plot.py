@@ -46,19 +46,37 @@ def plot_speech(said: Sequence[Voiced], outcomes: Sequence[Outcome]) -> str:
 
     Returns SVG text.
     """
-    shown = [voiced for voiced in said if "lead" not in voiced.policy or voiced.policy.endswith(("lead 1", "lead 4"))]
+    shown = [
+        voiced
+        for voiced in said
+        if "lead" not in voiced.policy or voiced.policy.endswith(("lead 1", "lead 4"))
+    ]
     spoken = [voiced.policy for voiced in shown if any(row.policy == voiced.policy for row in outcomes)]
     # The synthesiser has no Thinker; it comes last, so that a policy has one colour in all panels.
     shown.sort(key=lambda voiced: voiced.policy not in spoken)
     groups = [voiced.policy.replace("adaptive ", "") for voiced in shown]
-    folded = [name if ", " in name else name.replace(" ", ", ") for name in groups]  # a comma begins a new line
+    # a comma begins a new line
+    folded = [name if ", " in name else name.replace(" ", ", ") for name in groups]
     traces = list(dict.fromkeys(row.trace for row in outcomes))
     found = {(row.trace, row.policy): row for row in outcomes}
     short = [trace.replace(" of 8, ", ", ") for trace in traces]
     panels = [
         Bars("word errors, %", folded, [[100 * voiced.word_errors] for voiced in shown]),
-        Bars("spread of the duration against the synthesiser's, %", folded, [[100 * voiced.rate_spread] for voiced in shown]),
-        Bars("first audio, ms (median)", short, [[1000 * found[trace, name].first_audio for name in spoken] for trace in traces]),
-        Bars("answers with an underrun, %", short, [[100 * found[trace, name].items_with_underruns for name in spoken] for trace in traces], 100),
+        Bars(
+            "spread of the duration against the synthesiser's, %",
+            folded,
+            [[100 * voiced.rate_spread] for voiced in shown],
+        ),
+        Bars(
+            "first audio, ms (median)",
+            short,
+            [[1000 * found[trace, name].first_audio for name in spoken] for trace in traces],
+        ),
+        Bars(
+            "answers with an underrun, %",
+            short,
+            [[100 * found[trace, name].items_with_underruns for name in spoken] for trace in traces],
+            100,
+        ),
     ]
     return bar_plot("ARIA on real speech", groups[: len(spoken)], panels)

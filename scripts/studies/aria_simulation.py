@@ -157,14 +157,25 @@ def tell(item: Item, policy: Policy, times: np.ndarray, frame_seconds: float) ->
         due += FRAME_SECONDS  # when the frame after this one is due
         cursors.append(frame.cursor)
         lead = max(lead, frame.cursor - item.tokens * min(1.0, frame.index / item.frames))
-    return Told(first_audio, underruns, pause, lead, len(cursors), bound_violations(cursors, item.tokens, item.frames))
+    return Told(
+        first_audio, underruns, pause, lead, len(cursors), bound_violations(cursors, item.tokens, item.frames)
+    )
 
 
-def study(items: Sequence[Item] | Mapping[str, Sequence[Item]], named: Mapping[str, Policy], frame_seconds: float, seed: int = 0) -> list[Outcome]:
+def study(
+    items: Sequence[Item] | Mapping[str, Sequence[Item]],
+    named: Mapping[str, Policy],
+    frame_seconds: float,
+    seed: int = 0,
+) -> list[Outcome]:
     """The outcome of every trace with every policy; `items` are shared by all policies, or given per policy
     name."""
     of = items if isinstance(items, Mapping) else dict.fromkeys(named, items)
-    return [_outcome(trace, name, list(_told(of[name], policy, trace, frame_seconds, seed))) for trace in TRACES for name, policy in named.items()]
+    return [
+        _outcome(trace, name, list(_told(of[name], policy, trace, frame_seconds, seed)))
+        for trace in TRACES
+        for name, policy in named.items()
+    ]
 
 
 def study_bound(items: Sequence[Item], quantile: float, ratio: float, lead: int = LEAD) -> BoundOutcome:
@@ -183,7 +194,9 @@ def study_bound(items: Sequence[Item], quantile: float, ratio: float, lead: int 
     )
 
 
-def _told(items: Sequence[Item], policy: Policy, trace: str, frame_seconds: float, seed: int) -> Iterator[Told]:
+def _told(
+    items: Sequence[Item], policy: Policy, trace: str, frame_seconds: float, seed: int
+) -> Iterator[Told]:
     for number, item in enumerate(items):
         # The same stalls for every policy.
         yield tell(item, policy, arrivals(trace, item.tokens, seed * 1_000_003 + number), frame_seconds)

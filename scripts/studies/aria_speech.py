@@ -84,7 +84,12 @@ class Voiced:
 def policies(ratio: float) -> dict[str, Policy]:
     """The policies for an interleaving Talker, by name; `ratio` is the bundle's R."""
     leads = {f"adaptive R={ratio:g}, lead {lead}": adaptive(lead, ratio) for lead in LEADS}
-    return {f"fixed 1:{FIXED_RATIO}": chunked(1, FIXED_RATIO), "chunked 4:4": chunked(4, 4), **leads, "adaptive R=1, lead 4": adaptive(4, 1)}
+    return {
+        f"fixed 1:{FIXED_RATIO}": chunked(1, FIXED_RATIO),
+        "chunked 4:4": chunked(4, 4),
+        **leads,
+        "adaptive R=1, lead 4": adaptive(4, 1),
+    }
 
 
 def texts(omni: Omni, prompts: Sequence[Prompt], work: Work, tick: Tick) -> list[Text]:
@@ -93,7 +98,14 @@ def texts(omni: Omni, prompts: Sequence[Prompt], work: Work, tick: Tick) -> list
     for done, prompt in enumerate(prompts):
         tick("synthesiser: speaking", done, len(prompts))
         audio = work.audio(f"joe 0 {prompt.answer}", lambda text=prompt.answer: synthesise(text, "joe"))  # type: ignore[misc]
-        made.append(Text(prompt, len(omni.front_end.encode_text(prompt.answer)), audio, -(-round(len(audio) / RATE * omni.sample_rate) // _samples(omni))))
+        made.append(
+            Text(
+                prompt,
+                len(omni.front_end.encode_text(prompt.answer)),
+                audio,
+                -(-round(len(audio) / RATE * omni.sample_rate) // _samples(omni)),
+            )
+        )
     return made
 
 
@@ -113,17 +125,32 @@ class Study:
 
     def synthesiser(self) -> Voiced:
         """The same measures for the synthesiser's speech."""
-        return self._voiced(SYNTHESISER, [one.audio for one in self.asked], RATE, [Item(one.tokens, one.frames) for one in self.asked], 0, 0.0, None)
+        return self._voiced(
+            SYNTHESISER,
+            [one.audio for one in self.asked],
+            RATE,
+            [Item(one.tokens, one.frames) for one in self.asked],
+            0,
+            0.0,
+            None,
+        )
 
-    def interleaved(self, subject: Subject, wavs: Path | None = None, chosen: Sequence[str] = ()) -> Iterator[tuple[Policy, Voiced]]:
+    def interleaved(
+        self, subject: Subject, wavs: Path | None = None, chosen: Sequence[str] = ()
+    ) -> Iterator[tuple[Policy, Voiced]]:
         """Every policy, or the `chosen` ones (names of aria.parse_policy), on an interleaving Talker.
 
         Raises AntiphonError for another Talker.
         """
         contract = subject.omni.manifest.talker
         if contract is None or contract.layout == "summed":
-            raise AntiphonError(f"The Talker of {subject.bundle} cannot interleave text and speech; give a bundle of Qwen3.5-Omni with --bundle.")
-        asked = {policy.name: policy for policy in (find_policy(subject.omni.manifest, name) for name in chosen)}
+            raise AntiphonError(
+                f"The Talker of {subject.bundle} cannot interleave text and speech; "
+                "give a bundle of Qwen3.5-Omni with --bundle."
+            )
+        asked = {
+            policy.name: policy for policy in (find_policy(subject.omni.manifest, name) for name in chosen)
+        }
         for name, policy in (asked or policies(subject.omni.manifest.constants.frames_per_text)).items():
             yield policy, self._speak(subject, name, policy, wavs)
 
@@ -131,7 +158,10 @@ class Study:
         """The dual track, on a Talker that was trained for it. Raises AntiphonError for another Talker."""
         contract = subject.omni.manifest.talker
         if contract is None or contract.layout != "summed":
-            raise AntiphonError(f"The Talker of {subject.bundle} was trained for {subject.omni.manifest.interleave}; give a bundle of a dual-track Talker.")
+            raise AntiphonError(
+                f"The Talker of {subject.bundle} was trained for {subject.omni.manifest.interleave}; "
+                "give a bundle of a dual-track Talker."
+            )
         return dual_track(), self._speak(subject, "dual track", dual_track(), wavs)
 
     def _speak(self, subject: Subject, name: str, policy: Policy, wavs: Path | None) -> Voiced:
@@ -140,7 +170,9 @@ class Study:
             self.tick(f"{name}: speaking", done, len(self.asked))
             messages = [{"role": "user", "content": one.prompt.typed}]
             limit = FRAMES_BEYOND * one.frames + 25
-            reply = subject.omni.speak(one.prompt.answer, messages, seed=self.seed + done, interleave=policy.name, max_frames=limit)
+            reply = subject.omni.speak(
+                one.prompt.answer, messages, seed=self.seed + done, interleave=policy.name, max_frames=limit
+            )
             frames = len(reply.codes)
             cursors = [min(one.tokens, policy.text_rows_before(frame)) for frame in range(1, frames + 1)]
             over += bound_violations(cursors, one.tokens, frames) > 0
@@ -153,10 +185,19 @@ class Study:
         if wavs is not None:
             _write(wavs, name, made, subject.omni.sample_rate)
         frame_seconds = statistics.median(seconds) if seconds else None
-        return self._voiced(name, made, subject.omni.sample_rate, items, endless, over / len(items), frame_seconds)
+        return self._voiced(
+            name, made, subject.omni.sample_rate, items, endless, over / len(items), frame_seconds
+        )
 
     def _voiced(
-        self, name: str, made: Sequence[np.ndarray], rate: int, items: list[Item], endless: int, over_bound: float, frame_seconds: float | None
+        self,
+        name: str,
+        made: Sequence[np.ndarray],
+        rate: int,
+        items: list[Item],
+        endless: int,
+        over_bound: float,
+        frame_seconds: float | None,
     ) -> Voiced:
         first, second = self.listener.recognisers
         errors: dict[bool, Errors] = {True: Errors(), False: Errors()}
@@ -167,15 +208,28 @@ class Study:
             errors[slow] += word_errors(one.prompt.answer, self.listener.heard(first, audio, rate))
             more += word_errors(one.prompt.answer, self.listener.heard(second, audio, rate))
         lasting = [pauses(audio, rate) for audio in made]
-        ratios = [seconds / pauses(one.audio, RATE)[0] for one, (seconds, _) in zip(self.asked, lasting, strict=True) if seconds]
+        ratios = [
+            seconds / pauses(one.audio, RATE)[0]
+            for one, (seconds, _) in zip(self.asked, lasting, strict=True)
+            if seconds
+        ]
         silent = [pause for _, found in lasting for pause in found]
         whole = sum(seconds for seconds, _ in lasting)
         return Voiced(
-            name, (errors[True] + errors[False]).rate or 0.0, more.rate or 0.0, errors[True].rate, errors[False].rate,
-            length=statistics.median(ratios) if ratios else 0.0, rate_spread=statistics.pstdev(np.log(ratios).tolist()) if ratios else 0.0,
-            pause=statistics.median(silent) if silent else None, paused=sum(silent) / whole if whole else 0.0, over_bound=over_bound, endless=endless,
-            frame_seconds=frame_seconds, items=items,
-        )  # fmt: skip
+            name,
+            (errors[True] + errors[False]).rate or 0.0,
+            more.rate or 0.0,
+            errors[True].rate,
+            errors[False].rate,
+            length=statistics.median(ratios) if ratios else 0.0,
+            rate_spread=statistics.pstdev(np.log(ratios).tolist()) if ratios else 0.0,
+            pause=statistics.median(silent) if silent else None,
+            paused=sum(silent) / whole if whole else 0.0,
+            over_bound=over_bound,
+            endless=endless,
+            frame_seconds=frame_seconds,
+            items=items,
+        )
 
 
 def _samples(omni: Omni) -> int:

@@ -25,9 +25,14 @@ class Aligner:
     """Learns from utterances (texts as token ids, first codes int64 [frames]); aligns them and their
     variations."""
 
-    def __init__(self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], vocabulary: int, codebook: int) -> None:
+    def __init__(
+        self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], vocabulary: int, codebook: int
+    ) -> None:
         self._vocabulary, self._codebook = vocabulary, codebook
-        paths = [np.arange(len(rows)) * (PARTS * len(text)) // max(1, len(rows)) for text, rows in zip(texts, codes, strict=True)]
+        paths = [
+            np.arange(len(rows)) * (PARTS * len(text)) // max(1, len(rows))
+            for text, rows in zip(texts, codes, strict=True)
+        ]
         with progress_bar() as report:
             for done in range(ROUNDS):
                 report("aligning text and codes", done, ROUNDS, None)
@@ -41,7 +46,9 @@ class Aligner:
         """
         return self._path(text, codes) // PARTS
 
-    def _count(self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], paths: Sequence[np.ndarray]) -> None:
+    def _count(
+        self, texts: Sequence[Sequence[int]], codes: Sequence[np.ndarray], paths: Sequence[np.ndarray]
+    ) -> None:
         """Estimate the distributions of codes along `paths`."""
         counts = np.zeros((self._vocabulary, PARTS, self._codebook))
         for text, rows, path in zip(texts, codes, paths, strict=True):

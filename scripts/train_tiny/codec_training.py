@@ -111,11 +111,24 @@ class Judges(nn.Module):
     def __init__(self, dim: int, vocabulary: int, width: int = 192) -> None:
         super().__init__()
         self.semantic, self.acoustic = nn.Linear(dim, width, bias=False), nn.Linear(dim, width)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv1d(width, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 1)) for _ in range(4))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv1d(width, width, 3, padding=1), nn.GELU(), nn.Conv1d(width, width, 1))
+            for _ in range(4)
+        )
         self.spread = nn.Linear(width, FRAME // MEL_HOP * 96)
-        self.fine = nn.Sequential(nn.Conv1d(96, 128, 3, padding=1), nn.GELU(), nn.Conv1d(128, 128, 3, padding=1), nn.GELU(), nn.Conv1d(128, MELS, 1))
+        self.fine = nn.Sequential(
+            nn.Conv1d(96, 128, 3, padding=1),
+            nn.GELU(),
+            nn.Conv1d(128, 128, 3, padding=1),
+            nn.GELU(),
+            nn.Conv1d(128, MELS, 1),
+        )
         self.reader = nn.Sequential(
-            nn.Conv1d(dim, width, 5, padding=2), nn.GELU(), nn.Conv1d(width, width, 5, padding=2), nn.GELU(), nn.Conv1d(width, vocabulary + 1, 1)
+            nn.Conv1d(dim, width, 5, padding=2),
+            nn.GELU(),
+            nn.Conv1d(width, width, 5, padding=2),
+            nn.GELU(),
+            nn.Conv1d(width, vocabulary + 1, 1),
         )
 
     def mel(self, semantic: Tensor, acoustic: Tensor) -> Tensor:
@@ -141,12 +154,20 @@ class LogMel(nn.Module):
         import librosa
 
         self.window, self.hop = window, hop
-        self.register_buffer("filters", torch.from_numpy(librosa.filters.mel(sr=24_000, n_fft=window, n_mels=mels).T.astype(np.float32)), persistent=False)
+        self.register_buffer(
+            "filters",
+            torch.from_numpy(librosa.filters.mel(sr=24_000, n_fft=window, n_mels=mels).T.astype(np.float32)),
+            persistent=False,
+        )
         self.register_buffer("shape", torch.hann_window(window), persistent=False)
 
     def magnitude(self, waveform: Tensor) -> Tensor:
-        padded = F.pad(waveform[:, None], (self.window // 2, self.window // 2 - self.hop), mode="reflect")[:, 0]
-        spectrum = torch.stft(padded, self.window, self.hop, window=self.shape, center=False, return_complex=True)
+        padded = F.pad(waveform[:, None], (self.window // 2, self.window // 2 - self.hop), mode="reflect")[
+            :, 0
+        ]
+        spectrum = torch.stft(
+            padded, self.window, self.hop, window=self.shape, center=False, return_complex=True
+        )
         return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt().transpose(1, 2)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -191,7 +212,9 @@ def batches(corpus: Corpus, tokenizer: Any, noise: np.random.Generator) -> Any:
                 yield _batch(corpus, tokenizer, [int(pool[place]) for place in groups[index]], noise)
 
 
-def _batch(corpus: Corpus, tokenizer: Any, numbers: list[int], noise: np.random.Generator) -> tuple[Tensor, Tensor, list[list[int]]]:
+def _batch(
+    corpus: Corpus, tokenizer: Any, numbers: list[int], noise: np.random.Generator
+) -> tuple[Tensor, Tensor, list[list[int]]]:
     clips, texts = [], []
     for number in numbers:
         clip = corpus.audio(number)
@@ -200,7 +223,9 @@ def _batch(corpus: Corpus, tokenizer: Any, numbers: list[int], noise: np.random.
             start = int(noise.integers(len(clip) - LONGEST * FRAME))
             clip = clip[start : start + LONGEST * FRAME]
         clips.append(clip)
-        texts.append(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids if whole else [])
+        texts.append(
+            tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids if whole else []
+        )
     length = max(-(-len(clip) // FRAME) for clip in clips) * FRAME
     waveform = np.zeros((len(clips), length), np.float32)
     for row, clip in zip(waveform, clips, strict=True):
@@ -208,10 +233,22 @@ def _batch(corpus: Corpus, tokenizer: Any, numbers: list[int], noise: np.random.
     return torch.from_numpy(waveform), torch.tensor([len(clip) for clip in clips]), texts
 
 
-def train(corpus: Corpus, folder: Path, config: CodecEncoderConfig, tokenizer: Any, steps: int, minutes: float | None, seed: int = 0) -> Run:
+def train(
+    corpus: Corpus,
+    folder: Path,
+    config: CodecEncoderConfig,
+    tokenizer: Any,
+    steps: int,
+    minutes: float | None,
+    seed: int = 0,
+) -> Run:
     """Train the encoder in `folder`, or continue its training."""
     torch.manual_seed(seed)
-    encoder, judges, mel = trainable_encoder(config), Judges(config.codebook_dim, tokenizer.get_vocab_size()), LogMel()
+    encoder, judges, mel = (
+        trainable_encoder(config),
+        Judges(config.codebook_dim, tokenizer.get_vocab_size()),
+        LogMel(),
+    )
     semantic, acoustic = quantisers(encoder)
     run = Run(folder, {"encoder": encoder, "judges": judges}, 1.5e-3, steps, minutes, betas=(0.9, 0.95))
     stream = batches(corpus, tokenizer, np.random.default_rng(seed + run.step))
@@ -233,12 +270,27 @@ def train(corpus: Corpus, folder: Path, config: CodecEncoderConfig, tokenizer: A
             if read:
                 targets = torch.cat([torch.tensor(texts[row]) for row in read])
                 lengths = torch.tensor([len(texts[row]) for row in read])
-                text_loss = F.ctc_loss(judges.text(semantic.quantised[read]), targets, frames[read], lengths, blank=blank, zero_infinity=True)
+                text_loss = F.ctc_loss(
+                    judges.text(semantic.quantised[read]),
+                    targets,
+                    frames[read],
+                    lengths,
+                    blank=blank,
+                    zero_infinity=True,
+                )
             commitment = semantic.commitment + acoustic.commitment
             run.update(mel_loss + 0.3 * text_loss + 0.25 * commitment, clip=2.0)
-            run.log(mel=mel_loss.item(), absolute=difference.abs().mean().item(), text=text_loss.item(), commitment=commitment.item())
+            run.log(
+                mel=mel_loss.item(),
+                absolute=difference.abs().mean().item(),
+                text=text_loss.item(),
+                commitment=commitment.item(),
+            )
             if step % 50 == 0:
-                used = [codes[..., group][mask].unique().numel() / min(config.codebook_size, int(mask.sum())) for group in (0, 1, 8, 15)]
+                used = [
+                    codes[..., group][mask].unique().numel() / min(config.codebook_size, int(mask.sum()))
+                    for group in (0, 1, 8, 15)
+                ]
                 run.log(**{f"used{group}": share for group, share in zip((0, 1, 8, 15), used, strict=True)})
     return run
 
@@ -252,7 +304,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer"
+    )
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--threads", type=int, default=1)

@@ -73,8 +73,17 @@ def load_codes(path: Path, corpus: Corpus) -> list[np.ndarray]:
         raise AntiphonError(f"{path} holds no codes; make them with {make}.") from None
     expected = np.array([-(-item.samples // FRAME) for item in corpus.items])
     # A variation has a slightly different length, and a shift adds up to one frame.
-    if len(codes) != len(expected) or (np.abs(np.array([len(rows) for rows in codes]) - expected) > 2 + expected * LARGEST_TEMPO / (1 - LARGEST_TEMPO)).any():
-        raise AntiphonError(f"{path} holds codes of {len(codes)} items, not those of this corpus ({len(expected)} items); make them anew from this corpus.")
+    if (
+        len(codes) != len(expected)
+        or (
+            np.abs(np.array([len(rows) for rows in codes]) - expected)
+            > 2 + expected * LARGEST_TEMPO / (1 - LARGEST_TEMPO)
+        ).any()
+    ):
+        raise AntiphonError(
+            f"{path} holds codes of {len(codes)} items, not those of this corpus ({len(expected)} items); "
+            "make them anew from this corpus."
+        )
     return codes
 
 
@@ -87,7 +96,9 @@ def varied(clip: np.ndarray, noise: np.random.Generator) -> np.ndarray:
     import soxr
 
     tempo = 1 + noise.uniform(-LARGEST_TEMPO, LARGEST_TEMPO)
-    turned = soxr.resample(clip, 24_000 * tempo, 24_000, quality="QQ").astype(np.float32) * noise.uniform(0.8, 1.2)
+    turned = soxr.resample(clip, 24_000 * tempo, 24_000, quality="QQ").astype(np.float32) * noise.uniform(
+        0.8, 1.2
+    )
     return np.concatenate([np.zeros(int(noise.integers(FRAME)), np.float32), turned])
 
 
@@ -112,7 +123,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of codec_training")
     parser.add_argument("output", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration")
-    parser.add_argument("--variation", type=int, metavar="SEED", help="shift and stretch every recording at random")
+    parser.add_argument(
+        "--variation", type=int, metavar="SEED", help="shift and stretch every recording at random"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -18,5 +18,8 @@ def command(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         interrupt_is_handled()
-        print("Stopped. The same command goes on: a training where it was, anything else from its start.", file=sys.stderr)
+        print(
+            "Stopped. The same command goes on: a training where it was, anything else from its start.",
+            file=sys.stderr,
+        )
         sys.exit(130)

@@ -24,7 +24,12 @@ from ..quality.synthesisers import RATE, SEEN_VARIANTS, synthesise
 from .command import command
 from .domain import draw
 
-SHARES = {("answer", "joe"): 0.54, ("answer", "espeak"): 0.1, ("prompt", "joe"): 0.13, ("prompt", "many"): 0.23}
+SHARES = {
+    ("answer", "joe"): 0.54,
+    ("answer", "espeak"): 0.1,
+    ("prompt", "joe"): 0.13,
+    ("prompt", "many"): 0.23,
+}
 """Shares of the hours, by role and voice."""
 BATCH = 32
 
@@ -49,10 +54,16 @@ class Corpus:
         """Raises AntiphonError for a folder without a corpus."""
         path = Path(folder)
         try:
-            self.items = [Item(**json.loads(line)) for line in (path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+            self.items = [
+                Item(**json.loads(line))
+                for line in (path / "items.jsonl").read_text(encoding="utf-8").splitlines()
+            ]
             self._audio = np.memmap(path / "audio.i16", np.int16, "r")
         except OSError as error:
-            raise AntiphonError(f"{path} holds no corpus ({error.strerror}); make one with python -m antiphon.scripts.train_tiny.corpus {path}.") from None
+            raise AntiphonError(
+                f"{path} holds no corpus ({error.strerror}); "
+                f"make one with python -m antiphon.scripts.train_tiny.corpus {path}."
+            ) from None
 
     def audio(self, number: int) -> np.ndarray:
         """Samples float32 of item `number`."""
@@ -61,7 +72,11 @@ class Corpus:
 
     def where(self, role: str, voice: str | None = None) -> list[int]:
         """Numbers of the items of a role, and of one voice if it is given."""
-        return [number for number, item in enumerate(self.items) if item.role == role and voice in (None, item.voice)]
+        return [
+            number
+            for number, item in enumerate(self.items)
+            if item.role == role and voice in (None, item.voice)
+        ]
 
 
 def texts(role: str, voice: str) -> Iterator[Item]:
@@ -71,7 +86,13 @@ def texts(role: str, voice: str) -> Iterator[Item]:
     while True:
         exchange = draw(choice, held_out=False)
         name = choice.choice(SEEN_VARIANTS) if voice == "many" else voice
-        yield Item(role, name, exchange.kind, exchange.answer if role == "answer" else exchange.spoken, choice.randrange(2**31))
+        yield Item(
+            role,
+            name,
+            exchange.kind,
+            exchange.answer if role == "answer" else exchange.spoken,
+            choice.randrange(2**31),
+        )
 
 
 def draws(role: str, voice: str) -> random.Random:
@@ -95,7 +116,10 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     total = 0
     lines = []
-    with get_context("spawn").Pool(arguments.processes) as pool, (arguments.folder / "audio.part").open("wb") as audio:
+    with (
+        get_context("spawn").Pool(arguments.processes) as pool,
+        (arguments.folder / "audio.part").open("wb") as audio,
+    ):
         for (role, voice), share in SHARES.items():
             stream, budget, used = texts(role, voice), share * arguments.hours * 3600 * RATE, 0
             while used < budget:

@@ -34,8 +34,13 @@ def panel(part: str, runs: Sequence[Path]) -> tuple[str, list[Line]]:
     for run in runs:
         rows = [json.loads(line) for line in (run / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
         before = shown[-1]["step"] if shown else 0
-        shown += [row | {"step": row["step"] + before} for row in (rows if part == "thinker" else rows[BEGINNING:])]
-    return label, [Line(name, [(row["step"], factor * row[key]) for row in shown if key in row]) for name, (key, factor) in lines.items()]
+        shown += [
+            row | {"step": row["step"] + before} for row in (rows if part == "thinker" else rows[BEGINNING:])
+        ]
+    return label, [
+        Line(name, [(row["step"], factor * row[key]) for row in shown if key in row])
+        for name, (key, factor) in lines.items()
+    ]
 
 
 def main() -> None:
@@ -46,7 +51,9 @@ def main() -> None:
         parser.add_argument(f"--{part}", type=Path, nargs="+", metavar="RUN")
     arguments = parser.parse_args()
     given = {part: getattr(arguments, part) for part in SHOWN if getattr(arguments, part)}
-    arguments.output.write_text(line_plot([panel(part, runs) for part, runs in given.items()], "steps"), encoding="utf-8")
+    arguments.output.write_text(
+        line_plot([panel(part, runs) for part, runs in given.items()], "steps"), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

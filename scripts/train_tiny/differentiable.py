@@ -28,11 +28,22 @@ def differentiable(router_losses: list[Tensor] | None = None) -> Iterator[None]:
     `router_losses` collects a load-balancing term per MoE layer run.
     """
 
-    def experts(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool) -> Tensor:
+    def experts(
+        x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool
+    ) -> Tensor:
         return moe(x, router_logits, gate_up, down, top_k, normalize, router_losses)
 
-    ops = {"attention": attention, "causal_conv_state": causal_conv_state, "gated_delta_rule": gated_delta_rule, "moe": experts, "rotate": rotate}
-    modules = [(layers, name, op) for name, op in ops.items()] + [(codec_encoder_layers, "rotate", rotate), (layers.RootMeanSquareNorm, "forward", norm)]
+    ops = {
+        "attention": attention,
+        "causal_conv_state": causal_conv_state,
+        "gated_delta_rule": gated_delta_rule,
+        "moe": experts,
+        "rotate": rotate,
+    }
+    modules = [(layers, name, op) for name, op in ops.items()] + [
+        (codec_encoder_layers, "rotate", rotate),
+        (layers.RootMeanSquareNorm, "forward", norm),
+    ]
     before = [getattr(module, name) for module, name, _ in modules]
     for module, name, op in modules:
         setattr(module, name, op)
@@ -55,17 +66,27 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], heads: int) -> Tensor:
     half = cosine.shape[-1]
     split = x.reshape(*x.shape[:2], heads, -1)
     first, second, rest = split[..., :half], split[..., half : 2 * half], split[..., 2 * half :]
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine, rest), dim=-1).reshape(x.shape)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine, rest), dim=-1).reshape(
+        x.shape
+    )
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, query_length: Tensor,
-    num_heads: int, kv_num_heads: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    past_length: Tensor,
+    query_length: Tensor,
+    num_heads: int,
+    kv_num_heads: int,
+) -> tuple[Tensor, Tensor, Tensor]:
     """plugins.attention over the call's own tokens; results of rows at or beyond query_length are
     undefined."""
     query, key, value = (
-        rows.reshape(*rows.shape[:2], heads, -1).transpose(1, 2) for rows, heads in ((query, num_heads), (key, kv_num_heads), (value, kv_num_heads))
+        rows.reshape(*rows.shape[:2], heads, -1).transpose(1, 2)
+        for rows, heads in ((query, num_heads), (key, kv_num_heads), (value, kv_num_heads))
     )
     tokens = query.shape[2]
     # For many short rows (a frame's codes) two batched products are faster than the fused kernel.
@@ -75,7 +96,9 @@ def attention(
         scores = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
         y = scores.softmax(-1) @ value
     else:
-        y = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=num_heads != kv_num_heads)
+        y = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, enable_gqa=num_heads != kv_num_heads
+        )
     return y.transpose(1, 2).flatten(2), past_key, past_value
 
 
@@ -88,9 +111,18 @@ def causal_conv_state(x: Tensor, weight: Tensor, past: Tensor, query_length: Ten
 
 
 def gated_delta_rule(
-    query: Tensor, key: Tensor, value: Tensor, a: Tensor, b: Tensor, dt_bias: Tensor, decay_scale: Tensor, past: Tensor, query_length: Tensor,
-    key_heads: int, value_heads: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    a: Tensor,
+    b: Tensor,
+    dt_bias: Tensor,
+    decay_scale: Tensor,
+    past: Tensor,
+    query_length: Tensor,
+    key_heads: int,
+    value_heads: int,
+) -> tuple[Tensor, Tensor]:
     """plugins.gated_delta_rule with past zero, in chunk-parallel form (Yang et al. 2024, arXiv 2412.06464,
     section 3.3)."""
     batch, tokens, _ = value.shape
@@ -102,7 +134,9 @@ def gated_delta_rule(
         return rows.repeat_interleave(value_heads // count, dim=1)
 
     query_rows, key_rows = (heads(rows, key_heads) for rows in (query, key))
-    query_rows, key_rows = (rows * torch.rsqrt(rows.square().sum(-1, keepdim=True) + EPSILON) for rows in (query_rows, key_rows))
+    query_rows, key_rows = (
+        rows * torch.rsqrt(rows.square().sum(-1, keepdim=True) + EPSILON) for rows in (query_rows, key_rows)
+    )
     query_rows = query_rows * query_rows.shape[-1] ** -0.5
     value_rows = heads(value, value_heads)
     rate = heads(torch.sigmoid(b), value_heads)  # [..., CHUNK, 1]
@@ -113,7 +147,9 @@ def gated_delta_rule(
     mixing = (key_rows * rate) @ key_rows.transpose(-1, -2) * fading
     mixing = mixing.tril(-1) + torch.eye(CHUNK, device=value.device)
     grown = decay.exp()[..., None]
-    solved = torch.linalg.solve_triangular(mixing, torch.cat((value_rows, key_rows * grown), dim=-1) * rate, upper=False, unitriangular=True)
+    solved = torch.linalg.solve_triangular(
+        mixing, torch.cat((value_rows, key_rows * grown), dim=-1) * rate, upper=False, unitriangular=True
+    )
     new_value, old_key = solved.split((value_rows.shape[-1], key_rows.shape[-1]), dim=-1)
     inside = query_rows @ key_rows.transpose(-1, -2) * fading
     query_rows = query_rows * grown
@@ -128,7 +164,15 @@ def gated_delta_rule(
     return y.transpose(1, 2).flatten(2), past
 
 
-def moe(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: int, normalize: bool, router_losses: list[Tensor] | None = None) -> Tensor:
+def moe(
+    x: Tensor,
+    router_logits: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    top_k: int,
+    normalize: bool,
+    router_losses: list[Tensor] | None = None,
+) -> Tensor:
     """plugins.moe: every expert on the rows that chose it.
 
     Adds the loss of Switch Transformer (arXiv 2101.03961, section 2.2) to `router_losses`.
@@ -150,4 +194,8 @@ def moe(x: Tensor, router_logits: Tensor, gate_up: Tensor, down: Tensor, top_k: 
         gate, up = (part @ gate_up[expert].T).unflatten(-1, (-1, 2)).unbind(-1)
         parts.append((F.silu(gate) * up) @ down[expert].T)
     weighted = torch.cat(parts) * shares.flatten()[order, None]
-    return torch.zeros(rows.shape, dtype=weighted.dtype, device=rows.device).index_add(0, taken, weighted).reshape(x.shape)
+    return (
+        torch.zeros(rows.shape, dtype=weighted.dtype, device=rows.device)
+        .index_add(0, taken, weighted)
+        .reshape(x.shape)
+    )

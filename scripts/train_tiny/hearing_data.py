@@ -55,13 +55,18 @@ class Recordings:
             powers = np.zeros((frames, SETTINGS.feature_size), np.float16)
             with progress_bar() as report:
                 for done, (number, clip) in enumerate(zip(numbers, self.clips, strict=True)):
-                    powers[clip.start : clip.start + clip.frames] = recorded_power(corpus.audio(number))[:, : clip.frames].T
+                    powers[clip.start : clip.start + clip.frames] = recorded_power(corpus.audio(number))[
+                        :, : clip.frames
+                    ].T
                     report("log power", done + 1, len(numbers), None)
             np.save(cache.with_suffix(".part.npy"), powers)
             cache.with_suffix(".part.npy").rename(cache)
         self._powers = np.load(cache)
         if len(self._powers) != frames:
-            raise AntiphonError(f"{cache} holds {len(self._powers):,} frames and the corpus {frames:,}; delete the file, it is made again.")
+            raise AntiphonError(
+                f"{cache} holds {len(self._powers):,} frames and the corpus {frames:,}; "
+                "delete the file, it is made again."
+            )
 
     def power(self, number: int) -> np.ndarray:
         """Log power float32 [mel, frames] of clip `number`."""
@@ -84,7 +89,10 @@ def prompt_answers(items: list[Item]) -> dict[int, str]:
             choice.choice(SEEN_VARIANTS)
         choice.randrange(2**31)
         if exchange.spoken != item.text:
-            raise AntiphonError(f"The corpus' prompt {number} is {item.text!r}, expected {exchange.spoken!r}; make the corpus again with this version.")
+            raise AntiphonError(
+                f"The corpus' prompt {number} is {item.text!r}, expected {exchange.spoken!r}; "
+                "make the corpus again with this version."
+            )
         answers[number] = exchange.answer
     return answers
 
@@ -92,8 +100,16 @@ def prompt_answers(items: list[Item]) -> dict[int, str]:
 def recorded_power(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
     """Log power float32 [mel, frames] of float32 [samples] at `rate` Hz; its `normalise` equals
     frontend.mel.log_mel."""
-    mono = soxr.resample(samples, rate, SETTINGS.sampling_rate, quality="HQ") if rate != SETTINGS.sampling_rate else samples
-    return log_power(np.pad(mono.astype(np.float32), SETTINGS.n_fft // 2, mode="reflect"), SETTINGS, len(mono) // SETTINGS.hop_length)
+    mono = (
+        soxr.resample(samples, rate, SETTINGS.sampling_rate, quality="HQ")
+        if rate != SETTINGS.sampling_rate
+        else samples
+    )
+    return log_power(
+        np.pad(mono.astype(np.float32), SETTINGS.n_fft // 2, mode="reflect"),
+        SETTINGS,
+        len(mono) // SETTINGS.hop_length,
+    )
 
 
 def augmented(power: np.ndarray, noise: np.random.Generator) -> np.ndarray:
@@ -104,13 +120,28 @@ def augmented(power: np.ndarray, noise: np.random.Generator) -> np.ndarray:
         power = _resampled(power, 1, int(frames * noise.uniform(0.87, 1.15)))
     if noise.random() < 0.5:
         power = _warped(power, noise.uniform(0.9, 1.1))
-    before, after = (int(noise.integers(0, 45)), int(noise.integers(0, 30))) if noise.random() < 0.5 else (int(noise.integers(0, 12)), 0)
+    before, after = (
+        (int(noise.integers(0, 45)), int(noise.integers(0, 30)))
+        if noise.random() < 0.5
+        else (int(noise.integers(0, 12)), 0)
+    )
     power = np.pad(power, ((0, 0), (before, after)), constant_values=SILENCE)
     if noise.random() < 0.5:
-        power = power + np.linspace(noise.uniform(-0.6, 0.6), noise.uniform(-0.6, 0.6), bands, dtype=np.float32)[:, None]
+        power = (
+            power
+            + np.linspace(noise.uniform(-0.6, 0.6), noise.uniform(-0.6, 0.6), bands, dtype=np.float32)[
+                :, None
+            ]
+        )
     if noise.random() < 0.6:
-        level = power.max() - noise.uniform(3.0, 7.0) + np.linspace(noise.uniform(-1, 1), noise.uniform(-1, 1), bands, dtype=np.float32)[:, None]
-        power = np.maximum(power, level + np.log10(noise.standard_exponential(power.shape, np.float32) + np.float32(1e-6)))
+        level = (
+            power.max()
+            - noise.uniform(3.0, 7.0)
+            + np.linspace(noise.uniform(-1, 1), noise.uniform(-1, 1), bands, dtype=np.float32)[:, None]
+        )
+        power = np.maximum(
+            power, level + np.log10(noise.standard_exponential(power.shape, np.float32) + np.float32(1e-6))
+        )
     power = np.maximum(power + np.float32(noise.uniform(-2.0, 0.7)), SILENCE)
     sound = normalise(power, power.max())
     for _ in range(2):
@@ -146,7 +177,10 @@ def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
     exchanges = []
     choice = random.Random("held out, spoken")
     for name, count in HELD_OUT:
-        exchanges += [(name, draw(choice, held_out=True), choice.randrange(2**31), choice.choice(SEEN_VARIANTS)) for _ in range(count)]
+        exchanges += [
+            (name, draw(choice, held_out=True), choice.randrange(2**31), choice.choice(SEEN_VARIANTS))
+            for _ in range(count)
+        ]
     spoken = [f"{name}: {exchange.spoken}" for name, exchange, _, _ in exchanges]
     if not cache.is_file():
         made = []
@@ -159,9 +193,15 @@ def held_out_recordings(cache: Path) -> list[tuple[str, str, np.ndarray]]:
         cache.with_suffix(".part.npz").rename(cache)
     with np.load(cache) as stored:
         if "texts" not in stored or stored["texts"].tolist() != spoken:
-            raise AntiphonError(f"{cache} holds other held-out prompts than this version draws; delete the file, it is made again.")
+            raise AntiphonError(
+                f"{cache} holds other held-out prompts than this version draws; "
+                "delete the file, it is made again."
+            )
         powers = [stored[f"arr_{number}"] for number in range(len(spoken))]
-    return [(name, exchange.answer, normalise(power, power.max())) for (name, exchange, _, _), power in zip(exchanges, powers, strict=True)]
+    return [
+        (name, exchange.answer, normalise(power, power.max()))
+        for (name, exchange, _, _), power in zip(exchanges, powers, strict=True)
+    ]
 
 
 def plain(text: str) -> str:

@@ -28,9 +28,15 @@ LEARNT_BY_HEART = ("color", "talk")
 def prompts(count: int, seed: int = 0) -> list[Prompt]:
     """`count` different held-out prompts, shuffled."""
     choice = random.Random(f"prompts {seed}")
-    known = {draw(choice, held_out=False, kind=kind).answer for kind in LEARNT_BY_HEART for _ in range(ATTEMPTS)}
+    known = {
+        draw(choice, held_out=False, kind=kind).answer for kind in LEARNT_BY_HEART for _ in range(ATTEMPTS)
+    }
     streams = {kind: _different(choice, kind, known) for kind in KINDS}
-    taken = [prompt for kind, (_, share) in KINDS.items() for prompt, _ in zip(streams[kind], range(round(count * share)), strict=False)]
+    taken = [
+        prompt
+        for kind, (_, share) in KINDS.items()
+        for prompt, _ in zip(streams[kind], range(round(count * share)), strict=False)
+    ]
     while len(taken) < count:  # fill up what the small kinds lack
         kind = choice.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
         taken += [prompt for prompt in [next(streams[kind], None)] if prompt is not None]

@@ -27,7 +27,13 @@ from .shape import VOICES
 def paces(corpus: Corpus, codes: Sequence[np.ndarray], tokenizer: Any) -> dict[str, float]:
     """Both keys, measured on the corpus' answers."""
     by_voice = [
-        [Item(len(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids), len(codes[number])) for number in numbers]
+        [
+            Item(
+                len(tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids),
+                len(codes[number]),
+            )
+            for number in numbers
+        ]
         for voice in VOICES
         if (numbers := corpus.where("answer", voice))
     ]
@@ -46,7 +52,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: tokenizer")
     arguments = parser.parse_args()
     corpus = Corpus(arguments.corpus)
-    found = paces(corpus, load_codes(arguments.codes, corpus), Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")))
+    found = paces(
+        corpus,
+        load_codes(arguments.codes, corpus),
+        Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")),
+    )
     arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(", ".join(f"{name} {value:g}" for name, value in found.items()))
 

@@ -31,16 +31,35 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, modules: dict[str, nn.Module], rate: float, steps: int, minutes: float | None = None, warmup: int = 200,
-        betas: tuple[float, float] = (0.9, 0.98), decay: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        modules: dict[str, nn.Module],
+        rate: float,
+        steps: int,
+        minutes: float | None = None,
+        warmup: int = 200,
+        betas: tuple[float, float] = (0.9, 0.98),
+        decay: float = 0.01,
+    ) -> None:
         """The schedule has a warm-up and a cosine. It ends after `steps` or `minutes`, whichever comes first.
 
         A folder with a state continues from it.
         """
-        self.folder, self.modules, self.rate, self.total, self.minutes, self.warmup = folder, modules, rate, steps, minutes, warmup
+        self.folder, self.modules, self.rate, self.total, self.minutes, self.warmup = (
+            folder,
+            modules,
+            rate,
+            steps,
+            minutes,
+            warmup,
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        parameters = [parameter for module in modules.values() for parameter in module.parameters() if parameter.requires_grad]
+        parameters = [
+            parameter
+            for module in modules.values()
+            for parameter in module.parameters()
+            if parameter.requires_grad
+        ]
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
         self.parameters = parameters
@@ -67,7 +86,11 @@ class Run:
         with progress_bar() as report:
             try:
                 while self.progress < 1.0:
-                    rate = self.rate * min(1.0, (self.step + 1) / self.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+                    rate = (
+                        self.rate
+                        * min(1.0, (self.step + 1) / self.warmup)
+                        * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+                    )
                     for group in self.optimiser.param_groups:
                         group["lr"] = rate
                     yield self.step
@@ -103,7 +126,12 @@ class Run:
     def save(self) -> None:
         """Write the state under a temporary name and rename it."""
         modules = {name: module.state_dict() for name, module in self.modules.items()}
-        state = {"modules": modules, "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds}
+        state = {
+            "modules": modules,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
         torch.save(state, self.folder / "state.part")
         os.replace(self.folder / "state.part", self.folder / "state.pt")
 
@@ -118,7 +146,10 @@ class Run:
         means = {name: sum(values) / len(values) for name, values in self._values.items()}
         self._values.clear()
         with (self.folder / "curves.jsonl").open("a") as curves:
-            curves.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "rate": rate, **means}) + "\n")
+            curves.write(
+                json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "rate": rate, **means})
+                + "\n"
+            )
 
 
 def trained(folder: Path, modules: dict[str, nn.Module]) -> None:
@@ -142,10 +173,21 @@ def initialise(modules: Iterable[nn.Module], residual: int = 4) -> None:
                 elif parameter.ndim == 2 and "embedding" in last:
                     parameter.normal_(0, 0.5)
                 else:
-                    # projections [inputs, outputs], experts [experts, outputs, inputs], heads [groups, inputs, outputs], convolutions [outputs, inputs, ...]
-                    by_name = {"gate_up": parameter.shape[-1], "down": parameter.shape[-1], "heads": parameter.shape[1]}
-                    inputs = parameter.shape[0] if parameter.ndim == 2 else by_name.get(last, parameter[0].numel())
-                    scale = 0.5 / math.sqrt(residual) if any(part in name for part in ("output", "down", "contract")) else 1.0
+                    # projections [inputs, outputs], experts [experts, outputs, inputs], heads
+                    # [groups, inputs, outputs], convolutions [outputs, inputs, ...]
+                    by_name = {
+                        "gate_up": parameter.shape[-1],
+                        "down": parameter.shape[-1],
+                        "heads": parameter.shape[1],
+                    }
+                    inputs = (
+                        parameter.shape[0] if parameter.ndim == 2 else by_name.get(last, parameter[0].numel())
+                    )
+                    scale = (
+                        0.5 / math.sqrt(residual)
+                        if any(part in name for part in ("output", "down", "contract"))
+                        else 1.0
+                    )
                     parameter.normal_(0, scale / math.sqrt(inputs))
                 if last == "decay_scale":
                     parameter.uniform_(-8.0, -0.5)

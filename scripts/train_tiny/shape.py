@@ -40,14 +40,23 @@ VOCABULARY = 1024
 """Size of the text vocabulary, including special tokens."""
 CODEC_VOCABULARY = 272
 CODEC_IDS = {
-    "codec_pad_id": 256, "codec_bos_id": 257, "codec_eos_token_id": 258, "codec_think_id": 259, "codec_nothink_id": 260, "codec_think_bos_id": 261,
+    "codec_pad_id": 256,
+    "codec_bos_id": 257,
+    "codec_eos_token_id": 258,
+    "codec_think_id": 259,
+    "codec_nothink_id": 260,
+    "codec_think_bos_id": 261,
     "codec_think_eos_id": 262,
-}  # fmt: skip
+}
 LANGUAGES = {"english": 264}
 CORPUS_LINES = 20_000
 GENERATION = {
-    "talker_temperature": 0.5, "talker_top_k": 20, "talker_repetition_penalty": 1.0, "predictor_temperature": 0.05, "interleave": "adaptive",
-}  # fmt: skip
+    "talker_temperature": 0.5,
+    "talker_top_k": 20,
+    "talker_repetition_penalty": 1.0,
+    "predictor_temperature": 0.05,
+    "interleave": "adaptive",
+}
 """Keys of generation_config.json.
 
 Temperatures are below the family's 0.9: a small predictor's codes have nearly even probabilities, and samples
@@ -72,9 +81,11 @@ def configuration(tokens: tokenizer.TokenIds) -> dict[str, Any]:
     talker = config["talker_config"]
     talker.update(CODEC_IDS)
     talker.update(
-        talker_language_id=LANGUAGES, speaker_id={name: row for row, name in enumerate(VOICES)}, speaker_system_prompt_id={},
+        talker_language_id=LANGUAGES,
+        speaker_id={name: row for row, name in enumerate(VOICES)},
+        speaker_system_prompt_id={},
         talker_assistant_prompt_id_mapping={},
-    )  # fmt: skip
+    )
     talker["text_config"]["vocab_size"] = CODEC_VOCABULARY
     for section in (config["thinker_config"], talker):
         section["text_config"]["max_position_embeddings"] = 8192
@@ -94,10 +105,17 @@ def starting_checkpoint(folder: Path, seed: int = 0) -> Path:
         tokens = tokenizer.token_ids(trained)
         frontend.save(beside, configuration(tokens), tokens)
         generation = beside / "generation_config.json"
-        generation.write_text(json.dumps(json.loads(generation.read_text(encoding="utf-8")) | GENERATION, indent=2) + "\n", encoding="utf-8")
+        generation.write_text(
+            json.dumps(json.loads(generation.read_text(encoding="utf-8")) | GENERATION, indent=2) + "\n",
+            encoding="utf-8",
+        )
         tokenizer.save(trained, beside, FAMILY.random().model_max_length)
-        # Code2Wav is kept in float32 in the published family's own folder for it; here it lies beside the rest, in bfloat16.
-        tensors = [dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype) for tensor in all_tensors(read_config(beside))]
+        # Code2Wav is kept in float32 in the published family's own folder for it; here it lies
+        # beside the rest, in bfloat16.
+        tensors = [
+            dataclasses.replace(tensor, dtype="" if tensor.dtype == "float32" else tensor.dtype)
+            for tensor in all_tensors(read_config(beside))
+        ]
         entries = arrange(tensors, "bfloat16", "fused", "split")
         writer.write(beside, entries, seed, writer.Progress(entries, None))
     return folder

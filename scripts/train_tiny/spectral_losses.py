@@ -49,7 +49,11 @@ class SpectralLosses(nn.Module):
             if window == MEL_WINDOW:
                 mel = 0.5 * F.l1_loss((power.mT @ self.filters).log(), (goal.mT @ self.filters).log())
         count = len(WINDOWS)
-        return {"logarithm": sum(logarithms, mel * 0) / count, "convergence": sum(convergences, mel * 0) / count, "mel": mel}
+        return {
+            "logarithm": sum(logarithms, mel * 0) / count,
+            "convergence": sum(convergences, mel * 0) / count,
+            "mel": mel,
+        }
 
     def _power(self, waveform: Tensor, window: int) -> Tensor:
         """[batch, samples] -> [batch, bins, columns], with mean 1 for white noise of unit power."""

@@ -47,11 +47,17 @@ def _magnitude(parameter: np.ndarray) -> np.ndarray:
     return np.log(1 / parameter[:, 0] - 1e-9)
 
 
-FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {".A_log": _decay, ".alpha": _frequency, ".beta": _magnitude}
+FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    ".A_log": _decay,
+    ".alpha": _frequency,
+    ".beta": _magnitude,
+}
 """Inverse formulas by the suffix of the only tensor of a parameter."""
 
 
-def stored_tensors(stage: Stage, checkpoint: Checkpoint, parameters: Mapping[str, np.ndarray], apart: Collection[str] = ()) -> Stored:
+def stored_tensors(
+    stage: Stage, checkpoint: Checkpoint, parameters: Mapping[str, np.ndarray], apart: Collection[str] = ()
+) -> Stored:
     """The tensors of `checkpoint` from which `stage` assembles `parameters` (all of its module's except those
     in `apart`).
 
@@ -65,12 +71,16 @@ def stored_tensors(stage: Stage, checkpoint: Checkpoint, parameters: Mapping[str
             continue
         what = f"{stage.name}: parameter {name}"
         if name not in parameters:
-            raise AntiphonError(f"{what} is missing among the trained ones; give the state of a whole module.")
+            raise AntiphonError(
+                f"{what} is missing among the trained ones; give the state of a whole module."
+            )
         stored = merged(stored, _inverted(what, source, checkpoint, np.asarray(parameters[name])))
     return stored
 
 
-def codebook_tensors(config: Code2WavConfig, entries: np.ndarray, semantic: np.ndarray, acoustic: np.ndarray) -> Stored:
+def codebook_tensors(
+    config: Code2WavConfig, entries: np.ndarray, semantic: np.ndarray, acoustic: np.ndarray
+) -> Stored:
     """The factors of Code2Wav's code_embedding, as tensors.
 
     They are the codebooks `entries` [quantisers, size, dim] and the weight [quantizer_dim, dim] of each
@@ -118,7 +128,10 @@ def merged(*parts: Mapping[str, np.ndarray]) -> Stored:
                 together[name] = tensor
                 continue
             if np.any((known != tensor) & ~np.isnan(known) & ~np.isnan(tensor)):
-                raise AntiphonError(f"Two trained parameters need different values of tensor {name}; train them as one (tied) parameter.")
+                raise AntiphonError(
+                    f"Two trained parameters need different values of tensor {name}; "
+                    "train them as one (tied) parameter."
+                )
             together[name] = np.where(np.isnan(known), tensor, known)
     return together
 
@@ -136,12 +149,21 @@ def _inverted(what: str, source: WeightSource, checkpoint: Checkpoint, parameter
             stored = {source.tensors[0]: formula(parameter.astype(np.float64)).astype(np.float32)}
     again = source.assemble(*stored.values())
     if again.shape != parameter.shape or not np.allclose(again, parameter, RELATIVE_ERROR, ABSOLUTE_ERROR):
-        reason = f"shape {list(parameter.shape)}, expected {list(again.shape)}" if again.shape != parameter.shape else "values that no stored tensor gives"
-        raise AntiphonError(f"{what} has {reason} ({', '.join(source.tensors) or 'a constant'}); train it in the form that the checkpoint can hold.")
+        reason = (
+            f"shape {list(parameter.shape)}, expected {list(again.shape)}"
+            if again.shape != parameter.shape
+            else "values that no stored tensor gives"
+        )
+        raise AntiphonError(
+            f"{what} has {reason} ({', '.join(source.tensors) or 'a constant'}); "
+            "train it in the form that the checkpoint can hold."
+        )
     return stored
 
 
-def _rearranged(what: str, source: WeightSource, shapes: Mapping[str, tuple[int, ...]], parameter: np.ndarray) -> Stored:
+def _rearranged(
+    what: str, source: WeightSource, shapes: Mapping[str, tuple[int, ...]], parameter: np.ndarray
+) -> Stored:
     """The tensors of a parameter that holds their elements in another order, possibly repeated, plus a
     constant."""
     scales = {name for name in shapes if len(shapes) > 1 and name.endswith(SCALES)}
@@ -152,21 +174,35 @@ def _rearranged(what: str, source: WeightSource, shapes: Mapping[str, tuple[int,
         size = 0 if name in scales else int(np.prod(shape))
         # Numbers start at 1, so that an element that is dropped or set to zero is noticed. They are exact in
         # float32 below 2 ** 24.
-        numbers[name] = np.arange(count + 1, count + 1 + size, dtype=np.float64).reshape(shape) if size else np.ones(shape)
+        numbers[name] = (
+            np.arange(count + 1, count + 1 + size, dtype=np.float64).reshape(shape)
+            if size
+            else np.ones(shape)
+        )
         starts[name] = count
         count += size
     assert count < 2**24, f"{what} is made of {count} values"
-    constant = source.assemble(*(np.ones(shape) if name in scales else np.zeros(shape) for name, shape in shapes.items()))
+    constant = source.assemble(
+        *(np.ones(shape) if name in scales else np.zeros(shape) for name, shape in shapes.items())
+    )
     traced = source.assemble(*numbers.values()) - constant
     if traced.shape != parameter.shape:
-        raise AntiphonError(f"{what} has shape {list(parameter.shape)}, expected {list(traced.shape)}; use the configuration that it was trained with.")
+        raise AntiphonError(
+            f"{what} has shape {list(parameter.shape)}, expected {list(traced.shape)}; "
+            "use the configuration that it was trained with."
+        )
     place = np.rint(traced).astype(np.int64).reshape(-1) - 1
     if place.size and (place.min() < 0 or place.max() >= count):
-        raise AntiphonError(f"{what} is no arrangement of its tensors ({', '.join(shapes)}), so its values cannot be stored; it needs a formula of its own.")
+        raise AntiphonError(
+            f"{what} is no arrangement of its tensors ({', '.join(shapes)}), so its values cannot be stored; "
+            "it needs a formula of its own."
+        )
     flat = np.full(count, np.nan, np.float32)
     flat[place] = (parameter - constant).reshape(-1)
     return {
-        name: np.ones(shape, np.float32) if name in scales else flat[starts[name] : starts[name] + int(np.prod(shape))].reshape(shape)
+        name: np.ones(shape, np.float32)
+        if name in scales
+        else flat[starts[name] : starts[name] + int(np.prod(shape))].reshape(shape)
         for name, shape in shapes.items()
     }
 

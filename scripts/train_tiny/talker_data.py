@@ -100,7 +100,9 @@ def dual_track(text: list[int], frames: int, end_id: int, pad_id: int) -> Track:
     The first row is text alone.
     """
     rows = [*text, end_id] + [pad_id] * max(0, frames - len(text))
-    return Track(rows[: frames + 1], list(range(1, frames + 1)), list(range(frames + 1)), [True] * (frames + 1))
+    return Track(
+        rows[: frames + 1], list(range(1, frames + 1)), list(range(frames + 1)), [True] * (frames + 1)
+    )
 
 
 def draw_policy(noise: np.random.Generator, tokens: int, frames: int) -> Policy:
@@ -119,19 +121,48 @@ def special_ids(config: OmniConfig, tokenizer: Any) -> dict[str, int]:
     names = ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos")
     text = {name: getattr(config, f"{name}_token_id") for name in names}
     codec = {"codec_eos": config.talker.codec_eos_token_id}
-    for name in ("codec_bos", "codec_pad", "codec_think", "codec_nothink", "codec_think_bos", "codec_think_eos"):
+    for name in (
+        "codec_bos",
+        "codec_pad",
+        "codec_think",
+        "codec_nothink",
+        "codec_think_bos",
+        "codec_think_eos",
+    ):
         codec[name] = getattr(config.talker, f"{name}_id")
     return text | codec | {"newline": tokenizer.encode("\n", add_special_tokens=False).ids[0]}
 
 
-def sequence(track: Track, text: Sequence[int], codes: np.ndarray, places: np.ndarray, voice_codes: np.ndarray, ids: Mapping[str, int], content: int) -> Rows:
+def sequence(
+    track: Track,
+    text: Sequence[int],
+    codes: np.ndarray,
+    places: np.ndarray,
+    voice_codes: np.ndarray,
+    ids: Mapping[str, int],
+    content: int,
+) -> Rows:
     """The rows of one utterance whose `codes` [frames, groups] speak the tokens of `text` at `places`
     [frames].
 
     Its prompt has `content` rows of the user's words.
     """
-    user = [ids["im_start"], ids["user"], ids["newline"], *[ids["tts_pad"]] * content, ids["im_end"], ids["newline"]]
-    prompt = interleaved_prompt(user, {row: np.zeros(1, np.float32) for row in range(3, 3 + content)}, 1, CONTENT_ROWS, ids, SpeakingStyle(voice_codes))
+    user = [
+        ids["im_start"],
+        ids["user"],
+        ids["newline"],
+        *[ids["tts_pad"]] * content,
+        ids["im_end"],
+        ids["newline"],
+    ]
+    prompt = interleaved_prompt(
+        user,
+        {row: np.zeros(1, np.float32) for row in range(3, 3 + content)},
+        1,
+        CONTENT_ROWS,
+        ids,
+        SpeakingStyle(voice_codes),
+    )
     start = len(prompt.text_ids)
     fed = np.cumsum(np.array(track.text_ids) != NOTHING)[track.asked]
     ended_places = np.append(places, len(text))
@@ -153,18 +184,40 @@ def sequence(track: Track, text: Sequence[int], codes: np.ndarray, places: np.nd
 class Speech:
     """Utterances of the Talker's voices as text ids and codes, in batches of similar length."""
 
-    def __init__(self, corpus: Corpus, codes: Sequence[Sequence[np.ndarray]], tokenizer: Any, ids: Mapping[str, int], dual_track: bool = False) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        codes: Sequence[Sequence[np.ndarray]],
+        tokenizer: Any,
+        ids: Mapping[str, int],
+        dual_track: bool = False,
+    ) -> None:
         """`codes`: uint8 [frames, groups] of every item, in one or more variations."""
         self.ids, self.dual_track, self.vocabulary = ids, dual_track, tokenizer.get_vocab_size()
         numbers = [number for number, item in enumerate(corpus.items) if item.voice in VOICES]
-        self.codes = {number: [variation[number].astype(np.int64) for variation in codes] for number in numbers}
-        self.text = {number: tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids for number in numbers}
+        self.codes = {
+            number: [variation[number].astype(np.int64) for variation in codes] for number in numbers
+        }
+        self.text = {
+            number: tokenizer.encode(corpus.items[number].text, add_special_tokens=False).ids
+            for number in numbers
+        }
         self.voice = {number: corpus.items[number].voice for number in numbers}
         self.numbers = [number for number in numbers if max(map(len, self.codes[number])) <= LONGEST]
-        self.by_voice = {voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES}
-        texts, entries = list(self.text.values()), 1 + max(int(rows[:, 0].max()) for variation in codes for rows in variation)
-        aligner = Aligner(texts, [self.codes[number][0][:, 0] for number in numbers], self.vocabulary, entries)
-        self.places = {number: [aligner.spoken(text, rows[:, 0]) for rows in self.codes[number]] for number, text in zip(numbers, texts, strict=True)}
+        self.by_voice = {
+            voice: [number for number in self.numbers if self.voice[number] == voice] for voice in VOICES
+        }
+        texts, entries = (
+            list(self.text.values()),
+            1 + max(int(rows[:, 0].max()) for variation in codes for rows in variation),
+        )
+        aligner = Aligner(
+            texts, [self.codes[number][0][:, 0] for number in numbers], self.vocabulary, entries
+        )
+        self.places = {
+            number: [aligner.spoken(text, rows[:, 0]) for rows in self.codes[number]]
+            for number, text in zip(numbers, texts, strict=True)
+        }
 
     def _any(self, number: int, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One of the variations of an item, and the indices into its text of the tokens that its frames
@@ -182,14 +235,20 @@ class Speech:
         text, (codes, places) = self.text[number], self._any(number, noise)
         end, pad = self.ids["tts_eos"], self.ids["tts_pad"]
         policy = draw_policy(noise, len(text), len(codes))
-        track = dual_track(text, len(codes), end, pad) if self.dual_track else interleaved(text, len(codes), policy, end)
+        track = (
+            dual_track(text, len(codes), end, pad)
+            if self.dual_track
+            else interleaved(text, len(codes), policy, end)
+        )
         return sequence(track, text, codes, places, voice_codes, self.ids, content)
 
     def batches(self, noise: np.random.Generator) -> Iterator[list[Rows]]:
         """Endless batches of about BATCH_ROWS rows, including padding."""
         while True:
             for pool in np.array_split(noise.permutation(self.numbers), max(1, len(self.numbers) // 300)):
-                examples = sorted((self.example(int(number), noise) for number in pool), key=lambda rows: len(rows.text_ids))
+                examples = sorted(
+                    (self.example(int(number), noise) for number in pool), key=lambda rows: len(rows.text_ids)
+                )
                 groups: list[list[Rows]] = [[]]
                 for rows in examples:
                     if groups[-1] and (len(groups[-1]) + 1) * len(rows.text_ids) > BATCH_ROWS:

@@ -27,7 +27,16 @@ from .codes import encode_corpus
 from .command import command
 from .differentiable import differentiable
 from .run import trained
-from .talker_data import CONTENT_ROWS, LONGEST, Rows, draw_policy, dual_track, interleaved, sequence, special_ids
+from .talker_data import (
+    CONTENT_ROWS,
+    LONGEST,
+    Rows,
+    draw_policy,
+    dual_track,
+    interleaved,
+    sequence,
+    special_ids,
+)
 from .talker_training import asked_rows, choices, new_modules, residual_losses
 
 SHOWN = (1, 4, 15)
@@ -45,7 +54,9 @@ def held_out_losses(talker: Talker, predictor: PredictorStep, rows: Rows) -> tup
         wanted, spoken = asked_rows(talker, [rows], torch.from_numpy(rows.frames))
         logits, answers = choices(talker, wanted, [rows])
         residual = residual_losses(talker, predictor, wanted[spoken], torch.from_numpy(rows.targets))
-    return np.array([F.cross_entropy(logits, answers).item(), residual.mean().item(), *residual.tolist()]), len(rows.targets)
+    return np.array(
+        [F.cross_entropy(logits, answers).item(), residual.mean().item(), *residual.tolist()]
+    ), len(rows.targets)
 
 
 def mean_losses(found: list[tuple[np.ndarray, int]]) -> np.ndarray:
@@ -63,14 +74,23 @@ def main() -> None:
     parser.add_argument("codec", type=Path, help="folder of codec_training")
     parser.add_argument("talker", type=Path, help="folder of talker_training")
     parser.add_argument("voices", type=Path, help="from train_tiny.voices")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer"
+    )
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--dual-track", action="store_true", help="the Talker was trained so")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer, config = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")), read_config(arguments.checkpoint)
+    tokenizer, config = (
+        Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")),
+        read_config(arguments.checkpoint),
+    )
     assert config.codec_encoder is not None
-    ids, noise, voice = special_ids(config, tokenizer), np.random.default_rng(0), np.load(arguments.voices)["joe"].astype(np.int64)
+    ids, noise, voice = (
+        special_ids(config, tokenizer),
+        np.random.default_rng(0),
+        np.load(arguments.voices)["joe"].astype(np.int64),
+    )
     talker, predictor = new_modules(config)
     trained(arguments.talker, {"talker": talker, "predictor": predictor})
     prompts = read_prompts(arguments.prompts)
@@ -82,14 +102,33 @@ def main() -> None:
             continue
         policy = draw_policy(noise, len(text), len(frames))
         end, pad = ids["tts_eos"], ids["tts_pad"]
-        track = dual_track(text, len(frames), end, pad) if arguments.dual_track else interleaved(text, len(frames), policy, end)
-        rows = sequence(track, text, frames.astype(np.int64), np.zeros(len(frames), np.int64), voice, ids, int(noise.integers(1, CONTENT_ROWS + 1)))
+        track = (
+            dual_track(text, len(frames), end, pad)
+            if arguments.dual_track
+            else interleaved(text, len(frames), policy, end)
+        )
+        rows = sequence(
+            track,
+            text,
+            frames.astype(np.int64),
+            np.zeros(len(frames), np.int64),
+            voice,
+            ids,
+            int(noise.integers(1, CONTENT_ROWS + 1)),
+        )
         losses = held_out_losses(talker, predictor, rows)
         for kind in ("all", prompt.kind):
             found[kind].append(losses)
     heads = ("kind", "texts", "first code", "residual codes", *(f"code {group}" for group in SHOWN))
-    cells = {kind: mean_losses(of_kind)[[0, 1, *(group + 1 for group in SHOWN)]] for kind, of_kind in sorted(found.items())}
-    print_table("nats a code, held out", heads, [[kind, len(found[kind]), *(f"{value:.2f}" for value in row)] for kind, row in cells.items()])
+    cells = {
+        kind: mean_losses(of_kind)[[0, 1, *(group + 1 for group in SHOWN)]]
+        for kind, of_kind in sorted(found.items())
+    }
+    print_table(
+        "nats a code, held out",
+        heads,
+        [[kind, len(found[kind]), *(f"{value:.2f}" for value in row)] for kind, row in cells.items()],
+    )
 
 
 def _spoken(prompts: list[Prompt]) -> list[np.ndarray]:

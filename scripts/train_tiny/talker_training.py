@@ -65,7 +65,11 @@ def read_frames(batch: list[Rows], noise: torch.Generator) -> Tensor:
     of_each = torch.tensor([len(rows.frames) for rows in batch])
     groups = frames.shape[1]
     # The first code that comes from another frame; `groups` for sequences without such codes.
-    rough = torch.where(torch.rand(len(batch), generator=noise) < ROUGH_SHARE, torch.randint(2, groups, (len(batch),), generator=noise), groups)
+    rough = torch.where(
+        torch.rand(len(batch), generator=noise) < ROUGH_SHARE,
+        torch.randint(2, groups, (len(batch),), generator=noise),
+        groups,
+    )
     shuffled = frames[torch.randperm(len(frames), generator=noise)]
     frames = torch.where(torch.arange(groups) < rough.repeat_interleave(of_each)[:, None], frames, shuffled)
     share = MOST_CORRUPTED * torch.rand(len(batch), generator=noise).repeat_interleave(of_each)
@@ -81,10 +85,15 @@ def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tenso
     tokens, width = max(len(rows.text_ids) for rows in batch), talker.text.hidden_size
     text_ids, codec_ids = torch.full((len(batch), tokens), NOTHING), torch.full((len(batch), tokens), NOTHING)
     for index, rows in enumerate(batch):
-        text_ids[index, : len(rows.text_ids)], codec_ids[index, : len(rows.codec_ids)] = torch.from_numpy(rows.text_ids), torch.from_numpy(rows.codec_ids)
+        text_ids[index, : len(rows.text_ids)], codec_ids[index, : len(rows.codec_ids)] = (
+            torch.from_numpy(rows.text_ids),
+            torch.from_numpy(rows.codec_ids),
+        )
 
     def flat(name: str) -> Tensor:
-        return torch.from_numpy(np.concatenate([getattr(rows, name) + index * tokens for index, rows in enumerate(batch)]))
+        return torch.from_numpy(
+            np.concatenate([getattr(rows, name) + index * tokens for index, rows in enumerate(batch)])
+        )
 
     hidden_index, frame_index, asked = flat("hidden_index"), flat("frame_index"), flat("asked")
     text = talker.text_embedding[text_ids.clamp(min=0)]
@@ -94,12 +103,19 @@ def asked_rows(talker: Talker, batch: list[Rows], frames: Tensor) -> tuple[Tenso
     lengths, nothing = torch.zeros(len(batch), dtype=torch.int64), torch.zeros(0)
     rotary = rotary_tables(positions, talker.text.rope, talker.text.head_dim)
     x, _ = run_layers(talker.layers, x, rotary, lengths, lengths, [nothing] * (2 * len(talker.layers)))
-    spoken = torch.from_numpy(np.concatenate([np.arange(len(rows.answers)) < len(rows.targets) for rows in batch]))
+    spoken = torch.from_numpy(
+        np.concatenate([np.arange(len(rows.answers)) < len(rows.targets) for rows in batch])
+    )
     return talker.norm(x).reshape(-1, width)[asked], spoken
 
 
 def losses(
-    talker: Talker, predictor: PredictorStep, follower: nn.Linear, batch: list[Rows], noise: torch.Generator, through: Through | None = None
+    talker: Talker,
+    predictor: PredictorStep,
+    follower: nn.Linear,
+    batch: list[Rows],
+    noise: torch.Generator,
+    through: Through | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
     """Cross entropy of the first codes, of the residual codes and of the place in the text, and values for
     the curves.
@@ -113,15 +129,31 @@ def losses(
     chosen = torch.randint(len(targets), (PREDICTED_FRAMES,), generator=noise)
     residual = residual_losses(talker, predictor, wanted[spoken][chosen], targets[chosen], through)
     right = (logits.argmax(1) == answers).float()
-    tokens, ahead = (torch.from_numpy(np.concatenate([getattr(rows, name) for rows in batch])) for name in ("spoken", "ahead"))
+    tokens, ahead = (
+        torch.from_numpy(np.concatenate([getattr(rows, name) for rows in batch]))
+        for name in ("spoken", "ahead")
+    )
     followed, lead = follower(wanted).split((follower.out_features - MOST_AHEAD, MOST_AHEAD), dim=1)
-    values = {"first": first.item(), "residual": residual.mean().item(), "right": right[spoken].mean().item(), "end_right": right[~spoken].mean().item()}
-    values |= {"followed": (followed.argmax(1) == tokens).float().mean().item(), "ahead": (lead.argmax(1) == ahead).float().mean().item()}
+    values = {
+        "first": first.item(),
+        "residual": residual.mean().item(),
+        "right": right[spoken].mean().item(),
+        "end_right": right[~spoken].mean().item(),
+    }
+    values |= {
+        "followed": (followed.argmax(1) == tokens).float().mean().item(),
+        "ahead": (lead.argmax(1) == ahead).float().mean().item(),
+    }
     place = F.cross_entropy(followed, tokens) + F.cross_entropy(lead, ahead)
     # Earlier codes are more audible and more predictable; the later ones are nearly noise.
     weights = 1 / torch.arange(1, len(residual) + 1)
     total = (residual * weights).sum() / weights.sum()
-    return first, total, place, values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)}
+    return (
+        first,
+        total,
+        place,
+        values | {f"residual{group}": residual[group - 1].item() for group in (1, 4, 15)},
+    )
 
 
 def choices(talker: Talker, wanted: Tensor, batch: list[Rows]) -> tuple[Tensor, Tensor]:
@@ -138,7 +170,9 @@ def choices(talker: Talker, wanted: Tensor, batch: list[Rows]) -> tuple[Tensor, 
     return logits.masked_fill(suppressed, -torch.inf), answers
 
 
-def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor, through: Through | None = None) -> Tensor:
+def residual_losses(
+    talker: Talker, predictor: PredictorStep, hidden: Tensor, codes: Tensor, through: Through | None = None
+) -> Tensor:
     """Mean cross entropy of each residual code [groups - 1].
 
     hidden [frames, talker hidden]: the rows that predicted the first codes. codes [frames, groups].
@@ -146,13 +180,15 @@ def residual_losses(talker: Talker, predictor: PredictorStep, hidden: Tensor, co
     """
     config, groups = predictor.config, talker.groups
     tables = torch.cat((talker.codec_embedding[: talker.codebook], talker.residual_embedding))
-    embedded = F.embedding(codes[:, :-1] + torch.arange(groups - 1) * talker.codebook, tables)  # [frames, groups - 1, talker hidden]
+    # [frames, groups - 1, talker hidden]
+    embedded = F.embedding(codes[:, :-1] + torch.arange(groups - 1) * talker.codebook, tables)
     x = torch.cat((hidden[:, None], embedded), dim=1)
     if predictor.projection is not None:
         x = predictor.projection(x)
     positions = torch.arange(groups, dtype=torch.float32).expand(1, len(x), groups)
     x = (through or layers_of(predictor))(x, *rotary_tables(positions, config.rope, config.head_dim))
-    logits = torch.einsum("fgh,ghc->gfc", predictor.norm(x[:, 1:]), predictor.heads)  # [groups - 1, frames, codebook]
+    # [groups - 1, frames, codebook]
+    logits = torch.einsum("fgh,ghc->gfc", predictor.norm(x[:, 1:]), predictor.heads)
     return torch.stack([F.cross_entropy(logits[group], codes[:, group + 1]) for group in range(groups - 1)])
 
 
@@ -163,7 +199,9 @@ def layers_of(predictor: PredictorStep) -> Through:
 
     def through(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         lengths, nothing = torch.zeros(len(x), dtype=torch.int64), torch.zeros(0)
-        made: Tensor = run_layers(layers, x, (cosine, sine), lengths, lengths, [nothing] * (2 * len(layers)))[0]
+        made: Tensor = run_layers(layers, x, (cosine, sine), lengths, lengths, [nothing] * (2 * len(layers)))[
+            0
+        ]
         return made
 
     return through
@@ -180,7 +218,8 @@ def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
         talker.head.weight.mul_(0.5)
         predictor.heads.mul_(0.5)
         talker.hidden_projection.weight.zero_()
-        nn.init.normal_(talker.hidden_projection.bias, std=0.5)  # type: ignore[arg-type]  # a row of zeros cannot be normalised
+        # a row of zeros cannot be normalised
+        nn.init.normal_(talker.hidden_projection.bias, std=0.5)  # type: ignore[arg-type]
         predictor.code_embedding.zero_()
     talker.hidden_projection.weight.requires_grad_(False)
     predictor.code_embedding.requires_grad_(False)
@@ -188,7 +227,14 @@ def new_modules(config: OmniConfig) -> tuple[Talker, PredictorStep]:
 
 
 def train(
-    speech: Speech, folder: Path, config: OmniConfig, steps: int, minutes: float | None, seed: int = 0, rate: float = 2e-3, begin_with: Path | None = None
+    speech: Speech,
+    folder: Path,
+    config: OmniConfig,
+    steps: int,
+    minutes: float | None,
+    seed: int = 0,
+    rate: float = 2e-3,
+    begin_with: Path | None = None,
 ) -> Run:
     """Train the Talker in `folder`, or continue its training; a new training can `begin_with` the modules of
     another run."""
@@ -203,7 +249,14 @@ def train(
     through = layers_of(predictor)
     if steps >= COMPILED_FROM and (shutil.which("g++") or shutil.which("clang++")):
         through = torch.compile(through, dynamic=False)
-    run = Run(folder, {"talker": talker, "predictor": predictor, "follower": follower}, rate, steps, minutes, decay=0.1)
+    run = Run(
+        folder,
+        {"talker": talker, "predictor": predictor, "follower": follower},
+        rate,
+        steps,
+        minutes,
+        decay=0.1,
+    )
     stream = speech.batches(np.random.default_rng([seed, run.step]))
     noise = torch.Generator().manual_seed(seed + run.step)
     router_losses: list[Tensor] = []
@@ -211,8 +264,12 @@ def train(
         for _ in run.steps():
             router_losses.clear()
             with torch.autocast("cpu", torch.bfloat16):
-                first, residual, followed, values = losses(talker, predictor, follower, next(stream), noise, through)
-            run.update(first + residual + FOLLOWED * followed + ROUTER_WEIGHT * sum(router_losses, torch.zeros(())))
+                first, residual, followed, values = losses(
+                    talker, predictor, follower, next(stream), noise, through
+                )
+            run.update(
+                first + residual + FOLLOWED * followed + ROUTER_WEIGHT * sum(router_losses, torch.zeros(()))
+            )
             run.log(**values, router=sum(loss.item() for loss in router_losses) / len(router_losses))
     return run
 
@@ -226,20 +283,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("codes", type=Path, nargs="+", help="of train_tiny.codes: the recordings as they are, and variations")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer")
+    parser.add_argument(
+        "codes", type=Path, nargs="+", help="of train_tiny.codes: the recordings as they are, and variations"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer"
+    )
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--begin-with", type=Path, metavar="RUN", help="start values for a new training: the modules of another one")
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="RUN",
+        help="start values for a new training: the modules of another one",
+    )
     parser.add_argument("--dual-track", action="store_true", help="for the study alone: text added to frames")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    tokenizer, config = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")), read_config(arguments.checkpoint)
+    tokenizer, config = (
+        Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")),
+        read_config(arguments.checkpoint),
+    )
     corpus = Corpus(arguments.corpus)
-    speech = Speech(corpus, [load_codes(path, corpus) for path in arguments.codes], tokenizer, special_ids(config, tokenizer), arguments.dual_track)
-    train(speech, arguments.run, config, arguments.steps, arguments.minutes, rate=arguments.rate, begin_with=arguments.begin_with)
+    speech = Speech(
+        corpus,
+        [load_codes(path, corpus) for path in arguments.codes],
+        tokenizer,
+        special_ids(config, tokenizer),
+        arguments.dual_track,
+    )
+    train(
+        speech,
+        arguments.run,
+        config,
+        arguments.steps,
+        arguments.minutes,
+        rate=arguments.rate,
+        begin_with=arguments.begin_with,
+    )
 
 
 if __name__ == "__main__":

@@ -58,12 +58,18 @@ class Layout:
         self._asked = [*turn_end, *self.frontend.answer_opening.tolist()]
         self._answered, self._end = turn_end[1:], turn_end[0]
         # The ids around a turn with a recording, and around its placeholder.
-        probe = self.frontend.prompt([{"role": "user", "content": [{"type": "audio", "audio": np.zeros(16_000, np.float32)}]}]).token_ids
+        probe = self.frontend.prompt(
+            [{"role": "user", "content": [{"type": "audio", "audio": np.zeros(16_000, np.float32)}]}]
+        ).token_ids
         places = np.flatnonzero(probe == self.frontend.audio)
         self._before, self._after = int(probe[places[0] - 1]), int(probe[places[-1] + 1])
         audio = config.thinker.audio
         assert audio is not None, "the tiny model hears"
-        self._window, self._reach, self._convolutions = audio.n_window, audio.n_window_infer, audio.convolutions
+        self._window, self._reach, self._convolutions = (
+            audio.n_window,
+            audio.n_window_infer,
+            audio.convolutions,
+        )
 
     def tokens(self, sound: np.ndarray) -> int:
         """The number of placeholders for log-mel [mel, frames]."""
@@ -75,7 +81,11 @@ class Layout:
         ids: list[int] = []
         wanted: list[int] = []
         for number, turn in enumerate(turns):
-            heard = [] if turn.sound is None else [self._before, *[self.frontend.audio] * self.tokens(turn.sound), self._after]
+            heard = (
+                []
+                if turn.sound is None
+                else [self._before, *[self.frontend.audio] * self.tokens(turn.sound), self._after]
+            )
             asked = [*(self._answered if number else []), *self._opening, *heard, *turn.prompt, *self._asked]
             answer = [*turn.answer, self._end]
             ids += asked + answer
@@ -86,26 +96,42 @@ class Layout:
         """A batch of conversations, padded at their ends."""
         rows = [self.ids(turns) for turns in conversations]
         longest = max(len(ids) for ids, _ in rows)
-        ids, targets = torch.zeros(len(rows), longest, dtype=torch.int64), torch.full((len(rows), longest), SILENT)
+        ids, targets = (
+            torch.zeros(len(rows), longest, dtype=torch.int64),
+            torch.full((len(rows), longest), SILENT),
+        )
         for number, (row, wanted) in enumerate(rows):
             ids[number, : len(row)] = torch.tensor(row)
             targets[number, : len(row)] = torch.tensor(wanted)
-        return Batch(ids, targets, [turn.sound for turns in conversations for turn in turns if turn.sound is not None])
+        return Batch(
+            ids, targets, [turn.sound for turns in conversations for turn in turns if turn.sound is not None]
+        )
 
     def features(self, encoder: AudioEncoder, sounds: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
         """Features [tokens, hidden] of all sounds, concatenated, and the number of tokens of each."""
         feeds, tokens = audio_layout(sounds, self._window, self._reach, convolutions=self._convolutions)
-        (features,) = encoder(*(torch.from_numpy(feeds[name]) for name in ("chunks", "window_index", "window_length", "output_index")))
+        (features,) = encoder(
+            *(
+                torch.from_numpy(feeds[name])
+                for name in ("chunks", "window_index", "window_length", "output_index")
+            )
+        )
         return features, tokens
 
 
-def answer_logits(thinker: Thinker, batch: Batch, placeholder: int, features: Tensor | None) -> tuple[Tensor, Tensor]:
+def answer_logits(
+    thinker: Thinker, batch: Batch, placeholder: int, features: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Logits [rows, vocabulary] of all rows with a target, and the targets [rows]; `features` are those of
     Layout.features."""
     count, tokens = batch.ids.shape
     x = thinker.embedding[batch.ids]
     if features is not None:
-        x = x.reshape(count * tokens, -1).index_put((torch.nonzero(batch.ids.reshape(-1) == placeholder)[:, 0],), features.to(x.dtype)).reshape(x.shape)
+        x = (
+            x.reshape(count * tokens, -1)
+            .index_put((torch.nonzero(batch.ids.reshape(-1) == placeholder)[:, 0],), features.to(x.dtype))
+            .reshape(x.shape)
+        )
     # Positions count text and audio tokens alike (frontend.positions); padding is at the ends.
     positions = torch.arange(tokens, dtype=torch.float32).expand(3, count, tokens)
     rotary = rotary_tables(positions, thinker.text.rope, thinker.text.head_dim)

@@ -39,7 +39,9 @@ CLIPS = 24
 """Clips per step."""
 POOL = 16
 """Batches drawn at a time, to group similar lengths."""
-FREQUENT = ("sum",) * 10 + ("number",) * 2 + ("count",) * 3 + ("spelling",) * 3 + ("talk",) * 3 + ("color",) * 2
+FREQUENT = (
+    ("sum",) * 10 + ("number",) * 2 + ("count",) * 3 + ("spelling",) * 3 + ("talk",) * 3 + ("color",) * 2
+)
 """Kinds drawn more often than by their shares, because they have the most contents or are the hardest."""
 MADE_UP, GAPS = 0.7, 0.4
 """Shares of spelled words that are invented, and of prompts with a missing or changed word."""
@@ -90,7 +92,12 @@ def text_turn(layout: Layout, choice: random.Random) -> Turn:
     return Turn(layout.encode(text), layout.encode(answer))
 
 
-KEPT_BACK = {plain(wording).lower() for wordings, _ in SMALL_TALK for wording in wordings if is_held_out(f"talk:{wording}")}
+KEPT_BACK = {
+    plain(wording).lower()
+    for wordings, _ in SMALL_TALK
+    for wording in wordings
+    if is_held_out(f"talk:{wording}")
+}
 """Small talk for evaluation: "Bye bye." with a missing word must not become "Bye."."""
 COLOUR_WORDS = "what which color is does have? have tell me the of do and make? make mix you get? get".split()
 
@@ -113,7 +120,9 @@ def with_gap(text: str, choice: random.Random, among: Sequence[str] | None) -> s
     if len(words) < 2 or not places:
         return text
     place = choice.choice(places)
-    words[place : place + 1] = [choice.choice(draw(choice, False).spoken.split())] if choice.random() < 0.3 else []
+    words[place : place + 1] = (
+        [choice.choice(draw(choice, False).spoken.split())] if choice.random() < 0.3 else []
+    )
     return " ".join(words)
 
 
@@ -121,7 +130,9 @@ def worded(exchange: Exchange, choice: random.Random) -> str:
     """The question with digits or words, as it is or without capitals and marks; sums also as formulas."""
     if exchange.kind == "sum" and choice.random() < 0.1:
         first, second = exchange.key.split("+")
-        return choice.choice(("{}+{}", "{} + {}", "{} plus {}", "{} plus {}?", "{} + {} =", "What's {} + {}?", "what is {}+{}")).format(first, second)
+        return choice.choice(
+            ("{}+{}", "{} + {}", "{} plus {}", "{} plus {}?", "{} + {} =", "What's {} + {}?", "what is {}+{}")
+        ).format(first, second)
     text = exchange.typed if choice.random() < 0.6 else exchange.spoken
     if choice.random() < 0.3:
         if choice.random() < 0.6:
@@ -136,7 +147,9 @@ def text_batches(layout: Layout, choice: random.Random) -> Iterator[Batch]:
     while True:
         conversations, tokens = [], 0
         while tokens < POOL * TEXT_TOKENS:
-            turns = [text_turn(layout, choice) for _ in range(choice.choice((1, 1, 1, choice.choice((2, 2, 3)))))]
+            turns = [
+                text_turn(layout, choice) for _ in range(choice.choice((1, 1, 1, choice.choice((2, 2, 3)))))
+            ]
             conversations.append((len(layout.ids(turns)[0]), turns))
             tokens += conversations[-1][0]
         conversations.sort(key=lambda entry: entry[0] + choice.random())
@@ -150,11 +163,16 @@ def text_batches(layout: Layout, choice: random.Random) -> Iterator[Batch]:
             yield layout.batch(group)
 
 
-def sound_batches(layout: Layout, recordings: Recordings, noise: np.random.Generator) -> Iterator[tuple[Batch, list[np.ndarray], list[list[int]]]]:
+def sound_batches(
+    layout: Layout, recordings: Recordings, noise: np.random.Generator
+) -> Iterator[tuple[Batch, list[np.ndarray], list[list[int]]]]:
     """Endless batches of spoken prompts and recordings to repeat; all sounds, first those of the batch; the
     word ids of each."""
     choice = random.Random(int(noise.integers(2**31)))
-    prompts, others = ([number for number, clip in enumerate(recordings.clips) if (clip.answer is not None) == asks] for asks in (True, False))
+    prompts, others = (
+        [number for number, clip in enumerate(recordings.clips) if (clip.answer is not None) == asks]
+        for asks in (True, False)
+    )
     while True:
         order = noise.permutation(PROMPT_TIMES * prompts + others)
         for pool in np.array_split(order, max(1, len(order) // (8 * CLIPS))):
@@ -164,17 +182,26 @@ def sound_batches(layout: Layout, recordings: Recordings, noise: np.random.Gener
                 conversations, heard, overheard = [], [], []
                 for number in groups[index]:
                     clip = recordings.clips[number]
-                    sound, words = augmented(recordings.power(int(number)), noise), layout.encode(plain(clip.text))
+                    sound, words = (
+                        augmented(recordings.power(int(number)), noise),
+                        layout.encode(plain(clip.text)),
+                    )
                     if clip.answer is None and choice.random() < OVERHEARD:
                         overheard.append((sound, words))
                         continue
                     asked = clip.answer is not None and choice.random() < 0.9
                     prompt, answer = ("", clip.answer) if asked else (REPEAT, clip.text)
                     turn = Turn(layout.encode(prompt), layout.encode(answer or ""), sound)
-                    conversations.append([text_turn(layout, choice), turn] if choice.random() < 0.1 else [turn])
+                    conversations.append(
+                        [text_turn(layout, choice), turn] if choice.random() < 0.1 else [turn]
+                    )
                     heard.append((sound, words))
                 if conversations:
-                    yield layout.batch(conversations), [sound for sound, _ in heard + overheard], [words for _, words in heard + overheard]
+                    yield (
+                        layout.batch(conversations),
+                        [sound for sound, _ in heard + overheard],
+                        [words for _, words in heard + overheard],
+                    )
 
 
 def ctc_loss(scores: Tensor, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> Tensor:
@@ -183,12 +210,19 @@ def ctc_loss(scores: Tensor, tokens: Sequence[int], words: Sequence[Sequence[int
     It is a mean over the sounds, each divided by its words.
     """
     padded = nn.utils.rnn.pad_sequence(list(scores.split(list(tokens))))
-    targets, lengths = torch.tensor([index for row in words for index in row]), torch.tensor([len(row) for row in words])
-    return F.ctc_loss(padded, targets, torch.tensor(tokens), lengths, blank=scores.shape[1] - 1, zero_infinity=True)
+    targets, lengths = (
+        torch.tensor([index for row in words for index in row]),
+        torch.tensor([len(row) for row in words]),
+    )
+    return F.ctc_loss(
+        padded, targets, torch.tensor(tokens), lengths, blank=scores.shape[1] - 1, zero_infinity=True
+    )
 
 
 @torch.no_grad()
-def right_answers(thinker: Thinker, encoder: AudioEncoder, layout: Layout, turns: Sequence[Turn], size: int = 24) -> list[bool]:
+def right_answers(
+    thinker: Thinker, encoder: AudioEncoder, layout: Layout, turns: Sequence[Turn], size: int = 24
+) -> list[bool]:
     """Whether each answer is the most probable, token by token, as in greedy decoding."""
     right: list[bool] = []
     for start in range(0, len(turns), size):
@@ -209,16 +243,24 @@ class Examination:
         self._layout = layout
         choice = random.Random("held out, typed")
         exchanges = [draw(choice, held_out=True) for _ in range(count)]
-        self._cases = [(f"typed {exchange.kind}", Turn(layout.encode(exchange.typed), layout.encode(exchange.answer))) for exchange in exchanges]
+        self._cases = [
+            (f"typed {exchange.kind}", Turn(layout.encode(exchange.typed), layout.encode(exchange.answer)))
+            for exchange in exchanges
+        ]
         if recordings is not None:
-            self._cases += [(f"spoken {voice}", Turn([], layout.encode(answer), sound)) for voice, answer, sound in held_out_recordings(recordings)]
+            self._cases += [
+                (f"spoken {voice}", Turn([], layout.encode(answer), sound))
+                for voice, answer, sound in held_out_recordings(recordings)
+            ]
 
     def grades(self, thinker: Thinker, encoder: AudioEncoder) -> dict[str, float]:
         """The share of right answers by name, and of all typed and all spoken prompts."""
         grades = defaultdict(list)
         for heard in (False, True):
             cases = [(name, turn) for name, turn in self._cases if (turn.sound is not None) == heard]
-            for (name, _), right in zip(cases, right_answers(thinker, encoder, self._layout, [turn for _, turn in cases]), strict=True):
+            for (name, _), right in zip(
+                cases, right_answers(thinker, encoder, self._layout, [turn for _, turn in cases]), strict=True
+            ):
                 grades[name].append(right)
                 grades[f"{name.split()[0]} all"].append(right)
         return {name: float(np.mean(rights)) for name, rights in grades.items()}
@@ -244,7 +286,14 @@ def start(config: OmniConfig) -> tuple[Thinker, AudioEncoder]:
 
 
 def train(
-    checkpoint: Path, corpus: Path | None, folder: Path, steps: int, minutes: float | None, rate: float = 2e-3, seed: int = 0, begin_with: Path | None = None
+    checkpoint: Path,
+    corpus: Path | None,
+    folder: Path,
+    steps: int,
+    minutes: float | None,
+    rate: float = 2e-3,
+    seed: int = 0,
+    begin_with: Path | None = None,
 ) -> Run:
     """Train both in `folder`, or continue their training; without a corpus the text alone.
 
@@ -262,7 +311,9 @@ def train(
     texts = text_batches(layout, random.Random(f"thinker {seed} {run.step}"))
     sounds = None
     if corpus is not None:
-        sounds = sound_batches(layout, Recordings(corpus, folder / "mels.npy"), np.random.default_rng(seed + run.step))
+        sounds = sound_batches(
+            layout, Recordings(corpus, folder / "mels.npy"), np.random.default_rng(seed + run.step)
+        )
     examination = None
     router: list[Tensor] = []
     with differentiable(router):
@@ -275,10 +326,16 @@ def train(
                 batch, heard_sounds, words = next(sounds)
                 with torch.autocast("cpu", torch.bfloat16):
                     features, tokens = layout.features(encoder, heard_sounds)
-                    logits, targets = answer_logits(thinker, batch, layout.frontend.audio, features[: sum(tokens[: len(batch.sounds)])])
+                    logits, targets = answer_logits(
+                        thinker, batch, layout.frontend.audio, features[: sum(tokens[: len(batch.sounds)])]
+                    )
                 heard = ctc_loss(hearing(features.float(), thinker.embedding), tokens, words)
                 answered = F.cross_entropy(logits, targets)
-                run.log(ctc=heard.item(), spoken=answered.item(), spoken_right=(logits.argmax(1) == targets).float().mean().item())
+                run.log(
+                    ctc=heard.item(),
+                    spoken=answered.item(),
+                    spoken_right=(logits.argmax(1) == targets).float().mean().item(),
+                )
                 loss = loss + CTC_WEIGHT * heard + answered
             balance = torch.stack(router).mean()
             router.clear()
@@ -296,18 +353,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="from train_tiny.shape: configuration and tokenizer"
+    )
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--begin-with", type=Path, metavar="RUN", help="start values for a new training: the modules of another one")
-    parser.add_argument("--deaf", action="store_true", help="text alone; without it the same run goes on with hearing")
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="RUN",
+        help="start values for a new training: the modules of another one",
+    )
+    parser.add_argument(
+        "--deaf", action="store_true", help="text alone; without it the same run goes on with hearing"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
     corpus = None if arguments.deaf else arguments.corpus
-    train(arguments.checkpoint, corpus, arguments.run, arguments.steps, arguments.minutes, arguments.rate, begin_with=arguments.begin_with)
+    train(
+        arguments.checkpoint,
+        corpus,
+        arguments.run,
+        arguments.steps,
+        arguments.minutes,
+        arguments.rate,
+        begin_with=arguments.begin_with,
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,11 @@ def waveform(module: Code2Wav, hidden: Tensor, dtype: torch.dtype = torch.bfloat
 
 
 def _zeros(module: Code2Wav, batch: int, prefixes: tuple[str, ...]) -> list[Tensor]:
-    return [torch.zeros(batch, *(int(size) for size in spec.shape[1:])) for spec in module.states() if spec.name.startswith(prefixes)]
+    return [
+        torch.zeros(batch, *(int(size) for size in spec.shape[1:]))
+        for spec in module.states()
+        if spec.name.startswith(prefixes)
+    ]
 
 
 def _block(block: DecoderBlock, x: Tensor) -> Tensor:
@@ -128,14 +132,18 @@ class _Pointwise(torch.autograd.Function):
 
 
 class _Snake(torch.autograd.Function):
-    """SnakeBeta of x [batch, channels, columns] with frequency and magnitude float32 [channels, 1]; computed in float32."""
+    """SnakeBeta of x [batch, channels, columns] with frequency and magnitude float32 [channels, 1];
+    computed in float32.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frequency: Tensor, magnitude: Tensor) -> Tensor:
         # Rows [batch * channels, columns] have one rank for all layers, so that one loop, compiled for any
         # size, serves all.
         rows = x.flatten(0, 1)
-        frequencies, magnitudes = (parameter.detach().repeat(len(x), 1) for parameter in (frequency, magnitude))
+        frequencies, magnitudes = (
+            parameter.detach().repeat(len(x), 1) for parameter in (frequency, magnitude)
+        )
         ctx.save_for_backward(rows, frequencies, magnitudes)
         return _loops()[0](rows, frequencies, magnitudes).view(x.shape)
 
@@ -144,7 +152,9 @@ class _Snake(torch.autograd.Function):
         rows, frequencies, magnitudes = ctx.saved_tensors
         of_x, of_frequency, of_magnitude = _loops()[1](gradient.flatten(0, 1), rows, frequencies, magnitudes)
         batch, channels = gradient.shape[:2]
-        of_frequency, of_magnitude = (parts.view(batch, channels, 1).sum(0) for parts in (of_frequency, of_magnitude))
+        of_frequency, of_magnitude = (
+            parts.view(batch, channels, 1).sum(0) for parts in (of_frequency, of_magnitude)
+        )
         return of_x.view(gradient.shape), of_frequency, of_magnitude
 
 
@@ -155,12 +165,18 @@ def _snake_forward(x: Tensor, frequency: Tensor, magnitude: Tensor) -> Tensor:
     return (wide + magnitude * (wave * wave)).to(x.dtype)
 
 
-def _snake_backward(gradient: Tensor, x: Tensor, frequency: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _snake_backward(
+    gradient: Tensor, x: Tensor, frequency: Tensor, magnitude: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x [rows, columns], frequency and magnitude [rows]."""
     wide, outer = x.float(), gradient.float()
     angle = 2 * frequency * wide
     slope = outer * magnitude * torch.sin(angle)  # the derivative of sin(u)^2 is sin(2 u)
-    return (outer + slope * frequency).to(x.dtype), (slope * wide).sum(1), (outer * (0.5 - 0.5 * torch.cos(angle))).sum(1)
+    return (
+        (outer + slope * frequency).to(x.dtype),
+        (slope * wide).sum(1),
+        (outer * (0.5 - 0.5 * torch.cos(angle))).sum(1),
+    )
 
 
 @cache

@@ -66,8 +66,12 @@ class TrainedVocoder(nn.Module):
             self.module.output.weight.mul_(0.2)  # starts near the loudness of speech
         self.module.code_embedding.requires_grad_(False).zero_()
         tie_repeated_biases(self.module)
-        self.register_buffer("entries", torch.zeros(config.num_quantizers, config.codebook_size, config.codebook_dim))
-        self.semantic, self.acoustic = (nn.Parameter(torch.randn(config.codebook_dim, config.quantizer_dim)) for _ in range(2))
+        self.register_buffer(
+            "entries", torch.zeros(config.num_quantizers, config.codebook_size, config.codebook_dim)
+        )
+        self.semantic, self.acoustic = (
+            nn.Parameter(torch.randn(config.codebook_dim, config.quantizer_dim)) for _ in range(2)
+        )
 
     @torch.no_grad()
     def take_codebooks(self, run: Path, config: CodecEncoderConfig) -> None:
@@ -86,14 +90,18 @@ class TrainedVocoder(nn.Module):
         rows = self.config.codebook_size * torch.arange(codes.shape[2])
         vectors = F.embedding(codes + rows, self.entries.flatten(0, 1))
         semantic = self.config.num_semantic_quantizers
-        return vectors[:, :, :semantic].sum(2) @ self.semantic + vectors[:, :, semantic:].sum(2) @ self.acoustic
+        return (
+            vectors[:, :, :semantic].sum(2) @ self.semantic + vectors[:, :, semantic:].sum(2) @ self.acoustic
+        )
 
     def forward(self, codes: Tensor, first: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """codes int64 [batch, frames, codebooks], first int64 [batch] (the first frame of each crop) -> audio
         [batch, CROP * 1920]."""
         hidden = hidden_frames(self.module, self.embedded(codes))
         places = first[:, None] + torch.arange(CROP)
-        return waveform(self.module, hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2])), dtype)
+        return waveform(
+            self.module, hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2])), dtype
+        )
 
     @torch.no_grad()
     def stage_module(self) -> Code2Wav:
@@ -113,7 +121,12 @@ audio."""
 def crops(corpus: Corpus, codes: list[np.ndarray], noise: np.random.Generator) -> Iterator[Crops]:
     """Endless batches that draw every frame of the corpus about equally often."""
     answering = {item.voice for item in corpus.items if item.role == "answer"}
-    shares = np.array([len(rows) * (1.0 if item.voice in answering else OTHER_VOICES) for item, rows in zip(corpus.items, codes, strict=True)])
+    shares = np.array(
+        [
+            len(rows) * (1.0 if item.voice in answering else OTHER_VOICES)
+            for item, rows in zip(corpus.items, codes, strict=True)
+        ]
+    )
     while True:
         yield _batch(corpus, codes, noise.choice(len(codes), BATCH, p=shares / shares.sum()), noise)
 
@@ -135,10 +148,17 @@ def _batch(corpus: Corpus, codes: list[np.ndarray], numbers: np.ndarray, noise: 
     stacked = np.zeros((len(numbers), max(first + CROP for first in firsts), codes[0].shape[1]), np.int64)
     for place, stream in zip(stacked, streams, strict=True):
         place[: len(stream)] = stream
-    return torch.from_numpy(stacked), torch.tensor(firsts), torch.from_numpy(wanted), torch.from_numpy(counted)
+    return (
+        torch.from_numpy(stacked),
+        torch.tensor(firsts),
+        torch.from_numpy(wanted),
+        torch.from_numpy(counted),
+    )
 
 
-def loss_of(vocoder: TrainedVocoder, losses: SpectralLosses, batch: Crops, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_of(
+    vocoder: TrainedVocoder, losses: SpectralLosses, batch: Crops, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum and the parts of the loss of a batch."""
     codes, first, wanted, counted = batch
     parts = losses(vocoder(codes, first, dtype) * counted, wanted * counted)
@@ -146,7 +166,14 @@ def loss_of(vocoder: TrainedVocoder, losses: SpectralLosses, batch: Crops, dtype
 
 
 def train(
-    corpus: Corpus, codes: list[np.ndarray], folder: Path, vocoder: TrainedVocoder, steps: int, minutes: float | None, rate: float = 1.5e-3, seed: int = 0
+    corpus: Corpus,
+    codes: list[np.ndarray],
+    folder: Path,
+    vocoder: TrainedVocoder,
+    steps: int,
+    minutes: float | None,
+    rate: float = 1.5e-3,
+    seed: int = 0,
 ) -> Run:
     """Train `vocoder` in `folder`, or continue its training."""
     losses, average = SpectralLosses(), copy.deepcopy(vocoder).requires_grad_(False)
@@ -155,7 +182,9 @@ def train(
     followed: list[Tensor] = list(vocoder.parameters())
     following: list[Tensor] = list(average.parameters())
     for step in run.steps():
-        loss, parts = loss_of(vocoder, losses, next(stream), torch.bfloat16 if run.progress < FINE else torch.float32)
+        loss, parts = loss_of(
+            vocoder, losses, next(stream), torch.bfloat16 if run.progress < FINE else torch.float32
+        )
         run.update(loss, clip=2.0)
         keep_positive(vocoder.module)
         with torch.no_grad():
@@ -170,12 +199,16 @@ def rounded(vocoder: TrainedVocoder) -> TrainedVocoder:
     copied = copy.deepcopy(vocoder)
     for name, parameter in copied.named_parameters():
         logarithms = name.endswith((".frequency", ".magnitude"))
-        parameter.copy_(parameter.log().bfloat16().float().exp() if logarithms else parameter.bfloat16().float())
+        parameter.copy_(
+            parameter.log().bfloat16().float().exp() if logarithms else parameter.bfloat16().float()
+        )
     return copied
 
 
 @torch.no_grad()
-def evaluate(vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarray], batches: int = 6) -> dict[str, float]:
+def evaluate(
+    vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarray], batches: int = 6
+) -> dict[str, float]:
     """Mean loss and its parts over a fixed set of crops of the corpus, in float32."""
     losses, stream = SpectralLosses(), crops(corpus, codes, np.random.default_rng(1))
     rows = []
@@ -190,10 +223,14 @@ def resynthesise(vocoder: TrainedVocoder, codes: np.ndarray) -> np.ndarray:
     """Codes [frames, codebooks] to audio float32 [frames * 1920] by the stage's module."""
     module = vocoder.stage_module()
     past = [torch.zeros(1, *(int(size) for size in spec.shape[1:])) for spec in module.states()]
-    return module(torch.from_numpy(codes.astype(np.int64))[None], torch.zeros(1, dtype=torch.long), *past)[0][0].numpy()
+    return module(torch.from_numpy(codes.astype(np.int64))[None], torch.zeros(1, dtype=torch.long), *past)[0][
+        0
+    ].numpy()
 
 
-def write_examples(vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarray], count: int, folder: Path) -> None:
+def write_examples(
+    vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarray], count: int, folder: Path
+) -> None:
     """Write `count` utterances: each original next to the resynthesised one."""
     import soundfile
 
@@ -201,7 +238,11 @@ def write_examples(vocoder: TrainedVocoder, corpus: Corpus, codes: list[np.ndarr
     for number in np.linspace(0, len(codes) - 1, count).astype(int):
         item = corpus.items[number]
         soundfile.write(folder / f"{number}_{item.voice}_wanted.wav", corpus.audio(number), 24_000)
-        soundfile.write(folder / f"{number}_{item.voice}_made.wav", resynthesise(vocoder, codes[number])[: item.samples], 24_000)
+        soundfile.write(
+            folder / f"{number}_{item.voice}_made.wav",
+            resynthesise(vocoder, codes[number])[: item.samples],
+            24_000,
+        )
         print(f"{number} {item.voice}: {item.text}")
 
 
@@ -219,7 +260,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="end the schedule after so many minutes of training")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--resynthesise", nargs=2, metavar=("COUNT", "FOLDER"), help="write utterances as WAV by the trained weights and stop")
+    parser.add_argument(
+        "--resynthesise",
+        nargs=2,
+        metavar=("COUNT", "FOLDER"),
+        help="write utterances as WAV by the trained weights and stop",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -233,7 +279,9 @@ def main() -> None:
         train(corpus, codes, arguments.run, vocoder, arguments.steps, arguments.minutes, arguments.rate)
     trained(arguments.run, {"average": vocoder})
     if arguments.resynthesise:
-        write_examples(vocoder, corpus, codes, int(arguments.resynthesise[0]), Path(arguments.resynthesise[1]))
+        write_examples(
+            vocoder, corpus, codes, int(arguments.resynthesise[0]), Path(arguments.resynthesise[1])
+        )
     for name, weights in (("average", vocoder), ("in bfloat16", rounded(vocoder))):
         print(name, {part: round(value, 4) for part, value in evaluate(weights, corpus, codes).items()})
 

@@ -45,7 +45,9 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus = Corpus(arguments.corpus)
     codes = load_codes(arguments.codes, corpus)
-    prompts = {voice: typical([codes[number] for number in corpus.where("answer", voice)]) for voice in VOICES}
+    prompts = {
+        voice: typical([codes[number] for number in corpus.where("answer", voice)]) for voice in VOICES
+    }
     np.savez(arguments.output, **prompts)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,7 @@
-"""A toy engine kind: NumPy runs the portable graph node by node (onnx.reference), one row at a time. It lives in the tests alone."""
+"""A toy engine kind: NumPy runs the portable graph node by node (onnx.reference), one row at a time.
+
+It lives in the tests alone.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ KIND = "numpy"
 REFUSED = ("AriaStep", "GatedDeltaRule", "QuantizedMoE")
 """onnx.reference has no Scan over another axis than the first, which the meaning of GatedDeltaRule needs."""
 LOOPS: dict[str, StageLoop] = {}
-"""The loop of each stage that was built, which this kind runs in Python; a kind for use would store it beside its engine."""
+"""The loop of each stage that was built, which this kind runs in Python;
+a kind for use would store it beside its engine.
+"""
 
 
 def builder() -> NumpyBuilder:
@@ -40,7 +45,9 @@ class NumpyBuilder:
         return ("cpu",)
 
     def refuses(self, stage: Stage, forms: Sequence[OpForm], target: str, precision: Precision) -> str | None:
-        return next((uncovered(stage, form, "NumPy", "it is a toy") for form in forms if form.op in REFUSED), None)
+        return next(
+            (uncovered(stage, form, "NumPy", "it is a toy") for form in forms if form.op in REFUSED), None
+        )
 
     def tools(self) -> dict[str, str]:
         return {"numpy": np.__version__}
@@ -53,7 +60,9 @@ class NumpyBuilder:
             LOOPS[stage.name] = stage.loop
         return Lowered(portable, stage.interface, ())
 
-    def compile(self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None) -> BuiltEngine:
+    def compile(
+        self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None
+    ) -> BuiltEngine:
         return BuiltEngine(("portable.onnx",), lowered.interface, Capabilities(rows_exact=True))
 
 
@@ -69,14 +78,25 @@ class NumpyEngine:
     def close(self) -> None:
         pass
 
-    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        slots: Sequence[Slot] = (),
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
         assert len(slots) <= 1, "the toy runs one row"
         loop = LOOPS.get(self.entry.name)
-        found = self._loop(loop, feeds) if loop is not None else self._once(feeds, slots[0] if slots else None)
+        found = (
+            self._loop(loop, feeds) if loop is not None else self._once(feeds, slots[0] if slots else None)
+        )
         return {name: found[name] for name in (outputs or [spec.name for spec in self.entry.outputs])}
 
     def _once(self, feeds: Mapping[str, np.ndarray], slot: Slot | None) -> dict[str, np.ndarray]:
-        states = {f"past.{state.name}": slot.past(state.name) for state in self.entry.states} if slot is not None else {}
+        states = (
+            {f"past.{state.name}": slot.past(state.name) for state in self.entry.states}
+            if slot is not None
+            else {}
+        )
         found = self._step({**feeds, **states})
         if slot is not None:
             for state in self.entry.states:
@@ -93,29 +113,49 @@ class NumpyEngine:
         states: dict[str, np.ndarray] = {}
         shapes: dict[str, list[int]] = {}
         for name, value in graph.items():
-            sizes = [axis.dim_value or {"batch": batch, "capacity": loop.steps + 1}.get(axis.dim_param, 1) for axis in value.type.tensor_type.shape.dim]
+            sizes = [
+                axis.dim_value or {"batch": batch, "capacity": loop.steps + 1}.get(axis.dim_param, 1)
+                for axis in value.type.tensor_type.shape.dim
+            ]
             shapes[name] = sizes
             if name.startswith("past."):
                 states[name] = np.zeros(sizes, np.float32)
         start, given, drawn = loop.carried
         codes, rows, stacked = [feeds[start]], [], {name: [] for name in loop.stacked}  # type: ignore[var-annotated]
-        kinds = {name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for name, value in graph.items()}
+        kinds = {
+            name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            for name, value in graph.items()
+        }
         for step in range(loop.steps):
-            bound: dict[str, Any] = {name: np.full(shapes[name], value, kinds[name]) for name, value in loop.fixed.items()}
-            bound |= {given: codes[-1], loop.first_rows: feeds[loop.first_rows][:, None][:, : 1 if step == 0 else 0]}
+            bound: dict[str, Any] = {
+                name: np.full(shapes[name], value, kinds[name]) for name, value in loop.fixed.items()
+            }
+            bound |= {
+                given: codes[-1],
+                loop.first_rows: feeds[loop.first_rows][:, None][:, : 1 if step == 0 else 0],
+            }
             bound |= {loop.counter: np.array([step]), "past_length": np.full(batch, step + 1 if step else 0)}
-            bound |= {name: feeds[name][:, step] for name in loop.columns} | {name: feeds[name] for name in loop.shared}
+            bound |= {name: feeds[name][:, step] for name in loop.columns} | {
+                name: feeds[name] for name in loop.shared
+            }
             found = self._step(bound | states)
-            states = {name.replace("present.", "past."): value for name, value in found.items() if name.startswith("present.")}
+            states = {
+                name.replace("present.", "past."): value
+                for name, value in found.items()
+                if name.startswith("present.")
+            }
             codes.append(found[drawn])
             rows.append(found[loop.summed[1]])
             for name, output in loop.stacked.items():
                 stacked[name].append(found[output])
-        table = {entry.name: onnx.numpy_helper.to_array(entry) for entry in self._evaluator.proto_.graph.initializer if entry.name == loop.summed[2]}[
-            loop.summed[2]
-        ]
+        table = {
+            entry.name: onnx.numpy_helper.to_array(entry)
+            for entry in self._evaluator.proto_.graph.initializer
+            if entry.name == loop.summed[2]
+        }[loop.summed[2]]
         rows.append(table[len(table) // (loop.steps + 1) * loop.steps + codes[-1]])
         return {
-            loop.gathered: np.stack(codes, axis=1), loop.summed[0]: np.sum(rows, axis=0),
+            loop.gathered: np.stack(codes, axis=1),
+            loop.summed[0]: np.sum(rows, axis=0),
             **{name: np.stack(values, axis=1) for name, values in stacked.items()},
-        }  # fmt: skip
+        }

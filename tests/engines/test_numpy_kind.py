@@ -31,13 +31,21 @@ def registered() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("family", ["tiny", "hybrid"])
-def test_a_bundle_of_a_kind_from_outside_answers_as_one_of_onnxruntime(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_bundle_of_a_kind_from_outside_answers_as_one_of_onnxruntime(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """Of a checkpoint with Gated DeltaNet layers the kind refuses the decoders, which ONNX Runtime runs."""
-    checkpoint, known = request.getfixturevalue(f"{family}_checkpoint"), request.getfixturevalue(f"{family}_bundle")
+    checkpoint, known = (
+        request.getfixturevalue(f"{family}_checkpoint"),
+        request.getfixturevalue(f"{family}_bundle"),
+    )
     refused = ("thinker", "talker") if family == "hybrid" else ()
     kinds = {"*": numpy_kind.KIND, **dict.fromkeys(refused, "onnxruntime")}
     if refused:
-        with pytest.raises(antiphon.UnsupportedTarget, match="Stage thinker: NumPy cannot run the op GatedDeltaRule of the node layers.0"):
+        with pytest.raises(
+            antiphon.UnsupportedTarget,
+            match="Stage thinker: NumPy cannot run the op GatedDeltaRule of the node layers.0",
+        ):
             antiphon.build(checkpoint, tmp_path / "bundle", engine=numpy_kind.KIND)
     manifest = antiphon.build(checkpoint, tmp_path / "bundle", engine=kinds)
     assert {name for name, entry in manifest.stages.items() if entry.kind != numpy_kind.KIND} == set(refused)
@@ -49,7 +57,11 @@ def test_a_bundle_of_a_kind_from_outside_answers_as_one_of_onnxruntime(family: s
 
 def test_one_stage_may_have_another_kind(tiny_checkpoint: Path, tmp_path: Path) -> None:
     manifest = antiphon.build(tiny_checkpoint, tmp_path / "bundle", engine={"predictor": numpy_kind.KIND})
-    assert {name: entry.kind for name, entry in manifest.stages.items() if entry.kind != "onnxruntime"} == {"predictor": numpy_kind.KIND}
-    assert {row.stage: row.engine for row in plan(tiny_checkpoint, engine={"predictor": numpy_kind.KIND}).rows}["predictor"] == numpy_kind.KIND
+    assert {name: entry.kind for name, entry in manifest.stages.items() if entry.kind != "onnxruntime"} == {
+        "predictor": numpy_kind.KIND
+    }
+    assert {
+        row.stage: row.engine for row in plan(tiny_checkpoint, engine={"predictor": numpy_kind.KIND}).rows
+    }["predictor"] == numpy_kind.KIND
     report = antiphon.verify(tmp_path / "bundle", tiny_checkpoint)
     assert report.passed and {row.stage for row in report.rows} == set(manifest.stages)

@@ -1,4 +1,6 @@
-"""A form of an op that a kind does not cover is refused by name, in the plan and in the build, before any weight is read."""
+"""A form of an op that a kind does not cover is refused by name, in the plan and in the build,
+before any weight is read.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from antiphon.runtime.bundle.specs import TensorSpec
 from ..checkpoints_read import never_read
 from . import numpy_kind
 
-SENTENCE = re.compile(r"Stage experts: .+ cannot run the op QuantizedMoE of the node inner\.expert .+--engine experts=KIND")
+SENTENCE = re.compile(
+    r"Stage experts: .+ cannot run the op QuantizedMoE of the node inner\.expert .+--engine experts=KIND"
+)
 
 
 class Experts(torch.nn.Module):
@@ -38,7 +42,17 @@ class Experts(torch.nn.Module):
         self.down_scale = torch.nn.Parameter(torch.empty(2, 32, 1))
 
     def forward(self, x: Any) -> Any:
-        return quantized_moe(x, x[..., :2].reshape(-1, 2), self.gate_up, self.gate_up_scale, self.down, self.down_scale, 1, True, 1)
+        return quantized_moe(
+            x,
+            x[..., :2].reshape(-1, 2),
+            self.gate_up,
+            self.gate_up_scale,
+            self.down,
+            self.down_scale,
+            1,
+            True,
+            1,
+        )
 
 
 class Inner(torch.nn.Module):
@@ -60,9 +74,15 @@ class Module(torch.nn.Module):
 
 
 EXPERTS = Stage(
-    "experts", Module, (TensorSpec("x", "float32", ("batch", "tokens", 32)),), (TensorSpec("y", "float32", ("batch", "tokens", 32)),), (),
-    example=lambda: {"x": np.zeros((2, 3, 32), np.float32)}, weights=lambda checkpoint: {}, configuration=None,
-)  # fmt: skip
+    "experts",
+    Module,
+    (TensorSpec("x", "float32", ("batch", "tokens", 32)),),
+    (TensorSpec("y", "float32", ("batch", "tokens", 32)),),
+    (),
+    example=lambda: {"x": np.zeros((2, 3, 32), np.float32)},
+    weights=lambda checkpoint: {},
+    configuration=None,
+)
 
 
 @pytest.fixture
@@ -92,13 +112,21 @@ def test_every_kind_refuses_in_the_plan_and_in_the_build_before_weights_are_read
     [
         ({"engine": "tensorflow"}, "Unknown engine 'tensorflow'; expected one of onnxruntime"),
         ({"engine": {"talker": "tensorflow"}}, "Unknown engine 'tensorflow'"),
-        ({"engine": {"speaker": "onnxruntime"}}, "no stage 'speaker' to choose an engine for; its stages are audio_encoder"),
+        (
+            {"engine": {"speaker": "onnxruntime"}},
+            "no stage 'speaker' to choose an engine for; its stages are audio_encoder",
+        ),
         ({"target": "sm90"}, "Unknown target 'sm90'; expected one of cpu"),
         ({"precision": "int3"}, "Unknown precision 'int3'; expected one of fp32"),
     ],
 )
-def test_what_is_not_there_is_said_by_plan_and_build_alike(tiny_checkpoint: Path, tmp_path: Path, asked: dict[str, Any], sentence: str) -> None:
-    for make in (lambda: planning.plan(tiny_checkpoint, **asked), lambda: building.build(tiny_checkpoint, tmp_path / "bundle", **asked)):
+def test_what_is_not_there_is_said_by_plan_and_build_alike(
+    tiny_checkpoint: Path, tmp_path: Path, asked: dict[str, Any], sentence: str
+) -> None:
+    for make in (
+        lambda: planning.plan(tiny_checkpoint, **asked),
+        lambda: building.build(tiny_checkpoint, tmp_path / "bundle", **asked),
+    ):
         with pytest.raises(UnsupportedTarget, match=re.escape(sentence)):
             make()
 
@@ -112,10 +140,19 @@ def test_a_stage_whose_loop_is_described_has_the_interface_of_the_loop(tiny_chec
         assert (stage.interface == step.interface) == (stage.loop is None)
 
 
-@pytest.mark.parametrize(("head_dim", "reason"), [(64, None), (12, "its heads have 12 values, expected a multiple of 8")])
-def test_a_head_size_that_the_kernel_refuses_at_its_first_run_is_refused_before_any_work(head_dim: int, reason: str | None) -> None:
+@pytest.mark.parametrize(
+    ("head_dim", "reason"), [(64, None), (12, "its heads have 12 values, expected a multiple of 8")]
+)
+def test_a_head_size_that_the_kernel_refuses_at_its_first_run_is_refused_before_any_work(
+    head_dim: int, reason: str | None
+) -> None:
     from antiphon.plugins.attention.lower_onnxruntime import refuses
     from antiphon.plugins.op_form import OpForm
 
-    form = OpForm("Attention", "layers.0.attention", (("num_heads", 4),), (("past_key", "float32", (1, 2, 7, head_dim)),))
+    form = OpForm(
+        "Attention",
+        "layers.0.attention",
+        (("num_heads", 4),),
+        (("past_key", "float32", (1, 2, 7, head_dim)),),
+    )
     assert refuses(form) == reason

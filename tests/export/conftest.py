@@ -16,4 +16,7 @@ def exported(tiny_checkpoint: Path, tiny_bundle: Path) -> dict[str, Any]:
     from .exported import Exported
 
     checkpoint, entries = Checkpoint(tiny_checkpoint), read_manifest(tiny_bundle).stages
-    return {stage.name: Exported(stage, checkpoint, tiny_bundle / "stages" / stage.name, entries[stage.name]) for stage in stages(checkpoint.config)}
+    return {
+        stage.name: Exported(stage, checkpoint, tiny_bundle / "stages" / stage.name, entries[stage.name])
+        for stage in stages(checkpoint.config)
+    }

@@ -24,7 +24,9 @@ Feeds = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Exported:
-    """One stage: its description, its checkpoint and the folder with portable.onnx, engine.onnx and weights.bin."""
+    """One stage: its description, its checkpoint and the folder with portable.onnx,
+    engine.onnx and weights.bin.
+    """
 
     stage: Stage
     checkpoint: Checkpoint
@@ -54,13 +56,20 @@ class Exported:
     def states(self, batch: int = 1, capacity: int = 24) -> Feeds:
         """Empty states by the name of the graph's inputs."""
         sizes = {"batch": batch, "capacity": capacity}
-        shapes = {state.name: [sizes[axis] if isinstance(axis, str) else axis for axis in state.shape] for state in self.stage.states}
+        shapes = {
+            state.name: [sizes[axis] if isinstance(axis, str) else axis for axis in state.shape]
+            for state in self.stage.states
+        }
         return {f"past.{name}": np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
     def run_module(self, feeds: Mapping[str, np.ndarray]) -> Feeds:
-        names = [spec.name for spec in self.stage.inputs] + [f"past.{state.name}" for state in self.stage.states]
+        names = [spec.name for spec in self.stage.inputs] + [
+            f"past.{state.name}" for state in self.stage.states
+        ]
         results = self.module(*(torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in names))
-        outputs = [spec.name for spec in self.stage.outputs] + [f"present.{state.name}" for state in self.stage.states]
+        outputs = [spec.name for spec in self.stage.outputs] + [
+            f"present.{state.name}" for state in self.stage.states
+        ]
         return {name: value.numpy() for name, value in zip(outputs, results, strict=True)}
 
 
@@ -70,11 +79,24 @@ def run(found: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) ->
 
 def carried(outputs: Mapping[str, np.ndarray]) -> Feeds:
     """The states a run wrote, as inputs of the next."""
-    return {name.replace("present.", "past.", 1): value for name, value in outputs.items() if name.startswith("present.")}
+    return {
+        name.replace("present.", "past.", 1): value
+        for name, value in outputs.items()
+        if name.startswith("present.")
+    }
 
 
-def decoder_feeds(name: str, exported: Exported, lengths: list[int], past: list[int], seed: int = 0, tokens: int | None = None) -> Feeds:
-    """Random inputs of thinker or talker for one call, without states: every row is wanted, every kind of row occurs."""
+def decoder_feeds(
+    name: str,
+    exported: Exported,
+    lengths: list[int],
+    past: list[int],
+    seed: int = 0,
+    tokens: int | None = None,
+) -> Feeds:
+    """Random inputs of thinker or talker for one call, without states:
+    every row is wanted, every kind of row occurs.
+    """
     config, random = exported.checkpoint.config, np.random.default_rng(seed)
     assert config.talker is not None
     batch, tokens = len(lengths), tokens or max(lengths)
@@ -85,9 +107,12 @@ def decoder_feeds(name: str, exported: Exported, lengths: list[int], past: list[
 
     index = np.sort(random.choice(total, (total + 1) // 2, replace=False))
     feeds = {
-        "positions": np.cumsum(random.choice([0, 1, 1.04], (3, batch, tokens)), axis=2).astype(np.float32) + np.array(past, np.float32)[:, None],
-        "query_length": np.array(lengths), "past_length": np.array(past), "output_index": np.arange(total),
-    }  # fmt: skip
+        "positions": np.cumsum(random.choice([0, 1, 1.04], (3, batch, tokens)), axis=2).astype(np.float32)
+        + np.array(past, np.float32)[:, None],
+        "query_length": np.array(lengths),
+        "past_length": np.array(past),
+        "output_index": np.arange(total),
+    }
     if name == "thinker":
         visual, layers = index[len(index) // 2 :], len(config.thinker.vision.deepstack_visual_indexes)
         feeds["input_ids"] = random.integers(0, config.thinker.text.vocab_size, (batch, tokens))
@@ -96,8 +121,16 @@ def decoder_feeds(name: str, exported: Exported, lengths: list[int], past: list[
             feeds |= {"deepstack": rows(layers, len(visual), hidden), "deepstack_index": visual}
         return feeds | greedy_sampling(total, config.thinker.text.vocab_size)
     text = config.talker.text
-    feeds |= {"text_ids": random.integers(-1, 50, (batch, tokens)), "codec_ids": random.integers(-1, 50, (batch, tokens))}
-    feeds |= {"hidden": rows(len(index), hidden), "hidden_index": index, "frame_rows": rows(len(index), text.hidden_size), "frame_index": index[::-1].copy()}
+    feeds |= {
+        "text_ids": random.integers(-1, 50, (batch, tokens)),
+        "codec_ids": random.integers(-1, 50, (batch, tokens)),
+    }
+    feeds |= {
+        "hidden": rows(len(index), hidden),
+        "hidden_index": index,
+        "frame_rows": rows(len(index), text.hidden_size),
+        "frame_index": index[::-1].copy(),
+    }
     return feeds | greedy_sampling(total, text.vocab_size)
 
 
@@ -106,10 +139,14 @@ def step_feeds(exported: Exported, batch: int, step: int, code: np.ndarray, hidd
     rows = hidden[:, None] if step == 0 else hidden[:, None][:, :0]
     codebook = int(exported.stage.constants["codebook_size"])
     past = np.full(batch, step + 1 if step else 0)
-    return {"hidden": rows, "code": code, "step": np.array([step]), "past_length": past} | greedy_sampling(batch, codebook)
+    return {"hidden": rows, "code": code, "step": np.array([step]), "past_length": past} | greedy_sampling(
+        batch, codebook
+    )
 
 
 def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
     """Equal up to `tolerance` of the largest expected value."""
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1e-3, float(np.abs(expected).max(initial=0))))
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=tolerance * max(1e-3, float(np.abs(expected).max(initial=0)))
+    )

@@ -1,4 +1,6 @@
-"""What `build` promises: nothing is built twice, everything is said, and an interruption leaves the old bundle or none."""
+"""What `build` promises: nothing is built twice, everything is said,
+and an interruption leaves the old bundle or none.
+"""
 
 from __future__ import annotations
 
@@ -57,15 +59,23 @@ def flip_weight(checkpoint: Path, tensor: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def reasons(manifest: Manifest) -> dict[str, str]:
     return {name: record["reason"] for name, record in manifest.build["stages"].items()}
 
 
-@pytest.mark.parametrize("name", ["thinker.model.layers.3.self_attn.q_proj.bias", "talker.model.layers.2.mlp.gate.bias"])
-def test_a_layer_tensor_that_the_graph_would_leave_out_is_refused(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["thinker.model.layers.3.self_attn.q_proj.bias", "talker.model.layers.2.mlp.gate.bias"]
+)
+def test_a_layer_tensor_that_the_graph_would_leave_out_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, name: str
+) -> None:
     """Biases that config.json does not state: another model than the one that was trained."""
     checkpoint = copy_of(tiny_checkpoint, tmp_path / "checkpoint")
     index = checkpoint / "model.safetensors.index.json"
@@ -94,7 +104,10 @@ def raise_at(step: str) -> Callable[[Progress], None]:
 
 @pytest.fixture(scope="module")
 def cache(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that holds the stages of the tiny checkpoint and nothing else. A test that spoils it takes a copy."""
+    """A cache that holds the stages of the tiny checkpoint and nothing else.
+
+    A test that spoils it takes a copy.
+    """
     folder = tmp_path_factory.mktemp("cache")
     for name, entry in read_manifest(tiny_bundle).stages.items():
         copy_of(Path(os.environ["ANTIPHON_CACHE"]) / name / entry.key, folder / name / entry.key)
@@ -102,8 +115,12 @@ def cache(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rebuilt(tiny_checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Path, list[Progress]]:
-    """A build after one weight of the predictor changed and one cached file was damaged: its manifest, its folder and its reports."""
+def rebuilt(
+    tiny_checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Manifest, Path, list[Progress]]:
+    """A build after one weight of the predictor changed and one cached file was damaged:
+    its manifest, its folder and its reports.
+    """
     home = tmp_path_factory.mktemp("rebuilt")
     checkpoint, own_cache = copy_of(tiny_checkpoint, home / "checkpoint"), copy_of(cache, home / "cache")
     flip_weight(checkpoint, "talker.code_predictor.lm_head.3.weight")
@@ -112,31 +129,49 @@ def rebuilt(tiny_checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPat
     content[len(content) // 2] ^= 1
     replace(damaged, bytes(content))
     reports: list[Progress] = []
-    return build(checkpoint, home / "bundle", cache=own_cache, on_progress=reports.append), home / "bundle", reports
+    return (
+        build(checkpoint, home / "bundle", cache=own_cache, on_progress=reports.append),
+        home / "bundle",
+        reports,
+    )
 
 
-def test_an_unchanged_stage_is_not_built_again_and_bundles_share_it(tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path) -> None:
+def test_an_unchanged_stage_is_not_built_again_and_bundles_share_it(
+    tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path
+) -> None:
     manifest = build(tiny_checkpoint, tmp_path / "bundle", cache=cache)
     assert list(manifest.stages) == STAGES
     assert reasons(manifest) == dict.fromkeys(STAGES, HIT)
     assert all(record["cached"] for record in manifest.build["stages"].values())
     first = read_manifest(tiny_bundle)
     assert manifest.stages == first.stages and manifest.hashes == first.hashes
-    assert all(path.stat().st_nlink == 1 for path in (tmp_path / "bundle").rglob("*") if path.is_file()), "ONNX refuses weights with several names"
+    assert all(path.stat().st_nlink == 1 for path in (tmp_path / "bundle").rglob("*") if path.is_file()), (
+        "ONNX refuses weights with several names"
+    )
     check_hashes(tmp_path / "bundle")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
 
 
-def test_only_the_stages_of_a_changed_weight_or_a_damaged_file_are_built(rebuilt: tuple[Manifest, Path, list[Progress]]) -> None:
+def test_only_the_stages_of_a_changed_weight_or_a_damaged_file_are_built(
+    rebuilt: tuple[Manifest, Path, list[Progress]],
+) -> None:
     manifest, bundle, _ = rebuilt
     expected = dict.fromkeys(STAGES, HIT)
-    expected |= {"predictor": "changed since the closest build: weights", "audio_encoder": "the cached file weights.bin was damaged"}
+    expected |= {
+        "predictor": "changed since the closest build: weights",
+        "audio_encoder": "the cached file weights.bin was damaged",
+    }
     assert reasons(manifest) == expected
-    assert [name for name in STAGES if not manifest.build["stages"][name]["cached"]] == ["audio_encoder", "predictor"]
+    assert [name for name in STAGES if not manifest.build["stages"][name]["cached"]] == [
+        "audio_encoder",
+        "predictor",
+    ]
     check_hashes(bundle)
 
 
-def test_a_rebuilt_stage_is_what_it_was(rebuilt: tuple[Manifest, Path, list[Progress]], tiny_bundle: Path) -> None:
+def test_a_rebuilt_stage_is_what_it_was(
+    rebuilt: tuple[Manifest, Path, list[Progress]], tiny_bundle: Path
+) -> None:
     manifest, first = rebuilt[0], read_manifest(tiny_bundle)
     for name in ("weights.bin", "portable.onnx", "engine.onnx"):
         file = f"stages/audio_encoder/{name}"
@@ -149,10 +184,16 @@ def test_progress_only_goes_on_and_comes_to_its_end(rebuilt: tuple[Manifest, Pat
     manifest, _, reports = rebuilt
     done, elapsed = [report.done for report in reports], [report.elapsed for report in reports]
     assert done == sorted(done) and elapsed == sorted(elapsed)
-    assert {report.total for report in reports} == {4 * sum(stage.parameters for stage in manifest.stages.values())}
-    assert reports[0].remaining is None and reports[-1].done == reports[-1].total and reports[-1].remaining == 0
+    assert {report.total for report in reports} == {
+        4 * sum(stage.parameters for stage in manifest.stages.values())
+    }
+    assert (
+        reports[0].remaining is None and reports[-1].done == reports[-1].total and reports[-1].remaining == 0
+    )
     assert all(report.remaining is not None and report.remaining >= 0 for report in reports if report.done)
-    assert {"reading weights", "exporting", "writing weights", "lowering"} <= {report.step for report in reports}
+    assert {"reading weights", "exporting", "writing weights", "lowering"} <= {
+        report.step for report in reports
+    }
     assert list(dict.fromkeys(report.stage for report in reports)) == ["frontend", *STAGES, "bundle"]
 
 
@@ -168,23 +209,32 @@ def test_progress_only_goes_on_and_comes_to_its_end(rebuilt: tuple[Manifest, Pat
         ("code2wav.decoder.1.block.1.conv.bias", ["code2wav"]),
     ],
 )
-def test_a_weight_decides_exactly_the_stages_that_use_it(tiny_checkpoint: Path, tmp_path: Path, tensor: str, users: list[str]) -> None:
+def test_a_weight_decides_exactly_the_stages_that_use_it(
+    tiny_checkpoint: Path, tmp_path: Path, tensor: str, users: list[str]
+) -> None:
     checkpoint = copy_of(tiny_checkpoint, tmp_path / "checkpoint")
     before = keys(checkpoint)
     flip_weight(checkpoint, tensor)
     after = keys(checkpoint)
     assert [name for name in STAGES if before[name] != after[name]] == users
-    assert all({part for part in before[name] if before[name][part] != after[name][part]} == {"weights"} for name in users)
+    assert all(
+        {part for part in before[name] if before[name][part] != after[name][part]} == {"weights"}
+        for name in users
+    )
 
 
 def keys(folder: Path) -> dict[str, dict[str, str]]:
     """What decides each stage of a checkpoint."""
     checkpoint = Checkpoint(folder)
     one = building._Build(checkpoint, folder, building.StageCache(None), "cpu", "onnxruntime", "fp32", None)
-    return {stage.name: one._key_parts(stage, stage.weights(checkpoint)) for stage in stages(checkpoint.config)}
+    return {
+        stage.name: one._key_parts(stage, stage.weights(checkpoint)) for stage in stages(checkpoint.config)
+    }
 
 
-def test_ids_and_voices_are_in_the_manifest_alone(tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path) -> None:
+def test_ids_and_voices_are_in_the_manifest_alone(
+    tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path
+) -> None:
     checkpoint = copy_of(tiny_checkpoint, tmp_path / "checkpoint")
     first = read_manifest(tiny_bundle)
     bos, voice = first.id("codec_bos") + 40, first.voices["ethan"] + 1
@@ -196,10 +246,16 @@ def test_ids_and_voices_are_in_the_manifest_alone(tiny_checkpoint: Path, tiny_bu
     edit_json(checkpoint / "config.json", change)
     manifest = build(checkpoint, tmp_path / "bundle", cache=cache)
     assert reasons(manifest) == dict.fromkeys(STAGES, HIT)
-    assert manifest.id("codec_bos") == bos and manifest.voices == {"eve": voice} and manifest.default_voice == "eve"
+    assert (
+        manifest.id("codec_bos") == bos
+        and manifest.voices == {"eve": voice}
+        and manifest.default_voice == "eve"
+    )
 
 
-def test_without_a_cache_everything_is_built(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_without_a_cache_everything_is_built(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     reports: list[Progress] = []
 
     def report(progress: Progress) -> None:
@@ -208,12 +264,16 @@ def test_without_a_cache_everything_is_built(tiny_checkpoint: Path, tiny_bundle:
 
     with pytest.raises(KeyboardInterrupt):
         build(tiny_checkpoint, tmp_path / "bundle", cache=False, on_progress=report)
-    assert [(report.stage, report.step) for report in reports[1:]] == [("audio_encoder", step) for step in ("reading weights", "exporting", "writing weights")]
+    assert [(report.stage, report.step) for report in reports[1:]] == [
+        ("audio_encoder", step) for step in ("reading weights", "exporting", "writing weights")
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("step", ["reading weights", "writing", "hashing"])
-def test_an_interruption_leaves_the_old_bundle_untouched_or_none(tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path, step: str) -> None:
+def test_an_interruption_leaves_the_old_bundle_untouched_or_none(
+    tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path, step: str
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         build(tiny_checkpoint, tmp_path / "bundle", cache=cache, on_progress=raise_at(step))
     assert list(tmp_path.iterdir()) == []
@@ -245,7 +305,9 @@ def test_an_interruption_while_the_old_bundle_is_removed_leaves_the_new_one(
     check_hashes(tmp_path / "bundle")
 
 
-def test_a_build_replaces_the_older_bundle_also_behind_a_link(tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_build_replaces_the_older_bundle_also_behind_a_link(
+    tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path
+) -> None:
     copy_of(tiny_bundle, tmp_path / "bundle")
     edit_json(tmp_path / "bundle" / "manifest.json", lambda manifest: manifest.update(schema_version=0))
     (tmp_path / "current").symlink_to("bundle")
@@ -267,12 +329,22 @@ def fail_with(code: int) -> Callable[..., None]:
     [
         (errno.ENOSPC, "No space left on the disk of .*bundle while building; free some"),
         (errno.EDQUOT, "No space left on the disk of .*bundle while building; free some"),
-        (errno.EROFS, r"Cannot write the bundle .*bundle \(Read-only file system\); give a folder that can be written"),
+        (
+            errno.EROFS,
+            r"Cannot write the bundle .*bundle \(Read-only file system\); give a folder that can be written",
+        ),
     ],
 )
 @pytest.mark.parametrize("place", ["hash_folder", "write_frontend", "write_manifest"])
 def test_a_full_or_read_only_disk_is_said_and_leaves_the_old_bundle(
-    tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, code: int, sentence: str
+    tiny_checkpoint: Path,
+    tiny_bundle: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    code: int,
+    sentence: str,
 ) -> None:
     old = contents(copy_of(tiny_bundle, tmp_path / "bundle"))
     monkeypatch.setattr(building, place, fail_with(code))
@@ -282,15 +354,22 @@ def test_a_full_or_read_only_disk_is_said_and_leaves_the_old_bundle(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_write_that_fails_in_the_middle_of_a_file_leaves_the_old_bundle(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_write_that_fails_in_the_middle_of_a_file_leaves_the_old_bundle(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     """With a real failing write: the system lets this process write no file above 300,000 bytes."""
     old = contents(copy_of(tiny_bundle, tmp_path / "bundle"))
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
     code = f"{limit}\nfrom antiphon.scripts.cli import main\nmain()"
     arguments = ["build", str(tiny_checkpoint), str(tmp_path / "bundle"), "--no-cache"]
-    found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment())
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment()
+    )
     assert (found.returncode, found.stdout) == (2, "")
-    sentence = f"A file of {tmp_path}/bundle grew beyond what the disk or ulimit -f allows; raise the limit or give another disk (see --plan)."
+    sentence = (
+        f"A file of {tmp_path}/bundle grew beyond what the disk or ulimit -f allows; "
+        "raise the limit or give another disk (see --plan)."
+    )
     assert found.stderr == f"antiphon: {sentence}\n"
     assert contents(tmp_path / "bundle") == old
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -298,12 +377,17 @@ def test_a_write_that_fails_in_the_middle_of_a_file_leaves_the_old_bundle(tiny_c
 
 def environment() -> dict[str, str]:
     """For a process that runs this very package."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def test_a_destination_below_a_file_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    with pytest.raises(AntiphonError, match="/file is a file, so .*/file/bundle cannot be made below it; give another path"):
+    with pytest.raises(
+        AntiphonError, match="/file is a file, so .*/file/bundle cannot be made below it; give another path"
+    ):
         build(tiny_checkpoint, tmp_path / "file" / "bundle")
 
 
@@ -315,7 +399,9 @@ def test_a_destination_that_is_a_file_is_refused_and_kept(tiny_checkpoint: Path,
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "manifest.json", "bundle and notes"])
-def test_a_destination_with_other_things_is_refused_and_kept(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+def test_a_destination_with_other_things_is_refused_and_kept(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
     home = tmp_path / "home"
     if name == "bundle and notes":
         (copy_of(tiny_bundle, home) / "notes.txt").write_text("mine")
@@ -328,15 +414,22 @@ def test_a_destination_with_other_things_is_refused_and_kept(tiny_checkpoint: Pa
     assert contents(home) == before
 
 
-@pytest.mark.parametrize(("name", "value"), [("target", "sm90"), ("engine", "tensorrt"), ("precision", "int3")])
-def test_what_cannot_be_built_is_refused_by_name(tiny_checkpoint: Path, tmp_path: Path, name: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("target", "sm90"), ("engine", "tensorrt"), ("precision", "int3")]
+)
+def test_what_cannot_be_built_is_refused_by_name(
+    tiny_checkpoint: Path, tmp_path: Path, name: str, value: str
+) -> None:
     with pytest.raises(AntiphonError, match=f"Unknown {name} '{value}'; expected one of"):
         build(tiny_checkpoint, tmp_path / "bundle", **{name: value})  # type: ignore[arg-type]
 
 
 def test_a_missing_tensor_is_said_before_any_work(tiny_checkpoint: Path, tmp_path: Path) -> None:
     checkpoint = copy_of(tiny_checkpoint, tmp_path / "checkpoint")
-    edit_json(checkpoint / "model.safetensors.index.json", lambda index: index["weight_map"].pop("code2wav.decoder.1.block.1.conv.bias"))
+    edit_json(
+        checkpoint / "model.safetensors.index.json",
+        lambda index: index["weight_map"].pop("code2wav.decoder.1.block.1.conv.bias"),
+    )
     reports: list[Progress] = []
     with pytest.raises(AntiphonError, match="tensor code2wav.decoder.1.block.1.conv.bias is missing"):
         build(checkpoint, tmp_path / "bundle", cache=False, on_progress=reports.append)
@@ -344,8 +437,18 @@ def test_a_missing_tensor_is_said_before_any_work(tiny_checkpoint: Path, tmp_pat
 
 
 def test_ctrl_c_ends_the_command_with_130_and_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "antiphon", "build", str(tiny_checkpoint), str(tmp_path / "bundle"), "--no-cache"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "antiphon",
+        "build",
+        str(tiny_checkpoint),
+        str(tmp_path / "bundle"),
+        "--no-cache",
+    ]
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not any(tmp_path.glob(".bundle.*.building/stages/audio_encoder")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -361,8 +464,16 @@ def test_weights_of_a_bundle_are_those_of_the_checkpoint(tiny_checkpoint: Path, 
     checkpoint = Checkpoint(tiny_checkpoint)
     folder = tiny_bundle / "stages" / "thinker"
     model = onnx.load(folder / "engine.onnx", load_external_data=False)
-    found = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in model.graph.initializer if tensor.external_data}
+    found = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
+        if tensor.external_data
+    }
     place = found["embedding"]
-    stored = np.fromfile(folder / place["location"], np.float32, int(place["length"]) // 4, offset=int(place["offset"]))
+    stored = np.fromfile(
+        folder / place["location"], np.float32, int(place["length"]) // 4, offset=int(place["offset"])
+    )
     np.testing.assert_array_equal(stored, checkpoint.read("thinker.model.embed_tokens.weight").ravel())
-    assert hash_file(folder / "weights.bin") == read_manifest(tiny_bundle).hashes["stages/thinker/weights.bin"]
+    assert (
+        hash_file(folder / "weights.bin") == read_manifest(tiny_bundle).hashes["stages/thinker/weights.bin"]
+    )

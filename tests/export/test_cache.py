@@ -1,4 +1,6 @@
-"""The cache of built stages: when it hits, what it says when it does not, and that damage is never handed out."""
+"""The cache of built stages: when it hits, what it says when it does not,
+and that damage is never handed out.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def cache(tmp_path: Path, built: Path) -> StageCache:
     return cache
 
 
-def fetch(cache: StageCache, destination: Path, **changes: str) -> tuple[bool, str, dict[str, Any], list[str]]:
+def fetch(
+    cache: StageCache, destination: Path, **changes: str
+) -> tuple[bool, str, dict[str, Any], list[str]]:
     destination.mkdir()
     found = cache.fetch("thinker", PARTS | changes, destination)
     return found.hit, found.reason, found.entry, sorted(path.name for path in destination.iterdir())
@@ -52,8 +56,15 @@ def home(cache: StageCache) -> Path:
     return cache.folder / "thinker" / stage_key(PARTS)
 
 
-def test_equal_parts_hit_and_give_the_files_and_the_entry(cache: StageCache, built: Path, tmp_path: Path) -> None:
-    assert fetch(cache, tmp_path / "out") == (True, "nothing that decides it has changed", ENTRY, ["engine.onnx", "weights.bin"])
+def test_equal_parts_hit_and_give_the_files_and_the_entry(
+    cache: StageCache, built: Path, tmp_path: Path
+) -> None:
+    assert fetch(cache, tmp_path / "out") == (
+        True,
+        "nothing that decides it has changed",
+        ENTRY,
+        ["engine.onnx", "weights.bin"],
+    )
     for file in built.iterdir():
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
 
@@ -68,14 +79,30 @@ def test_a_change_in_a_bundle_never_reaches_the_cache(cache: StageCache, built: 
 
 
 def test_a_miss_names_every_part_that_changed(cache: StageCache, tmp_path: Path) -> None:
-    assert fetch(cache, tmp_path / "one", weights="w1") == (False, "changed since the closest build: weights", {}, [])
-    assert fetch(cache, tmp_path / "two", weights="w1", target="sm90")[1] == "changed since the closest build: target, weights"
-    assert fetch(cache, tmp_path / "new", **{"version of onnx": "2"})[1] == "changed since the closest build: version of onnx"
+    assert fetch(cache, tmp_path / "one", weights="w1") == (
+        False,
+        "changed since the closest build: weights",
+        {},
+        [],
+    )
+    assert (
+        fetch(cache, tmp_path / "two", weights="w1", target="sm90")[1]
+        == "changed since the closest build: target, weights"
+    )
+    assert (
+        fetch(cache, tmp_path / "new", **{"version of onnx": "2"})[1]
+        == "changed since the closest build: version of onnx"
+    )
 
 
-def test_a_miss_is_measured_against_the_closest_of_several_builds(cache: StageCache, built: Path, tmp_path: Path) -> None:
+def test_a_miss_is_measured_against_the_closest_of_several_builds(
+    cache: StageCache, built: Path, tmp_path: Path
+) -> None:
     cache.store("thinker", PARTS | {"weights": "w1", "configuration": "c1"}, built, ENTRY)
-    assert fetch(cache, tmp_path / "out", weights="w1", configuration="c2")[1] == "changed since the closest build: configuration"
+    assert (
+        fetch(cache, tmp_path / "out", weights="w1", configuration="c2")[1]
+        == "changed since the closest build: configuration"
+    )
 
 
 def test_another_stage_is_another_matter(cache: StageCache, tmp_path: Path) -> None:
@@ -85,7 +112,9 @@ def test_another_stage_is_another_matter(cache: StageCache, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["weights.bin", "engine.onnx", "entry.json"])
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "a folder", "a link to nothing"])
-def test_a_damaged_file_is_not_handed_out_and_is_forgotten(cache: StageCache, tmp_path: Path, name: str, damage: str) -> None:
+def test_a_damaged_file_is_not_handed_out_and_is_forgotten(
+    cache: StageCache, tmp_path: Path, name: str, damage: str
+) -> None:
     file = home(cache) / name
     content = bytearray(file.read_bytes())
     middle = len(content) // 2
@@ -116,7 +145,9 @@ def test_a_description_that_is_none_is_a_miss(cache: StageCache, tmp_path: Path,
     assert fetch(cache, tmp_path / "out") == (False, "the cached file entry.json was damaged", {}, [])
 
 
-def test_a_description_with_any_other_value_is_a_miss_also_with_a_digest_of_its_own(cache: StageCache, built: Path) -> None:
+def test_a_description_with_any_other_value_is_a_miss_also_with_a_digest_of_its_own(
+    cache: StageCache, built: Path
+) -> None:
     path = home(cache) / "entry.json"
     content = json.loads(path.read_text())
 
@@ -125,8 +156,11 @@ def test_a_description_with_any_other_value_is_a_miss_also_with_a_digest_of_its_
     def check(other: dict[str, Any], sealed: bool) -> None:
         path.write_text(json.dumps(other | {"sha256": caching._digest(other)} if sealed else other))
         with tempfile.TemporaryDirectory() as out:
-            if cache.fetch("thinker", PARTS, Path(out)).hit:  # what it says of files is true; of the rest the digest tells
-                assert {name: (Path(out) / name).read_bytes() for name in other["files"]} == {name: (built / name).read_bytes() for name in other["files"]}
+            # what it says of files is true; of the rest the digest tells
+            if cache.fetch("thinker", PARTS, Path(out)).hit:
+                assert {name: (Path(out) / name).read_bytes() for name in other["files"]} == {
+                    name: (built / name).read_bytes() for name in other["files"]
+                }
                 assert sealed or other == content
             else:
                 assert not os.listdir(out)
@@ -148,7 +182,9 @@ def test_a_description_never_leads_out_of_its_folder(cache: StageCache, tmp_path
 def test_what_a_killed_build_left_is_swept_by_the_next_one_of_any_key(cache: StageCache, built: Path) -> None:
     (home(cache).parent / f".{'0' * 32}.0123abcd.building").mkdir()
     cache.store("thinker", PARTS | {"weights": "w1"}, built, ENTRY)
-    assert sorted(path.name for path in home(cache).parent.iterdir()) == sorted([stage_key(PARTS), stage_key(PARTS | {"weights": "w1"})])
+    assert sorted(path.name for path in home(cache).parent.iterdir()) == sorted(
+        [stage_key(PARTS), stage_key(PARTS | {"weights": "w1"})]
+    )
 
 
 def test_a_folder_of_the_cache_that_is_a_file_is_no_reason_to_fail(built: Path, tmp_path: Path) -> None:
@@ -189,7 +225,9 @@ def test_no_folder_keeps_nothing(built: Path, tmp_path: Path) -> None:
     assert fetch(cache, tmp_path / "out") == (False, "the cache is off", {}, [])
 
 
-def test_a_cache_that_cannot_be_written_never_fails_a_build(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_never_fails_a_build(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("no folder")
     cache = StageCache(tmp_path / "file")
     cache.store("thinker", PARTS, built, ENTRY)
@@ -203,7 +241,9 @@ def test_a_cache_that_cannot_be_written_never_fails_a_build(built: Path, tmp_pat
     assert list((tmp_path / "cache2" / "thinker").iterdir()) == []
 
 
-def test_an_interrupted_store_leaves_no_stray_folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_store_leaves_no_stray_folder(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -220,7 +260,11 @@ def test_the_key_depends_on_every_part_but_not_on_their_order() -> None:
 
 def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    for named, caches, expected in (("/a", "/b", "/a"), ("", "/b", "/b/antiphon"), ("", "", "/home/someone/.cache/antiphon")):
+    for named, caches, expected in (
+        ("/a", "/b", "/a"),
+        ("", "/b", "/b/antiphon"),
+        ("", "", "/home/someone/.cache/antiphon"),
+    ):
         monkeypatch.setenv("ANTIPHON_CACHE", named)
         monkeypatch.setenv("XDG_CACHE_HOME", caches)
         assert default_cache() == Path(expected)

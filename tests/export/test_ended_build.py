@@ -36,13 +36,18 @@ main()
 
 def environment() -> dict[str, str]:
     """For a process that runs this very package."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def start(checkpoint: Path, bundle: Path) -> subprocess.Popen[str]:
     """A build that has written all but its manifest, and waits."""
     command = [sys.executable, "-c", SLOW, "build", str(checkpoint), str(bundle)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "whole\n"
     return process
 
@@ -51,7 +56,9 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_terminated_build_leaves_the_old_bundle_and_says_so_in_one_line(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_terminated_build_leaves_the_old_bundle_and_says_so_in_one_line(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     old = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     process = start(tiny_checkpoint, old)
     process.send_signal(signal.SIGTERM)
@@ -61,7 +68,9 @@ def test_a_terminated_build_leaves_the_old_bundle_and_says_so_in_one_line(tiny_c
     assert names(tmp_path) == ["bundle"]
 
 
-def test_what_a_killed_build_left_goes_with_the_next_and_two_builds_at_once_do_not_meet(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_what_a_killed_build_left_goes_with_the_next_and_two_builds_at_once_do_not_meet(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     killed, living = start(tiny_checkpoint, tmp_path / "bundle"), start(tiny_checkpoint, tmp_path / "bundle")
     try:
         killed.send_signal(signal.SIGKILL)
@@ -69,7 +78,9 @@ def test_what_a_killed_build_left_goes_with_the_next_and_two_builds_at_once_do_n
         assert len(names(tmp_path)) == 2
         build(tiny_checkpoint, tmp_path / "bundle")
         left = [name for name in names(tmp_path) if name != "bundle"]
-        assert len(left) == 1 and (tmp_path / left[0] / "stages" / "code2wav" / "engine.onnx").exists(), "that of the living one is whole"
+        assert len(left) == 1 and (tmp_path / left[0] / "stages" / "code2wav" / "engine.onnx").exists(), (
+            "that of the living one is whole"
+        )
         assert read_manifest(tmp_path / "bundle").hashes == read_manifest(tiny_bundle).hashes
     finally:
         living.send_signal(signal.SIGTERM)
@@ -77,7 +88,9 @@ def test_what_a_killed_build_left_goes_with_the_next_and_two_builds_at_once_do_n
     assert living.returncode == 143 and names(tmp_path) == ["bundle"]
 
 
-def test_builds_at_once_into_one_folder_all_end_with_a_whole_bundle(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_builds_at_once_into_one_folder_all_end_with_a_whole_bundle(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     with ThreadPoolExecutor(3) as pool:
         made = list(pool.map(lambda _: build(tiny_checkpoint, tmp_path / "bundle"), range(3)))
     check_hashes(tmp_path / "bundle")
@@ -116,12 +129,25 @@ print(json.dumps({**found, "read-only": with_disk("ro", build), "cache": with_di
 
 
 @pytest.fixture(scope="module")
-def disks(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Exit code, output, errors and what is left of a build on disks of some sizes in KiB and on a read-only one; what a full cache keeps."""
+def disks(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Exit code, output, errors and what is left of a build on disks of some sizes in KiB and on a read-only
+    one; what a full cache keeps.
+    """
     disk = tmp_path_factory.mktemp("disk")
     if shutil.which("unshare") is None:
         pytest.skip("needs the program unshare, to mount a small file system")
-    command = ["unshare", "--mount", sys.executable, "-c", DISKS, str(tiny_checkpoint), str(disk), str(tiny_bundle / "stages" / "talker")]
+    command = [
+        "unshare",
+        "--mount",
+        sys.executable,
+        "-c",
+        DISKS,
+        str(tiny_checkpoint),
+        str(disk),
+        str(tiny_bundle / "stages" / "talker"),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, env=environment())
     if found.returncode == 77 or found.stderr.startswith("unshare:"):
         pytest.skip(f"mounting a small file system is not allowed here: {found.stderr.strip()}")
@@ -133,7 +159,10 @@ def disks(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.Tem
 def test_a_full_disk_is_said_and_leaves_nothing(disks: tuple[Path, dict[str, Any]], kilobytes: str) -> None:
     """It fills up in the front end, in a stage's weights, and between stages."""
     bundle, found = disks
-    sentence = f"No space left on the disk of {bundle} while building; free some (antiphon build --plan says how much) and try again."
+    sentence = (
+        f"No space left on the disk of {bundle} while building; "
+        "free some (antiphon build --plan says how much) and try again."
+    )
     assert found[kilobytes] == [2, "", f"antiphon: {sentence}\n", []]
 
 

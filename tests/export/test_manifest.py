@@ -33,9 +33,16 @@ def compose(checkpoint: Path, home: Path, **changes: Any) -> Manifest:
     (home / "config" / "config.json").write_text(json.dumps(config))
     write_frontend(checkpoint, read_config(checkpoint), home / "frontend")
     return compose_manifest(
-        read_config(home / "config"), home / "frontend", {}, target="cpu", engine="onnxruntime", precision="fp32",
-        tool_versions={"torch": "2"}, build={"seconds": 1.5}, hashes={"a": FileHash(1, "00")},
-    )  # fmt: skip
+        read_config(home / "config"),
+        home / "frontend",
+        {},
+        target="cpu",
+        engine="onnxruntime",
+        precision="fp32",
+        tool_versions={"torch": "2"},
+        build={"seconds": 1.5},
+        hashes={"a": FileHash(1, "00")},
+    )
 
 
 def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
@@ -43,18 +50,34 @@ def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> N
     assert (manifest.family, manifest.antiphon_version, manifest.target) == ("qwen3_omni_moe", VERSION, "cpu")
     assert (manifest.precision, manifest.speaks) == ("fp32", True)
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= manifest.tool_versions.keys()
-    assert config.talker is not None and manifest.voices == config.talker.speaker_id and manifest.default_voice == "ethan"
+    assert (
+        config.talker is not None
+        and manifest.voices == config.talker.speaker_id
+        and manifest.default_voice == "ethan"
+    )
     assert manifest.constants == {"thinker_context": 65536, "talker_context": 65536, "codebook_size": 256}
-    assert manifest.talker == TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id") and manifest.interleave == "dual_track"
+    assert (
+        manifest.talker == TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id")
+        and manifest.interleave == "dual_track"
+    )
     files = {path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file()}
     assert files == {*manifest.hashes, "manifest.json"}
     for name, stage in manifest.stages.items():
-        assert stage.name == name and stage.artifacts == (f"stages/{name}/engine.onnx",) and stage.artifacts[0] in manifest.hashes and stage.key
-    assert {"samples_per_frame", "lead_samples", "sample_rate"} <= manifest.stages["code2wav"].interface.constants.keys()
+        assert (
+            stage.name == name
+            and stage.artifacts == (f"stages/{name}/engine.onnx",)
+            and stage.artifacts[0] in manifest.hashes
+            and stage.key
+        )
+    assert {"samples_per_frame", "lead_samples", "sample_rate"} <= manifest.stages[
+        "code2wav"
+    ].interface.constants.keys()
     assert set(manifest.build["stages"]) == set(manifest.stages)
 
 
-def test_every_id_comes_from_the_configuration_or_the_tokenizer(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+def test_every_id_comes_from_the_configuration_or_the_tokenizer(
+    tiny_bundle: Path, tiny_checkpoint: Path
+) -> None:
     ids, raw = read_manifest(tiny_bundle).ids, json.loads((tiny_checkpoint / "config.json").read_text())
     tokenizer = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
     for name in ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos"):
@@ -80,9 +103,17 @@ def test_the_first_voice_speaks_where_there_is_no_ethan(tiny_checkpoint: Path, t
     assert manifest.voices == {"eve": 300, "adam": 301} and manifest.default_voice == "eve"
 
 
-def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     manifest = compose(tiny_checkpoint, tmp_path, enable_audio_output=False)
-    assert manifest.voices == {} and manifest.default_voice is None and not manifest.speaks and manifest.talker is None and manifest.interleave is None
+    assert (
+        manifest.voices == {}
+        and manifest.default_voice is None
+        and not manifest.speaks
+        and manifest.talker is None
+        and manifest.interleave is None
+    )
     assert not [name for name in manifest.ids if name.startswith("codec_")]
     assert manifest.constants == {"thinker_context": 65536}
 
@@ -91,23 +122,46 @@ def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(tiny_checkpoint:
     ("generation", "thinker"),
     [
         ({}, SamplingParameters(temperature=0.0, top_k=0, top_p=1.0)),
-        ({"do_sample": False, "temperature": 0.7, "top_k": 20, "top_p": 0.9}, SamplingParameters(temperature=0.0, top_k=0, top_p=1.0)),
+        (
+            {"do_sample": False, "temperature": 0.7, "top_k": 20, "top_p": 0.9},
+            SamplingParameters(temperature=0.0, top_k=0, top_p=1.0),
+        ),
         ({"do_sample": True}, SamplingParameters(temperature=1.0, top_k=50, top_p=1.0)),
-        ({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9}, SamplingParameters(temperature=0.7, top_k=20, top_p=0.9)),
-        ({"do_sample": True, "temperature": None, "top_k": None, "top_p": None}, SamplingParameters(temperature=1.0, top_k=50, top_p=1.0)),
-        ({"repetition_penalty": 1.2}, SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.2)),
+        (
+            {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9},
+            SamplingParameters(temperature=0.7, top_k=20, top_p=0.9),
+        ),
+        (
+            {"do_sample": True, "temperature": None, "top_k": None, "top_p": None},
+            SamplingParameters(temperature=1.0, top_k=50, top_p=1.0),
+        ),
+        (
+            {"repetition_penalty": 1.2},
+            SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.2),
+        ),
     ],
 )
-def test_the_thinker_samples_as_generation_config_says(generation: dict[str, Any], thinker: SamplingParameters) -> None:
+def test_the_thinker_samples_as_generation_config_says(
+    generation: dict[str, Any], thinker: SamplingParameters
+) -> None:
     found = sampling_defaults(generation, PREDICTOR)
     assert found["thinker"] == thinker
-    assert found["talker"] == SamplingParameters(temperature=0.9, top_k=50, top_p=1.0, repetition_penalty=1.05)
+    assert found["talker"] == SamplingParameters(
+        temperature=0.9, top_k=50, top_p=1.0, repetition_penalty=1.05
+    )
     assert found["predictor"] == PREDICTOR
 
 
 def test_the_talker_has_keys_of_its_own() -> None:
-    generation = {"talker_temperature": 0.5, "talker_top_k": 7, "talker_top_p": 0.6, "talker_repetition_penalty": 1.3}
-    assert sampling_defaults(generation, PREDICTOR)["talker"] == SamplingParameters(temperature=0.5, top_k=7, top_p=0.6, repetition_penalty=1.3)
+    generation = {
+        "talker_temperature": 0.5,
+        "talker_top_k": 7,
+        "talker_top_p": 0.6,
+        "talker_repetition_penalty": 1.3,
+    }
+    assert sampling_defaults(generation, PREDICTOR)["talker"] == SamplingParameters(
+        temperature=0.5, top_k=7, top_p=0.6, repetition_penalty=1.3
+    )
     assert sampling_defaults(generation, PREDICTOR)["predictor"] == PREDICTOR
 
 
@@ -116,8 +170,13 @@ def test_the_code_predictors_keys_override_what_the_family_fixes() -> None:
     assert found == dataclasses.replace(PREDICTOR, temperature=0.3, top_k=8)
 
 
-@pytest.mark.parametrize(("fixture", "predictor"), [("tiny_bundle", PREDICTOR), ("hybrid_bundle", SamplingParameters(temperature=0.9, top_k=50, top_p=1.0))])
-def test_the_predictor_samples_as_its_family_fixes(fixture: str, predictor: SamplingParameters, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("fixture", "predictor"),
+    [("tiny_bundle", PREDICTOR), ("hybrid_bundle", SamplingParameters(temperature=0.9, top_k=50, top_p=1.0))],
+)
+def test_the_predictor_samples_as_its_family_fixes(
+    fixture: str, predictor: SamplingParameters, request: pytest.FixtureRequest
+) -> None:
     from antiphon.runtime.bundle.manifest import read_manifest
 
     assert read_manifest(request.getfixturevalue(fixture)).sampling["predictor"] == predictor
@@ -128,8 +187,14 @@ def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_
 
     manifest = read_manifest(hybrid_bundle)
     assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0
-    assert manifest.talker == TalkerContract("interleaved", True, "frame_codes", "content", 16, True, True, "frames")
-    assert {"english", "german"} <= manifest.speech_prompts.languages.keys() and manifest.speech_prompts.styles and manifest.speech_prompts.voice_prompts
+    assert manifest.talker == TalkerContract(
+        "interleaved", True, "frame_codes", "content", 16, True, True, "frames"
+    )
+    assert (
+        {"english", "german"} <= manifest.speech_prompts.languages.keys()
+        and manifest.speech_prompts.styles
+        and manifest.speech_prompts.voice_prompts
+    )
     assert (hybrid_bundle / "frontend" / "voices.npy").is_file()
 
 
@@ -140,20 +205,42 @@ def composed_with(checkpoint: Path, home: Path, generation: dict[str, Any]) -> M
     constants["generation"] |= generation
     (home / "frontend" / "frontend.json").write_text(json.dumps(constants))
     return compose_manifest(
-        read_config(checkpoint), home / "frontend", {}, target="cpu", engine="onnxruntime", precision="fp32", tool_versions={}, build={}, hashes={}
+        read_config(checkpoint),
+        home / "frontend",
+        {},
+        target="cpu",
+        engine="onnxruntime",
+        precision="fp32",
+        tool_versions={},
+        build={},
+        hashes={},
     )
 
 
-def test_what_a_checkpoint_knows_of_its_voices_pace_and_interleave_goes_into_the_manifest(hybrid_checkpoint: Path, tmp_path: Path) -> None:
-    manifest = composed_with(hybrid_checkpoint, tmp_path, {"frames_per_text": 2.5, "frames_per_token": 3.5, "interleave": "adaptive"})
-    assert manifest.interleave == "adaptive" and manifest.talker is not None and manifest.talker.layout == "interleaved"
+def test_what_a_checkpoint_knows_of_its_voices_pace_and_interleave_goes_into_the_manifest(
+    hybrid_checkpoint: Path, tmp_path: Path
+) -> None:
+    manifest = composed_with(
+        hybrid_checkpoint,
+        tmp_path,
+        {"frames_per_text": 2.5, "frames_per_token": 3.5, "interleave": "adaptive"},
+    )
+    assert (
+        manifest.interleave == "adaptive"
+        and manifest.talker is not None
+        and manifest.talker.layout == "interleaved"
+    )
     assert (manifest.constants["frames_per_text"], manifest.constants["frames_per_token"]) == (2.5, 3.5)
 
 
-def test_a_talker_of_the_second_family_can_be_trained_for_the_dual_track(hybrid_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_talker_of_the_second_family_can_be_trained_for_the_dual_track(
+    hybrid_checkpoint: Path, tmp_path: Path
+) -> None:
     manifest = composed_with(hybrid_checkpoint, tmp_path, {"interleave": "dual_track"})
     assert manifest.interleave == "dual_track"
-    assert manifest.talker == TalkerContract("summed", True, "frame_codes", "content", 16, True, True, "frames")
+    assert manifest.talker == TalkerContract(
+        "summed", True, "frame_codes", "content", 16, True, True, "frames"
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,6 +252,8 @@ def test_a_talker_of_the_second_family_can_be_trained_for_the_dual_track(hybrid_
         ({"interleave": 4}, "interleave is 4, expected dual_track"),
     ],
 )
-def test_a_pace_or_an_interleave_that_is_none_is_refused(hybrid_checkpoint: Path, tmp_path: Path, generation: dict[str, Any], message: str) -> None:
+def test_a_pace_or_an_interleave_that_is_none_is_refused(
+    hybrid_checkpoint: Path, tmp_path: Path, generation: dict[str, Any], message: str
+) -> None:
     with pytest.raises(AntiphonError, match=message):
         composed_with(hybrid_checkpoint, tmp_path, generation)

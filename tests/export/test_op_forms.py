@@ -24,14 +24,21 @@ def test_forms_name_the_op_its_place_its_attributes_and_its_inputs(tiny_checkpoi
     assert attention.attribute("num_heads") == text.num_attention_heads
     assert (experts.op, experts.node) == ("MoE", "layers.0.feed_forward")
     name, dtype, shape = experts.inputs[2]
-    assert (name, dtype, shape) == ("gate_up", "float32", (text.num_experts, 2 * text.moe_intermediate_size, text.hidden_size))
+    assert (name, dtype, shape) == (
+        "gate_up",
+        "float32",
+        (text.num_experts, 2 * text.moe_intermediate_size, text.hidden_size),
+    )
     assert found[-1].op == "SampleToken"
 
 
 @pytest.mark.parametrize("bundle", ["tiny", "hybrid"])
 def test_forms_are_the_ops_of_the_exported_graph(bundle: str, request: pytest.FixtureRequest) -> None:
     ir = pytest.importorskip("onnx_ir")
-    checkpoint, folder = request.getfixturevalue(f"{bundle}_checkpoint"), request.getfixturevalue(f"{bundle}_bundle")
+    checkpoint, folder = (
+        request.getfixturevalue(f"{bundle}_checkpoint"),
+        request.getfixturevalue(f"{bundle}_bundle"),
+    )
     assert read_manifest(folder)
     for stage in stages(read_config(checkpoint)):
         graph = ir.load(folder / "stages" / stage.name / "portable.onnx").graph

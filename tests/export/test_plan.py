@@ -21,7 +21,9 @@ from ..peak_memory import peak_memory
 PUBLISHED = Path(__file__).parents[1] / "data" / "qwen3_omni_30b_a3b"
 """config.json alone, as published with Qwen3-Omni-30B-A3B-Instruct."""
 QWEN35 = Path(__file__).parents[1] / "data" / "qwen3_5_omni_35b_a3b"
-"""Made up, for nothing of Qwen3.5-Omni is published: a Thinker like Qwen3.5-35B-A3B, and Talker, predictor and codec as TensorRT-Edge-LLM knows them."""
+"""Made up, for nothing of Qwen3.5-Omni is published: a Thinker like Qwen3.5-35B-A3B, and Talker,
+predictor and codec as TensorRT-Edge-LLM knows them.
+"""
 
 
 @pytest.fixture(params=[("qwen3_omni_moe", "tiny"), ("qwen3_5_omni", "hybrid")], ids=lambda names: names[0])
@@ -61,10 +63,20 @@ def test_the_published_model_is_planned_from_its_configuration_alone() -> None:
     assert time.perf_counter() - began < 10
     rows = {row.stage: row for row in planned.rows}
     vocabulary, hidden, codebook, talker_hidden = 152_064, 2048, 2048, 1024
-    copies = vocabulary * hidden + codebook * talker_hidden  # the Talker's text embedding and the predictor's first codebook
+    # the Talker's text embedding and the predictor's first codebook
+    copies = vocabulary * hidden + codebook * talker_hidden
     assert planned.total.parameters - copies == pytest.approx(35_259_818_545, rel=1e-5)
-    published = {"thinker": 30.5, "talker": 3.49, "predictor": 0.14, "code2wav": 0.22, "audio_encoder": 0.65, "vision_encoder": 0.54}
-    assert {name: round(row.parameters / 1e9, 1 if name == "thinker" else 2) for name, row in rows.items()} == published
+    published = {
+        "thinker": 30.5,
+        "talker": 3.49,
+        "predictor": 0.14,
+        "code2wav": 0.22,
+        "audio_encoder": 0.65,
+        "vision_encoder": 0.54,
+    }
+    assert {
+        name: round(row.parameters / 1e9, 1 if name == "thinker" else 2) for name, row in rows.items()
+    } == published
     assert planned.left_out == ()
     assert planned.total.engine_bytes == pytest.approx(4 * planned.total.parameters, rel=0.001)
     assert rows["thinker"].state_bytes_per_1000_tokens == 1000 * 2 * 96 * 1024
@@ -75,15 +87,29 @@ def test_the_published_model_is_planned_from_its_configuration_alone() -> None:
 
 def test_a_qwen3_5_model_is_planned_from_its_configuration_alone() -> None:
     rows = {row.stage: row for row in plan(QWEN35).rows}
-    assert list(rows) == ["audio_encoder", "vision_encoder", "thinker", "mtp", "talker", "predictor", "code2wav", "codec_encoder"]
+    assert list(rows) == [
+        "audio_encoder",
+        "vision_encoder",
+        "thinker",
+        "mtp",
+        "talker",
+        "predictor",
+        "code2wav",
+        "codec_encoder",
+    ]
     assert rows["thinker"].parameters == pytest.approx(35e9, rel=0.02)
     full, linear, conv_size = 10, 30, 8192
     per_token_in_half = 20 * 1024
-    assert rows["thinker"].state_bytes_per_1000_tokens == 1000 * full * 2 * 2 * 256 * 4 == 1000 * 2 * per_token_in_half
+    assert (
+        rows["thinker"].state_bytes_per_1000_tokens
+        == 1000 * full * 2 * 2 * 256 * 4
+        == 1000 * 2 * per_token_in_half
+    )
     recurrent, convolution = linear * 32 * 128 * 128 * 4, linear * 3 * conv_size * 4
     assert recurrent == 60 * 2**20
     assert rows["thinker"].state_bytes == 2 * (recurrent + convolution)  # read and written in turns
-    assert rows["talker"].state_bytes == rows["thinker"].state_bytes // 2  # 15 linear layers of the same heads
+    # 15 linear layers of the same heads
+    assert rows["talker"].state_bytes == rows["thinker"].state_bytes // 2
     assert rows["talker"].state_bytes_per_1000_tokens == rows["thinker"].state_bytes_per_1000_tokens // 2
     assert (rows["mtp"].state_bytes, rows["mtp"].state_bytes_per_1000_tokens) == (0, 1000 * 2 * 2 * 256 * 4)
     assert rows["predictor"].state_bytes_per_1000_tokens == rows["predictor"].state_bytes == 0
@@ -103,8 +129,12 @@ def test_planning_needs_little_memory_itself() -> None:
     assert peak_memory("from antiphon.export.plan import plan\nplan(sys.argv[1])", PUBLISHED) < 800e6
 
 
-def test_a_build_stays_within_the_memory_planned_for_it(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    """As the build of the shared bundle measured it, unless it found stages in the cache of an earlier run."""
+def test_a_build_stays_within_the_memory_planned_for_it(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """As the build of the shared bundle measured it,
+    unless it found stages in the cache of an earlier run.
+    """
     if any(record["cached"] for record in read_manifest(tiny_bundle).build["stages"].values()):
         code = "from antiphon.export.build import build\nbuild(sys.argv[1], sys.argv[2], cache=False)"
         peak = peak_memory(code, tiny_checkpoint, tmp_path / "bundle")

@@ -61,9 +61,17 @@ def users(facts: dict[str, StageFacts], op: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "op"), [("moe", "MoE"), ("gated_delta_rule", "GatedDeltaRule"), ("attention", "Attention"), ("sample_token", "SampleToken")]
+    ("folder", "op"),
+    [
+        ("moe", "MoE"),
+        ("gated_delta_rule", "GatedDeltaRule"),
+        ("attention", "Attention"),
+        ("sample_token", "SampleToken"),
+    ],
 )
-def test_an_edit_of_a_lowering_rebuilds_the_engines_with_that_op_and_exports_nothing(facts, folder: str, op: str) -> None:
+def test_an_edit_of_a_lowering_rebuilds_the_engines_with_that_op_and_exports_nothing(
+    facts, folder: str, op: str
+) -> None:
     assert changed_by(facts, f"plugins/{folder}/lower_onnxruntime.py") == (set(), users(facts, op))
 
 
@@ -75,11 +83,22 @@ def test_an_edit_of_an_op_exports_the_stages_that_use_it(facts) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "scripts/build.py", "scripts/benchmarks/bound.py", "runtime/reply.py", "runtime/bundle/said.py", "plugins/tools/compile.py",
-        "plugins/moe/kernels.py", "plugins/aria_step/torch_op.py", "plugins/tensorrt_plugins.py", "export/manifest.py", "export/build.py",
-        "graphs/random/writer.py", "graphs/checkpoints/checkpoint.py", "export/verify/verify.py", "runtime/engines/onnxruntime/engine.py",
+        "scripts/build.py",
+        "scripts/benchmarks/bound.py",
+        "runtime/reply.py",
+        "runtime/bundle/said.py",
+        "plugins/tools/compile.py",
+        "plugins/moe/kernels.py",
+        "plugins/aria_step/torch_op.py",
+        "plugins/tensorrt_plugins.py",
+        "export/manifest.py",
+        "export/build.py",
+        "graphs/random/writer.py",
+        "graphs/checkpoints/checkpoint.py",
+        "export/verify/verify.py",
+        "runtime/engines/onnxruntime/engine.py",
     ],
-)  # fmt: skip
+)
 def test_an_edit_elsewhere_rebuilds_nothing(facts, place: str) -> None:
     assert changed_by(facts, place) == (set(), set())
 
@@ -101,6 +120,14 @@ def test_a_stage_is_described_by_its_configuration(facts, tiny_checkpoint: Path)
 
 
 def test_sources_are_followed_through_imports_inside_functions_and_packages() -> None:
-    found = {file.relative_to(ROOT).as_posix() for file in imported_sources(["antiphon.export.engines.registry"], stop=["antiphon.graphs"])}
-    assert {"export/engines/registry.py", "export/engines/base.py", "export/op_forms.py", "runtime/bundle/specs.py"} <= found
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for file in imported_sources(["antiphon.export.engines.registry"], stop=["antiphon.graphs"])
+    }
+    assert {
+        "export/engines/registry.py",
+        "export/engines/base.py",
+        "export/op_forms.py",
+        "runtime/bundle/specs.py",
+    } <= found
     assert not any(name.startswith("graphs/") for name in found)

@@ -1,4 +1,6 @@
-"""One stage's module beside the reference class it must equal, both with the same random weights, and the module's ONNX export."""
+"""One stage's module beside the reference class it must equal, both with the same random weights,
+and the module's ONNX export.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from antiphon.runtime.engines.onnxruntime.library import onnxruntime
 
 
 class FakeCheckpoint:
-    """Tensors of a reference model in memory, under the names they are published with: `prefix` and the model's own."""
+    """Tensors of a reference model in memory, under the names they are published with:
+    `prefix` and the model's own.
+    """
 
     def __init__(self, reference: Any, prefix: str) -> None:
         self.tensors = {prefix + name: tensor.numpy() for name, tensor in reference.state_dict().items()}
@@ -33,7 +37,11 @@ def randomise(module: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         scale = 1.0 if parameter.ndim == 1 else 1.5 / (parameter[0].numel() ** 0.5)
-        parameter.data = torch.randn(parameter.shape, generator=generator) * scale * (0.3 if name.endswith("bias") else 1.0)
+        parameter.data = (
+            torch.randn(parameter.shape, generator=generator)
+            * scale
+            * (0.3 if name.endswith("bias") else 1.0)
+        )
 
 
 def load_module(stage: Stage, checkpoint: Any) -> Any:
@@ -52,27 +60,46 @@ def load_reference_weights(stage: Stage, reference: Any, prefix: str) -> Any:
     """The stage's module with the weights of `reference`, all of which must be used."""
     checkpoint = FakeCheckpoint(reference, prefix)
     module = load_module(stage, checkpoint)
-    assert {tensor for source in stage.weights(checkpoint).values() for tensor in source.tensors} == set(checkpoint.tensors)
+    assert {tensor for source in stage.weights(checkpoint).values() for tensor in source.tensors} == set(
+        checkpoint.tensors
+    )
     return module
 
 
 def zero_states(stage: Stage, batch: int) -> list[torch.Tensor]:
     """Empty states of a stage whose states have no axis but the batch."""
-    return [torch.zeros(*(batch if axis == "batch" else int(axis) for axis in state.shape)) for state in stage.states]
+    return [
+        torch.zeros(*(batch if axis == "batch" else int(axis) for axis in state.shape))
+        for state in stage.states
+    ]
 
 
 def export(stage: Stage, module: Any, device: str = "cpu") -> torch.onnx.ONNXProgram:
     """The module exported at the sizes of the stage's example, with every named axis free."""
     example = [torch.from_numpy(value).to(device) for value in stage.example().values()]
     states = [state.to(device) for state in zero_states(stage, len(example[0]))] if stage.states else []
-    axes = [{place: axis for place, axis in enumerate(value.shape) if isinstance(axis, str)} for value in (*stage.inputs, *stage.states)]
+    axes = [
+        {place: axis for place, axis in enumerate(value.shape) if isinstance(axis, str)}
+        for value in (*stage.inputs, *stage.states)
+    ]
     count = len(stage.inputs)
     program = torch.onnx.export(
-        module, (*example, *states), dynamo=True, opset_version=24, verbose=False, optimize=False,
+        module,
+        (*example, *states),
+        dynamo=True,
+        opset_version=24,
+        verbose=False,
+        optimize=False,
         dynamic_shapes=(*axes[:count], tuple(axes[count:])) if states else tuple(axes),
-        input_names=[*(spec.name for spec in stage.inputs), *(f"past.{state.name}" for state in stage.states)],
-        output_names=[*(spec.name for spec in stage.outputs), *(f"present.{state.name}" for state in stage.states)],
-    )  # fmt: skip
+        input_names=[
+            *(spec.name for spec in stage.inputs),
+            *(f"past.{state.name}" for state in stage.states),
+        ],
+        output_names=[
+            *(spec.name for spec in stage.outputs),
+            *(f"present.{state.name}" for state in stage.states),
+        ],
+    )
     assert program is not None
     return program
 
@@ -85,7 +112,9 @@ def exported_session(stage: Stage, module: Any, folder: Path) -> onnxruntime.Inf
 
 def relative_error(found: Any, expected: Any) -> float:
     """Largest difference over the largest expected value; a row of zeros must be met to 1e-11."""
-    found, expected = (value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value) for value in (found, expected))
+    found, expected = (
+        value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value) for value in (found, expected)
+    )
     assert found.shape == expected.shape, (found.shape, expected.shape)
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
 

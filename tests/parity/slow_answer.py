@@ -1,4 +1,6 @@
-"""Between a bundle at work and the slow loop: what was asked, in the checkpoint's own numbers, and how an answer is held to the reference."""
+"""Between a bundle at work and the slow loop: what was asked, in the checkpoint's own numbers,
+and how an answer is held to the reference.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Recorded:
     def close(self) -> None:
         self._engine.close()
 
-    def run(self, feeds: Mapping[str, np.ndarray], slots: Any = (), outputs: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], slots: Any = (), outputs: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
         result = self._engine.run(feeds, slots, (*outputs, "logits"))
         self.logits.append(result["logits"][0])
         return result
@@ -41,19 +45,31 @@ class Recorded:
 def recorded(omni: Omni) -> tuple[Omni, list[np.ndarray]]:
     """The same bundle, and the place where the Talker's logits [vocabulary] of every run appear."""
     talker = Recorded(omni.engines["talker"])
-    return Omni(omni.manifest, omni.engines | {"talker": talker}, omni.front_end, voice_table=omni.model.voice_table), talker.logits  # type: ignore[operator]
+    return Omni(
+        omni.manifest, omni.engines | {"talker": talker}, omni.front_end, voice_table=omni.model.voice_table
+    ), talker.logits  # type: ignore[operator]
 
 
 def features(omni: Omni, prompt: Prompt, first_row: int = 0) -> dict[int, np.ndarray]:
     """What the encoders, compared elsewhere, put in place of embeddings, by row."""
     rows: dict[int, np.ndarray] = {}
     for call in prompt.calls:
-        rows |= dict(zip((np.asarray(call.rows) + first_row).tolist(), omni.engines[call.stage].run(call.feeds())["features"], strict=True))
+        rows |= dict(
+            zip(
+                (np.asarray(call.rows) + first_row).tolist(),
+                omni.engines[call.stage].run(call.feeds())["features"],
+                strict=True,
+            )
+        )
     return rows
 
 
 def speaking_style(
-    omni: Omni, reference: SlowLoop, voice: str | np.ndarray = "chelsie", style: str | None = None, language: str | None = None
+    omni: Omni,
+    reference: SlowLoop,
+    voice: str | np.ndarray = "chelsie",
+    style: str | None = None,
+    language: str | None = None,
 ) -> SpeakingStyle:
     """Options of a reply as the checkpoint's own numbers. `voice`: a name, or codes [frames, 16]."""
     talker = reference.raw["talker_config"]
@@ -71,7 +87,9 @@ def speaking_style(
 
 
 def assert_written(token_ids: Sequence[int], logits: np.ndarray, end: int | None) -> None:
-    """Every id is the best of `logits` [tokens, vocabulary], `end` left out, where that choice was decisive."""
+    """Every id is the best of `logits` [tokens, vocabulary], `end` left out,
+    where that choice was decisive.
+    """
     for token, scores in zip(token_ids, logits.copy(), strict=True):
         if end is not None:
             scores[end] = -np.inf
@@ -79,10 +97,14 @@ def assert_written(token_ids: Sequence[int], logits: np.ndarray, end: int | None
 
 
 def assert_spoken(codes: np.ndarray, speech: Speech, max_frames: int, logits: Sequence[np.ndarray]) -> None:
-    """Every code is the reference's choice for the same past where that choice was decisive, and the logits of all frames are equal to rounding."""
+    """Every code is the reference's choice for the same past where that choice was decisive,
+    and the logits of all frames are equal to rounding.
+    """
     assert len(codes) == len(speech.codes) and speech.ended == (len(codes) < max_frames)
     decisive = speech.margins > DECISIVE
     assert decisive.mean() > 0.99
     np.testing.assert_array_equal(codes[decisive], speech.codes[decisive])
-    error = np.abs(np.array(logits)[: len(codes)] - speech.logits).max(axis=1) / np.abs(speech.logits).max(axis=1)
+    error = np.abs(np.array(logits)[: len(codes)] - speech.logits).max(axis=1) / np.abs(speech.logits).max(
+        axis=1
+    )
     assert error.max() < TOLERANCE

@@ -1,4 +1,6 @@
-"""A conversation against the public reference: every reply equals HF `generate` fed with the ids that the conversation really holds."""
+"""A conversation against the public reference:
+every reply equals HF `generate` fed with the ids that the conversation really holds.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def model(tiny_checkpoint: Path) -> Any:
 
 def sound(seconds: float) -> np.ndarray:
     time = np.arange(int(seconds * 16000)) / 16000
-    return (0.2 * np.sin(2 * np.pi * (200 + 150 * time) * time) + 0.02 * np.random.default_rng(0).standard_normal(len(time))).astype(np.float32)
+    return (
+        0.2 * np.sin(2 * np.pi * (200 + 150 * time) * time)
+        + 0.02 * np.random.default_rng(0).standard_normal(len(time))
+    ).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,15 @@ class Talk:
 CLIP = sound(1.3)
 TALKS = {
     "two turns of text": Talk((Turn("Hello, how are you?"), Turn("And tomorrow?"))),
-    "audio in the second turn, after an answer cut by its limit": Talk((Turn("Listen.", tokens=3), Turn("What was this?", CLIP)), system="You answer briefly."),
+    "audio in the second turn, after an answer cut by its limit": Talk(
+        (Turn("Listen.", tokens=3), Turn("What was this?", CLIP)), system="You answer briefly."
+    ),
     "three turns, the first with audio, the second answered in text alone": Talk(
-        (Turn("Who is speaking?", CLIP, tokens=5, frames=4), Turn("Write it down.", modalities=("text",)), Turn("Now say it aloud."))
+        (
+            Turn("Who is speaking?", CLIP, tokens=5, frames=4),
+            Turn("Write it down.", modalities=("text",)),
+            Turn("Now say it aloud."),
+        )
     ),
 }
 ENDINGS = ("", " Please.", " Now.", " Thank you.", " Go on.", " So?")
@@ -71,8 +82,12 @@ ENDINGS = ("", " Please.", " Now.", " Thank you.", " Go on.", " So?")
 
 def say(conversation: Conversation, turn: Turn, ending: str) -> Any:
     conversation.append(audio=turn.audio, text=turn.text + ending)
-    limits = {"max_text_tokens": turn.tokens} | ({"max_frames": turn.frames} if "audio" in turn.modalities else {})
-    return collect(conversation.reply(greedy=True, modalities=turn.modalities, voice="ethan", **limits), 24000)
+    limits = {"max_text_tokens": turn.tokens} | (
+        {"max_frames": turn.frames} if "audio" in turn.modalities else {}
+    )
+    return collect(
+        conversation.reply(greedy=True, modalities=turn.modalities, voice="ethan", **limits), 24000
+    )
 
 
 def have(omni: Omni, talk: Talk, endings: list[str]) -> tuple[list[Any], list[np.ndarray]]:
@@ -99,7 +114,9 @@ def test_every_reply_equals_the_reference_on_the_same_history(omni: Omni, model:
                 break
         assert expected.margin > DECISIVE, "no ending gave an answer without a near-tie; choose another text"
         endings.append(ending)
-        assert list(replies[-1].token_ids) == [token for token in expected.token_ids if token != omni.front_end.im_end]
+        assert list(replies[-1].token_ids) == [
+            token for token in expected.token_ids if token != omni.front_end.im_end
+        ]
         if "audio" in turn.modalities:
             np.testing.assert_array_equal(replies[-1].codes, expected.codes)
             np.testing.assert_allclose(replies[-1].audio, expected.audio, atol=1e-4)
@@ -115,13 +132,22 @@ def test_the_history_is_prompts_answers_and_ends_of_turns_and_nothing_else(omni:
     for number, turn in enumerate(talk.turns):
         parts: list[dict[str, Any]] = [{"type": "text", "text": turn.text}]
         if turn.audio is not None:
-            parts.insert(0, {"type": "input_audio", "input_audio": {"data": turn.audio, "sample_rate": 16000}})
+            parts.insert(
+                0, {"type": "input_audio", "input_audio": {"data": turn.audio, "sample_rate": 16000}}
+            )
         message = {"role": "user", "content": parts}
         if number == 0:
             opening = [] if talk.system is None else [{"role": "system", "content": talk.system}]
             history = front_end.prompt([*opening, message]).token_ids
         else:
-            history = np.concatenate([history, replies[number - 1].token_ids, front_end.turn_end, front_end.continuation([message]).token_ids])
+            history = np.concatenate(
+                [
+                    history,
+                    replies[number - 1].token_ids,
+                    front_end.turn_end,
+                    front_end.continuation([message]).token_ids,
+                ]
+            )
         np.testing.assert_array_equal(prompts[number], history)
 
 
@@ -131,7 +157,13 @@ def test_positions_go_on_as_if_the_history_were_one_prompt(omni: Omni) -> None:
         say(conversation, turn, "")
     ids = np.array(conversation.token_ids)
     messages = [
-        {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": CLIP, "sample_rate": 16000}}, {"type": "text", "text": "Listen."}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_audio", "input_audio": {"data": CLIP, "sample_rate": 16000}},
+                {"type": "text", "text": "Listen."},
+            ],
+        },
     ]
     prompt = omni.front_end.prompt(messages)
     assert conversation.context.next_position == prompt.next_position + len(ids) - len(prompt.token_ids)

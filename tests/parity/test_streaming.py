@@ -1,4 +1,6 @@
-"""What streaming promises, seen on a real bundle: speech over text that is still written, and nothing that depends on time."""
+"""What streaming promises, seen on a real bundle: speech over text that is still written,
+and nothing that depends on time.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ from antiphon.runtime.stages.vocoder import Vocoder, packets
 pytestmark = pytest.mark.usefixtures("no_leaked_threads")
 
 SAMPLES, LEAD = 1920, 555
-SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_k": 50, "talker_temperature": 0.9, "predictor_temperature": 1.0}
+SAMPLED: dict[str, Any] = {
+    "temperature": 1.0,
+    "top_k": 50,
+    "talker_temperature": 0.9,
+    "predictor_temperature": 1.0,
+}
 
 
 def ask(text: str) -> list[dict[str, Any]]:
@@ -41,8 +48,21 @@ TONE = (0.3 * np.sin(np.arange(16000) / 20)).astype(np.float32)
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 PROMPTS = [
     QUESTION,
-    [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": TONE, "sample_rate": 16000}}]}],
-    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}, {"type": "text", "text": "What is this?"}]}],
+    [
+        {
+            "role": "user",
+            "content": [{"type": "input_audio", "input_audio": {"data": TONE, "sample_rate": 16000}}],
+        }
+    ],
+    [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": PICTURE}},
+                {"type": "text", "text": "What is this?"},
+            ],
+        }
+    ],
     [{"role": "system", "content": "You answer briefly."}, *ask("What is the time?")],
 ]
 
@@ -73,14 +93,22 @@ def with_ids(omni: Omni, **ids: Any) -> Omni:
     return Omni(dataclasses.replace(omni.manifest, ids=omni.manifest.ids | ids), omni.engines, omni.front_end)
 
 
-def watched(omni: Omni, pause: random.Random | None = None, slow: tuple[str, ...] = ()) -> tuple[Omni, Counter[str]]:
+def watched(
+    omni: Omni, pause: random.Random | None = None, slow: tuple[str, ...] = ()
+) -> tuple[Omni, Counter[str]]:
     runs: Counter[str] = Counter()
-    engines = {name: Watched(engine, runs, pause if name in slow else None) for name, engine in omni.engines.items()}
+    engines = {
+        name: Watched(engine, runs, pause if name in slow else None) for name, engine in omni.engines.items()
+    }
     return Omni(omni.manifest, engines, omni.front_end), runs  # type: ignore[arg-type]
 
 
 def same(one: Reply, other: Reply) -> None:
-    assert one.token_ids == other.token_ids and one.text == other.text and one.finish_reason == other.finish_reason
+    assert (
+        one.token_ids == other.token_ids
+        and one.text == other.text
+        and one.finish_reason == other.finish_reason
+    )
     np.testing.assert_array_equal(one.codes, other.codes)
     np.testing.assert_allclose(one.audio, other.audio, atol=1e-6)
 
@@ -91,7 +119,16 @@ def same(one: Reply, other: Reply) -> None:
 @pytest.mark.parametrize("prompt", range(len(PROMPTS)))
 @pytest.mark.parametrize("seed", [1, 2])
 def test_speech_begins_before_the_text_ends(omni: Omni, prompt: int, seed: int) -> None:
-    events = list(omni.stream(PROMPTS[prompt], seed=seed, min_text_tokens=16, max_text_tokens=16 + 4 * seed, max_frames=12, **SAMPLED))
+    events = list(
+        omni.stream(
+            PROMPTS[prompt],
+            seed=seed,
+            min_text_tokens=16,
+            max_text_tokens=16 + 4 * seed,
+            max_frames=12,
+            **SAMPLED,
+        )
+    )
     kinds = [type(event) for event in events]
     assert len(events[-1].token_ids) >= 16
     assert kinds.index(AudioDelta) < len(kinds) - 1 - kinds[::-1].index(TextDelta)
@@ -130,7 +167,10 @@ def test_codes_do_not_depend_on_how_fast_speech_and_its_listener_are(omni: Omni)
 
 
 def test_several_streams_at_once_give_what_each_gives_alone(omni: Omni) -> None:
-    jobs = [(prompt, {"seed": number, "min_text_tokens": 8, "max_text_tokens": 12, "max_frames": 16, **SAMPLED}) for number, prompt in enumerate(PROMPTS)]
+    jobs = [
+        (prompt, {"seed": number, "min_text_tokens": 8, "max_text_tokens": 12, "max_frames": 16, **SAMPLED})
+        for number, prompt in enumerate(PROMPTS)
+    ]
     alone = [omni.generate(prompt, **options) for prompt, options in jobs]
     for _ in range(2):
         with ThreadPoolExecutor(len(jobs)) as executor:
@@ -151,11 +191,15 @@ def offline(omni: Omni) -> tuple[list[Frame], np.ndarray]:
 
 @settings(max_examples=25, deadline=None, database=None)
 @given(schedule=st.lists(st.integers(1, 13), min_size=1, max_size=5))
-def test_any_packet_schedule_gives_the_same_sound(omni: Omni, offline: tuple[list[Frame], np.ndarray], schedule: list[int]) -> None:
+def test_any_packet_schedule_gives_the_same_sound(
+    omni: Omni, offline: tuple[list[Frame], np.ndarray], schedule: list[int]
+) -> None:
     frames, expected = offline
     waiting = iter(frames)
     vocoder = Vocoder(omni.engines["code2wav"], EngineLock(), lambda: 0)
-    heard = np.concatenate([vocoder.decode(packet) for packet in packets(lambda: next(waiting, None), schedule)])
+    heard = np.concatenate(
+        [vocoder.decode(packet) for packet in packets(lambda: next(waiting, None), schedule)]
+    )
     assert len(heard) == len(expected) == len(frames) * SAMPLES - LEAD
     np.testing.assert_allclose(heard, expected, atol=1e-5)
 
@@ -164,7 +208,11 @@ def test_any_packet_schedule_gives_the_same_sound(omni: Omni, offline: tuple[lis
 def test_a_reply_sounds_the_same_in_any_packets(omni: Omni, schedule: tuple[int, ...]) -> None:
     options = {"seed": 3, "max_text_tokens": 6, "max_frames": 11, **SAMPLED}
     expected = omni.generate(QUESTION, **options)
-    events = [event for event in omni.stream(QUESTION, packet_schedule=schedule, **options) if isinstance(event, AudioDelta)]
+    events = [
+        event
+        for event in omni.stream(QUESTION, packet_schedule=schedule, **options)
+        if isinstance(event, AudioDelta)
+    ]
     np.testing.assert_allclose(np.concatenate([event.samples for event in events]), expected.audio, atol=1e-5)
     sizes = [schedule[min(place, len(schedule) - 1)] for place in range(len(events))]
     assert [event.frames for event in events[:-1]] == sizes[:-1] and 1 <= events[-1].frames <= sizes[-1]
@@ -177,17 +225,24 @@ def test_a_reply_sounds_the_same_in_any_packets(omni: Omni, schedule: tuple[int,
 def test_events_add_up_to_the_answer(omni: Omni, seed: int) -> None:
     """At a high temperature the answer holds bytes that are no whole characters."""
     options = SAMPLED | {"temperature": 3.0, "top_k": 0}
-    events = list(omni.stream(QUESTION, seed=seed, min_text_tokens=20, max_text_tokens=20, max_frames=13, **options))
+    events = list(
+        omni.stream(QUESTION, seed=seed, min_text_tokens=20, max_text_tokens=20, max_frames=13, **options)
+    )
     texts = [event for event in events if isinstance(event, TextDelta)]
     sounds = [event for event in events if isinstance(event, AudioDelta)]
     done = events[-1]
     assert isinstance(done, Done) and not any(isinstance(event, Done) for event in events[:-1])
     assert "".join(event.text for event in texts) == done.text == omni.front_end.decode(done.token_ids)
-    assert tuple(token for event in texts for token in event.token_ids) == done.token_ids and len(done.token_ids) == 20
+    assert (
+        tuple(token for event in texts for token in event.token_ids) == done.token_ids
+        and len(done.token_ids) == 20
+    )
     for event in texts:
         event.text.encode("utf-8")  # no half of a surrogate pair
         assert "\ufffd" not in event.text or "\ufffd" in done.text
-    assert [event.first_frame for event in sounds] == np.cumsum([0, *(event.frames for event in sounds)])[:-1].tolist()
+    assert [event.first_frame for event in sounds] == np.cumsum([0, *(event.frames for event in sounds)])[
+        :-1
+    ].tolist()
     assert sum(event.frames for event in sounds) == len(done.codes) and done.codes.shape[1] == 16
     assert sum(len(event.samples) for event in sounds) == len(done.codes) * SAMPLES - LEAD
     assert all(event.samples.dtype == np.float32 and np.abs(event.samples).max() <= 1 for event in sounds)
@@ -238,14 +293,22 @@ def test_short_answers_that_end_by_themselves_speak_and_stop(omni: Omni, greedy:
     short = with_ids(omni, eos=[greedy.token_ids[end]])
     spoken = short.generate(QUESTION, greedy=True, max_frames=30)
     last = first_seen(spoken.codes[:, 0].tolist(), 1)
-    reply = with_ids(short, codec_eos=int(spoken.codes[last, 0])).generate(QUESTION, greedy=True, max_frames=30)
-    assert reply.finish_reason == "stop" and reply.token_ids == greedy.token_ids[:end] and 1 <= len(reply.codes) <= last
+    reply = with_ids(short, codec_eos=int(spoken.codes[last, 0])).generate(
+        QUESTION, greedy=True, max_frames=30
+    )
+    assert (
+        reply.finish_reason == "stop"
+        and reply.token_ids == greedy.token_ids[:end]
+        and 1 <= len(reply.codes) <= last
+    )
     assert len(reply.audio) == len(reply.codes) * SAMPLES - LEAD
 
 
 def test_reason_length_when_only_the_text_reached_its_limit(omni: Omni, greedy: Reply) -> None:
     last = first_seen(greedy.codes[:, 0].tolist(), 3)
-    reply = with_ids(omni, codec_eos=int(greedy.codes[last, 0])).generate(QUESTION, greedy=True, max_text_tokens=24, max_frames=40)
+    reply = with_ids(omni, codec_eos=int(greedy.codes[last, 0])).generate(
+        QUESTION, greedy=True, max_text_tokens=24, max_frames=40
+    )
     assert reply.finish_reason == "length" and len(reply.token_ids) == 24 and 1 <= len(reply.codes) < 40
 
 
@@ -264,17 +327,25 @@ def test_reason_empty_when_the_model_says_nothing(omni: Omni, greedy: Reply) -> 
 
 
 def test_reason_cancelled_when_the_caller_gives_up(omni: Omni) -> None:
-    stream = omni.stream(QUESTION, seed=1, min_text_tokens=500, max_text_tokens=500, max_frames=2000, **SAMPLED)
+    stream = omni.stream(
+        QUESTION, seed=1, min_text_tokens=500, max_text_tokens=500, max_frames=2000, **SAMPLED
+    )
     first = next(stream)
     stream.cancel()
     events: list[Event] = list(stream)
-    assert isinstance(first, TextDelta) and isinstance(events[-1], Done) and events[-1].finish_reason == "cancelled"
+    assert (
+        isinstance(first, TextDelta)
+        and isinstance(events[-1], Done)
+        and events[-1].finish_reason == "cancelled"
+    )
 
 
 def test_closing_the_iterator_stops_all_work_within_one_frame(omni: Omni) -> None:
     counted, runs = watched(omni)
     before = set(threading.enumerate())
-    stream = counted.stream(QUESTION, seed=1, min_text_tokens=500, max_text_tokens=500, max_frames=2000, **SAMPLED)
+    stream = counted.stream(
+        QUESTION, seed=1, min_text_tokens=500, max_text_tokens=500, max_frames=2000, **SAMPLED
+    )
     for event in stream:
         if isinstance(event, AudioDelta) and event.first_frame >= 3:
             break
@@ -282,8 +353,12 @@ def test_closing_the_iterator_stops_all_work_within_one_frame(omni: Omni) -> Non
     stream.close()
     assert time.monotonic() - began < 2
     assert all(count <= 1 for count in (runs - at_close).values()), "no stage began a second run"
-    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("antiphon")]
+    assert not [
+        thread for thread in set(threading.enumerate()) - before if thread.name.startswith("antiphon")
+    ]
     after = runs.copy()
     time.sleep(0.05)
     assert runs == after and list(stream) == []
-    assert len(counted.generate(QUESTION, max_text_tokens=2, max_frames=2).codes) == 2, "its place is free again"
+    assert len(counted.generate(QUESTION, max_text_tokens=2, max_frames=2).codes) == 2, (
+        "its place is free again"
+    )

@@ -1,7 +1,9 @@
-"""The compiled half of TensorRT as tensorrt.plugin sees it, in Python, and a builder that asks plugins what the real one asks, in its order.
+"""The compiled half of TensorRT as tensorrt.plugin sees it, in Python,
+and a builder that asks plugins what the real one asks, in its order.
 
-With it the real Python sources of tensorrt.plugin run without TensorRT's libraries. What the bindings would refuse by type is refused here too. An Engine
-is plain data: kernel names, PTX, and expressions over the axes of tensors, as TensorRT keeps them without Python.
+With it the real Python sources of tensorrt.plugin run without TensorRT's libraries. What the bindings would
+refuse by type is refused here too. An Engine is plain data: kernel names, PTX, and expressions over the axes
+of tensors, as TensorRT keeps them without Python.
 """
 
 from __future__ import annotations
@@ -24,16 +26,41 @@ DimensionOperation = enum.Enum("DimensionOperation", "SUM PROD MAX MIN SUB EQUAL
 TensorFormat = enum.Enum("TensorFormat", "LINEAR CHW2 HWC8 CHW4 HWC")
 PluginArgType = enum.Enum("PluginArgType", "INT")
 PluginArgDataType = enum.Enum("PluginArgDataType", "INT8 INT16 INT32")
-PluginFieldType = enum.Enum("PluginFieldType", "UNKNOWN FLOAT16 FLOAT32 FLOAT64 INT8 INT16 INT32 CHAR DIMS BF16 INT64 FP8 INT4 FP4")
-QuickPluginCreationRequest = enum.Enum("QuickPluginCreationRequest", "UNKNOWN PREFER_AOT PREFER_JIT STRICT_AOT STRICT_JIT")
+PluginFieldType = enum.Enum(
+    "PluginFieldType", "UNKNOWN FLOAT16 FLOAT32 FLOAT64 INT8 INT16 INT32 CHAR DIMS BF16 INT64 FP8 INT4 FP4"
+)
+QuickPluginCreationRequest = enum.Enum(
+    "QuickPluginCreationRequest", "UNKNOWN PREFER_AOT PREFER_JIT STRICT_AOT STRICT_JIT"
+)
 TensorRTPhase = enum.Enum("TensorRTPhase", "BUILD RUNTIME")
 ENUMS = (
-    DataType, DimensionOperation, TensorFormat, PluginArgType, PluginArgDataType, PluginFieldType, QuickPluginCreationRequest, TensorRTPhase,
-)  # fmt: skip
+    DataType,
+    DimensionOperation,
+    TensorFormat,
+    PluginArgType,
+    PluginArgDataType,
+    PluginFieldType,
+    QuickPluginCreationRequest,
+    TensorRTPhase,
+)
 CLASSES = (
-    "Dims", "DimsExprs", "DynamicPluginTensorDesc", "IDimensionExpr", "IExprBuilder", "IPluginCreatorV3Quick", "IPluginV3", "IPluginV3QuickAOTBuild",
-    "IPluginV3QuickBuild", "IPluginV3QuickCore", "IPluginV3QuickRuntime", "ISymExpr", "ITensor", "PluginField", "PluginFieldCollection", "PluginTensorDesc",
-)  # fmt: skip
+    "Dims",
+    "DimsExprs",
+    "DynamicPluginTensorDesc",
+    "IDimensionExpr",
+    "IExprBuilder",
+    "IPluginCreatorV3Quick",
+    "IPluginV3",
+    "IPluginV3QuickAOTBuild",
+    "IPluginV3QuickBuild",
+    "IPluginV3QuickCore",
+    "IPluginV3QuickRuntime",
+    "ISymExpr",
+    "ITensor",
+    "PluginField",
+    "PluginFieldCollection",
+    "PluginTensorDesc",
+)
 int32 = DataType.INT32
 
 _OPERATIONS: dict[Any, Callable[[int, int], int]] = {
@@ -59,11 +86,20 @@ class Logger:
 class IDimensionExpr:
     """A constant, an axis of a network input, or an operation on two others."""
 
-    def __init__(self, value: int | tuple[str, int] | None = None, operation: Any = None, operands: tuple[IDimensionExpr, ...] = ()) -> None:
+    def __init__(
+        self,
+        value: int | tuple[str, int] | None = None,
+        operation: Any = None,
+        operands: tuple[IDimensionExpr, ...] = (),
+    ) -> None:
         self.value, self.operation, self.operands = value, operation, operands
 
     def is_constant(self) -> bool:
-        return all(operand.is_constant() for operand in self.operands) if self.operation else isinstance(self.value, int)
+        return (
+            all(operand.is_constant() for operand in self.operands)
+            if self.operation
+            else isinstance(self.value, int)
+        )
 
     def get_constant_value(self) -> int:
         return self.at({})
@@ -81,7 +117,11 @@ class IExprBuilder:
         return IDimensionExpr(value)
 
     def operation(self, operation: Any, first: IDimensionExpr, second: IDimensionExpr) -> IDimensionExpr:
-        assert isinstance(operation, DimensionOperation) and isinstance(first, IDimensionExpr) and isinstance(second, IDimensionExpr)
+        assert (
+            isinstance(operation, DimensionOperation)
+            and isinstance(first, IDimensionExpr)
+            and isinstance(second, IDimensionExpr)
+        )
         return IDimensionExpr(operation=operation, operands=(first, second))
 
 
@@ -172,9 +212,13 @@ def get_plugin_registry() -> _Registry:
 class ITensor:
     """A tensor of a network; -1 stands for an axis that varies."""
 
-    def __init__(self, name: str, dtype: Any, shape: Sequence[int], sizes: Sequence[IDimensionExpr] | None = None) -> None:
+    def __init__(
+        self, name: str, dtype: Any, shape: Sequence[int], sizes: Sequence[IDimensionExpr] | None = None
+    ) -> None:
         self.name, self.dtype, self.shape = name, dtype, Dims(shape)
-        self.sizes = DimsExprs(sizes or [IDimensionExpr(size if size >= 0 else (name, axis)) for axis, size in enumerate(shape)])
+        self.sizes = DimsExprs(
+            sizes or [IDimensionExpr(size if size >= 0 else (name, axis)) for axis, size in enumerate(shape)]
+        )
 
 
 @dataclass
@@ -228,24 +272,39 @@ class Network:
         return ITensor(name, dtype, shape)
 
     def add_plugin(self, function: Callable[[Any], Any], aot: bool) -> Step:
-        inputs, shape_inputs, plugin = function(QuickPluginCreationRequest.STRICT_AOT if aot else QuickPluginCreationRequest.STRICT_JIT)
+        inputs, shape_inputs, plugin = function(
+            QuickPluginCreationRequest.STRICT_AOT if aot else QuickPluginCreationRequest.STRICT_JIT
+        )
         assert isinstance(plugin, IPluginV3QuickAOTBuild) is aot and shape_inputs == []
-        types = plugin.get_output_data_types([tensor.dtype for tensor in inputs], [len(tensor.shape) for tensor in inputs])
+        types = plugin.get_output_data_types(
+            [tensor.dtype for tensor in inputs], [len(tensor.shape) for tensor in inputs]
+        )
         sizes = plugin.get_output_shapes([tensor.sizes for tensor in inputs], [], IExprBuilder())
         assert len(types) == len(sizes) == plugin.get_num_outputs()
         outputs = [
-            ITensor(f"{plugin.plugin_name}.{len(self.steps)}.{place}", dtype, [size.at({}) if size.is_constant() else -1 for size in every], every)
+            ITensor(
+                f"{plugin.plugin_name}.{len(self.steps)}.{place}",
+                dtype,
+                [size.at({}) if size.is_constant() else -1 for size in every],
+                every,
+            )
             for place, (dtype, every) in enumerate(zip(types, sizes, strict=True))
         ]
         described = [DynamicPluginTensorDesc(tensor.shape, tensor.dtype) for tensor in (*inputs, *outputs)]
         offered = plugin.get_supported_format_combinations(described, len(inputs))
-        assert [(one.type, one.format) for one in offered] == [(one.desc.type, TensorFormat.LINEAR) for one in described]
+        assert [(one.type, one.format) for one in offered] == [
+            (one.desc.type, TensorFormat.LINEAR) for one in described
+        ]
         plugin.configure_plugin(described[: len(inputs)], described[len(inputs) :])
         assert plugin.get_valid_tactics() == []
         plugin.set_tactic(0)
         shape, scalars = _LaunchParams(), _SymExprs()
-        plugin.get_launch_params([tensor.sizes for tensor in inputs], described, len(inputs), shape, scalars, IExprBuilder())
-        kernel, ptx = plugin.clone().get_kernel([one.desc for one in described[: len(inputs)]], [one.desc for one in described[len(inputs) :]])
+        plugin.get_launch_params(
+            [tensor.sizes for tensor in inputs], described, len(inputs), shape, scalars, IExprBuilder()
+        )
+        kernel, ptx = plugin.clone().get_kernel(
+            [one.desc for one in described[: len(inputs)]], [one.desc for one in described[len(inputs) :]]
+        )
         self.steps.append(
             Step(
                 inputs,
@@ -257,21 +316,29 @@ class Network:
                 tuple(_checked(size) for size in (shape.block_x, shape.block_y, shape.block_z)),
                 _checked(shape.shared_mem),
                 [_checked(scalars.held[place]) for place in range(scalars.nbSymExprs)],
-            )  # fmt: skip
+            )
         )
         return self.steps[-1]
 
 
 def _checked(value: Any) -> IDimensionExpr:
-    assert isinstance(value, ISymExpr) and (value.type, value.dtype) == (PluginArgType.INT, PluginArgDataType.INT32)
+    assert isinstance(value, ISymExpr) and (value.type, value.dtype) == (
+        PluginArgType.INT,
+        PluginArgDataType.INT32,
+    )
     assert isinstance(value.expr, IDimensionExpr), "a scalar without an expression"
     return value.expr
 
 
 def plugin_sources() -> Path | None:
     """The folder of tensorrt.plugin's Python sources, where the wheel tensorrt-cu13-bindings is installed."""
-    found = importlib.util.find_spec("tensorrt_bindings")  # finds without importing: the import loads TensorRT's libraries
-    folder = Path(found.submodule_search_locations[0]) / "plugin" if found and found.submodule_search_locations else None
+    # finds without importing: the import loads TensorRT's libraries
+    found = importlib.util.find_spec("tensorrt_bindings")
+    folder = (
+        Path(found.submodule_search_locations[0]) / "plugin"
+        if found and found.submodule_search_locations
+        else None
+    )
     return folder if folder and (folder / "__init__.py").is_file() else None
 
 
@@ -282,7 +349,9 @@ def real_plugin_module(folder: Path) -> Iterator[ModuleType]:
     assert not before, "the real TensorRT is loaded"
     core = ModuleType("tensorrt")
     core.__dict__.update({name: value for name, value in globals().items() if not name.startswith("_")})
-    spec = importlib.util.spec_from_file_location("tensorrt.plugin", folder / "__init__.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        "tensorrt.plugin", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec and spec.loader
     plugin = importlib.util.module_from_spec(spec)
     core.plugin = plugin  # type: ignore[attr-defined]

@@ -39,8 +39,19 @@ EXACT: dict[str, Run] = {"torch": torch_op, "function": function}
 ALL: dict[str, Run] = {**EXACT, "lowered": lowered}
 
 
-def make(past: list[int], lengths: list[int], tokens: int, spare: int, kv_heads: int, group: int, dim: int, seed: int = 0) -> tuple[Any, ...]:
-    """Arguments of the op in float32: the cache holds the longest past, `tokens` and `spare` rows more, and rubbish where nothing was written."""
+def make(
+    past: list[int],
+    lengths: list[int],
+    tokens: int,
+    spare: int,
+    kv_heads: int,
+    group: int,
+    dim: int,
+    seed: int = 0,
+) -> tuple[Any, ...]:
+    """Arguments of the op in float32: the cache holds the longest past, `tokens` and `spare` rows more,
+    and rubbish where nothing was written.
+    """
     random = np.random.default_rng(seed)
 
     def normal(*shape: int) -> np.ndarray:
@@ -48,7 +59,13 @@ def make(past: list[int], lengths: list[int], tokens: int, spare: int, kv_heads:
 
     batch, capacity = len(past), max(past) + tokens + spare
     rows, cache = (batch, tokens, kv_heads * dim), (batch, kv_heads, capacity, dim)
-    arrays = (normal(batch, tokens, kv_heads * group * dim), normal(*rows), normal(*rows), normal(*cache), normal(*cache))
+    arrays = (
+        normal(batch, tokens, kv_heads * group * dim),
+        normal(*rows),
+        normal(*rows),
+        normal(*cache),
+        normal(*cache),
+    )
     return *arrays, np.array(past, np.int64), np.array(lengths, np.int64), kv_heads * group, kv_heads
 
 
@@ -57,24 +74,37 @@ def cases(draw: Any, batches: tuple[int, int] = (1, 3)) -> tuple[Any, ...]:
     batch, tokens = draw(st.integers(*batches)), draw(st.integers(1, 6))
     past = draw(st.lists(st.integers(0, 9), min_size=batch, max_size=batch))
     lengths = draw(st.lists(st.integers(0, tokens), min_size=batch, max_size=batch))
-    shape = draw(st.integers(0, 4)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([8, 16, 24]))
+    shape = (
+        draw(st.integers(0, 4)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 4])),
+        draw(st.sampled_from([8, 16, 24])),
+    )
     return make(past, lengths, tokens, *shape, draw(st.integers(0, 2**16)))
 
 
 def formula(case: tuple[Any, ...]) -> np.ndarray:
-    """y by whole sequences, without a cache and in float64: for each row of the batch its past and new keys, a triangular mask, a softmax."""
+    """y by whole sequences, without a cache and in float64: for each row of the batch its past and new keys,
+    a triangular mask, a softmax.
+    """
     query, key, value, past_key, past_value = (array.astype(np.float64) for array in case[:5])
     heads, kv_heads, dim = case[7], case[8], case[3].shape[-1]
     y = np.zeros_like(query)
     for entry, (past, new) in enumerate(zip(case[5], case[6], strict=True)):
         q = query[entry, :new].reshape(new, heads, dim)
         k, v = (
-            np.concatenate([old[entry, :, :past].swapaxes(0, 1), rows[entry, :new].reshape(new, kv_heads, dim)]).repeat(heads // kv_heads, axis=1)
+            np.concatenate(
+                [old[entry, :, :past].swapaxes(0, 1), rows[entry, :new].reshape(new, kv_heads, dim)]
+            ).repeat(heads // kv_heads, axis=1)
             for old, rows in ((past_key, key), (past_value, value))
         )
-        scores = np.einsum("thd,shd->hts", q, k) / dim**0.5 + np.triu(np.full((new, past + new), -np.inf), past + 1)
+        scores = np.einsum("thd,shd->hts", q, k) / dim**0.5 + np.triu(
+            np.full((new, past + new), -np.inf), past + 1
+        )
         weights = np.exp(scores)
-        y[entry, :new] = np.einsum("hts,shd->thd", weights / weights.sum(-1, keepdims=True), v).reshape(new, heads * dim)
+        y[entry, :new] = np.einsum("hts,shd->thd", weights / weights.sum(-1, keepdims=True), v).reshape(
+            new, heads * dim
+        )
     return y
 
 
@@ -97,13 +127,18 @@ def test_reference_equals_the_formula(case: tuple[Any, ...]) -> None:
         before, after = present_key[entry, :, :past], present_key[entry, :, past + new :]
         np.testing.assert_array_equal(before, exact[3][entry, :, :past])
         np.testing.assert_array_equal(after, exact[3][entry, :, past + new :])
-        np.testing.assert_array_equal(present_key[entry, :, past : past + new].swapaxes(0, 1).reshape(new, exact[1].shape[-1]), exact[1][entry, :new])
+        np.testing.assert_array_equal(
+            present_key[entry, :, past : past + new].swapaxes(0, 1).reshape(new, exact[1].shape[-1]),
+            exact[1][entry, :new],
+        )
 
 
 @settings(max_examples=40, deadline=None)
 @given(cases())
 @pytest.mark.parametrize("name", list(EXACT))
-def test_torch_op_and_function_equal_the_reference_with_padding_and_any_past(name: str, case: tuple[Any, ...]) -> None:
+def test_torch_op_and_function_equal_the_reference_with_padding_and_any_past(
+    name: str, case: tuple[Any, ...]
+) -> None:
     check(EXACT[name](*case), case)
 
 
@@ -114,8 +149,13 @@ def test_lowering_equals_the_reference_for_one_stream_with_padding(case: tuple[A
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), min_size=2, max_size=4), st.sampled_from([1, 2, 4]))
-def test_lowering_equals_the_reference_for_single_steps_of_streams_with_different_pasts(streams: list[tuple[int, int]], group: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), min_size=2, max_size=4),
+    st.sampled_from([1, 2, 4]),
+)
+def test_lowering_equals_the_reference_for_single_steps_of_streams_with_different_pasts(
+    streams: list[tuple[int, int]], group: int
+) -> None:
     case = make([past for past, _ in streams], [new for _, new in streams], 1, 1, 2, group, 16)
     check(lowered(*case), case, is_whole_cache=False)
 
@@ -141,7 +181,13 @@ def test_prefill_in_any_chunks_equals_one_prefill(name: str, chunks: list[int], 
     cache, start = case[3:5], 0
     for chunk in chunks:
         span = slice(start, start + chunk)
-        y, *cache = ALL[name](*(array[:, span] for array in case[:3]), *cache, np.array([past + start]), np.array([chunk]), *case[7:])
+        y, *cache = ALL[name](
+            *(array[:, span] for array in case[:3]),
+            *cache,
+            np.array([past + start]),
+            np.array([chunk]),
+            *case[7:],
+        )
         np.testing.assert_allclose(y, whole[:, span], rtol=0, atol=3e-6)
         start += chunk
 
@@ -155,7 +201,9 @@ def test_padding_beyond_the_capacity_is_harmless(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(ALL))
 def test_rows_that_are_not_visible_are_not_read(name: str) -> None:
-    """Very large values there would show in any sum; a lowered engine must not even multiply them, so NaN may lie there."""
+    """Very large values there would show in any sum;
+    a lowered engine must not even multiply them, so NaN may lie there.
+    """
     case = make([3], [2], 2, 4, 2, 2, 16)
     expected, _, _ = attention(*case)
     for cache in case[3:5]:

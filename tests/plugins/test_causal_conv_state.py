@@ -1,4 +1,6 @@
-"""CausalConvState: the reference against a formula in float64, and every implementation against the reference."""
+"""CausalConvState: the reference against a formula in float64,
+and every implementation against the reference.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,19 @@ def make(lengths: list[int], tokens: int, channels: int, kernel: int = 4, seed: 
 def cases(draw: Any) -> list[np.ndarray]:
     tokens = draw(st.integers(1, 7))
     lengths = draw(st.lists(st.integers(0, tokens), min_size=1, max_size=4))
-    return make(lengths, tokens, draw(st.sampled_from([1, 5, 64, 130])), draw(st.integers(2, 5)), draw(st.integers(0, 2**16)))
+    return make(
+        lengths,
+        tokens,
+        draw(st.sampled_from([1, 5, 64, 130])),
+        draw(st.integers(2, 5)),
+        draw(st.integers(0, 2**16)),
+    )
 
 
 def check(found: tuple[np.ndarray, np.ndarray], arrays: list[np.ndarray]) -> None:
-    expected, present = causal_conv_state(*(array.astype(np.float64) if array.dtype == np.float32 else array for array in arrays))
+    expected, present = causal_conv_state(
+        *(array.astype(np.float64) if array.dtype == np.float32 else array for array in arrays)
+    )
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=5e-6)
     np.testing.assert_array_equal(found[1], present)
 
@@ -61,7 +71,11 @@ def test_reference_equals_the_written_out_sum(lengths: list[int]) -> None:
         line = np.concatenate([past[entry], x[entry, :length]])
         for t in range(6):
             for channel in range(3):
-                total = sum(line[t + tap, channel] * weight[channel, 0, tap] for tap in range(4)) if t < length else 0.0
+                total = (
+                    sum(line[t + tap, channel] * weight[channel, 0, tap] for tap in range(4))
+                    if t < length
+                    else 0.0
+                )
                 assert y[entry, t, channel] == pytest.approx(total / (1 + np.exp(-total)), abs=1e-12)
         np.testing.assert_array_equal(present[entry], line[len(line) - 3 :])
 
@@ -69,7 +83,9 @@ def test_reference_equals_the_written_out_sum(lengths: list[int]) -> None:
 def test_reference_equals_the_convolution_of_pytorch_followed_by_silu() -> None:
     x, weight, past, lengths = make([9, 9], 9, 6)
     rows = torch.from_numpy(np.concatenate([past, x], axis=1)).double().transpose(1, 2)
-    expected = torch.nn.functional.silu(torch.nn.functional.conv1d(rows, torch.from_numpy(weight).double(), groups=6)).transpose(1, 2)
+    expected = torch.nn.functional.silu(
+        torch.nn.functional.conv1d(rows, torch.from_numpy(weight).double(), groups=6)
+    ).transpose(1, 2)
     y, _ = causal_conv_state(*(array.astype(np.float64) for array in (x, weight, past)), lengths)
     np.testing.assert_allclose(y, expected.numpy(), rtol=0, atol=1e-12)
 

@@ -1,4 +1,6 @@
-"""GatedDeltaRule: the reference against a formula in float64, and every implementation against the reference."""
+"""GatedDeltaRule: the reference against a formula in float64,
+and every implementation against the reference.
+"""
 
 from __future__ import annotations
 
@@ -29,25 +31,39 @@ Run = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 def torch_op(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
     *arrays, key_heads, value_heads = arguments
-    y, present = torch_gated_delta_rule(*(torch.from_numpy(array) for array in arrays), key_heads, value_heads)
+    y, present = torch_gated_delta_rule(
+        *(torch.from_numpy(array) for array in arrays), key_heads, value_heads
+    )
     return y.numpy(), present.numpy()
 
 
 ALL: dict[str, Run] = {
     "torch": torch_op,
-    "function": lambda *given: run_function("GatedDeltaRule", *given[:-2], key_heads=given[-2], value_heads=given[-1]),
-    "lowered": lambda *given: run_lowered("GatedDeltaRule", *given[:-2], key_heads=given[-2], value_heads=given[-1]),
+    "function": lambda *given: run_function(
+        "GatedDeltaRule", *given[:-2], key_heads=given[-2], value_heads=given[-1]
+    ),
+    "lowered": lambda *given: run_lowered(
+        "GatedDeltaRule", *given[:-2], key_heads=given[-2], value_heads=given[-1]
+    ),
 }
 
 
-def make(lengths: list[int], tokens: int, key_heads: int, group: int, key_dim: int, value_dim: int, seed: int = 0) -> tuple[Any, ...]:
+def make(
+    lengths: list[int], tokens: int, key_heads: int, group: int, key_dim: int, value_dim: int, seed: int = 0
+) -> tuple[Any, ...]:
     """Arguments of the op in float32, with rubbish in the padding rows."""
     random = np.random.default_rng(seed)
     batch, heads = len(lengths), key_heads * group
     shapes = (
-        (batch, tokens, key_heads * key_dim), (batch, tokens, key_heads * key_dim), (batch, tokens, heads * value_dim), (batch, tokens, heads),
-        (batch, tokens, heads), (heads,), (heads,), (batch, heads, key_dim, value_dim),
-    )  # fmt: skip
+        (batch, tokens, key_heads * key_dim),
+        (batch, tokens, key_heads * key_dim),
+        (batch, tokens, heads * value_dim),
+        (batch, tokens, heads),
+        (batch, tokens, heads),
+        (heads,),
+        (heads,),
+        (batch, heads, key_dim, value_dim),
+    )
     arrays = [random.normal(size=shape).astype(np.float32) for shape in shapes]
     arrays[6] = -np.exp(arrays[6])
     return *arrays, np.array(lengths, np.int64), key_heads, heads
@@ -58,11 +74,22 @@ def cases(draw: Any) -> tuple[Any, ...]:
     tokens = draw(st.integers(1, 7))
     lengths = draw(st.lists(st.integers(0, tokens), min_size=1, max_size=3))
     heads = draw(st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 4)]))
-    return make(lengths, tokens, *heads, *draw(st.sampled_from([(64, 64), (7, 9), (16, 8), (128, 20)])), draw(st.integers(0, 2**16)))
+    return make(
+        lengths,
+        tokens,
+        *heads,
+        *draw(st.sampled_from([(64, 64), (7, 9), (16, 8), (128, 20)])),
+        draw(st.integers(0, 2**16)),
+    )
 
 
 def in_double(case: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
-    return gated_delta_rule(*(given.astype(np.float64) if isinstance(given, np.ndarray) and given.dtype == np.float32 else given for given in case))
+    return gated_delta_rule(
+        *(
+            given.astype(np.float64) if isinstance(given, np.ndarray) and given.dtype == np.float32 else given
+            for given in case
+        )
+    )
 
 
 def check(found: tuple[np.ndarray, np.ndarray], case: tuple[Any, ...]) -> None:
@@ -71,7 +98,9 @@ def check(found: tuple[np.ndarray, np.ndarray], case: tuple[Any, ...]) -> None:
 
 
 def formula(case: tuple[Any, ...]) -> np.ndarray:
-    """y [entry 0] without a running state, in float64: S_t is a product of whole matrices, A_t S_{t-1} + beta k v^T with A = decay (I - beta k k^T)."""
+    """y [entry 0] without a running state, in float64: S_t is a product of whole matrices,
+    A_t S_{t-1} + beta k v^T with A = decay (I - beta k k^T).
+    """
     query, key, value, a, b, dt_bias, decay_scale, past = (array.astype(np.float64) for array in case[:8])
     tokens, heads, key_heads, key_dim = value.shape[1], case[10], case[9], past.shape[2]
     y = np.zeros((tokens, heads, past.shape[3]))
@@ -81,15 +110,22 @@ def formula(case: tuple[Any, ...]) -> np.ndarray:
         for t in range(tokens):
             q, k = query[0, t, span], key[0, t, span]
             q, k = q / (q @ q + 1e-6) ** 0.5, k / (k @ k + 1e-6) ** 0.5
-            beta, decay = 1 / (1 + np.exp(-b[0, t, head])), (1 + np.exp(a[0, t, head] + dt_bias[head])) ** decay_scale[head]
+            beta, decay = (
+                1 / (1 + np.exp(-b[0, t, head])),
+                (1 + np.exp(a[0, t, head] + dt_bias[head])) ** decay_scale[head],
+            )
             transition = decay * (np.eye(key_dim) - beta * np.outer(k, k))
             state = transition @ state + beta * np.outer(k, value[0, t].reshape(heads, -1)[head])
             y[t, head] = state.T @ q * key_dim**-0.5
     return y.reshape(tokens, -1)
 
 
-@pytest.mark.parametrize(("key_heads", "group", "key_dim", "value_dim"), [(2, 2, 16, 16), (1, 3, 7, 9), (3, 1, 8, 4)])
-def test_reference_equals_the_recurrence_by_whole_matrices(key_heads: int, group: int, key_dim: int, value_dim: int) -> None:
+@pytest.mark.parametrize(
+    ("key_heads", "group", "key_dim", "value_dim"), [(2, 2, 16, 16), (1, 3, 7, 9), (3, 1, 8, 4)]
+)
+def test_reference_equals_the_recurrence_by_whole_matrices(
+    key_heads: int, group: int, key_dim: int, value_dim: int
+) -> None:
     case = make([6], 6, key_heads, group, key_dim, value_dim)
     np.testing.assert_allclose(in_double(case)[0][0], formula(case), rtol=0, atol=1e-12)
 
@@ -102,7 +138,9 @@ def test_equals_the_reference(name: str, case: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", list(ALL))
-@pytest.mark.parametrize(("lengths", "tokens"), [([1], 1), ([1, 1, 1], 1), ([1, 0], 1), ([0], 3), ([40, 33], 40)])
+@pytest.mark.parametrize(
+    ("lengths", "tokens"), [([1], 1), ([1, 1, 1], 1), ([1, 0], 1), ([0], 3), ([40, 33], 40)]
+)
 def test_heads_of_128_equal_the_reference(name: str, lengths: list[int], tokens: int) -> None:
     case = make(lengths, tokens, 2, 2, 128, 128)
     check(ALL[name](*case), case)
@@ -143,8 +181,13 @@ def test_queries_and_keys_of_zeros_give_finite_results(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ALL))
-@pytest.mark.parametrize(("a", "b", "decay_scale"), [(1000, 0, -16), (-1000, 0, -16), (0, 200, -1), (0, -200, -1), (30, 0, -1e-30), (1e30, 0, -1e20)])
-def test_gates_at_their_ends_forget_all_or_nothing_and_stay_finite(name: str, a: float, b: float, decay_scale: float) -> None:
+@pytest.mark.parametrize(
+    ("a", "b", "decay_scale"),
+    [(1000, 0, -16), (-1000, 0, -16), (0, 200, -1), (0, -200, -1), (30, 0, -1e-30), (1e30, 0, -1e20)],
+)
+def test_gates_at_their_ends_forget_all_or_nothing_and_stay_finite(
+    name: str, a: float, b: float, decay_scale: float
+) -> None:
     case = make([70], 70, 1, 2, 16, 8)
     for place, value in ((3, a), (4, b), (6, decay_scale)):
         case[place][...] = value
@@ -158,7 +201,9 @@ def test_half_precision_rounds_nothing_on_the_way_into_the_state() -> None:
     case = make([60], 60, 1, 2, 16, 8)
     case[3][...] = np.random.default_rng(1).uniform(-9, -3, case[3].shape)
     half = tuple(array.astype(np.float16) if place < 7 else array for place, array in enumerate(case))
-    _, expected = gated_delta_rule(*(array.astype(np.float64) if place < 8 else array for place, array in enumerate(half)))
+    _, expected = gated_delta_rule(
+        *(array.astype(np.float64) if place < 8 else array for place, array in enumerate(half))
+    )
     np.testing.assert_allclose(torch_op(*half)[1], expected, rtol=0, atol=5e-6)
 
 
@@ -175,9 +220,16 @@ def test_lowering_normalises_query_and_key_at_once_when_they_come_from_one_split
     assert sum(node.op_type == "RMSNormalization" for node in lowered.graph) == 1
     names = [node.name for node in model.graph.input]
     mixed = np.concatenate(case[:3], axis=2)
-    check(make_session(ir.serde.serialize_model(lowered).SerializeToString()).run(None, dict(zip(names, [mixed, *case[3:9]], strict=True))), case)
+    check(
+        make_session(ir.serde.serialize_model(lowered).SerializeToString()).run(
+            None, dict(zip(names, [mixed, *case[3:9]], strict=True))
+        ),
+        case,
+    )
 
 
 def test_op_passes_the_checks_of_pytorch() -> None:
     *arrays, key_heads, value_heads = make([3, 1], 3, 1, 2, 4, 3)
-    torch.library.opcheck(torch_gated_delta_rule, [*(torch.from_numpy(array) for array in arrays), key_heads, value_heads])
+    torch.library.opcheck(
+        torch_gated_delta_rule, [*(torch.from_numpy(array) for array in arrays), key_heads, value_heads]
+    )

@@ -24,38 +24,66 @@ Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, bool]
 @st.composite
 def cases(draw: Any) -> Case:
     """x, router_logits, gate_up, down, top_k, normalize in float32."""
-    rows, hidden, inter, experts = draw(st.integers(1, 9)), draw(st.integers(1, 17)), draw(st.integers(1, 13)), draw(st.integers(1, 7))
+    rows, hidden, inter, experts = (
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 17)),
+        draw(st.integers(1, 13)),
+        draw(st.integers(1, 7)),
+    )
     top_k, routing = draw(st.integers(1, experts)), draw(st.sampled_from(ROUTINGS))
-    return make(rows, hidden, inter, experts, top_k, draw(st.booleans()), routing, draw(st.integers(0, 2**16)))
+    return make(
+        rows, hidden, inter, experts, top_k, draw(st.booleans()), routing, draw(st.integers(0, 2**16))
+    )
 
 
-def make(rows: int, hidden: int, inter: int, experts: int, top_k: int, normalize: bool, routing: str = "random", seed: int = 0) -> Case:
+def make(
+    rows: int,
+    hidden: int,
+    inter: int,
+    experts: int,
+    top_k: int,
+    normalize: bool,
+    routing: str = "random",
+    seed: int = 0,
+) -> Case:
     random = np.random.default_rng(seed)
     logits = random.normal(size=(rows, experts)) * 3
     if routing == "all to one":
         logits[:, seed % experts] += 20
     if routing == "one expert never":
         logits[:, seed % experts] -= 40
-    x, gate_up, down = random.normal(size=(rows, hidden)), random.normal(size=(experts, 2 * inter, hidden)), random.normal(size=(experts, hidden, inter))
+    x, gate_up, down = (
+        random.normal(size=(rows, hidden)),
+        random.normal(size=(experts, 2 * inter, hidden)),
+        random.normal(size=(experts, hidden, inter)),
+    )
     arrays = (x, logits, gate_up / np.sqrt(hidden), down / np.sqrt(inter))
     return *(array.astype(np.float32) for array in arrays), top_k, normalize  # type: ignore[return-value]
 
 
 def formula(case: Case) -> np.ndarray:
-    """The dense mixture: every expert on every row, with a weight of zero where another top_k experts have larger logits. In float64."""
+    """The dense mixture: every expert on every row, with a weight of zero where another top_k experts
+    have larger logits. In float64.
+    """
     x, logits, gate_up, down = (array.astype(np.float64) for array in case[:4])
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    larger = (logits[:, None, :] > logits[:, :, None]).sum(2)  # [rows, experts]: how many experts are before this one
+    # [rows, experts]: how many experts are before this one
+    larger = (logits[:, None, :] > logits[:, :, None]).sum(2)
     share = np.where(larger < case[4], share, 0)
     if case[5]:
         share = share / share.sum(1, keepdims=True)
-    gate, up = np.einsum("eih,rh->rei", gate_up[:, 0::2], x, optimize=True), np.einsum("eih,rh->rei", gate_up[:, 1::2], x, optimize=True)
+    gate, up = (
+        np.einsum("eih,rh->rei", gate_up[:, 0::2], x, optimize=True),
+        np.einsum("eih,rh->rei", gate_up[:, 1::2], x, optimize=True),
+    )
     return np.einsum("re,ehi,rei->rh", share, down, gate * up / (1 + np.exp(-gate)), optimize=True)
 
 
 def close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1.0, float(np.abs(expected).max())))
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=tolerance * max(1.0, float(np.abs(expected).max()))
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +127,13 @@ def test_torch_op_and_function_keep_leading_axes() -> None:
     case = make(6, 8, 4, 3, 2, True)
     folded = case[0].reshape(2, 3, 8)
     expected = moe(*case).reshape(2, 3, 8)
-    close(torch_moe(torch.from_numpy(folded), *(torch.from_numpy(array) for array in case[1:4]), 2, True).numpy(), expected, 3e-6)
+    close(
+        torch_moe(
+            torch.from_numpy(folded), *(torch.from_numpy(array) for array in case[1:4]), 2, True
+        ).numpy(),
+        expected,
+        3e-6,
+    )
     close(run_function("MoE", folded, *case[1:4], top_k=2, normalize=1), expected, 3e-6)
 
 

@@ -1,4 +1,6 @@
-"""QuantizedMoE: the reference against numbers known by heart, and every implementation against the reference."""
+"""QuantizedMoE: the reference against numbers known by heart,
+and every implementation against the reference.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +30,54 @@ Case = tuple[list[np.ndarray], int, bool, int]
 @st.composite
 def cases(draw: Any) -> Case:
     scheme, seed, normalize = draw(st.sampled_from(SCHEMES)), draw(st.integers(0, 2**16)), draw(st.booleans())
-    rows, experts, hidden, inter = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 260)), draw(st.integers(1, 70))
+    rows, experts, hidden, inter = (
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 260)),
+        draw(st.integers(1, 70)),
+    )
     return make(scheme, rows, experts, hidden, inter, draw(st.integers(1, experts)), normalize, seed)
 
 
-def make(scheme: Scheme, rows: int, experts: int, hidden: int, inter: int, top_k: int, normalize: bool = True, seed: int = 0) -> Case:
+def make(
+    scheme: Scheme,
+    rows: int,
+    experts: int,
+    hidden: int,
+    inter: int,
+    top_k: int,
+    normalize: bool = True,
+    seed: int = 0,
+) -> Case:
     rng = np.random.default_rng(seed)
     if scheme.format == INT4:
         hidden, inter = (scheme.inputs * -(-size // scheme.inputs) for size in (hidden, inter))
-    quantized = [*weights(rng, scheme, experts, 2 * inter, hidden), *weights(rng, scheme, experts, hidden, inter)]
+    quantized = [
+        *weights(rng, scheme, experts, 2 * inter, hidden),
+        *weights(rng, scheme, experts, hidden, inter),
+    ]
     arrays = [rng.standard_normal((rows, hidden)), rng.standard_normal((rows, experts)) * 3, *quantized]
-    return [array if array.dtype == np.uint8 else array.astype(np.float32) for array in arrays], top_k, normalize, scheme.format
+    return (
+        [array if array.dtype == np.uint8 else array.astype(np.float32) for array in arrays],
+        top_k,
+        normalize,
+        scheme.format,
+    )
 
 
 def expected(case: Case) -> np.ndarray:
     (x, logits, gate_up, gate_up_scale, down, down_scale), top_k, normalize, format = case
-    return quantized_moe(x.astype(np.float64), logits.astype(np.float64), gate_up, gate_up_scale, down, down_scale, top_k, normalize, format)
+    return quantized_moe(
+        x.astype(np.float64),
+        logits.astype(np.float64),
+        gate_up,
+        gate_up_scale,
+        down,
+        down_scale,
+        top_k,
+        normalize,
+        format,
+    )
 
 
 def run_torch(case: Case) -> Any:
@@ -62,7 +96,9 @@ def test_fp8_decodes_every_number_of_e4m3() -> None:
 
 
 def test_int8_is_two_complement_and_int4_has_the_first_column_in_the_low_bits() -> None:
-    np.testing.assert_array_equal(decode(np.array([0, 1, 127, 128, 255], np.uint8), INT8), [0, 1, 127, -128, -1])
+    np.testing.assert_array_equal(
+        decode(np.array([0, 1, 127, 128, 255], np.uint8), INT8), [0, 1, 127, -128, -1]
+    )
     np.testing.assert_array_equal(decode(np.array([[0xF0, 0x98]], np.uint8), INT4), [[-8, 7, 0, 1]])
 
 
@@ -71,7 +107,12 @@ def test_scales_stand_for_a_channel_a_block_or_a_group() -> None:
     channel, block = np.arange(200.0).reshape(1, 200, 1), np.arange(4.0).reshape(1, 2, 2)
     np.testing.assert_array_equal(dequantize(ones, channel, INT8)[0, :, 5], np.arange(200))
     blocked = dequantize(ones, block, INT8)[0]
-    assert [blocked[row, column] for row, column in ((127, 127), (127, 128), (128, 0), (199, 191))] == [0, 1, 2, 3]
+    assert [blocked[row, column] for row, column in ((127, 127), (127, 128), (128, 0), (199, 191))] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     grouped = dequantize(np.full((1, 2, 96), 0x99, np.uint8), np.arange(12.0).reshape(1, 2, 6), INT4)[0]
     np.testing.assert_array_equal(grouped, np.repeat(np.arange(12.0).reshape(2, 6), 32, axis=1))
 
@@ -80,7 +121,14 @@ def test_scales_stand_for_a_channel_a_block_or_a_group() -> None:
 @given(cases())
 def test_reference_is_the_mixture_of_the_decoded_weights(case: Case) -> None:
     (x, logits, gate_up, gate_up_scale, down, down_scale), top_k, normalize, format = case
-    decoded = (x, logits, dequantize(gate_up, gate_up_scale, format), dequantize(down, down_scale, format), top_k, normalize)
+    decoded = (
+        x,
+        logits,
+        dequantize(gate_up, gate_up_scale, format),
+        dequantize(down, down_scale, format),
+        top_k,
+        normalize,
+    )
     close(expected(case), formula(decoded), 1e-12)
 
 

@@ -54,12 +54,16 @@ def test_schema_is_registered_once_with_the_description_of_the_op(name: str) -> 
     assert first.since_version == again.since_version == DOMAIN_VERSION and first.doc == op.doc
     assert [(given.name, given.type_str) for given in first.inputs] == list(op.inputs)
     assert [(given.name, given.type_str) for given in first.outputs] == list(op.outputs)
-    assert {given for given, attribute in first.attributes.items() if attribute.required} == {given for given, _ in op.attributes}
+    assert {given for given, attribute in first.attributes.items() if attribute.required} == {
+        given for given, _ in op.attributes
+    }
 
 
 @pytest.mark.parametrize("name", list(OPS))
 def test_graph_with_one_node_passes_the_checker(name: str) -> None:
-    model = graph(name, (), **{attribute: ATTRIBUTES.get(attribute, 1) for attribute, _ in OPS[name].attributes})
+    model = graph(
+        name, (), **{attribute: ATTRIBUTES.get(attribute, 1) for attribute, _ in OPS[name].attributes}
+    )
     for value, rank in zip((*model.graph.input, *model.graph.output), RANKS[name], strict=True):
         for axis in range(rank):
             value.type.tensor_type.shape.dim.add().dim_param = f"{value.name}_{axis}"
@@ -67,5 +71,13 @@ def test_graph_with_one_node_passes_the_checker(name: str) -> None:
 
 
 def test_registry_is_plain_data_that_needs_no_other_library() -> None:
-    code = "import sys, antiphon.plugins.registry; print(sorted({'torch', 'onnx', 'onnx_ir', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, antiphon.plugins.registry; print(sorted({'torch', 'onnx', 'onnx_ir', "
+        "'numpy'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -12,7 +12,17 @@ from antiphon.runtime.stages.noise import uniform
 VOCABULARY = 12
 
 
-def draw(logits, noise, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, penalised=(), suppressed=(), dtype=np.float64):
+def draw(
+    logits,
+    noise,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    repetition_penalty=1.0,
+    penalised=(),
+    suppressed=(),
+    dtype=np.float64,
+):
     """The ids that one row of logits gives for every number in `noise`."""
     noise = np.atleast_1d(np.asarray(noise, np.float32))
     rows = len(noise)
@@ -40,7 +50,9 @@ LOGITS = [1.0, 3.0, -0.5, 2.0, 0.0]
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_ids_are_drawn_by_their_probability(temperature):
-    assert np.allclose(shares(LOGITS, temperature=temperature), softmax(np.array(LOGITS) / temperature), atol=1e-4)
+    assert np.allclose(
+        shares(LOGITS, temperature=temperature), softmax(np.array(LOGITS) / temperature), atol=1e-4
+    )
 
 
 def test_temperature_zero_takes_the_first_of_the_largest():
@@ -48,7 +60,9 @@ def test_temperature_zero_takes_the_first_of_the_largest():
 
 
 def test_top_k_keeps_the_largest_and_everything_equal_to_the_last():
-    assert np.allclose(shares(LOGITS, top_k=2), [0, *softmax([3.0, 2.0])[:1], 0, softmax([3.0, 2.0])[1], 0], atol=1e-4)
+    assert np.allclose(
+        shares(LOGITS, top_k=2), [0, *softmax([3.0, 2.0])[:1], 0, softmax([3.0, 2.0])[1], 0], atol=1e-4
+    )
     assert (shares([2.0, 1.0, 1.0, 0.0], top_k=2) > 0).tolist() == [True, True, True, False]
     assert np.allclose(shares(LOGITS, top_k=99), softmax(LOGITS), atol=1e-4)
 
@@ -66,7 +80,9 @@ def test_top_p_counts_within_what_top_k_kept():
 
 def test_the_penalty_divides_positive_and_multiplies_negative_logits():
     penalised = [1.0, 3.0 / 1.5, -0.5 * 1.5, 2.0, 0.0]
-    assert np.allclose(shares(LOGITS, repetition_penalty=1.5, penalised=(1, 2, 4)), softmax(penalised), atol=1e-4)
+    assert np.allclose(
+        shares(LOGITS, repetition_penalty=1.5, penalised=(1, 2, 4)), softmax(penalised), atol=1e-4
+    )
     assert draw(LOGITS, 0.0, temperature=0, repetition_penalty=2.0, penalised=(1,)).tolist() == [3]
 
 
@@ -90,7 +106,10 @@ def test_any_draw_is_a_kept_id(logits, noise, temperature, top_k, top_p, penalis
     token = int(draw(logits, noise, temperature, top_k, top_p, 1.3, penalised, suppressed, dtype)[0])
     assert token not in suppressed
     if top_k == 1:
-        assert token == int(draw(logits, 0.0, 0.0, 0, 1.0, 1.3, penalised, suppressed, dtype)[0]) or temperature > 0
+        assert (
+            token == int(draw(logits, 0.0, 0.0, 0, 1.0, 1.3, penalised, suppressed, dtype)[0])
+            or temperature > 0
+        )
 
 
 def test_rows_are_drawn_each_with_its_own_parameters():

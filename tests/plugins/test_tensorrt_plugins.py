@@ -1,4 +1,6 @@
-"""Programs as TensorRT plugins: the real Python half of tensorrt.plugin over a stand-in for its compiled half, and what comes out against the contract."""
+"""Programs as TensorRT plugins: the real Python half of tensorrt.plugin over a stand-in for its compiled
+half, and what comes out against the contract.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ from .tensorrt_networks import SMALL, TARGET, Library, build, check_steps, drawn
 def module() -> Iterator[ModuleType]:
     folder = fake_tensorrt.plugin_sources()
     if folder is None:
-        pytest.skip("needs the Python sources of tensorrt.plugin: pip install --no-deps tensorrt-cu13-bindings==11.4.0.106")
+        pytest.skip(
+            "needs the Python sources of tensorrt.plugin: "
+            "pip install --no-deps tensorrt-cu13-bindings==11.4.0.106"
+        )
     with fake_tensorrt.real_plugin_module(folder) as found:
         yield found
 
@@ -59,7 +64,10 @@ def richest(op: str) -> Program:
 def compiled(compiler: ProcessPoolExecutor, program: Program) -> Library:
     from antiphon.plugins.tools.compile_worker import Job, compile_kernel
 
-    jobs = {image_key(program, step): Job(image_key(program, step), TARGET, parameters(program, step), step) for step in program.launches}
+    jobs = {
+        image_key(program, step): Job(image_key(program, step), TARGET, parameters(program, step), step)
+        for step in program.launches
+    }
     made = list(compiler.map(compile_kernel, jobs.values()))
     return Library({one.key: one.image for one in made}, {one.key: one.ptx for one in made})
 
@@ -93,7 +101,9 @@ EXPRESSIONS = st.recursive(
         st.tuples(part, st.sampled_from("+-*"), part).map(" ".join).map("({})".format),
         st.tuples(part, st.integers(1, 9)).map(lambda both: f"({both[0]} // {both[1]})"),
         st.tuples(part, st.integers(1, 9)).map(lambda both: f"ceil_div({both[0]}, {both[1]})"),
-        st.tuples(st.sampled_from(("min", "max")), part, part).map(lambda three: f"{three[0]}({three[1]}, {three[2]})"),
+        st.tuples(st.sampled_from(("min", "max")), part, part).map(
+            lambda three: f"{three[0]}({three[1]}, {three[2]})"
+        ),
     ),
     max_leaves=8,
 )
@@ -101,10 +111,14 @@ EXPRESSIONS = st.recursive(
 
 @settings(deadline=None, max_examples=40)
 @given(text=EXPRESSIONS, rows=st.integers(1, 9), width=st.integers(1, 9), heads=st.integers(1, 9))
-def test_tensorrt_calculates_any_size_as_the_contract_does(module: ModuleType, text: str, rows: int, width: int, heads: int) -> None:
+def test_tensorrt_calculates_any_size_as_the_contract_does(
+    module: ModuleType, text: str, rows: int, width: int, heads: int
+) -> None:
     forget(module)
     step = Launch("a.b", ("x",), (Scalar("size", text), Scalar("heads", "heads")), ("y",), ("1", "1", "1"))
-    program = dataclasses.replace(SMALL, inputs=SMALL.inputs[:1], outputs=(Operand("y", "int8", (text,)),), launches=(step,), scratch=())
+    program = dataclasses.replace(
+        SMALL, inputs=SMALL.inputs[:1], outputs=(Operand("y", "int8", (text,)),), launches=(step,), scratch=()
+    )
     network, _ = build(uncompiled(program), program, {"x": (rows, 1, width)}, {"heads": heads})
     expected = evaluate(text, {"rows": rows, "width": width, "heads": heads})
     assert [scalar.at({"x": (rows, 1, width)}) for scalar in network.steps[0].scalars] == [expected, heads]
@@ -112,7 +126,9 @@ def test_tensorrt_calculates_any_size_as_the_contract_does(module: ModuleType, t
 
 
 @pytest.mark.parametrize("op", list(FOLDERS))
-def test_compiled_kernel_of_a_node_takes_what_tensorrt_passes(plugin: ModuleType, compiler: ProcessPoolExecutor, op: str) -> None:
+def test_compiled_kernel_of_a_node_takes_what_tensorrt_passes(
+    plugin: ModuleType, compiler: ProcessPoolExecutor, op: str
+) -> None:
     program = dataclasses.replace(programs(TARGET, [op])[0], when="0 == 0")
     library, (shapes, attributes) = compiled(compiler, program), drawn_sizes(program, random.Random(1))
     network, _ = build(library, program, shapes, attributes)
@@ -135,19 +151,35 @@ def test_nodes_run_one_by_one_give_the_reference_result(plugin: ModuleType, op: 
 
     program = richest(op)
     case = next(cases(program))
-    network, outputs = build(uncompiled(program), program, {name: value.shape for name, value in case.inputs.items()}, case.attributes)
+    network, outputs = build(
+        uncompiled(program),
+        program,
+        {name: value.shape for name, value in case.inputs.items()},
+        case.attributes,
+    )
     interpreter._patch_interpreter()
 
     def tensor(name: str, shape: Any) -> Any:
-        return torch.full(tuple(shape), 77, dtype=torch.uint8).to(interpreter._TORCH[program.tensor(name).dtype])  # outputs begin as garbage
+        # outputs begin as garbage
+        return torch.full(tuple(shape), 77, dtype=torch.uint8).to(
+            interpreter._TORCH[program.tensor(name).dtype]
+        )
 
     memory, shapes = {}, {name: value.shape for name, value in case.inputs.items()}
     for name, value in case.inputs.items():
         memory[name] = tensor(name, value.shape).copy_(torch.from_numpy(np.ascontiguousarray(value)))
     for step, launch in zip(network.steps, program.launches, strict=True):
         for made, alias, name in zip(step.outputs, step.aliases, launch.outputs, strict=True):
-            memory[made.name] = tensor(name, [size.at(shapes) for size in made.sizes]) if alias < 0 else memory[step.inputs[alias].name]
-        arguments = [*(memory[one.name] for one in step.inputs), *(one.at(shapes) for one in step.scalars), *(memory[one.name] for one in step.outputs)]
+            memory[made.name] = (
+                tensor(name, [size.at(shapes) for size in made.sizes])
+                if alias < 0
+                else memory[step.inputs[alias].name]
+            )
+        arguments = [
+            *(memory[one.name] for one in step.inputs),
+            *(one.at(shapes) for one in step.scalars),
+            *(memory[one.name] for one in step.outputs),
+        ]
         interpreter._launch(launch, tuple(size.at(shapes) for size in step.grid), arguments)  # type: ignore[arg-type]
     worst = errors(case, {name: interpreter._numpy(memory[found.name]) for name, found in outputs.items()})
     assert worst and max(worst.values()) <= case.tolerance
@@ -183,15 +215,19 @@ def test_inputs_that_do_not_fit_are_refused(plugin: ModuleType, change: dict[str
 
 
 def test_size_that_no_input_of_a_node_shows_must_be_constant_in_the_network(plugin: ModuleType) -> None:
-    blind = dataclasses.replace(SMALL, launches=(SMALL.launches[0], dataclasses.replace(SMALL.launches[1], inputs=("flag",))), inputs=(
-        *SMALL.inputs, Operand("flag", "int32", ("1",))))  # fmt: skip
+    blind = dataclasses.replace(
+        SMALL,
+        launches=(SMALL.launches[0], dataclasses.replace(SMALL.launches[1], inputs=("flag",))),
+        inputs=(*SMALL.inputs, Operand("flag", "int32", ("1",))),
+    )
     assert [node.fixed for node in nodes(blind, TARGET)] == [(), ("rows", "width")]
     for size in (6, -1):
         network = Network()
         inputs = {
-            "x": network.add_input("x", DataType.INT8, (size, 9)), "past": network.add_input("past", DataType.HALF, (-1, -1)),
+            "x": network.add_input("x", DataType.INT8, (size, 9)),
+            "past": network.add_input("past", DataType.HALF, (-1, -1)),
             "flag": network.add_input("flag", DataType.INT32, (1,)),
-        }  # fmt: skip
+        }
         if size > 0:
             add_program(network, uncompiled(blind), blind, inputs, {"heads": 4})
             assert [scalar.at({}) for scalar in network.steps[1].scalars] == [6, 5]
@@ -212,5 +248,9 @@ def test_stand_in_has_only_names_that_the_compiled_half_has() -> None:
     if folder is None or not (binary := folder.parent / "tensorrt.so").is_file():
         pytest.skip("needs the wheel tensorrt-cu13-bindings")
     content = binary.read_bytes()
-    wanted = {member.name for kind in fake_tensorrt.ENUMS for member in kind} | {kind.__name__ for kind in fake_tensorrt.ENUMS} | set(fake_tensorrt.CLASSES)
+    wanted = (
+        {member.name for kind in fake_tensorrt.ENUMS for member in kind}
+        | {kind.__name__ for kind in fake_tensorrt.ENUMS}
+        | set(fake_tensorrt.CLASSES)
+    )
     assert [name for name in sorted(wanted) if name.encode() + b"\0" not in content] == []

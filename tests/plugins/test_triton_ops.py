@@ -1,4 +1,6 @@
-"""The operators of antiphon_triton: in PyTorch's graphs for a GPU that is not here (see triton_graphs), and run here in the Triton interpreter."""
+"""The operators of antiphon_triton: in PyTorch's graphs for a GPU that is not here (see triton_graphs),
+and run here in the Triton interpreter.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,17 @@ from antiphon.runtime.bundle.errors import AntiphonError
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, Any]:
     """What triton_graphs finds, of all ops."""
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    run = subprocess.run([sys.executable, str(Path(__file__).with_name("triton_graphs.py"))], capture_output=True, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "0",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("triton_graphs.py"))],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout)
 
@@ -46,7 +57,10 @@ def interpreted() -> None:
 def test_operator_takes_the_inputs_and_attributes_of_its_op_in_order(graphs: dict[str, Any]) -> None:
     for name, op in OPS.items():
         schema = graphs["schemas"][FOLDERS[name]]
-        arguments = [argument.split()[-1] for argument in schema[schema.index("(") + 1 : schema.index(") ->")].split(", ")]
+        arguments = [
+            argument.split()[-1]
+            for argument in schema[schema.index("(") + 1 : schema.index(") ->")].split(", ")
+        ]
         assert arguments == [name for name, _ in (*op.inputs, *op.attributes)]
 
 
@@ -66,7 +80,9 @@ def test_graph_of_known_sizes_launches_what_the_contract_says(op: str, graphs: d
 
 
 @pytest.mark.parametrize("op", FOLDERS)
-def test_graph_promises_the_shapes_and_dtypes_of_the_reference_and_of_the_plain_operator(op: str, graphs: dict[str, Any]) -> None:
+def test_graph_promises_the_shapes_and_dtypes_of_the_reference_and_of_the_plain_operator(
+    op: str, graphs: dict[str, Any]
+) -> None:
     for graph in (graph for graph in graphs["static"] if graph["op"] == op):
         assert [(math.prod(shape), shape[-1], dtype) for shape, dtype in graph["results"]] == [
             (math.prod(shape), shape[-1], dtype) for shape, dtype in graph["promised"]
@@ -75,7 +91,9 @@ def test_graph_promises_the_shapes_and_dtypes_of_the_reference_and_of_the_plain_
 
 
 @pytest.mark.parametrize("op", FOLDERS)
-def test_graph_of_a_growing_size_serves_all_its_values_without_guards(op: str, graphs: dict[str, Any]) -> None:
+def test_graph_of_a_growing_size_serves_all_its_values_without_guards(
+    op: str, graphs: dict[str, Any]
+) -> None:
     (graph,) = (graph for graph in graphs["dynamic"] if graph["op"] == op)
     assert graph["found"] == graph["expected"]
     assert graph["guards"] == []
@@ -106,15 +124,26 @@ def test_exported_module_updates_the_state_that_nothing_else_reads_in_place(grap
 
 def test_conv_operator_equals_the_plain_one_in_the_interpreter(interpreted: None) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, weight, past = (torch.randn(shape, generator=generator) for shape in ((2, 19, 48), (48, 1, 4), (2, 3, 48)))
+    x, weight, past = (
+        torch.randn(shape, generator=generator) for shape in ((2, 19, 48), (48, 1, 4), (2, 3, 48))
+    )
     length = torch.tensor([19, 7])
-    for found, expected in zip(torch.ops.antiphon_triton.causal_conv_state(x, weight, past, length), causal_conv_state(x, weight, past, length), strict=True):
+    for found, expected in zip(
+        torch.ops.antiphon_triton.causal_conv_state(x, weight, past, length),
+        causal_conv_state(x, weight, past, length),
+        strict=True,
+    ):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_attention_operator_writes_the_cache_that_the_plain_one_returns_in_the_interpreter(interpreted: None) -> None:
+def test_attention_operator_writes_the_cache_that_the_plain_one_returns_in_the_interpreter(
+    interpreted: None,
+) -> None:
     generator = torch.Generator().manual_seed(1)
-    query, rows = torch.randn((1, 3, 4 * 64), generator=generator), torch.randn((2, 1, 3, 2 * 64), generator=generator)
+    query, rows = (
+        torch.randn((1, 3, 4 * 64), generator=generator),
+        torch.randn((2, 1, 3, 2 * 64), generator=generator),
+    )
     caches = torch.randn((2, 1, 2, 32, 64), generator=generator)
     past, length = torch.tensor([9]), torch.tensor([2])
     expected = attention(query, rows[0], rows[1], caches[0], caches[1], past, length, 4, 2)
@@ -125,7 +154,8 @@ def test_attention_operator_writes_the_cache_that_the_plain_one_returns_in_the_i
 
 def test_operator_passes_the_checks_of_pytorch(interpreted: None) -> None:
     arguments = (torch.randn(1, 2, 16), torch.randn(16, 1, 4), torch.randn(1, 3, 16), torch.tensor([2]))
-    checks = ("test_schema", "test_autograd_registration")  # the others hand the interpreter tensors without memory
+    # the others hand the interpreter tensors without memory
+    checks = ("test_schema", "test_autograd_registration")
     torch.library.opcheck(torch.ops.antiphon_triton.causal_conv_state.default, arguments, test_utils=checks)
 
 
@@ -147,7 +177,9 @@ def test_replacing_is_refused_when_no_program_fits() -> None:
         def forward(self, *tensors: Any) -> Any:
             return torch.ops.antiphon.causal_conv_state(*tensors)
 
-    exported = torch.export.export(Layer(), (torch.randn(1, 2, 24), torch.randn(24, 1, 4), torch.randn(1, 3, 24), torch.tensor([2])))
+    exported = torch.export.export(
+        Layer(), (torch.randn(1, 2, 24), torch.randn(24, 1, 4), torch.randn(1, 3, 24), torch.tensor([2]))
+    )
     with pytest.raises(AntiphonError, match="No compiled kernel of CausalConvState fits"):
         triton_ops.use_triton_ops(exported, "sm90")
 
@@ -169,14 +201,22 @@ def test_registering_asks_for_a_target_when_there_is_no_gpu() -> None:
 def test_registering_for_another_target_replaces_the_programs() -> None:
     for target in ("sm90", "sm86"):
         item = triton_ops.register(target, ["MoE"])["moe"]
-        assert item.programs == tuple(program for program in programs(target, ["MoE"]) if len(program.inputs) == 4)
+        assert item.programs == tuple(
+            program for program in programs(target, ["MoE"]) if len(program.inputs) == 4
+        )
         assert str(torch.ops.antiphon_triton.moe.default._schema).endswith("-> Tensor")
 
 
 def test_programs_of_one_signature_must_write_the_same_states() -> None:
-    program = next(program for program in programs("sm90", ["CausalConvState"]) if program.inputs[0].dtype == program.inputs[2].dtype)
+    program = next(
+        program
+        for program in programs("sm90", ["CausalConvState"])
+        if program.inputs[0].dtype == program.inputs[2].dtype
+    )
     y, present = program.outputs
-    in_place = dataclasses.replace(program, name="in-place", outputs=(y, dataclasses.replace(present, alias="past")))
+    in_place = dataclasses.replace(
+        program, name="in-place", outputs=(y, dataclasses.replace(present, alias="past"))
+    )
     with pytest.raises(AntiphonError, match="differ in what they write in place"):
         list(triton_ops.triton_ops([program, in_place]))
 

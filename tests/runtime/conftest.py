@@ -1,7 +1,9 @@
-"""Scripted engines in NumPy that stand behind the engine interface, so that the pipeline's rules are seen without a model.
+"""Scripted engines in NumPy that stand behind the engine interface,
+so that the pipeline's rules are seen without a model.
 
-The Thinker echoes the letters of the last user turn; the Talker's codes depend on every row it was fed, so that a wrong, missing or
-early row changes them; the vocoder has states and a lead, so that a wrong packet boundary is heard.
+The Thinker echoes the letters of the last user turn; the Talker's codes depend on every row it was fed,
+so that a wrong, missing or early row changes them; the vocoder has states and a lead, so that a wrong
+packet boundary is heard.
 """
 
 from __future__ import annotations
@@ -24,10 +26,26 @@ from antiphon.runtime.omni import Omni
 from antiphon.runtime.states.pool import UNLIMITED, StatePool
 
 IDS = {
-    "im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8, "video": 9,
-    "tts_pad": 10, "tts_bos": 11, "tts_eos": 12, "eos": [2], "codec_pad": 33, "codec_bos": 34, "codec_nothink": 35,
-    "codec_think_bos": 36, "codec_think_eos": 37, "codec_eos": 40,
-}  # fmt: skip
+    "im_start": 1,
+    "im_end": 2,
+    "newline": 3,
+    "system": 4,
+    "user": 5,
+    "assistant": 6,
+    "audio": 7,
+    "image": 8,
+    "video": 9,
+    "tts_pad": 10,
+    "tts_bos": 11,
+    "tts_eos": 12,
+    "eos": [2],
+    "codec_pad": 33,
+    "codec_bos": 34,
+    "codec_nothink": 35,
+    "codec_think_bos": 36,
+    "codec_think_eos": 37,
+    "codec_eos": 40,
+}
 CONTRACT = TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id")
 VOCABULARY, CODEC_VOCABULARY, CODEBOOK, GROUPS, HIDDEN = 64, 48, 32, 4, 2
 SAMPLES, LEAD, RATE = 8, 3, 100
@@ -42,7 +60,13 @@ def _inputs(**shapes: tuple) -> tuple[TensorSpec, ...]:
 
 
 def _sampling(vocabulary: int) -> dict[str, tuple]:
-    rows = {"noise": "float32", "temperature": "float32", "top_k": "int64", "top_p": "float32", "repetition_penalty": "float32"}
+    rows = {
+        "noise": "float32",
+        "temperature": "float32",
+        "top_k": "int64",
+        "top_p": "float32",
+        "repetition_penalty": "float32",
+    }
     masks = {name: ("bool", ("rows", vocabulary)) for name in ("penalised", "suppressed")}
     return {name: (dtype, ("rows",)) for name, dtype in rows.items()} | masks
 
@@ -83,15 +107,26 @@ class FakeEngine:
 
 
 class FakeThinker(FakeEngine):
-    """Answers with the letters of the last user turn, then im_end. Its cache holds the ids it was fed, its recurrent state their weighted sum."""
+    """Answers with the letters of the last user turn, then im_end.
+
+    Its cache holds the ids it was fed, its recurrent state their weighted sum.
+    """
 
     def __init__(self) -> None:
         inputs = _inputs(
-            input_ids=("int64", ("batch", "tokens")), positions=("float32", (3, "batch", "tokens")), query_length=("int64", ("batch",)),
-            past_length=("int64", ("batch",)), features=("float32", ("features", HIDDEN)), feature_index=("int64", ("features",)),
-            output_index=("int64", ("rows",)), **_sampling(VOCABULARY),
-        )  # fmt: skip
-        states = (StateSpec("ids", "kv", "float32", ("batch", 1, "capacity", 1)), StateSpec("sum", "recurrent", "float32", ("batch", 1)))
+            input_ids=("int64", ("batch", "tokens")),
+            positions=("float32", (3, "batch", "tokens")),
+            query_length=("int64", ("batch",)),
+            past_length=("int64", ("batch",)),
+            features=("float32", ("features", HIDDEN)),
+            feature_index=("int64", ("features",)),
+            output_index=("int64", ("rows",)),
+            **_sampling(VOCABULARY),
+        )
+        states = (
+            StateSpec("ids", "kv", "float32", ("batch", 1, "capacity", 1)),
+            StateSpec("sum", "recurrent", "float32", ("batch", 1)),
+        )
         super().__init__("thinker", inputs, states)
 
     def compute(self, feeds, states):
@@ -99,9 +134,13 @@ class FakeThinker(FakeEngine):
         assert past == states.length and past + len(ids) <= states.capacity
         cache = states.past("ids")[0, 0, :, 0]
         cache[past : past + len(ids)] = ids
-        states.present("sum")[0, 0] = states.past("sum")[0, 0] + (ids * np.arange(past + 1, past + len(ids) + 1)).sum()
+        states.present("sum")[0, 0] = (
+            states.past("sum")[0, 0] + (ids * np.arange(past + 1, past + len(ids) + 1)).sum()
+        )
         history = cache[: past + len(ids)].astype(int).tolist()
-        assistant = max((place for place in range(len(history)) if history[place : place + 2] == [1, 6]), default=-1)
+        assistant = max(
+            (place for place in range(len(history)) if history[place : place + 2] == [1, 6]), default=-1
+        )
         answered = history[assistant + 3 :]
         user = max((place for place in range(assistant) if history[place : place + 2] == [1, 5]), default=0)
         script = [token for token in history[user:assistant] if token >= 20]
@@ -113,15 +152,25 @@ class FakeThinker(FakeEngine):
 
 
 class FakeTalker(FakeEngine):
-    """Ends `tail` rows after tts_eos came in; `tail` None never ends. Its cache holds the value of every row and its text id."""
+    """Ends `tail` rows after tts_eos came in; `tail` None never ends.
+
+    Its cache holds the value of every row and its text id.
+    """
 
     def __init__(self) -> None:
         inputs = _inputs(
-            text_ids=("int64", ("batch", "tokens")), hidden=("float32", ("hiddens", HIDDEN)), hidden_index=("int64", ("hiddens",)),
-            codec_ids=("int64", ("batch", "tokens")), frame_rows=("float32", ("frames", 1)), frame_index=("int64", ("frames",)),
-            positions=("float32", (3, "batch", "tokens")), query_length=("int64", ("batch",)), past_length=("int64", ("batch",)),
-            output_index=("int64", ("rows",)), **_sampling(CODEC_VOCABULARY),
-        )  # fmt: skip
+            text_ids=("int64", ("batch", "tokens")),
+            hidden=("float32", ("hiddens", HIDDEN)),
+            hidden_index=("int64", ("hiddens",)),
+            codec_ids=("int64", ("batch", "tokens")),
+            frame_rows=("float32", ("frames", 1)),
+            frame_index=("int64", ("frames",)),
+            positions=("float32", (3, "batch", "tokens")),
+            query_length=("int64", ("batch",)),
+            past_length=("int64", ("batch",)),
+            output_index=("int64", ("rows",)),
+            **_sampling(CODEC_VOCABULARY),
+        )
         super().__init__("talker", inputs, (StateSpec("rows", "kv", "float32", ("batch", 2, "capacity", 1)),))
         self.tail: int | None = 3
 
@@ -144,13 +193,20 @@ class FakeTalker(FakeEngine):
 class FakePredictor(FakeEngine):
     def __init__(self) -> None:
         inputs = _inputs(
-            hidden=("float32", ("batch", 1)), code0=("int64", ("batch",)), noise=("float32", ("batch", GROUPS - 1)),
-            temperature=("float32", ("batch",)), top_k=("int64", ("batch",)), top_p=("float32", ("batch",)),
-        )  # fmt: skip
+            hidden=("float32", ("batch", 1)),
+            code0=("int64", ("batch",)),
+            noise=("float32", ("batch", GROUPS - 1)),
+            temperature=("float32", ("batch",)),
+            top_k=("int64", ("batch",)),
+            top_p=("float32", ("batch",)),
+        )
         super().__init__("predictor", inputs)
 
     def compute(self, feeds, states):
-        rest = (feeds["code0"][0] * np.arange(2, GROUPS + 1) + (feeds["noise"][0] * CODEBOOK).astype(int) * (feeds["temperature"][0] > 0)) % CODEBOOK
+        rest = (
+            feeds["code0"][0] * np.arange(2, GROUPS + 1)
+            + (feeds["noise"][0] * CODEBOOK).astype(int) * (feeds["temperature"][0] > 0)
+        ) % CODEBOOK
         codes = np.concatenate([feeds["code0"], rest])[None].astype(np.int64)
         return {"codes": codes, "frame_row": codes.sum(1, keepdims=True).astype(np.float32)}
 
@@ -160,8 +216,16 @@ class FakeVocoder(FakeEngine):
 
     def __init__(self) -> None:
         inputs = _inputs(codes=("int64", ("batch", "frames", GROUPS)), past_length=("int64", ("batch",)))
-        states = (StateSpec("sum", "recurrent", "float32", ("batch", 1)), StateSpec("late", "overlap", "float32", ("batch", LEAD)))
-        super().__init__("code2wav", inputs, states, {"samples_per_frame": SAMPLES, "lead_samples": LEAD, "sample_rate": RATE})
+        states = (
+            StateSpec("sum", "recurrent", "float32", ("batch", 1)),
+            StateSpec("late", "overlap", "float32", ("batch", LEAD)),
+        )
+        super().__init__(
+            "code2wav",
+            inputs,
+            states,
+            {"samples_per_frame": SAMPLES, "lead_samples": LEAD, "sample_rate": RATE},
+        )
         self.frames = 0
 
     def compute(self, feeds, states):
@@ -193,7 +257,9 @@ class FakeFrontEnd:
 
     turn_end, answer_opening = np.array([2, 3]), np.array([1, 6, 3])
 
-    def prompt(self, messages, *, add_generation_prompt=True, use_audio_in_video=False, video_fps=2.0, tools=None):
+    def prompt(
+        self, messages, *, add_generation_prompt=True, use_audio_in_video=False, video_fps=2.0, tools=None
+    ):
         self.tools = tools
         ids, rows, media = [], [], []
         for message in messages:
@@ -210,7 +276,17 @@ class FakeFrontEnd:
                     media.append(MediaItem("audio", audio_tokens=len(clip), role=message["role"]))
             ids += [2, 3]
         ids += [1, 6, 3] if add_generation_prompt else []
-        calls = (EncoderCall("audio_encoder", lambda: {"chunks": np.ones((len(rows), HIDDEN), np.float32)}, np.array(rows)),) if rows else ()
+        calls = (
+            (
+                EncoderCall(
+                    "audio_encoder",
+                    lambda: {"chunks": np.ones((len(rows), HIDDEN), np.float32)},
+                    np.array(rows),
+                ),
+            )
+            if rows
+            else ()
+        )
         positions = np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
         return Prompt(np.array(ids), positions, float(len(ids)), calls, tuple(media))
 
@@ -229,18 +305,36 @@ class FakeFrontEnd:
 
 @contextmanager
 def make_fakes() -> Iterator[SimpleNamespace]:
-    """The fake engines by stage, and `omni(**options)`, which builds an Omni on them. Also for programs that run in a process of their own."""
-    engines = {"thinker": FakeThinker(), "talker": FakeTalker(), "predictor": FakePredictor(), "code2wav": FakeVocoder(), "audio_encoder": FakeEncoder()}
+    """The fake engines by stage, and `omni(**options)`, which builds an Omni on them.
+
+    Also for programs that run in a process of their own.
+    """
+    engines = {
+        "thinker": FakeThinker(),
+        "talker": FakeTalker(),
+        "predictor": FakePredictor(),
+        "code2wav": FakeVocoder(),
+        "audio_encoder": FakeEncoder(),
+    }
     FakeEngine.running = []
     constants = {"thinker_context": 2000, "talker_context": 3000, "codebook_size": CODEBOOK}
     opened: list[Omni] = []
 
     def omni(stages=tuple(engines), **options) -> Omni:
         manifest = Manifest(
-            "fake", "0", "cpu", "fp32", {name: engines[name].entry for name in stages}, IDS, ModelConstants(**constants),
-            {"talker": SamplingParameters(0.9, 50, 1.0, 1.05), "thinker": SamplingParameters(0.0)}, {"Ethan": 38, "aiden": 39}, "Ethan",
-            interleave="dual_track" if "talker" in stages else None, talker=CONTRACT if "talker" in stages else None,
-        )  # fmt: skip
+            "fake",
+            "0",
+            "cpu",
+            "fp32",
+            {name: engines[name].entry for name in stages},
+            IDS,
+            ModelConstants(**constants),
+            {"talker": SamplingParameters(0.9, 50, 1.0, 1.05), "thinker": SamplingParameters(0.0)},
+            {"Ethan": 38, "aiden": 39},
+            "Ethan",
+            interleave="dual_track" if "talker" in stages else None,
+            talker=CONTRACT if "talker" in stages else None,
+        )
         opened.append(Omni(manifest, {name: engines[name] for name in stages}, FakeFrontEnd(), **options))
         return opened[-1]
 

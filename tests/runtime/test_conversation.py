@@ -35,9 +35,20 @@ def test_a_conversation_gives_what_its_messages_give_at_once(fakes):
     done = finish(conversation.reply(seed=2))
 
     def user(text, clip):
-        return {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": clip}}, {"type": "text", "text": text}]}
+        return {
+            "role": "user",
+            "content": [
+                {"type": "input_audio", "input_audio": {"data": clip}},
+                {"type": "text", "text": text},
+            ],
+        }
 
-    messages = [{"role": "system", "content": "xyz"}, user("abc", clip), {"role": "assistant", "content": "abc"}, user("de", clip[:2])]
+    messages = [
+        {"role": "system", "content": "xyz"},
+        user("abc", clip),
+        {"role": "assistant", "content": "abc"},
+        user("de", clip[:2]),
+    ]
     whole = omni.generate(messages, seed=2, voice="AIDEN")
     assert whole.text == done.text == "de" and np.array_equal(whole.codes, done.codes)
 
@@ -56,7 +67,18 @@ def test_appending_after_appending_gives_several_user_turns(fakes):
     conversation.append(text="abc")
     conversation.append(text="de")
     assert finish(conversation.reply()).text == "de"
-    assert list(conversation.token_ids[:13]) == [1, 5, 3, *fakes.letters("abc"), 2, 3, 1, 5, 3, *fakes.letters("de")]
+    assert list(conversation.token_ids[:13]) == [
+        1,
+        5,
+        3,
+        *fakes.letters("abc"),
+        2,
+        3,
+        1,
+        5,
+        3,
+        *fakes.letters("de"),
+    ]
 
 
 def test_a_reply_stopped_by_length_stays_in_the_history_with_its_last_token(fakes):
@@ -83,8 +105,13 @@ def test_a_closed_reply_stays_in_the_history_as_far_as_it_was_made(fakes):
     done = finish(conversation.reply())
     assert done.text == "z" and done.finish_reason == "stop"
     history = list(conversation.token_ids)
-    answer = history[[place for place in range(len(history)) if history[place : place + 2] == [1, 6]][0] + 3 :]
-    assert answer[: len(text)] == fakes.letters(text) and answer[answer.index(2) : answer.index(2) + 2] == [2, 3]
+    answer = history[
+        [place for place in range(len(history)) if history[place : place + 2] == [1, 6]][0] + 3 :
+    ]
+    assert answer[: len(text)] == fakes.letters(text) and answer[answer.index(2) : answer.index(2) + 2] == [
+        2,
+        3,
+    ]
 
 
 def test_one_reply_at_a_time(fakes):
@@ -187,9 +214,14 @@ def test_an_answer_that_writes_the_marks_of_a_turn_makes_none(fakes):
 
     def writing(feeds, states):
         answered = len(thinker.feeds) - 2  # one run has read the turn, one the opening
-        return compute(feeds, states) | ({"token": np.array([written[answered]])} if 0 <= answered < len(written) else {})
+        return compute(feeds, states) | (
+            {"token": np.array([written[answered]])} if 0 <= answered < len(written) else {}
+        )
 
-    fakes.front_end.decoder, before = lambda self: type("Decoder", (), {"push": lambda self, token: "", "flush": lambda self: ""})(), fakes.front_end.decoder
+    fakes.front_end.decoder, before = (
+        lambda self: type("Decoder", (), {"push": lambda self, token: "", "flush": lambda self: ""})(),
+        fakes.front_end.decoder,
+    )
     thinker.compute = writing
     try:
         conversation = fakes.omni().conversation()

@@ -7,7 +7,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antiphon.runtime.bundle.errors import AntiphonError, Busy, InvalidInput
-from antiphon.runtime.conversation_status import IN_FLIGHT, MOVES, NO_ANSWER, NO_QUESTION, NOT_ENDED, Move, Status, after, check
+from antiphon.runtime.conversation_status import (
+    IN_FLIGHT,
+    MOVES,
+    NO_ANSWER,
+    NO_QUESTION,
+    NOT_ENDED,
+    Move,
+    Status,
+    after,
+    check,
+)
 
 
 @given(moves=st.lists(st.sampled_from(Move), max_size=20))
@@ -56,7 +66,11 @@ def test_a_conversation_keeps_the_table_and_an_illegal_move_changes_nothing(fake
             with pytest.raises(type(refused)) as found:
                 CALLS[move](conversation)
             assert str(found.value) == str(refused)
-            assert (conversation.status, conversation.history, conversation.token_ids) == (before, history, ids)
+            assert (conversation.status, conversation.history, conversation.token_ids) == (
+                before,
+                history,
+                ids,
+            )
         else:
             CALLS[move](conversation)
             assert conversation.status is MOVES[move].target

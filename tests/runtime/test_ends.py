@@ -1,4 +1,6 @@
-"""The end of the interpreter: nothing of ours keeps it alive, whatever was left half-read, waiting or running."""
+"""The end of the interpreter: nothing of ours keeps it alive,
+whatever was left half-read, waiting or running.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +55,25 @@ asyncio.run(main())
         "beside(lambda: omni.generate(QUESTION, max_frames=100_000))",
         "held = omni.stream(QUESTION, max_frames=100_000); beside(lambda: omni.stream(QUESTION))",
         "beside(lambda: omni.generate(QUESTION, max_frames=300), daemon=False)",
-        "fakes.engines['thinker'].pause = lambda: 0.3; beside(lambda: omni.conversation().append(text='abc'))",
+        "fakes.engines['thinker'].pause = lambda: 0.3; beside(lambda: "
+        "omni.conversation().append(text='abc'))",
         "stream = omni.stream(QUESTION, max_frames=100_000); del fakes; sys.exit(0)",
-        "loop = asyncio.new_event_loop(); events = omni.astream(QUESTION, max_frames=100_000); loop.run_until_complete(anext(events))",
-        "loop = asyncio.new_event_loop(); events = omni.astream(QUESTION, max_frames=9000); loop.run_until_complete(anext(events)); loop.close()",
+        "loop = asyncio.new_event_loop(); events = omni.astream(QUESTION, max_frames=100_000); "
+        "loop.run_until_complete(anext(events))",
+        "loop = asyncio.new_event_loop(); events = omni.astream(QUESTION, max_frames=9000); "
+        "loop.run_until_complete(anext(events)); loop.close()",
     ],
-    ids=["half-read", "unread", "daemon", "daemon-waits", "thread", "append", "exit", "loop-open", "loop-closed"],
+    ids=[
+        "half-read",
+        "unread",
+        "daemon",
+        "daemon-waits",
+        "thread",
+        "append",
+        "exit",
+        "loop-open",
+        "loop-closed",
+    ],
 )
 def test_an_interpreter_ends_with_replies_in_flight(program):
     assert run_child(ENDLESS + program) == []

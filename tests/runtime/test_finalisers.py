@@ -1,4 +1,6 @@
-"""Forgotten replies, closed by the garbage collector in whichever thread it runs: also in one of their own workers, which may hold their lock."""
+"""Forgotten replies, closed by the garbage collector in whichever thread it runs:
+also in one of their own workers, which may hold their lock.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_a_reply_forgotten_in_a_cycle_ends_and_gives_its_place_back():
 
 
 def test_a_generator_that_closes_its_reply_may_be_collected_anywhere():
-    """In a worker, in a call that waits for a place, and in one that has the turn: the close then waits for nobody."""
+    """In a worker, in a call that waits for a place, and in one that has the turn:
+    the close then waits for nobody.
+    """
     lines = run_child("""
         fakes.engines["talker"].tail = None
         omni = fakes.omni(max_streams=2)

@@ -23,8 +23,19 @@ def test_all_turns_are_there_with_their_texts_and_the_kinds_of_their_media(fakes
     list(conversation.reply(max_frames=2))
     answered = (*asked, HistoryMessage(ASSISTANT, "abc"))
     assert conversation.history == answered
-    conversation.append([{"role": USER, "content": "de"}, {"role": ASSISTANT, "content": "no"}, {"role": USER, "content": "fg"}])
-    assert conversation.history == (*answered, HistoryMessage(USER, "de"), HistoryMessage(ASSISTANT, "no"), HistoryMessage(USER, "fg"))
+    conversation.append(
+        [
+            {"role": USER, "content": "de"},
+            {"role": ASSISTANT, "content": "no"},
+            {"role": USER, "content": "fg"},
+        ]
+    )
+    assert conversation.history == (
+        *answered,
+        HistoryMessage(USER, "de"),
+        HistoryMessage(ASSISTANT, "no"),
+        HistoryMessage(USER, "fg"),
+    )
 
 
 def test_a_truncated_answer_is_there_as_far_as_it_was_heard(fakes):
@@ -66,12 +77,22 @@ def test_a_turn_that_could_not_be_prefilled_is_not_there(fakes):
 
 def test_media_are_named_by_kind_and_never_read():
     film, upload = {"type": "video_url", "video_url": {"url": "film.mp4"}}, io.BytesIO(b"sound")
-    parts = ["Look: ", film, {"image_url": "a.png"}, {"type": "text", "text": "now"}, {"type": "input_audio", "input_audio": {"data": upload}}]
-    assert summary([{"role": USER, "content": parts}]) == (HistoryMessage(USER, "Look: now", ("video", "image", "audio")),)
+    parts = [
+        "Look: ",
+        film,
+        {"image_url": "a.png"},
+        {"type": "text", "text": "now"},
+        {"type": "input_audio", "input_audio": {"data": upload}},
+    ]
+    assert summary([{"role": USER, "content": parts}]) == (
+        HistoryMessage(USER, "Look: now", ("video", "image", "audio")),
+    )
     assert upload.tell() == 0
     heard = {"type": "input_audio", "input_audio": {"transcript": "hello"}}
     assert summary([{"role": USER, "content": [heard]}]) == (HistoryMessage(USER, "hello"),)
-    assert summary([{"role": ASSISTANT, "content": None, "tool_calls": [{}]}]) == (HistoryMessage(ASSISTANT, ""),)
+    assert summary([{"role": ASSISTANT, "content": None, "tool_calls": [{}]}]) == (
+        HistoryMessage(ASSISTANT, ""),
+    )
 
 
 def test_the_system_prompt_stands_before_messages_of_any_kind_of_sequence(fakes):

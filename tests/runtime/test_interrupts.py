@@ -1,4 +1,6 @@
-"""Ctrl-C in the midst of a call: whatever it cut, the place is free, the turn is free, the next call works and close returns."""
+"""Ctrl-C in the midst of a call: whatever it cut, the place is free, the turn is free,
+the next call works and close returns.
+"""
 
 from __future__ import annotations
 
@@ -123,4 +125,6 @@ def test_interrupts_at_any_moment_lose_no_place_and_no_turn():
         print(hits > 20, [thread.name for thread in threading.enumerate() if thread.is_alive()])
     """
     # Python itself says where an interrupt came into the callback of a weak reference, and drops it
-    assert child(program, ignored=r"(?s)Exception ignored in.*?KeyboardInterrupt: \n") == ["True ['MainThread']"]
+    assert child(program, ignored=r"(?s)Exception ignored in.*?KeyboardInterrupt: \n") == [
+        "True ['MainThread']"
+    ]

@@ -43,7 +43,8 @@ def test_a_thread_that_cannot_start_is_one_sentence_and_leaves_nothing_behind(om
             with pytest.raises(AntiphonError, match="no further thread, which a reply needs"):
                 ask()
             assert not any(thread.is_alive() for thread in started)
-    both = [omni.stream(QUESTION, max_frames=2), conversation.reply(max_frames=2)]  # both places are free, and the turn is still to be answered
+    # both places are free, and the turn is still to be answered
+    both = [omni.stream(QUESTION, max_frames=2), conversation.reply(max_frames=2)]
     assert [list(stream)[-1].text for stream in both] == ["hello", "abc"]
 
 
@@ -95,9 +96,14 @@ def test_a_closed_omni_refuses_every_use_in_one_sentence(omni):
     conversation.append(text="abc")
     omni.close()
     uses = [
-        omni.conversation, omni.voice, conversation.reply, lambda: omni.stream(QUESTION), lambda: omni.generate(QUESTION),
-        lambda: conversation.append(text="de"), lambda: conversation.truncate(0),
-    ]  # fmt: skip
+        omni.conversation,
+        omni.voice,
+        conversation.reply,
+        lambda: omni.stream(QUESTION),
+        lambda: omni.generate(QUESTION),
+        lambda: conversation.append(text="de"),
+        lambda: conversation.truncate(0),
+    ]
     for use in uses:
         with pytest.raises(AntiphonError, match="This Omni is closed; load the bundle again."):
             use()
@@ -158,9 +164,14 @@ def test_a_conversation_dropped_in_the_midst_of_an_append_harms_nobody(fakes):
     assert not thread.is_alive()
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux counts memory, threads and files of a process")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="Linux counts memory, threads and files of a process"
+)
 def test_loading_and_unloading_again_and_again_keeps_nothing(tiny_bundle):
-    """200 loads grow no more than these: what is kept would show with the first ones. In a process of its own, whose memory nobody else uses."""
+    """200 loads grow no more than these: what is kept would show with the first ones.
+
+    In a process of its own, whose memory nobody else uses.
+    """
     lines = run_child(
         """
         from pathlib import Path

@@ -21,9 +21,18 @@ QUESTION = [{"role": "user", "content": "hello"}]
 
 
 def test_importing_the_runtime_imports_no_build_library():
-    code = "import sys, antiphon.runtime.omni; print([name for name in ('torch', 'onnx', 'transformers', 'onnxscript', 'safetensors') if name in sys.modules])"
+    code = (
+        "import sys, antiphon.runtime.omni; print([name for name in ('torch', 'onnx', 'transformers', "
+        "'onnxscript', 'safetensors') if name in sys.modules])"
+    )
     paths = os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path])
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+        check=True,
+    )
     assert found.stdout.strip() == "[]"
 
 
@@ -31,7 +40,9 @@ def test_generate_is_stream_collected(fakes):
     omni = fakes.omni()
     reply = omni.generate(QUESTION, seed=2)
     events = list(omni.stream(QUESTION, seed=2))
-    assert np.array_equal(reply.audio, np.concatenate([event.samples for event in events if isinstance(event, AudioDelta)]))
+    assert np.array_equal(
+        reply.audio, np.concatenate([event.samples for event in events if isinstance(event, AudioDelta)])
+    )
     assert reply.audio.dtype == np.float32 and reply.sample_rate == fakes.rate
     assert np.array_equal(reply.codes, events[-1].codes) and reply.token_ids == events[-1].token_ids
 
@@ -57,7 +68,10 @@ def test_a_further_stream_waits_for_a_place(fakes):
 def test_waiting_for_a_place_may_have_an_end(fakes):
     fakes.engines["talker"].tail = None
     omni = fakes.omni(max_streams=1, admission_seconds=0.05)
-    with omni.stream(QUESTION, max_frames=100_000), pytest.raises(AntiphonError, match="All 1 streams were busy for 0.05 s"):
+    with (
+        omni.stream(QUESTION, max_frames=100_000),
+        pytest.raises(AntiphonError, match="All 1 streams were busy for 0.05 s"),
+    ):
         omni.stream(QUESTION)
 
 
@@ -87,7 +101,9 @@ def test_load_takes_nothing_but_a_policy_for_media(tmp_path, media):
 def test_load_looks_for_the_bundle_when_the_arguments_fit(tmp_path):
     for admission_seconds in (None, 1, 0.5):
         with pytest.raises(AntiphonError, match="No bundle at"):
-            load(str(tmp_path), max_streams=1, threads=1, prefill_chunk=1, admission_seconds=admission_seconds)
+            load(
+                str(tmp_path), max_streams=1, threads=1, prefill_chunk=1, admission_seconds=admission_seconds
+            )
 
 
 def test_closing_stops_replies_and_refuses_new_ones(fakes):
@@ -107,7 +123,9 @@ def test_astream_gives_the_events_of_stream(fakes):
         return [event async for event in omni.astream(QUESTION, seed=3)]
 
     events = asyncio.run(collect())
-    assert isinstance(events[-1], Done) and np.array_equal(events[-1].codes, omni.generate(QUESTION, seed=3).codes)
+    assert isinstance(events[-1], Done) and np.array_equal(
+        events[-1].codes, omni.generate(QUESTION, seed=3).codes
+    )
 
 
 def test_cancelling_the_task_of_astream_stops_the_reply(fakes):

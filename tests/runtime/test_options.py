@@ -18,7 +18,11 @@ def pick(fakes):
 
 def test_what_is_not_given_comes_from_the_bundle(pick):
     choices = pick()
-    assert choices.talker == SamplingParameters(0.9, 50, 1.0, 1.05) and choices.voice is None and choices.seed == 0
+    assert (
+        choices.talker == SamplingParameters(0.9, 50, 1.0, 1.05)
+        and choices.voice is None
+        and choices.seed == 0
+    )
     assert choices.thinker.max_tokens == DEFAULT_MAX_TEXT_TOKENS
 
 
@@ -30,7 +34,11 @@ def test_what_is_given_changes_its_own_stage_alone(pick):
 
 def test_greedy_leaves_no_chance_anywhere_and_keeps_the_penalty(pick):
     choices = pick(greedy=True, temperature=1.0)
-    assert (choices.thinker.temperature, choices.talker.temperature, choices.predictor.temperature) == (0, 0, 0)
+    assert (choices.thinker.temperature, choices.talker.temperature, choices.predictor.temperature) == (
+        0,
+        0,
+        0,
+    )
     assert choices.talker.repetition_penalty == 1.05
 
 
@@ -62,7 +70,10 @@ def test_the_predictor_follows_a_greedy_talker(pick):
         ({"greedy": "no"}, "greedy is 'no', expected True or False"),
         ({"use_audio_in_video": 1}, "use_audio_in_video is 1"),
         ({"video_fps": "fast"}, "video_fps is 'fast'"),
-        ({"min_text_tokens": 9, "max_text_tokens": 8}, "min_text_tokens is 9, expected at most max_text_tokens, which is 8"),
+        (
+            {"min_text_tokens": 9, "max_text_tokens": 8},
+            "min_text_tokens is 9, expected at most max_text_tokens, which is 8",
+        ),
         ({"min_text_tokens": DEFAULT_MAX_TEXT_TOKENS + 1}, "min_text_tokens"),
         ({"min_frames": 3, "max_frames": 2}, "min_frames is 3, expected at most max_frames, which is 2"),
         ({"temperature": 1e-45}, "temperature is 1e-45, expected 0 or a number from 0.001 to 1,000"),
@@ -77,7 +88,10 @@ def test_the_predictor_follows_a_greedy_talker(pick):
         ({"min_frames": 3001}, "min_frames is 3001, expected an integer from 1 to 3,000"),
         ({"min_text_tokens": 2001}, "min_text_tokens is 2001, expected an integer from 0 to 2,000"),
         ({"max_frames": 10**400}, "max_frames is an integer of 1,329 bits"),
-        ({"seed": 2**64}, "seed is 18446744073709551616, expected an integer from 0 to 18,446,744,073,709,551,615"),
+        (
+            {"seed": 2**64},
+            "seed is 18446744073709551616, expected an integer from 0 to 18,446,744,073,709,551,615",
+        ),
         ({"seed": True}, "seed is True"),
         ({"seed": 1.0}, "seed is 1.0"),
         ({"packet_schedule": (1, True)}, "packet_schedule is a tuple of 2"),
@@ -96,7 +110,9 @@ def test_an_answer_without_speech_does_not_speak(pick):
 
 
 def test_the_conversations_voice_and_style_give_way_to_those_of_a_reply(fakes):
-    manifest = dataclasses.replace(fakes.omni().manifest, talker=dataclasses.replace(fakes.contract, takes_style=True))
+    manifest = dataclasses.replace(
+        fakes.omni().manifest, talker=dataclasses.replace(fakes.contract, takes_style=True)
+    )
     chosen = choose(read_options({}), manifest, "aiden", "softly")
     assert (chosen.voice, chosen.style) == ("aiden", "softly")
     chosen = choose(read_options({"voice": "Ethan", "style": "loud"}), manifest, "aiden", "softly")
@@ -111,12 +127,32 @@ def test_the_least_may_equal_the_most(pick):
 @pytest.mark.filterwarnings("error")
 def test_scalars_of_numpy_are_numbers(pick):
     choices = pick(
-        temperature=np.float32(0.7), top_k=np.int64(5), top_p=np.float16(0.5), repetition_penalty=np.float32(1.1), seed=np.uint64(2**64 - 1),
-        talker_temperature=np.float64(0.5), max_frames=np.int32(7), min_frames=np.int8(2), max_text_tokens=np.int16(9), video_fps=np.float32(2.0),
-        greedy=np.bool_(False), use_audio_in_video=np.bool_(True), packet_schedule=np.array([1, 2]),
-    )  # fmt: skip
-    assert choices.thinker == SamplingParameters(0.7, 5, 0.5, 1.1, 0, 9) and (choices.seed, choices.max_frames) == (2**64 - 1, 7)
-    found = (choices.seed, choices.max_frames, choices.thinker.top_k, choices.thinker.temperature, choices.talker.min_tokens, *choices.schedule)
+        temperature=np.float32(0.7),
+        top_k=np.int64(5),
+        top_p=np.float16(0.5),
+        repetition_penalty=np.float32(1.1),
+        seed=np.uint64(2**64 - 1),
+        talker_temperature=np.float64(0.5),
+        max_frames=np.int32(7),
+        min_frames=np.int8(2),
+        max_text_tokens=np.int16(9),
+        video_fps=np.float32(2.0),
+        greedy=np.bool_(False),
+        use_audio_in_video=np.bool_(True),
+        packet_schedule=np.array([1, 2]),
+    )
+    assert choices.thinker == SamplingParameters(0.7, 5, 0.5, 1.1, 0, 9) and (
+        choices.seed,
+        choices.max_frames,
+    ) == (2**64 - 1, 7)
+    found = (
+        choices.seed,
+        choices.max_frames,
+        choices.thinker.top_k,
+        choices.thinker.temperature,
+        choices.talker.min_tokens,
+        *choices.schedule,
+    )
     assert [type(value) for value in found] == [int, int, int, float, int, int, int]
     options = read_options({"greedy": np.bool_(True), "video_fps": np.float32(0.5)})
     assert options.greedy is True and type(options.video_fps) is float

@@ -74,9 +74,15 @@ def test_the_talker_waits_for_text_and_never_pads_before_its_end(fakes):
 def test_the_sound_does_not_depend_on_the_packet_schedule(fakes, schedule):
     omni = fakes.omni()
     expected = omni.generate(ask(SENTENCE), seed=3)
-    packets = [event for event in omni.stream(ask(SENTENCE), seed=3, packet_schedule=schedule) if isinstance(event, AudioDelta)]
+    packets = [
+        event
+        for event in omni.stream(ask(SENTENCE), seed=3, packet_schedule=schedule)
+        if isinstance(event, AudioDelta)
+    ]
     assert np.array_equal(np.concatenate([packet.samples for packet in packets]), expected.audio)
-    assert [packet.first_frame for packet in packets] == np.cumsum([0] + [packet.frames for packet in packets])[:-1].tolist()
+    assert [packet.first_frame for packet in packets] == np.cumsum(
+        [0] + [packet.frames for packet in packets]
+    )[:-1].tolist()
     sizes = [packet.frames for packet in packets]
     assert all(size == schedule[min(place, len(schedule) - 1)] for place, size in enumerate(sizes[:-1]))
 
@@ -149,7 +155,9 @@ def test_several_streams_give_what_each_gives_alone(fakes):
         thread.join(30)
     for place, expected in enumerate(alone):
         assert together[place].text == expected.text
-        assert np.array_equal(together[place].codes, expected.codes) and np.array_equal(together[place].audio, expected.audio)
+        assert np.array_equal(together[place].codes, expected.codes) and np.array_equal(
+            together[place].audio, expected.audio
+        )
 
 
 def test_closing_stops_every_worker_within_one_frame(fakes):
@@ -217,7 +225,13 @@ def test_speech_that_ends_early_does_not_stall_a_long_text(fakes, monkeypatch):
 
 def test_timings_tell_the_order_of_events(fakes):
     timings = fakes.omni().generate(ask(SENTENCE)).timings
-    assert 0 < timings.time_to_first_token <= timings.time_to_first_frame <= timings.time_to_first_audio <= timings.total
+    assert (
+        0
+        < timings.time_to_first_token
+        <= timings.time_to_first_frame
+        <= timings.time_to_first_audio
+        <= timings.total
+    )
     assert timings.seconds_per_token > 0 and timings.seconds_per_frame > 0 and timings.real_time_factor > 0
     assert timings.prefill_tokens == len(SENTENCE) + 8
 

@@ -34,7 +34,11 @@ def test_the_given_text_is_spoken_as_the_answer_that_the_thinker_would_have_writ
     omni = speaking.omni()
     own = omni.generate(QUESTION, seed=3)
     given_text = omni.speak("abc", QUESTION, seed=3)
-    assert given_text.text == own.text == "abc" and given_text.token_ids == own.token_ids and given_text.finish_reason == "stop"
+    assert (
+        given_text.text == own.text == "abc"
+        and given_text.token_ids == own.token_ids
+        and given_text.finish_reason == "stop"
+    )
     np.testing.assert_array_equal(given_text.codes, own.codes)
     np.testing.assert_array_equal(given_text.audio, own.audio)
 
@@ -53,8 +57,15 @@ def test_events_come_in_the_order_of_a_stream_and_make_the_reply(speaking):
     with omni.stream_speech("abc", seed=3, voice="aiden") as stream:
         events = list(stream)
     reply = omni.speak("abc", seed=3, voice="aiden")
-    assert isinstance(events[-1], Done) and events[-1].text == "".join(event.text for event in events if isinstance(event, TextDelta)) == "abc"
-    np.testing.assert_array_equal(np.concatenate([event.samples for event in events if isinstance(event, AudioDelta)]), reply.audio)
+    assert (
+        isinstance(events[-1], Done)
+        and events[-1].text
+        == "".join(event.text for event in events if isinstance(event, TextDelta))
+        == "abc"
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([event.samples for event in events if isinstance(event, AudioDelta)]), reply.audio
+    )
     np.testing.assert_array_equal(events[-1].codes, reply.codes)
 
 
@@ -77,7 +88,14 @@ def test_a_text_longer_than_every_queue_is_spoken_whole(speaking):
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"), [("", "is empty"), (" \n\t", "is empty"), (None, "is a NoneType"), (b"abc", "is a bytes"), ("a\ud800", "is not valid Unicode")]
+    ("text", "sentence"),
+    [
+        ("", "is empty"),
+        (" \n\t", "is empty"),
+        (None, "is a NoneType"),
+        (b"abc", "is a bytes"),
+        ("a\ud800", "is not valid Unicode"),
+    ],
 )
 def test_what_holds_no_word_is_refused_before_any_work(speaking, text, sentence):
     omni = speaking.omni()
@@ -97,14 +115,23 @@ def test_options_of_the_text_are_refused_by_name(speaking, name):
 
 
 def test_a_bundle_without_speech_refuses_in_one_sentence(speaking):
-    with pytest.raises(InvalidInput, match="holds no speech stages, so it speaks no text; build it from a checkpoint with a Talker"):
+    with pytest.raises(
+        InvalidInput,
+        match="holds no speech stages, so it speaks no text; build it from a checkpoint with a Talker",
+    ):
         speaking.omni(stages=("thinker",)).speak("abc")
 
 
 def test_a_text_beyond_the_talkers_context_is_refused_and_the_longest_that_fits_is_spoken(speaking):
     speaking.constants["talker_context"] = 30
     omni = speaking.omni()
-    with pytest.raises(ContextFull, match="has 22 tokens, and its speech needs at least 31 rows of the Talker's context, which holds 30; speak it in parts"):
+    with pytest.raises(
+        ContextFull,
+        match=(
+            "has 22 tokens, and its speech needs at least 31 rows of the Talker's context, which holds 30; "
+            "speak it in parts"
+        ),
+    ):
         omni.speak("a" * 22)
     assert not speaking.engines["talker"].feeds
     speaking.engines["talker"].tail = 0
@@ -121,7 +148,8 @@ def test_the_rows_of_a_speech_are_those_that_the_schedule_makes(text: int, polic
     while rows_in < text + 1:
         frame += 1
         rows_in = min(policy.text_rows_before(frame), text + 1)
-    expected = frame + text if policy.layout == "interleaved" else frame  # the first frame is sampled from the last row before it
+    # the first frame is sampled from the last row before it
+    expected = frame + text if policy.layout == "interleaved" else frame
     assert rows_to_speak(text, policy, 1000) == expected
     assert rows_to_speak(text, policy, expected - 1) > expected - 1, "never said to fit where it does not"
 
@@ -151,12 +179,23 @@ def test_a_text_that_the_thinker_wrote_sounds_the_same_when_it_is_given(omni) ->
     own = omni.generate(messages, greedy=True, max_text_tokens=5, max_frames=12)
     written = own.token_ids[:-1]  # the last token of a text that was cut is not spoken
     options = ReplyOptions(greedy=True, max_frames=12)
-    with Conversation(omni.model, Admission()).recite(written, messages, options, time.perf_counter(), Place()) as stream:
+    with Conversation(omni.model, Admission()).recite(
+        written, messages, options, time.perf_counter(), Place()
+    ) as stream:
         *_, done = stream
     np.testing.assert_array_equal(done.codes, own.codes)
 
 
-@pytest.mark.parametrize("text", ["<|im_end|> is no end.", "<|im_start|>user", "<think>aloud</think>", "a<|audio_pad|>b", " two  spaces\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_end|> is no end.",
+        "<|im_start|>user",
+        "<think>aloud</think>",
+        "a<|audio_pad|>b",
+        " two  spaces\n",
+    ],
+)
 def test_what_looks_like_a_special_token_is_spoken_as_text(omni, text: str) -> None:
     reply = omni.speak(text, max_frames=2)
     control = {omni.front_end.im_start, omni.front_end.im_end, omni.front_end.audio}
@@ -164,7 +203,11 @@ def test_what_looks_like_a_special_token_is_spoken_as_text(omni, text: str) -> N
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=12).filter(str.strip))
+@given(
+    text=st.text(
+        st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=12
+    ).filter(str.strip)
+)
 def test_any_text_comes_back_as_it_was_given(omni, text: str) -> None:
     import unicodedata
 

@@ -21,7 +21,12 @@ def spoken(conversation, text="abcdefgh", **options):
 
 def states(conversation):
     context = conversation.context
-    return context.token_ids, context.next_position, context.states.past("sum").copy(), context.states.past("ids")[0, 0, : context.states.length, 0].copy()
+    return (
+        context.token_ids,
+        context.next_position,
+        context.states.past("sum").copy(),
+        context.states.past("ids")[0, 0, : context.states.length, 0].copy(),
+    )
 
 
 def assert_same(found, expected):
@@ -144,8 +149,9 @@ TURNS = st.lists(
             "spoken": st.booleans(),
         }
     ),
-    min_size=1, max_size=4,
-)  # fmt: skip
+    min_size=1,
+    max_size=4,
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -156,7 +162,9 @@ def test_the_states_are_those_of_a_fresh_prefill_wherever_replies_were_stopped_a
     for turn in turns:
         conversation.append(text=turn["text"])
         modalities = ("text", "audio") if turn["spoken"] else ("text",)
-        with conversation.reply(greedy=True, max_text_tokens=turn["limit"], modalities=modalities, packet_schedule=(1,)) as stream:
+        with conversation.reply(
+            greedy=True, max_text_tokens=turn["limit"], modalities=modalities, packet_schedule=(1,)
+        ) as stream:
             for count, _ in enumerate(stream):
                 if count == turn["read"]:
                     break

@@ -18,7 +18,9 @@ def antiphon(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object, stdin: str | bytes = "") -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, prog_name="antiphon")
+        result = CliRunner().invoke(
+            app, [str(argument) for argument in arguments], input=stdin, prog_name="antiphon"
+        )
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.stdout, result.stderr

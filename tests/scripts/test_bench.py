@@ -20,9 +20,15 @@ def test_every_measure_is_reported_for_the_lengths_asked_for(antiphon, tiny_bund
     code, output, error = antiphon("bench", tiny_bundle, "--json", *SHORT)
     assert (code, error) == (0, "")
     result = json.loads(output)
-    assert result["median"].keys() == MEASURES.keys() and all(value > 0 for value in result["median"].values())
+    assert result["median"].keys() == MEASURES.keys() and all(
+        value > 0 for value in result["median"].values()
+    )
     assert result["prompt_tokens"] >= 20 and result["text_tokens"] == 5 and result["frames"] == 8
-    assert result["median"]["time_to_first_token"] <= result["median"]["time_to_first_frame"] <= result["median"]["time_to_first_audio"]
+    assert (
+        result["median"]["time_to_first_token"]
+        <= result["median"]["time_to_first_frame"]
+        <= result["median"]["time_to_first_audio"]
+    )
     assert result["peak_memory_bytes"] > 2**20
 
 
@@ -37,12 +43,19 @@ def test_every_number_of_streams_is_measured_by_itself(antiphon, tiny_bundle: Pa
     result = json.loads(output)
     assert [column["streams"] for column in result["streams"]] == [1, 3]
     for column in result["streams"]:
-        assert column["median"].keys() == MEASURES.keys() and all(value > 0 for value in column["median"].values())
+        assert column["median"].keys() == MEASURES.keys() and all(
+            value > 0 for value in column["median"].values()
+        )
         assert column["underruns"] >= 0
-    assert result["median"] == result["streams"][0]["median"] and result["underruns"] == result["streams"][0]["underruns"]
+    assert (
+        result["median"] == result["streams"][0]["median"]
+        and result["underruns"] == result["streams"][0]["underruns"]
+    )
 
 
-def test_a_round_asks_all_its_answers_at_once_with_different_seeds(antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_asks_all_its_answers_at_once_with_different_seeds(
+    antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     together, seeds = threading.Barrier(3, timeout=60), []
     generate = Omni.generate
 

@@ -26,14 +26,28 @@ COMMANDS = {
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (AntiphonError("The checkpoint has no config.json."), 2, "antiphon: The checkpoint has no config.json.\n"),
-        (MemoryError(), 2, "antiphon: Out of memory; antiphon build CHECKPOINT --plan says how much each stage needs.\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "answer.wav"), 2, "antiphon: No space left on device: answer.wav.\n"),
+        (
+            AntiphonError("The checkpoint has no config.json."),
+            2,
+            "antiphon: The checkpoint has no config.json.\n",
+        ),
+        (
+            MemoryError(),
+            2,
+            "antiphon: Out of memory; antiphon build CHECKPOINT --plan says how much each stage needs.\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "answer.wav"),
+            2,
+            "antiphon: No space left on device: answer.wav.\n",
+        ),
         (KeyboardInterrupt(), 130, "antiphon: Interrupted.\n"),
         (KeyboardInterrupt("Interrupted; a.wav is whole."), 130, "antiphon: Interrupted; a.wav is whole.\n"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence_and_an_exit_code(error: BaseException, code: int, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_goes_wrong_is_one_sentence_and_an_exit_code(
+    error: BaseException, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def command() -> None:
         raise error
 
@@ -68,17 +82,28 @@ def test_the_version_is_printed(antiphon) -> None:
 def test_every_command_says_what_it_does_and_what_its_options_mean(name: str, antiphon) -> None:
     code, output, _ = antiphon(*name.split(), "--help")
     assert code == 0
-    assert all(getattr(parameter, "help", "") for parameter in COMMANDS[name].params if "--help" not in parameter.opts)
+    assert all(
+        getattr(parameter, "help", "")
+        for parameter in COMMANDS[name].params
+        if "--help" not in parameter.opts
+    )
     assert f"antiphon {name}" in output
 
 
 def test_the_reference_page_lists_exactly_the_commands_and_their_options() -> None:
-    sections = re.split(r"^## antiphon ((?:plugins )?[\w-]+).*$", PAGE.read_text(encoding="utf-8").split("## Exit codes")[0], flags=re.M)[1:]
+    sections = re.split(
+        r"^## antiphon ((?:plugins )?[\w-]+).*$",
+        PAGE.read_text(encoding="utf-8").split("## Exit codes")[0],
+        flags=re.M,
+    )[1:]
     listed = {
         name: set(re.findall(r"`(--[\w-]+)`", "\n".join(re.findall(r"^\| (`--.*?) \|", text, re.M))))
         for name, text in zip(sections[::2], sections[1::2], strict=True)
     }
-    options = {name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")} for name, command in COMMANDS.items()}
+    options = {
+        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        for name, command in COMMANDS.items()
+    }
     assert listed == {name: found - {"--help"} for name, found in options.items()}
 
 

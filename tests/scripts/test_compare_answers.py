@@ -20,7 +20,11 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 @pytest.fixture
 def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(*arguments: object) -> dict[str, compare_answers.Question]:
-        return {name: asked for name, asked in every(*arguments).items() if name in ("picture, drawn", "style whisper")}  # type: ignore[arg-type]
+        return {
+            name: asked
+            for name, asked in every(*arguments).items()
+            if name in ("picture, drawn", "style whisper")
+        }  # type: ignore[arg-type]
 
     every = compare_answers.questions
     monkeypatch.setattr(compare_answers, "questions", few)
@@ -30,7 +34,11 @@ def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_equal_answer_is_equal_and_one_bit_is_a_difference(tiny_bundle: Path, hybrid_bundle: Path) -> None:
     bundles = [tiny_bundle, hybrid_bundle]
     recorded = record(bundles, EXAMPLES)
-    assert [key for key in recorded if key.endswith("/samples")] == ["0/picture, drawn/samples", "1/picture, drawn/samples", "1/style whisper/samples"]
+    assert [key for key in recorded if key.endswith("/samples")] == [
+        "0/picture, drawn/samples",
+        "1/picture, drawn/samples",
+        "1/style whisper/samples",
+    ]
     assert all(value.size for value in recorded.values())
     assert compare(recorded, bundles, EXAMPLES) is None
     samples = recorded["1/picture, drawn/samples"]
@@ -53,6 +61,17 @@ def test_differences_of_type_shape_and_sign_of_zero_are_told() -> None:
 
 def test_a_file_that_holds_no_answers_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "answers.npz").write_bytes(b"no answers")
-    command = [sys.executable, "-m", "antiphon.scripts.compare_answers", "compare", str(tmp_path / "answers.npz"), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "antiphon.scripts.compare_answers",
+        "compare",
+        str(tmp_path / "answers.npz"),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cannot be read as recorded answers" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "cannot be read as recorded answers" in done.stderr
+    )

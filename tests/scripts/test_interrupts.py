@@ -1,7 +1,9 @@
-"""Ctrl-C at any moment of the command's process: one line, exit code 130, and no effect on a program that only imports the package.
+"""Ctrl-C at any moment of the command's process: one line, exit code 130,
+and no effect on a program that only imports the package.
 
-A finder of modules that the interpreter loads from `sitecustomize` writes into a pipe when the package's first line imports its first module, so the
-delays count from there, however long a busy machine takes until then.
+A finder of modules that the interpreter loads from `sitecustomize` writes into a pipe when the
+package's first line imports its first module, so the delays count from there, however long a busy
+machine takes until then.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ if "MARK" in os.environ:
     {when}
 """
 AT_THE_FIRST_LINE = "sys.meta_path.insert(0, FirstLine())"
-SCRIPT = "import sys\nfrom antiphon.scripts.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"  # as installers write it
+# as installers write it
+SCRIPT = (
+    "import sys\nfrom antiphon.scripts.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+)
 ENDING_SLOWLY = """
 from antiphon.scripts.cli import app, main, _one_sentence
 import atexit, sitecustomize, time
@@ -44,7 +49,9 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT
 
 @pytest.fixture
 def interrupted(tmp_path: Path) -> Interrupted:
-    """interrupted(program and arguments, delay=seconds from the mark, when=line of `MARKER`) -> exit code, standard output, standard error."""
+    """interrupted(program and arguments, delay=seconds from the mark, when=line of `MARKER`) -> exit code,
+    standard output, standard error.
+    """
 
     def call(*program: str, delay: float = 0.0, when: str = AT_THE_FIRST_LINE) -> tuple[int, str, str]:
         (tmp_path / "sitecustomize.py").write_text(MARKER.format(when=when))
@@ -52,7 +59,14 @@ def interrupted(tmp_path: Path) -> Interrupted:
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"PYTHONPATH": path, "MARK": str(writing)}
         command = [sys.executable, *program]
-        process = subprocess.Popen(command, env=environment, pass_fds=[writing], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            pass_fds=[writing],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         os.close(writing)
         assert os.read(reading, 1) == b"."
         os.close(reading)
@@ -72,9 +86,20 @@ def script(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["--version", "inspect BUNDLE", "run BUNDLE hi", "build CHECKPOINT --plan", "new-checkpoint NEW", "plugins list", "verify BUNDLE CHECKPOINT"]
+    "command",
+    [
+        "--version",
+        "inspect BUNDLE",
+        "run BUNDLE hi",
+        "build CHECKPOINT --plan",
+        "new-checkpoint NEW",
+        "plugins list",
+        "verify BUNDLE CHECKPOINT",
+    ],
 )
-def test_ctrl_c_after_the_first_line_is_one_line_and_130(command: str, interrupted: Interrupted, script: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_ctrl_c_after_the_first_line_is_one_line_and_130(
+    command: str, interrupted: Interrupted, script: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     places = {"BUNDLE": str(bundle), "CHECKPOINT": str(tiny_checkpoint), "NEW": str(tmp_path / "new")}
@@ -85,7 +110,9 @@ def test_ctrl_c_after_the_first_line_is_one_line_and_130(command: str, interrupt
         # it was faster than the signal, which may still have come between its own sentence and its end
         own_sentence = error.startswith("antiphon: ") and error.count("\n") == 1
         finished = number > 0 and LINE not in error and (code != 130 or own_sentence)
-        assert finished or (code, error) == (130, LINE), f"{program}, signal {number}: {code}\n{output}\n{error}"
+        assert finished or (code, error) == (130, LINE), (
+            f"{program}, signal {number}: {code}\n{output}\n{error}"
+        )
         assert "Traceback" not in error
 
 
@@ -94,13 +121,21 @@ def test_the_first_line_itself_is_interrupted_in_one_line(interrupted: Interrupt
         assert interrupted(*program, "--version") == (130, "", LINE)
 
 
-def test_an_import_under_way_ends_before_the_command_is_interrupted(interrupted: Interrupted, tmp_path: Path) -> None:
+def test_an_import_under_way_ends_before_the_command_is_interrupted(
+    interrupted: Interrupted, tmp_path: Path
+) -> None:
     """An extension that turns every error of its own import into an ImportError, as several do."""
     slow = "import os, time\ntry:\n    os.write(int(os.environ['MARK']), b'.')\n    time.sleep(0.5)\n"
     slow += "except BaseException:\n    raise ImportError('initialization failed')\n"
     (tmp_path / "extension.py").write_text(slow)
-    code = "from antiphon.scripts.cli import app, main, _one_sentence\n\n\ndef work():\n    try:\n        import extension\n"
-    code += "        while True: pass\n    finally:\n        print('cleaned up')\n\n\napp.command('work')(_one_sentence(work))\nmain()\n"
+    code = (
+        "from antiphon.scripts.cli import app, main, _one_sentence\n\n\ndef work():\n    try:\n"
+        "        import extension\n"
+    )
+    code += (
+        "        while True: pass\n    finally:\n        print('cleaned up')\n\n\n"
+        "app.command('work')(_one_sentence(work))\nmain()\n"
+    )
     assert interrupted("-c", code, "work", when="pass") == (130, "cleaned up\n", LINE)
 
 
@@ -111,20 +146,34 @@ def test_ctrl_c_while_the_interpreter_ends_is_one_line_and_loses_no_output(inter
 
 
 def test_a_second_ctrl_c_prints_no_second_line(interrupted: Interrupted) -> None:
-    code = f"{ENDING_SLOWLY}def work():\n    raise KeyboardInterrupt\n\n\napp.command('work')(_one_sentence(work))\nmain()\n"
+    code = (
+        f"{ENDING_SLOWLY}def work():\n    raise KeyboardInterrupt\n\n\n"
+        "app.command('work')(_one_sentence(work))\nmain()\n"
+    )
     assert interrupted("-c", code, "work", when="pass") == (130, "", LINE)
 
 
-@pytest.mark.parametrize("program", ["import antiphon", "import antiphon.scripts.cli", "from antiphon.scripts import cli"])
-def test_a_program_that_imports_the_package_keeps_its_handling_of_signals(program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program", ["import antiphon", "import antiphon.scripts.cli", "from antiphon.scripts import cli"]
+)
+def test_a_program_that_imports_the_package_keeps_its_handling_of_signals(
+    program: str, tmp_path: Path
+) -> None:
     check = "import signal\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     (tmp_path / "antiphon.exe").write_text(f"{program}\n{check}")
     (tmp_path / "host.py").write_text(f"{program}\n{check}")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    }
     for command in ([str(tmp_path / "antiphon.exe")], ["-m", "host"], ["-c", f"{program}\n{check}"]):
         subprocess.run([sys.executable, *command], env=environment, check=True)
 
 
 def test_a_command_that_was_started_with_interrupts_ignored_ignores_them(interrupted: Interrupted) -> None:
-    code, output, error = interrupted("-m", "antiphon", "--version", when=f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {AT_THE_FIRST_LINE}")
+    code, output, error = interrupted(
+        "-m",
+        "antiphon",
+        "--version",
+        when=f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {AT_THE_FIRST_LINE}",
+    )
     assert (code, error) == (0, "") and output

@@ -36,11 +36,16 @@ def test_lines_keep_their_proportions_and_stay_inside(values: list[tuple[float, 
     given_points = np.array(values)
     for axis, origin, sign in ((0, 60, 1), (1, 250, -1)):
         distances, most = sign * (places[:, axis] - origin), given_points[:, axis].max()
-        np.testing.assert_allclose(distances, (given_points[:, axis] / most if most else 0) * distances.max(), atol=0.15)
+        np.testing.assert_allclose(
+            distances, (given_points[:, axis] / most if most else 0) * distances.max(), atol=0.15
+        )
 
 
 def test_panels_have_their_lines_and_labels() -> None:
-    panels = [("memory, MB", [Line("measured", [(1, 2), (3, 4)]), Line("formula", [(1, 1), (3, 3)])]), ("a < b", [Line("", [(1, 5)])])]
+    panels = [
+        ("memory, MB", [Line("measured", [(1, 2), (3, 4)]), Line("formula", [(1, 1), (3, 3)])]),
+        ("a < b", [Line("", [(1, 5)])]),
+    ]
     picture = line_plot(panels, "tokens of context")
     assert len(elements(picture, "polyline")) == 3 and len(elements(picture, "circle")) == 5
     assert {"memory, MB", "a < b", "measured", "formula", "tokens of context"} <= set(texts(picture))
@@ -51,13 +56,18 @@ def test_panels_have_their_lines_and_labels() -> None:
 @pytest.mark.parametrize(("most", "last"), [(262_144, "300k"), (0.9, "1"), (7, "7"), (0, "1")])
 def test_the_scale_ends_with_a_round_number_at_or_above_the_largest(most: float, last: str) -> None:
     picture = line_plot([("y", [Line("", [(1, most)])])], "x")
-    labels = [element.text for element in elements(picture, "text") if element.attrib.get("text-anchor") == "end"]
+    labels = [
+        element.text for element in elements(picture, "text") if element.attrib.get("text-anchor") == "end"
+    ]
     assert labels[0] == "0" and labels[-1] == last
     assert 5 <= len(labels) <= 11
 
 
 def test_bars_are_grouped_and_named() -> None:
-    panels = [Bars("time", ["a, b", "c"], [[1.0, 2.0], [3.0, 4.0]]), Bars("share, %", ["p", "q"], [[30.0], [60.0]], most=100)]
+    panels = [
+        Bars("time", ["a, b", "c"], [[1.0, 2.0], [3.0, 4.0]]),
+        Bars("share, %", ["p", "q"], [[30.0], [60.0]], most=100),
+    ]
     picture = bar_plot("Figures", ["p", "q"], panels)
     assert len(elements(picture, "rect")) == 1 + 2 + 4 + 2  # ground, legend, bars
     assert {"Figures", "time", "share, %", "a", "b", "c", "30.0", "60.0", "100"} <= set(texts(picture))

@@ -36,18 +36,28 @@ def test_list_says_dtypes_targets_and_status_of_what_is_compiled(antiphon, libra
     listed = json.loads(antiphon("plugins", "list", "--library", library, "--op", OP, "--json")[1])["ops"]
     assert [(one["op"], one["compiled"], one["stale"]) for one in listed] == [(OP, ["sm89"], [])]
     assert set(listed[0]["dtypes"]) == {"bfloat16", "float16", "float32"} and listed[0]["bytes"] > 0
-    assert re.search(rf"│ {OP} .*│ sm89 +│ .*│ ready", antiphon("plugins", "list", "--library", library, "--op", OP)[1])
+    assert re.search(
+        rf"│ {OP} .*│ sm89 +│ .*│ ready", antiphon("plugins", "list", "--library", library, "--op", OP)[1]
+    )
 
 
 def test_list_of_kernels_says_what_each_needs(antiphon, library: Path) -> None:
-    kernels = json.loads(antiphon("plugins", "list", "--library", library, "--op", OP, "--kernels", "--json")[1])["kernels"]
-    assert kernels and all(one["kernel"] == "causal_conv" and 0 < one["registers"] < 256 and one["spilled"] == 0 for one in kernels)
+    kernels = json.loads(
+        antiphon("plugins", "list", "--library", library, "--op", OP, "--kernels", "--json")[1]
+    )["kernels"]
+    assert kernels and all(
+        one["kernel"] == "causal_conv" and 0 < one["registers"] < 256 and one["spilled"] == 0
+        for one in kernels
+    )
     assert "causal_conv" in antiphon("plugins", "list", "--library", library, "--op", OP, "--kernels")[1]
 
 
 def test_list_of_kernels_says_how_to_make_them_where_there_are_none(antiphon, tmp_path: Path) -> None:
     code, output, error = antiphon("plugins", "list", "--library", tmp_path, "--op", OP, "--kernels")
-    assert (code, output) == (2, "") and f"{tmp_path} holds no kernels of {OP}; run: antiphon plugins compile" in error
+    assert (code, output) == (
+        2,
+        "",
+    ) and f"{tmp_path} holds no kernels of {OP}; run: antiphon plugins compile" in error
 
 
 def test_compile_keeps_what_is_unchanged(antiphon, library: Path) -> None:
@@ -55,7 +65,9 @@ def test_compile_keeps_what_is_unchanged(antiphon, library: Path) -> None:
     assert (code, error) == (0, "") and re.search(rf"│ sm89 +│ {OP} .*│ cached", output)
 
 
-def test_the_library_is_the_one_that_the_environment_names(antiphon, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_the_one_that_the_environment_names(
+    antiphon, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ANTIPHON_KERNELS", str(library))
     assert json.loads(antiphon("plugins", "list", "--op", OP, "--json")[1])["library"] == str(library)
 
@@ -63,20 +75,27 @@ def test_the_library_is_the_one_that_the_environment_names(antiphon, library: Pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("compile", "--target", "sm75"), f"There is no target 'sm75'; kernels are compiled for {', '.join(GPU_TARGETS)}."),
+        (
+            ("compile", "--target", "sm75"),
+            f"There is no target 'sm75'; kernels are compiled for {', '.join(GPU_TARGETS)}.",
+        ),
         (("compile", "--target", ","), "--target names no GPU architecture"),
         (("compile", "--op", "Softmax"), "There is no op 'Softmax'; the ops are MoE, "),
         (("list", "--op", "Softmax"), "There is no op 'Softmax'; the ops are MoE, "),
     ],
 )
-def test_unknown_names_are_one_sentence_and_exit_code_2(antiphon, tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_unknown_names_are_one_sentence_and_exit_code_2(
+    antiphon, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
     code, output, error = antiphon("plugins", *arguments, "--library", tmp_path)
     assert (code, output) == (2, "") and sentence in error and not list(tmp_path.iterdir())
 
 
 def test_a_library_that_cannot_be_written_is_one_sentence(antiphon, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, _, error = antiphon("plugins", "compile", "--target", "sm80", "--op", OP, "--library", tmp_path / "file")
+    code, _, error = antiphon(
+        "plugins", "compile", "--target", "sm80", "--op", OP, "--library", tmp_path / "file"
+    )
     assert code == 2 and error.startswith("antiphon: ") and len(error.splitlines()) == 1
 
 
@@ -88,7 +107,9 @@ def test_a_damaged_contract_is_one_sentence(antiphon, tmp_path: Path) -> None:
 
 
 def test_check_without_a_gpu_says_what_is_missing(antiphon, library: Path, tmp_path: Path) -> None:
-    code, output, error = antiphon("plugins", "check", "--library", library, "--output", tmp_path / "result.json")
+    code, output, error = antiphon(
+        "plugins", "check", "--library", library, "--output", tmp_path / "result.json"
+    )
     if code == 0:
         pytest.skip("a GPU is here")
     assert (code, output) == (2, "") and re.search("driver|GPU|cuda", error) and len(error.splitlines()) == 1
@@ -101,10 +122,35 @@ def test_short_times_are_microseconds_and_both_bounds_are_told(capsys: pytest.Ca
     from antiphon.scripts.plugins import _print_check
 
     ours, eager = Spread(4.2e-6, 4e-6, 5e-6, True), Spread(2.5e-3, 2e-3, 3e-3, False)
-    timing = Timing("AriaStep", "16 streams", "bf16", ours, eager, None, None, 1.5e-6, 0.3e-6, 8, 1, 0.0, "under 10", ("compiled: no time",))
+    timing = Timing(
+        "AriaStep",
+        "16 streams",
+        "bf16",
+        ours,
+        eager,
+        None,
+        None,
+        1.5e-6,
+        0.3e-6,
+        8,
+        1,
+        0.0,
+        "under 10",
+        ("compiled: no time",),
+    )
     _print_check(CheckResult("a GPU", "9.0", "sm90", {}, (), (timing,), Ceilings(3e12, 8e14, 5)))
     said = capsys.readouterr().out
-    assert all(words in said for words in ("4.2 us", "1.5 us", "0.3 us", "36%", "2.5 ms", "AriaStep, 16 streams: compiled: no time; eager: launch by launch"))
+    assert all(
+        words in said
+        for words in (
+            "4.2 us",
+            "1.5 us",
+            "0.3 us",
+            "36%",
+            "2.5 ms",
+            "AriaStep, 16 streams: compiled: no time; eager: launch by launch",
+        )
+    )
 
 
 def test_a_result_that_cannot_be_written_is_said_first(antiphon, library: Path, tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def done(reason: str, text: str = "", frames: int = 0) -> Done:
 
 
 def test_the_text_is_printed_and_the_speech_is_written(antiphon, tiny_bundle: Path) -> None:
-    code, output, error = antiphon("run", tiny_bundle, "Tell me something.", "--audio", QUESTION, *SHORT, "--output", "spoken.wav")
+    code, output, error = antiphon(
+        "run", tiny_bundle, "Tell me something.", "--audio", QUESTION, *SHORT, "--output", "spoken.wav"
+    )
     assert code == 0
     assert len(output.strip()) > 0
     assert "spoken.wav" in error and "TTFA" in error and "RTF" in error and error.count("\n") == 1
@@ -60,7 +62,9 @@ def test_the_text_is_printed_and_the_speech_is_written(antiphon, tiny_bundle: Pa
 def test_json_lines_add_up_to_their_closing_line(antiphon, tiny_bundle: Path) -> None:
     code, output, error = antiphon("run", tiny_bundle, "Tell me something.", "--json", *SHORT)
     events = [json.loads(line) for line in output.splitlines()]
-    texts, packets, closing = ([event for event in events if event["event"] == kind] for kind in ("text", "audio", "done"))
+    texts, packets, closing = (
+        [event for event in events if event["event"] == kind] for kind in ("text", "audio", "done")
+    )
     assert (code, error) == (0, "") and events[-1:] == closing
     assert "".join(event["text"] for event in texts) == closing[0]["text"]
     assert sum(event["frames"] for event in packets) == closing[0]["frames"]
@@ -82,9 +86,30 @@ def test_the_question_may_come_from_standard_input(antiphon, tiny_bundle: Path) 
 
 def test_the_system_prompt_and_the_voice_reach_the_model(antiphon, tiny_bundle: Path) -> None:
     plain = antiphon("run", tiny_bundle, "Tell me something.", "--greedy", *SHORT)[1]
-    assert antiphon("run", tiny_bundle, "Tell me something.", "--greedy", *SHORT, "--system", "Speak like a pirate, and at length.")[1] != plain
+    assert (
+        antiphon(
+            "run",
+            tiny_bundle,
+            "Tell me something.",
+            "--greedy",
+            *SHORT,
+            "--system",
+            "Speak like a pirate, and at length.",
+        )[1]
+        != plain
+    )
     default = soundfile.read("answer.wav")[0]
-    antiphon("run", tiny_bundle, "Tell me something.", "--greedy", *SHORT, "--voice", "aiden", "--output", "aiden.wav")
+    antiphon(
+        "run",
+        tiny_bundle,
+        "Tell me something.",
+        "--greedy",
+        *SHORT,
+        "--voice",
+        "aiden",
+        "--output",
+        "aiden.wav",
+    )
     assert not np.array_equal(default, soundfile.read("aiden.wav")[0])
 
 
@@ -104,7 +129,9 @@ def test_the_system_prompt_and_the_voice_reach_the_model(antiphon, tiny_bundle: 
         (("hi", "--seed", "-1"), "seed"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_no_file(antiphon, tiny_bundle: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_bad_input_is_one_sentence_and_leaves_no_file(
+    antiphon, tiny_bundle: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
     code, output, error = antiphon("run", tiny_bundle, *arguments)
     assert (code, output) == (2, "")
     assert complaint in error and error.count("\n") == 1
@@ -124,7 +151,9 @@ def test_an_answer_without_a_word_is_an_error_and_no_empty_file() -> None:
 
 def test_an_answer_without_the_speech_asked_for_is_an_error() -> None:
     with pytest.raises(AntiphonError, match="spoke no frame"):
-        print_reply(Scripted(TextDelta("hi", (1,)), done("stop", "hi")), 24000, Path("answer.wav"), TextPrinter())
+        print_reply(
+            Scripted(TextDelta("hi", (1,)), done("stop", "hi")), 24000, Path("answer.wav"), TextPrinter()
+        )
     assert list(Path().iterdir()) == []
 
 
@@ -158,27 +187,43 @@ def test_ctrl_c_keeps_what_was_said_and_exits_with_130(tiny_bundle: Path) -> Non
     assert soundfile.info("answer.wav").frames >= samples
 
 
-def test_a_conversation_answers_line_by_line_into_numbered_files(antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_answers_line_by_line_into_numbered_files(
+    antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from antiphon.runtime.omni import load
 
     lines = iter(["Hello.", "And tomorrow?", ""])
     monkeypatch.setattr(chat, "_ask", lambda: next(lines))
     with load(tiny_bundle) as omni:
-        chat.chat(omni, "You are brief.", Path("answer.wav"), {"max_text_tokens": 4, "max_frames": 8, "voice": "chelsie"}, TextPrinter())
+        chat.chat(
+            omni,
+            "You are brief.",
+            Path("answer.wav"),
+            {"max_text_tokens": 4, "max_frames": 8, "voice": "chelsie"},
+            TextPrinter(),
+        )
     assert sorted(path.name for path in Path().iterdir()) == ["answer-1.wav", "answer-2.wav"]
 
 
 def test_standard_input_that_is_no_utf_8_is_one_sentence(antiphon, tiny_bundle: Path) -> None:
     code, output, error = antiphon("run", tiny_bundle, "-", stdin=b"hi \xff")
-    assert (code, output, error) == (2, "", "antiphon: Standard input is not UTF-8 text: byte 3 is 0xff; send UTF-8 text.\n")
+    assert (code, output, error) == (
+        2,
+        "",
+        "antiphon: Standard input is not UTF-8 text: byte 3 is 0xff; send UTF-8 text.\n",
+    )
 
 
-def test_a_conversation_survives_a_line_that_is_no_text(antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_conversation_survives_a_line_that_is_no_text(
+    antiphon, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     from antiphon.runtime.omni import load
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"bad \xff\nHello.\n\n"), encoding="utf-8"))
     with load(tiny_bundle) as omni:
-        chat.chat(omni, None, None, {"max_text_tokens": 4, "modalities": ("text",), "voice": None}, TextPrinter())
+        chat.chat(
+            omni, None, None, {"max_text_tokens": 4, "modalities": ("text",), "voice": None}, TextPrinter()
+        )
     error = capsys.readouterr().err
     assert error.count("not valid Unicode: character 4") == 1 and error.count("TTFT") == 1
 
@@ -191,7 +236,9 @@ def test_the_closing_line_counts_one_token_as_one() -> None:
 def recording(rate: int, channels: int = 1) -> Path:
     """Two seconds of noise as a WAV file."""
     path = Path(f"voice-{rate}.wav")
-    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (2 * rate, channels)).astype(np.float32), rate)
+    soundfile.write(
+        path, np.random.default_rng(0).normal(0, 0.1, (2 * rate, channels)).astype(np.float32), rate
+    )
     return path
 
 
@@ -199,23 +246,42 @@ def recording(rate: int, channels: int = 1) -> Path:
     "manner",
     [
         lambda: ("--voice", "Ethan", "--style", "whisper", "--language", "German"),
-        lambda: ("--voice", recording(44100, 2), "--style", "Slowly, with a smile.", "--interleave", "chunked:2,3"),
+        lambda: (
+            "--voice",
+            recording(44100, 2),
+            "--style",
+            "Slowly, with a smile.",
+            "--interleave",
+            "chunked:2,3",
+        ),
         lambda: ("--voice", recording(8000), "--interleave", "adaptive:2.5"),
     ],
     ids=["names", "stereo", "telephone"],
-)  # fmt: skip
+)
 def test_the_second_family_speaks_as_it_is_told(antiphon, hybrid_bundle: Path, manner) -> None:
-    code, output, error = antiphon("run", hybrid_bundle, "Good morning.", *SHORT, "--output", "spoken.wav", *manner())
+    code, output, error = antiphon(
+        "run", hybrid_bundle, "Good morning.", *SHORT, "--output", "spoken.wav", *manner()
+    )
     assert code == 0 and output.strip() and "spoken.wav" in error
     assert 0 < soundfile.info("spoken.wav").frames <= 12 * 1920
 
 
-def test_a_conversation_of_the_second_family_keeps_its_voice_and_style(antiphon, hybrid_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_of_the_second_family_keeps_its_voice_and_style(
+    antiphon, hybrid_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from antiphon.runtime.omni import load
 
     lines = iter(["Hello.", "And tomorrow?", ""])
     monkeypatch.setattr(chat, "_ask", lambda: next(lines))
-    options = {"max_text_tokens": 4, "max_frames": 8, "style": "news", "language": "german", "interleave": "adaptive:2"}
+    options = {
+        "max_text_tokens": 4,
+        "max_frames": 8,
+        "style": "news",
+        "language": "german",
+        "interleave": "adaptive:2",
+    }
     with load(hybrid_bundle) as omni:
-        chat.chat(omni, None, Path("answer.wav"), options | {"voice": omni.voice(recording(16000))}, TextPrinter())
+        chat.chat(
+            omni, None, Path("answer.wav"), options | {"voice": omni.voice(recording(16000))}, TextPrinter()
+        )
     assert sorted(path.name for path in Path().glob("answer*")) == ["answer-1.wav", "answer-2.wav"]

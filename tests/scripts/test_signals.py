@@ -22,14 +22,21 @@ def _handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "line", "code"), [(signal.SIGTERM, "Terminated.", 143), (signal.SIGHUP, "The terminal hung up.", 129)])
-def test_a_signal_is_an_interrupt_with_a_line_and_an_exit_code_of_its_own(number: signal.Signals, line: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "line", "code"),
+    [(signal.SIGTERM, "Terminated.", 143), (signal.SIGHUP, "The terminal hung up.", 129)],
+)
+def test_a_signal_is_an_interrupt_with_a_line_and_an_exit_code_of_its_own(
+    number: signal.Signals, line: str, code: int
+) -> None:
     with pytest.raises(KeyboardInterrupt) as raised, heed_signals():
         os.kill(os.getpid(), number)
         time.sleep(1)
     assert isinstance(raised.value, Ended) and ending(raised.value) == (line, code)
     assert signal.getsignal(number) is signal.SIG_DFL
-    assert ending(KeyboardInterrupt()) == ("Interrupted.", 130) and ending(KeyboardInterrupt("a.wav is whole.")) == ("a.wav is whole.", 130)
+    assert ending(KeyboardInterrupt()) == ("Interrupted.", 130) and ending(
+        KeyboardInterrupt("a.wav is whole.")
+    ) == ("a.wav is whole.", 130)
 
 
 def test_a_second_signal_does_not_stop_the_clean_up() -> None:

@@ -27,10 +27,19 @@ def test_the_text_is_spoken_into_a_wav_file(bundle: str, antiphon, request: pyte
     assert list(Path().iterdir()) == [Path("said.wav")]
 
 
-def test_the_text_may_come_from_standard_input_and_the_events_go_out_as_json(antiphon, tiny_bundle: Path) -> None:
-    code, output, error = antiphon("speak", tiny_bundle, "-", "--json", "--max-frames", 2, "--voice", "ETHAN", stdin=TEXT)
+def test_the_text_may_come_from_standard_input_and_the_events_go_out_as_json(
+    antiphon, tiny_bundle: Path
+) -> None:
+    code, output, error = antiphon(
+        "speak", tiny_bundle, "-", "--json", "--max-frames", 2, "--voice", "ETHAN", stdin=TEXT
+    )
     done = json.loads(output.splitlines()[-1])
-    assert (code, error) == (0, "") and done["text"] == TEXT and done["frames"] == 2 and done["output"] == "speech.wav"
+    assert (
+        (code, error) == (0, "")
+        and done["text"] == TEXT
+        and done["frames"] == 2
+        and done["output"] == "speech.wav"
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +51,9 @@ def test_the_text_may_come_from_standard_input_and_the_events_go_out_as_json(ant
         ((TEXT, "--max-frames", 0), "max_frames is 0"),
     ],
 )
-def test_bad_input_is_one_sentence_and_no_file(antiphon, tiny_bundle: Path, arguments: tuple, sentence: str) -> None:
+def test_bad_input_is_one_sentence_and_no_file(
+    antiphon, tiny_bundle: Path, arguments: tuple, sentence: str
+) -> None:
     code, output, error = antiphon("speak", tiny_bundle, *arguments)
     assert (code, output) == (2, "") and sentence in error and error.count("\n") == 1
     assert list(Path().iterdir()) == []

@@ -9,7 +9,8 @@ import pytest
 
 import antiphon.scripts
 
-# The wheel leaves the training out, and the tests run against the installed wheel: then the tree's own files are added to the installed package.
+# The wheel leaves the training out, and the tests run against the installed wheel: then the tree's own files
+# are added to the installed package.
 if importlib.util.find_spec("antiphon.scripts.train_tiny") is None:
     antiphon.scripts.__path__.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 

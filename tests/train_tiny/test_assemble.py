@@ -1,4 +1,6 @@
-"""One checkpoint from trained parts: every stage of it has the trained parameters, what was not trained stays, and it builds."""
+"""One checkpoint from trained parts: every stage of it has the trained parameters,
+what was not trained stays, and it builds.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,15 @@ LENGTHS = {"joe": 30, "espeak": 12}
 def save(folder: Path, **modules: nn.Module) -> Path:
     """A run's state as run.Run writes it."""
     folder.mkdir()
-    torch.save({"modules": {name: module.state_dict() for name, module in modules.items()}, "optimiser": {}, "step": 1, "seconds": 1.0}, folder / "state.pt")
+    torch.save(
+        {
+            "modules": {name: module.state_dict() for name, module in modules.items()},
+            "optimiser": {},
+            "step": 1,
+            "seconds": 1.0,
+        },
+        folder / "state.pt",
+    )
     return folder
 
 
@@ -74,7 +84,12 @@ def talker_run(config: OmniConfig, folder: Path) -> Path:
 
 
 def thinker_run(config: OmniConfig, folder: Path) -> Path:
-    return save(folder, thinker=randomised(Thinker(config)), audio_encoder=randomised(AudioEncoder(config.thinker.audio)), hearing=nn.Linear(2, 2))
+    return save(
+        folder,
+        thinker=randomised(Thinker(config)),
+        audio_encoder=randomised(AudioEncoder(config.thinker.audio)),
+        hearing=nn.Linear(2, 2),
+    )
 
 
 def voices_file(config: OmniConfig, file: Path) -> Path:
@@ -94,9 +109,12 @@ def runs(config: OmniConfig, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("runs")
     return Runs(
-        codec_run(config, folder / "codec"), vocoder_run(config, folder / "vocoder", folder / "codec"), talker_run(config, folder / "talker"),
-        thinker_run(config, folder / "thinker"), voices_file(config, folder / "voices.npz"),
-    )  # fmt: skip
+        codec_run(config, folder / "codec"),
+        vocoder_run(config, folder / "vocoder", folder / "codec"),
+        talker_run(config, folder / "talker"),
+        thinker_run(config, folder / "thinker"),
+        voices_file(config, folder / "voices.npz"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +127,23 @@ def assembled(start_checkpoint: Path, runs: Runs, tmp_path_factory: pytest.TempP
 def stage_parameters(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:
     """The parameters of a stage as a build takes them from `checkpoint`."""
     stage = next(stage for stage in stages(checkpoint.config) if stage.name == name)
-    return {parameter: source.assemble(*map(checkpoint.read, source.tensors)) for parameter, source in stage.weights(checkpoint).items()}
+    return {
+        parameter: source.assemble(*map(checkpoint.read, source.tensors))
+        for parameter, source in stage.weights(checkpoint).items()
+    }
 
 
 def state(run: Path | None, name: str) -> dict[str, np.ndarray]:
     assert run is not None
-    return {parameter: values.numpy() for parameter, values in torch.load(run / "state.pt", weights_only=True)["modules"][name].items()}
+    return {
+        parameter: values.numpy()
+        for parameter, values in torch.load(run / "state.pt", weights_only=True)["modules"][name].items()
+    }
 
 
-@pytest.mark.parametrize("part", ["talker.talker", "talker.predictor", "thinker.thinker", "thinker.audio_encoder"])
+@pytest.mark.parametrize(
+    "part", ["talker.talker", "talker.predictor", "thinker.thinker", "thinker.audio_encoder"]
+)
 def test_a_stage_has_the_trained_parameters(assembled: Checkpoint, runs: Runs, part: str) -> None:
     run, _, name = part.partition(".")
     found, expected = stage_parameters(assembled, name), state(getattr(runs, run), name)
@@ -128,10 +154,15 @@ def test_a_stage_has_the_trained_parameters(assembled: Checkpoint, runs: Runs, p
 
 def test_the_predictor_reads_the_talkers_tables(assembled: Checkpoint) -> None:
     talker, predictor = stage_parameters(assembled, "talker"), stage_parameters(assembled, "predictor")
-    np.testing.assert_array_equal(predictor["code_embedding"], np.concatenate((talker["codec_embedding"][:256], talker["residual_embedding"])))
+    np.testing.assert_array_equal(
+        predictor["code_embedding"],
+        np.concatenate((talker["codec_embedding"][:256], talker["residual_embedding"])),
+    )
 
 
-def test_code2wav_has_the_averaged_parameters_and_a_table_of_codebooks_and_projections(assembled: Checkpoint, runs: Runs) -> None:
+def test_code2wav_has_the_averaged_parameters_and_a_table_of_codebooks_and_projections(
+    assembled: Checkpoint, runs: Runs
+) -> None:
     assert assembled.config.code2wav is not None and runs.vocoder is not None
     vocoder = TrainedVocoder(assembled.config.code2wav)
     vocoder.load_state_dict(torch.load(runs.vocoder / "state.pt", weights_only=True)["modules"]["average"])
@@ -140,7 +171,9 @@ def test_code2wav_has_the_averaged_parameters_and_a_table_of_codebooks_and_proje
     for parameter, values in expected.items():
         # The table's values are sums of 32 products.
         atol = 0.1 if parameter == "code_embedding" else 0.01
-        np.testing.assert_allclose(found[parameter], values.detach().numpy(), rtol=2e-2, atol=atol, err_msg=parameter)
+        np.testing.assert_allclose(
+            found[parameter], values.detach().numpy(), rtol=2e-2, atol=atol, err_msg=parameter
+        )
 
 
 def test_the_codec_encoder_gives_the_codes_it_was_trained_with(assembled: Checkpoint, runs: Runs) -> None:
@@ -166,7 +199,9 @@ def test_voices_lie_in_the_rows_of_their_names(assembled: Checkpoint, runs: Runs
             assert (table[row, :, LENGTHS[name] :] == -1).all()
 
 
-def test_what_is_not_trained_stays(assembled: Checkpoint, start_checkpoint: Path, runs: Runs, tmp_path: Path) -> None:
+def test_what_is_not_trained_stays(
+    assembled: Checkpoint, start_checkpoint: Path, runs: Runs, tmp_path: Path
+) -> None:
     start = Checkpoint(start_checkpoint)
     assert assembled.names() == start.names()
     same = {name for name in start.names() if assembled.digest(name) == start.digest(name)}
@@ -177,8 +212,12 @@ def test_what_is_not_trained_stays(assembled: Checkpoint, start_checkpoint: Path
     assert changed and all(name.startswith("codec_encoder.") for name in changed)
 
 
-def test_one_file_of_weights_lies_beside_what_the_start_had(assembled: Checkpoint, start_checkpoint: Path) -> None:
-    found, before = ({file.name for file in folder.iterdir()} for folder in (assembled.path, start_checkpoint))
+def test_one_file_of_weights_lies_beside_what_the_start_had(
+    assembled: Checkpoint, start_checkpoint: Path
+) -> None:
+    found, before = (
+        {file.name for file in folder.iterdir()} for folder in (assembled.path, start_checkpoint)
+    )
     assert {name for name in found if "safetensors" in name} == {SINGLE_NAME}
     assert found - {SINGLE_NAME} == {name for name in before if "safetensors" not in name}
     assert (assembled.path / "config.json").read_bytes() == (start_checkpoint / "config.json").read_bytes()
@@ -188,24 +227,40 @@ def test_one_file_of_weights_lies_beside_what_the_start_had(assembled: Checkpoin
 def test_the_command_says_what_it_wrote_and_replaces_what_it_wrote_before(
     start_checkpoint: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(start_checkpoint), str(tmp_path / "out"), "--codec", str(runs.codec), "--voices", str(runs.voices)]
+    arguments = [
+        str(start_checkpoint),
+        str(tmp_path / "out"),
+        "--codec",
+        str(runs.codec),
+        "--voices",
+        str(runs.voices),
+    ]
     main(arguments)
     first = (tmp_path / "out" / SINGLE_NAME).read_bytes()
-    assert capsys.readouterr().out == f"{tmp_path / 'out'}: model.safetensors of {len(first):,} bytes; trained: codec, voices\n"
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path / 'out'}: model.safetensors of {len(first):,} bytes; trained: codec, voices\n"
+    )
     main(arguments)
     assert (tmp_path / "out" / SINGLE_NAME).read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_vocoder_of_other_codebooks_is_refused(start_checkpoint: Path, config: OmniConfig, runs: Runs, tmp_path: Path) -> None:
+def test_a_vocoder_of_other_codebooks_is_refused(
+    start_checkpoint: Path, config: OmniConfig, runs: Runs, tmp_path: Path
+) -> None:
     torch.manual_seed(1)
     other = codec_run(config, tmp_path / "codec")
-    with pytest.raises(AntiphonError, match="was trained with other codebooks than those of .*codec; make the codes again"):
+    with pytest.raises(
+        AntiphonError, match="was trained with other codebooks than those of .*codec; make the codes again"
+    ):
         assemble(start_checkpoint, tmp_path / "out", Runs(codec=other, vocoder=runs.vocoder))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_that_is_somebody_elses_is_not_replaced(start_checkpoint: Path, runs: Runs, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_somebody_elses_is_not_replaced(
+    start_checkpoint: Path, runs: Runs, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     assemble(start_checkpoint, out, Runs(codec=runs.codec))
     (out / "README.md").write_text("mine")
@@ -217,10 +272,15 @@ def test_a_checkpoint_that_is_somebody_elses_is_not_replaced(start_checkpoint: P
     assert (start_checkpoint / "config.json").is_file()
 
 
-def test_more_keys_of_generation_config_are_added_to_those_that_there_are(start_checkpoint: Path, tmp_path: Path) -> None:
+def test_more_keys_of_generation_config_are_added_to_those_that_there_are(
+    start_checkpoint: Path, tmp_path: Path
+) -> None:
     (tmp_path / "paces.json").write_text('{"frames_per_text": 2.5, "talker_top_k": 9}')
     assemble(start_checkpoint, tmp_path / "out", Runs(generation=tmp_path / "paces.json"))
-    before, after = (json.loads((folder / "generation_config.json").read_text()) for folder in (start_checkpoint, tmp_path / "out"))
+    before, after = (
+        json.loads((folder / "generation_config.json").read_text())
+        for folder in (start_checkpoint, tmp_path / "out")
+    )
     assert after == before | {"frames_per_text": 2.5, "talker_top_k": 9}
 
 
@@ -268,7 +328,9 @@ REFUSED: dict[Callable[[Runs, Path], Runs], str] = {
 
 
 @pytest.mark.parametrize("spoilt", REFUSED, ids=lambda spoilt: spoilt.__name__)
-def test_a_run_that_does_not_fit_leaves_nothing_behind(start_checkpoint: Path, runs: Runs, tmp_path: Path, spoilt: Callable[[Runs, Path], Runs]) -> None:
+def test_a_run_that_does_not_fit_leaves_nothing_behind(
+    start_checkpoint: Path, runs: Runs, tmp_path: Path, spoilt: Callable[[Runs, Path], Runs]
+) -> None:
     folder = tmp_path / "given"
     folder.mkdir()
     with pytest.raises(AntiphonError, match=REFUSED[spoilt]):
@@ -283,7 +345,9 @@ def test_a_folder_that_holds_something_else_is_not_replaced(start_checkpoint: Pa
     assert (tmp_path / "letters.txt").read_text() == "dear"
 
 
-def test_weights_larger_than_the_repository_takes_are_refused(start_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_larger_than_the_repository_takes_are_refused(
+    start_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "LARGEST_BYTES", 24_000_000)
     with pytest.raises(AntiphonError, match="expected at most 24,000,000"):
         assemble(start_checkpoint, tmp_path / "out", Runs())

@@ -1,4 +1,6 @@
-"""Training of the codec: a few steps on noise with texts give codes, curves and a state that the checkpoint can hold."""
+"""Training of the codec: a few steps on noise with texts give codes,
+curves and a state that the checkpoint can hold.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,28 @@ TEXTS = ("Say five.", "Twelve plus one is thirteen.", "Hello.", "It is seven oh 
 def corpus(tmp_path: Path) -> Corpus:
     """A few seconds of noise with texts."""
     noise = np.random.default_rng(0)
-    clips = [noise.normal(0, 0.1, FRAME * (6 + 4 * number) + 100 * number).astype(np.float32) for number in range(len(TEXTS))]
+    clips = [
+        noise.normal(0, 0.1, FRAME * (6 + 4 * number) + 100 * number).astype(np.float32)
+        for number in range(len(TEXTS))
+    ]
     starts = np.cumsum([0, *map(len, clips)])
-    items = [Item("answer", "joe", "number", text, 0, int(starts[number]), len(clips[number])) for number, text in enumerate(TEXTS)]
+    items = [
+        Item("answer", "joe", "number", text, 0, int(starts[number]), len(clips[number]))
+        for number, text in enumerate(TEXTS)
+    ]
     (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "items.jsonl").write_text("\n".join(json.dumps(dataclasses.asdict(item)) for item in items) + "\n", encoding="utf-8")
-    np.round(np.concatenate(clips) * 32767).clip(-32767, 32767).astype(np.int16).tofile(tmp_path / "corpus" / "audio.i16")
+    (tmp_path / "corpus" / "items.jsonl").write_text(
+        "\n".join(json.dumps(dataclasses.asdict(item)) for item in items) + "\n", encoding="utf-8"
+    )
+    np.round(np.concatenate(clips) * 32767).clip(-32767, 32767).astype(np.int16).tofile(
+        tmp_path / "corpus" / "audio.i16"
+    )
     return Corpus(tmp_path / "corpus")
 
 
-def test_a_few_steps_train_encoder_quantiser_and_judges(corpus: Corpus, start_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_few_steps_train_encoder_quantiser_and_judges(
+    corpus: Corpus, start_checkpoint: Path, tmp_path: Path
+) -> None:
     config = read_config(start_checkpoint).codec_encoder
     assert config is not None
     tokenizer = Tokenizer.from_file(str(start_checkpoint / "tokenizer.json"))

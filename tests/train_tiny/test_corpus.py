@@ -1,4 +1,6 @@
-"""The corpus: what is written is read back, nothing held out is in it, and a folder without one is one sentence."""
+"""The corpus: what is written is read back, nothing held out is in it,
+and a folder without one is one sentence.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class OwnProcess:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def map(self, function: Callable[[Item], np.ndarray], items: Iterable[Item], chunksize: int) -> list[np.ndarray]:
+    def map(
+        self, function: Callable[[Item], np.ndarray], items: Iterable[Item], chunksize: int
+    ) -> list[np.ndarray]:
         return [function(item) for item in items]
 
 
@@ -45,7 +49,9 @@ class OwnProcess:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A corpus as the command writes it, of synthesisers that only make noise."""
     monkeypatch.setattr(module, "synthesise", spoken)
-    monkeypatch.setattr(module, "get_context", lambda kind: SimpleNamespace(Pool=lambda processes: OwnProcess()))
+    monkeypatch.setattr(
+        module, "get_context", lambda kind: SimpleNamespace(Pool=lambda processes: OwnProcess())
+    )
     monkeypatch.setattr(sys, "argv", ["corpus", str(tmp_path / "corpus"), "--hours", str(HOURS)])
     module.main()
     return tmp_path / "corpus"
@@ -63,7 +69,9 @@ def test_every_utterance_is_read_back_as_it_was_spoken(folder: Path) -> None:
 def test_every_role_and_voice_has_its_share_of_the_hours(folder: Path) -> None:
     corpus = Corpus(folder)
     for (role, voice), share in SHARES.items():
-        many = [number for number in corpus.where(role) if corpus.items[number].voice not in ("joe", "espeak")]
+        many = [
+            number for number in corpus.where(role) if corpus.items[number].voice not in ("joe", "espeak")
+        ]
         numbers = many if voice == "many" else corpus.where(role, voice)
         seconds = sum(corpus.items[number].samples for number in numbers) / RATE
         wanted = share * HOURS * 3600
@@ -80,11 +88,15 @@ def test_nothing_held_out_is_spoken(role: str, voice: str) -> None:
 
 
 def test_the_texts_are_always_the_same_and_others_for_every_voice() -> None:
-    first, again, other = (list(itertools.islice(texts("prompt", voice), 20)) for voice in ("many", "many", "joe"))
+    first, again, other = (
+        list(itertools.islice(texts("prompt", voice), 20)) for voice in ("many", "many", "joe")
+    )
     assert first == again
     assert [item.text for item in first] != [item.text for item in other]
 
 
 def test_a_folder_without_a_corpus_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(AntiphonError, match=r"holds no corpus \(No such file or directory\); make one with python -m"):
+    with pytest.raises(
+        AntiphonError, match=r"holds no corpus \(No such file or directory\); make one with python -m"
+    ):
         Corpus(tmp_path / "missing")

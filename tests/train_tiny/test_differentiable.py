@@ -1,4 +1,6 @@
-"""The ops of training are the ops of the stages for sequences that begin with empty states, and gradients pass through them."""
+"""The ops of training are the ops of the stages for sequences that begin with empty states,
+and gradients pass through them.
+"""
 
 from __future__ import annotations
 
@@ -50,28 +52,56 @@ def assert_valid_rows_equal(found: Tensor, expected: Tensor, query_length: Tenso
     torch.testing.assert_close(found[valid], expected[valid], **TOLERANCE)
 
 
-@pytest.mark.parametrize(("lengths", "heads", "kv_heads", "dim"), [([1], 2, 1, 8), ([7, 3, 0], 4, 2, 16), ([33, 64], 3, 3, 4)])
+@pytest.mark.parametrize(
+    ("lengths", "heads", "kv_heads", "dim"), [([1], 2, 1, 8), ([7, 3, 0], 4, 2, 16), ([33, 64], 3, 3, 4)]
+)
 def test_attention_is_the_registered_op(lengths: list[int], heads: int, kv_heads: int, dim: int) -> None:
     batch, tokens, query_length = len(lengths), max(lengths), torch.tensor(lengths)
     rows = [random(batch, tokens, count * dim, seed=count) for count in (heads, kv_heads, kv_heads)]
     past = torch.zeros(batch, kv_heads, tokens, dim)
-    arguments = (*rows, past, past.clone(), torch.zeros(batch, dtype=torch.int64), query_length, heads, kv_heads)
+    arguments = (
+        *rows,
+        past,
+        past.clone(),
+        torch.zeros(batch, dtype=torch.int64),
+        query_length,
+        heads,
+        kv_heads,
+    )
     assert_valid_rows_equal(ours.attention(*arguments)[0], layers.attention(*arguments)[0], query_length)
 
 
 @pytest.mark.parametrize(("lengths", "channels", "taps"), [([1], 4, 4), ([2, 9, 0], 6, 4), ([40], 3, 2)])
 def test_causal_convolution_is_the_registered_op(lengths: list[int], channels: int, taps: int) -> None:
     batch, query_length = len(lengths), torch.tensor(lengths)
-    arguments = random(batch, max(lengths), channels), random(channels, 1, taps), torch.zeros(batch, taps - 1, channels), query_length
-    assert_valid_rows_equal(ours.causal_conv_state(*arguments)[0], layers.causal_conv_state(*arguments)[0], query_length)
+    arguments = (
+        random(batch, max(lengths), channels),
+        random(channels, 1, taps),
+        torch.zeros(batch, taps - 1, channels),
+        query_length,
+    )
+    assert_valid_rows_equal(
+        ours.causal_conv_state(*arguments)[0], layers.causal_conv_state(*arguments)[0], query_length
+    )
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize(("shape", "experts", "top_k"), [((5, 8), 4, 1), ((2, 9, 12), 8, 2), ((1, 1, 4), 3, 3)])
-def test_experts_are_the_registered_op(shape: tuple[int, ...], experts: int, top_k: int, normalize: bool) -> None:
+@pytest.mark.parametrize(
+    ("shape", "experts", "top_k"), [((5, 8), 4, 1), ((2, 9, 12), 8, 2), ((1, 1, 4), 3, 3)]
+)
+def test_experts_are_the_registered_op(
+    shape: tuple[int, ...], experts: int, top_k: int, normalize: bool
+) -> None:
     hidden, inner = shape[-1], 6
     logits = random(int(np.prod(shape[:-1])), experts)
-    arguments = random(*shape), logits, random(experts, 2 * inner, hidden), random(experts, hidden, inner), top_k, normalize
+    arguments = (
+        random(*shape),
+        logits,
+        random(experts, 2 * inner, hidden),
+        random(experts, hidden, inner),
+        top_k,
+        normalize,
+    )
     torch.testing.assert_close(ours.moe(*arguments), layers.moe(*arguments), **TOLERANCE)
 
 
@@ -89,29 +119,49 @@ def test_the_router_loss_is_one_where_experts_are_chosen_evenly_and_grows_where_
 def test_rotation_is_that_of_the_stages(heads: int, dim: int, turning: int) -> None:
     angles = random(2, 5, turning // 2)
     x = random(2, 5, heads * dim)
-    torch.testing.assert_close(ours.rotate(x, (angles.cos(), angles.sin()), heads), layers.rotate(x, (angles.cos(), angles.sin()), heads), **TOLERANCE)
+    torch.testing.assert_close(
+        ours.rotate(x, (angles.cos(), angles.sin()), heads),
+        layers.rotate(x, (angles.cos(), angles.sin()), heads),
+        **TOLERANCE,
+    )
 
 
-def delta_rule(lengths: list[int], key_heads: int, value_heads: int, key_dim: int, value_dim: int) -> tuple[list[Tensor], Tensor]:
+def delta_rule(
+    lengths: list[int], key_heads: int, value_heads: int, key_dim: int, value_dim: int
+) -> tuple[list[Tensor], Tensor]:
     """Random arguments of the gated delta rule before `past`, and query_length."""
     batch, tokens = len(lengths), max(lengths)
     sizes = (key_heads * key_dim, key_heads * key_dim, value_heads * value_dim, value_heads, value_heads)
     rows = [random(batch, tokens, size, seed=number) for number, size in enumerate(sizes)]
     # Decay from hardly any to nearly all at once.
-    return [*rows, torch.linspace(-4, 1, value_heads), -torch.linspace(0.05, 6, value_heads)], torch.tensor(lengths)
+    return [*rows, torch.linspace(-4, 1, value_heads), -torch.linspace(0.05, 6, value_heads)], torch.tensor(
+        lengths
+    )
 
 
 @pytest.mark.parametrize("heads", [(1, 2, 8, 6), (2, 2, 4, 16)])
 @pytest.mark.parametrize("lengths", [[1], [31], [32], [33, 7, 0], [100, 65]])
-def test_the_gated_delta_rule_in_chunks_is_the_registered_op(lengths: list[int], heads: tuple[int, int, int, int]) -> None:
+def test_the_gated_delta_rule_in_chunks_is_the_registered_op(
+    lengths: list[int], heads: tuple[int, int, int, int]
+) -> None:
     rows, query_length = delta_rule(lengths, *heads)
     past = torch.zeros(len(lengths), heads[1], heads[2], heads[3])
     arguments = (*rows, past, query_length, heads[0], heads[1])
-    assert_valid_rows_equal(ours.gated_delta_rule(*arguments)[0], layers.gated_delta_rule(*arguments)[0], query_length)
+    assert_valid_rows_equal(
+        ours.gated_delta_rule(*arguments)[0], layers.gated_delta_rule(*arguments)[0], query_length
+    )
 
 
 def delta_rule_by_tokens(
-    query: Tensor, key: Tensor, value: Tensor, a: Tensor, b: Tensor, dt_bias: Tensor, decay_scale: Tensor, key_heads: int, value_heads: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    a: Tensor,
+    b: Tensor,
+    dt_bias: Tensor,
+    decay_scale: Tensor,
+    key_heads: int,
+    value_heads: int,
 ) -> Tensor:
     """The recurrence as it is written down, for autograd to follow."""
     batch, tokens, _ = value.shape
@@ -127,7 +177,9 @@ def delta_rule_by_tokens(
     outputs = []
     for t in range(tokens):
         state = state * torch.exp(decay_scale * nn.functional.softplus(a[:, t] + dt_bias))[..., None, None]
-        change = (value[:, t] - torch.einsum("bhk,bhkv->bhv", key[:, t], state)) * torch.sigmoid(b[:, t])[..., None]
+        change = (value[:, t] - torch.einsum("bhk,bhkv->bhv", key[:, t], state)) * torch.sigmoid(b[:, t])[
+            ..., None
+        ]
         state = state + key[:, t, :, :, None] * change[:, :, None]
         outputs.append(torch.einsum("bhk,bhkv->bhv", query[:, t], state) * key.shape[-1] ** -0.5)
     return torch.stack(outputs, dim=1).flatten(2)
@@ -163,7 +215,10 @@ def prepared(config: OmniConfig, name: str) -> tuple[nn.Module, dict[str, Tensor
             feeds[spec.name] = torch.randn(feeds[spec.name].shape, generator=generator)
     batch = int(feeds["query_length" if "query_length" in feeds else "past_length"].shape[0])
     sizes = {"batch": batch, "capacity": 16}
-    past = [torch.zeros(*(sizes[size] if isinstance(size, str) else size for size in spec.shape)) for spec in stage.states]
+    past = [
+        torch.zeros(*(sizes[size] if isinstance(size, str) else size for size in spec.shape))
+        for spec in stage.states
+    ]
     return module, feeds, past
 
 
@@ -203,15 +258,25 @@ def test_gradients_reach_every_parameter_of_the_predictors_layers(config: OmniCo
     rotary = rotary_tables(positions, text.rope, text.head_dim)
     lengths, past = torch.zeros(batch, dtype=torch.int64), [torch.zeros(0)] * (2 * text.num_hidden_layers)
     with differentiable():
-        x, _ = run_layers(predictor.layers, random(batch, tokens, text.hidden_size), rotary, lengths, lengths, past)  # type: ignore[arg-type]
+        x, _ = run_layers(
+            predictor.layers, random(batch, tokens, text.hidden_size), rotary, lengths, lengths, past
+        )  # type: ignore[arg-type]
     (x * random(*x.shape, seed=1)).sum().backward()
     assert_trained(predictor.layers)  # type: ignore[arg-type]
 
 
 def assert_trained(module: nn.Module) -> None:
-    untouched = [name for name, parameter in module.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum() > 0]
+    untouched = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
     assert untouched == []
-    assert all(torch.isfinite(parameter.grad).all() for parameter in module.parameters() if parameter.grad is not None)
+    assert all(
+        torch.isfinite(parameter.grad).all()
+        for parameter in module.parameters()
+        if parameter.grad is not None
+    )
 
 
 def test_the_ops_are_back_in_place_after_an_error() -> None:

@@ -1,4 +1,6 @@
-"""The domain: every answer is right, what is held out is never trained on, and the tokenizer writes all of it."""
+"""The domain: every answer is right, what is held out is never trained on,
+and the tokenizer writes all of it.
+"""
 
 from __future__ import annotations
 
@@ -91,14 +93,25 @@ def count_answer(exchange: Exchange) -> str:
 def story_answer(exchange: Exchange) -> str:
     size, shade, thing = exchange.typed.rstrip(".").split()[-3:]
     assert exchange.answer.startswith(f"There was a {size} {shade} {thing}. One day the {thing} saw a ")
-    assert exchange.answer.endswith(f"then the {shade} {thing} went home.") and len(exchange.answer.split()) >= 30
+    assert (
+        exchange.answer.endswith(f"then the {shade} {thing} went home.")
+        and len(exchange.answer.split()) >= 30
+    )
     return exchange.answer
 
 
 RIGHT: dict[str, Callable[[Exchange], str]] = {
-    "number": number_answer, "sum": sum_answer, "time": time_answer, "date": date_answer, "color": colour_answer, "spelling": spelling_answer,
-    "repeat": repeated_answer, "talk": talk_answer, "count": count_answer, "story": story_answer,
-}  # fmt: skip
+    "number": number_answer,
+    "sum": sum_answer,
+    "time": time_answer,
+    "date": date_answer,
+    "color": colour_answer,
+    "spelling": spelling_answer,
+    "repeat": repeated_answer,
+    "talk": talk_answer,
+    "count": count_answer,
+    "story": story_answer,
+}
 
 
 @pytest.mark.parametrize("held_out", [False, True], ids=["trained", "held_out"])
@@ -113,7 +126,9 @@ def test_every_answer_is_right(kind: str, held_out: bool) -> None:
 def test_what_is_held_out_is_never_drawn_for_training(kind: str) -> None:
     trained, kept = ({exchange.key for exchange in drawn(kind, held_out)} for held_out in (False, True))
     assert trained and kept and not trained & kept
-    assert all(is_held_out(f"{kind}:{key}") for key in kept) and not any(is_held_out(f"{kind}:{key}") for key in trained)
+    assert all(is_held_out(f"{kind}:{key}") for key in kept) and not any(
+        is_held_out(f"{kind}:{key}") for key in trained
+    )
 
 
 def test_a_question_has_one_content_however_it_is_worded() -> None:
@@ -132,7 +147,9 @@ def test_every_kind_is_drawn_by_its_share_and_shares_are_whole() -> None:
     assert sum(share for _, share in KINDS.values()) == pytest.approx(1.0)
     exchanges = drawn(None, False, 4000)
     for kind, (_, share) in KINDS.items():
-        assert sum(exchange.kind == kind for exchange in exchanges) / len(exchanges) == pytest.approx(share, abs=0.03)
+        assert sum(exchange.kind == kind for exchange in exchanges) / len(exchanges) == pytest.approx(
+            share, abs=0.03
+        )
 
 
 def test_the_same_seed_draws_the_same() -> None:

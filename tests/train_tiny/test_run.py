@@ -1,4 +1,6 @@
-"""A training run: it goes on where it stopped as if it had never stopped, and survives a step without finite gradients."""
+"""A training run: it goes on where it stopped as if it had never stopped,
+and survives a step without finite gradients.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,12 @@ def small_module() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def train(folder: Path, stop_at: int | None = None, broken: tuple[int, ...] = (), steps: int = STEPS) -> nn.Module:
-    """Learn the sum of three numbers that depend on the step alone; `broken` steps have a loss that is no number."""
+def train(
+    folder: Path, stop_at: int | None = None, broken: tuple[int, ...] = (), steps: int = STEPS
+) -> nn.Module:
+    """Learn the sum of three numbers that depend on the step alone;
+    `broken` steps have a loss that is no number.
+    """
     network = small_module()
     run = Run(folder, {"network": network}, rate=1e-2, steps=steps, warmup=10)
     for step in run.steps():
@@ -69,7 +75,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, s
     resumed = train(tmp_path / "parts")
     for mine, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
-    # Values logged since the last report are lost with the process; with a stop at a report the curves are the same.
+    # Values logged since the last report are lost with the process; with a stop at a report
+    # the curves are the same.
     expected, found = without_time(curves(tmp_path / "whole")), without_time(curves(tmp_path / "parts"))
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     if stop_at == REPORT_EVERY:

@@ -1,4 +1,6 @@
-"""What the Talker learns from: the rows that the runtime will feed, in interleaves that ARIA allows, and losses of what the runtime will ask."""
+"""What the Talker learns from: the rows that the runtime will feed, in interleaves that ARIA allows,
+and losses of what the runtime will ask.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.runtime.stages.aria import Policy, adaptive, bound_violations, chunked, speak
 from antiphon.scripts.train_tiny import talker_data, talker_evaluation, talker_training
 from antiphon.scripts.train_tiny.differentiable import differentiable
-from antiphon.scripts.train_tiny.talker_data import MOST_AHEAD, Rows, Speech, draw_policy, dual_track, interleaved, special_ids
+from antiphon.scripts.train_tiny.talker_data import (
+    MOST_AHEAD,
+    Rows,
+    Speech,
+    draw_policy,
+    dual_track,
+    interleaved,
+    special_ids,
+)
 from antiphon.scripts.train_tiny.talker_evaluation import held_out_losses, mean_losses
 from antiphon.scripts.train_tiny.talker_training import losses, new_modules, read_frames, residual_losses
 
@@ -49,16 +59,22 @@ class RecordingTalker:
         return np.zeros(16, np.int64)
 
 
-policies = st.one_of(st.builds(chunked, st.integers(1, 5), st.integers(1, 5)), st.builds(adaptive, st.integers(1, 12), st.sampled_from([0.3, 1.0, 2.5])))
+policies = st.one_of(
+    st.builds(chunked, st.integers(1, 5), st.integers(1, 5)),
+    st.builds(adaptive, st.integers(1, 12), st.sampled_from([0.3, 1.0, 2.5])),
+)
 
 
 @given(st.integers(1, 12), st.integers(1, 40), policies)
-def test_the_interleave_is_what_the_runtime_feeds_where_text_ends_in_time(tokens: int, frames: int, policy: Policy) -> None:
+def test_the_interleave_is_what_the_runtime_feeds_where_text_ends_in_time(
+    tokens: int, frames: int, policy: Policy
+) -> None:
     text = list(range(tokens))
     track = interleaved(text, frames, policy, END)
     talker = RecordingTalker(frames)
     spoken = list(speak(policy, FixedText(text), talker, END, lambda _: 1000))
-    if len(spoken) == frames:  # else the runtime says more frames than the utterance has, because its text is not in
+    # else the runtime says more frames than the utterance has, because its text is not in
+    if len(spoken) == frames:
         assert track.text_ids == talker.rows
         assert list(zip(track.asked, track.may_end, strict=True)) == talker.asked
     assert [row for row in track.text_ids if row != -1] == [*text, END]
@@ -67,7 +83,9 @@ def test_the_interleave_is_what_the_runtime_feeds_where_text_ends_in_time(tokens
 
 
 @given(st.integers(1, 40), st.integers(1, 200), st.integers(0, 2**32 - 1))
-def test_a_drawn_adaptive_schedule_keeps_the_published_bound_and_a_lead(tokens: int, frames: int, seed: int) -> None:
+def test_a_drawn_adaptive_schedule_keeps_the_published_bound_and_a_lead(
+    tokens: int, frames: int, seed: int
+) -> None:
     policy = draw_policy(np.random.default_rng(seed), tokens, frames)
     assert policy.text_rows_before(1) >= 1
     if policy.name.startswith("adaptive") and frames / tokens > 0.2:
@@ -89,11 +107,16 @@ def speech(start_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Speech:
     monkeypatch.setattr(talker_data, "BATCH_ROWS", 300)
 
     class Items:
-        items = [type("Item", (), {"voice": "joe" if number % 2 else "espeak", "text": "It is seven forty five."}) for number in range(6)]
+        items = [
+            type("Item", (), {"voice": "joe" if number % 2 else "espeak", "text": "It is seven forty five."})
+            for number in range(6)
+        ]
 
     tokenizer = Tokenizer.from_file(str(start_checkpoint / "tokenizer.json"))
     codes = [noise.integers(0, 256, (14 + number, 16)).astype(np.uint8) for number in range(6)]
-    return Speech(Items(), [codes, codes[::-1]], tokenizer, special_ids(read_config(start_checkpoint), tokenizer))  # type: ignore[arg-type]
+    return Speech(
+        Items(), [codes, codes[::-1]], tokenizer, special_ids(read_config(start_checkpoint), tokenizer)
+    )  # type: ignore[arg-type]
 
 
 def test_residual_losses_are_those_of_the_predictor_step_by_step(start_checkpoint: Path) -> None:
@@ -105,19 +128,32 @@ def test_residual_losses_are_those_of_the_predictor_step_by_step(start_checkpoin
     with torch.no_grad():
         predictor.code_embedding.copy_(torch.cat((talker.codec_embedding[:256], talker.residual_embedding)))
         config = predictor.config
-        cache = [torch.zeros(3, config.num_key_value_heads, 17, config.head_dim) for _ in range(2 * config.num_hidden_layers)]
+        cache = [
+            torch.zeros(3, config.num_key_value_heads, 17, config.head_dim)
+            for _ in range(2 * config.num_hidden_layers)
+        ]
         length, expected = torch.zeros(3, dtype=torch.int64), []
         for step in range(15):
             first = hidden[:, None] if step == 0 else hidden[:, None][:, :0]
-            rows = torch.zeros(3), torch.zeros(3), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.ones(3)
+            rows = (
+                torch.zeros(3),
+                torch.zeros(3),
+                torch.zeros(3, dtype=torch.int64),
+                torch.ones(3),
+                torch.ones(3),
+            )
             free = torch.zeros(3, 256, dtype=torch.bool)
-            _, logits, _, *cache = predictor(first, codes[:, step], torch.tensor([step]), length, *rows, free, free, *cache)
+            _, logits, _, *cache = predictor(
+                first, codes[:, step], torch.tensor([step]), length, *rows, free, free, *cache
+            )
             expected.append(torch.nn.functional.cross_entropy(logits, codes[:, step + 1]))
             length = length + (2 if step == 0 else 1)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after_the_text(start_checkpoint: Path, speech: Speech) -> None:
+def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after_the_text(
+    start_checkpoint: Path, speech: Speech
+) -> None:
     torch.manual_seed(0)
     talker, predictor = new_modules(read_config(start_checkpoint))
     batch = next(speech.batches(np.random.default_rng(0)))
@@ -125,8 +161,13 @@ def test_every_trained_parameter_gets_a_gradient_and_the_end_is_asked_only_after
     with differentiable():
         first, residual, followed, values = losses(talker, predictor, follower, batch, torch.Generator())
         (first + residual + followed).backward()
-    assert abs(values["first"] - np.log(257)) < 0.7  # codes and, after the text, the end: nothing else is possible
-    for name, parameter in [*talker.named_parameters(), *predictor.named_parameters(), *follower.named_parameters()]:
+    # codes and, after the text, the end: nothing else is possible
+    assert abs(values["first"] - np.log(257)) < 0.7
+    for name, parameter in [
+        *talker.named_parameters(),
+        *predictor.named_parameters(),
+        *follower.named_parameters(),
+    ]:
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
@@ -144,11 +185,16 @@ def test_every_row_that_asks_is_told_the_token_it_speaks_and_at_last_the_end(spe
         assert places[0] == 0 and sorted(places) == places  # no token of this text comes twice
         fed = [int((rows.text_ids[: row + 1] >= 0).sum()) for row in rows.asked]
         behind = [*places, len(text)]
-        expected = [min(MOST_AHEAD - 1, max(0, count - fed[0] + first_fed(rows) - place)) for count, place in zip(fed, behind, strict=True)]
+        expected = [
+            min(MOST_AHEAD - 1, max(0, count - fed[0] + first_fed(rows) - place))
+            for count, place in zip(fed, behind, strict=True)
+        ]
         assert rows.ahead.tolist() == expected
 
 
-def test_frames_are_read_with_the_later_codes_or_all_of_other_frames(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_read_with_the_later_codes_or_all_of_other_frames(
+    speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = next(speech.batches(np.random.default_rng(0)))
     recorded = torch.from_numpy(np.concatenate([rows.frames for rows in batch]))
     monkeypatch.setattr(talker_training, "MOST_CORRUPTED", 0.0)
@@ -163,7 +209,9 @@ def test_frames_are_read_with_the_later_codes_or_all_of_other_frames(speech: Spe
     assert 0 < share < 1
 
 
-def test_held_out_losses_are_those_of_training_with_nothing_replaced(start_checkpoint: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_losses_are_those_of_training_with_nothing_replaced(
+    start_checkpoint: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     talker, predictor = new_modules(read_config(start_checkpoint))
     rows = next(speech.batches(np.random.default_rng(0)))[0]
@@ -180,13 +228,29 @@ def test_held_out_losses_are_those_of_training_with_nothing_replaced(start_check
 
 
 def test_the_evaluation_prints_the_losses_of_every_kind(
-    start_checkpoint: Path, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start_checkpoint: Path,
+    speech: Speech,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     talker_training.train(speech, tmp_path / "talker", read_config(start_checkpoint), steps=1, minutes=None)
     np.savez(tmp_path / "voices.npz", joe=np.zeros((12, 16), np.int64))
-    monkeypatch.setattr(talker_evaluation, "synthesise", lambda text, voice: np.zeros(1920 * len(text), np.float32))
-    monkeypatch.setattr(talker_evaluation, "encode_corpus", lambda run, clips, config: [np.zeros((len(clip) // 1920, 16), np.uint8) for clip in clips])
-    paths = [str(tmp_path / "codec"), str(tmp_path / "talker"), str(tmp_path / "voices.npz"), "--checkpoint", str(start_checkpoint)]
+    monkeypatch.setattr(
+        talker_evaluation, "synthesise", lambda text, voice: np.zeros(1920 * len(text), np.float32)
+    )
+    monkeypatch.setattr(
+        talker_evaluation,
+        "encode_corpus",
+        lambda run, clips, config: [np.zeros((len(clip) // 1920, 16), np.uint8) for clip in clips],
+    )
+    paths = [
+        str(tmp_path / "codec"),
+        str(tmp_path / "talker"),
+        str(tmp_path / "voices.npz"),
+        "--checkpoint",
+        str(start_checkpoint),
+    ]
     monkeypatch.setattr(sys, "argv", ["talker_evaluation", *paths, "--prompts", "3"])
     talker_evaluation.main()
     printed = capsys.readouterr().out
@@ -194,8 +258,12 @@ def test_the_evaluation_prints_the_losses_of_every_kind(
 
 
 @pytest.mark.parametrize("dual", [False, True])
-def test_a_short_training_leaves_a_state_to_go_on_from(start_checkpoint: Path, speech: Speech, tmp_path: Path, dual: bool) -> None:
+def test_a_short_training_leaves_a_state_to_go_on_from(
+    start_checkpoint: Path, speech: Speech, tmp_path: Path, dual: bool
+) -> None:
     speech.dual_track = dual
-    run = talker_training.train(speech, tmp_path / "talker", read_config(start_checkpoint), steps=3, minutes=None)
+    run = talker_training.train(
+        speech, tmp_path / "talker", read_config(start_checkpoint), steps=3, minutes=None
+    )
     assert run.step == 3
     assert (tmp_path / "talker" / "state.pt").is_file()

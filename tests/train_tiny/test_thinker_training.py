@@ -1,4 +1,6 @@
-"""Training of the Thinker: its rows are those of inference, its data those of the corpus, and a few steps of it learn."""
+"""Training of the Thinker: its rows are those of inference, its data those of the corpus,
+and a few steps of it learn.
+"""
 
 import json
 import random
@@ -16,9 +18,25 @@ from antiphon.runtime.frontend.audio.mel import normalise
 from antiphon.scripts.train_tiny import hearing_data, thinker_training
 from antiphon.scripts.train_tiny.corpus import Corpus, texts
 from antiphon.scripts.train_tiny.domain import draw, is_held_out
-from antiphon.scripts.train_tiny.hearing_data import Recordings, augmented, plain, prompt_answers, recorded_power
+from antiphon.scripts.train_tiny.hearing_data import (
+    Recordings,
+    augmented,
+    plain,
+    prompt_answers,
+    recorded_power,
+)
 from antiphon.scripts.train_tiny.thinker_rows import SILENT, Layout, Turn, answer_logits
-from antiphon.scripts.train_tiny.thinker_training import KEPT_BACK, ctc_loss, made_up_word, start, text_batches, text_turn, train, with_gap, worded
+from antiphon.scripts.train_tiny.thinker_training import (
+    KEPT_BACK,
+    ctc_loss,
+    made_up_word,
+    start,
+    text_batches,
+    text_turn,
+    train,
+    with_gap,
+    worded,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +73,37 @@ def voice_like(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
 
 
 def test_typed_rows_are_those_of_the_runtime(layout):
-    turns = [("What is 23 plus 45?", "Twenty three plus forty five is sixty eight."), ("Spell cat.", "C, A, T.")]
+    turns = [
+        ("What is 23 plus 45?", "Twenty three plus forty five is sixty eight."),
+        ("Spell cat.", "C, A, T."),
+    ]
     ids, wanted = layout.ids([Turn(layout.encode(asked), layout.encode(answer)) for asked, answer in turns])
-    messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
     for known in (1, 3):
         prompt = layout.frontend.prompt(messages[:known])
         assert ids[: len(prompt.token_ids)] == prompt.token_ids.tolist()
         assert prompt.positions.tolist() == [list(range(len(prompt.token_ids)))] * 3
         answer = [*layout.encode(turns[known // 2][1]), layout.frontend.im_end]
         first = len(prompt.token_ids) - 1
-        assert wanted[first : first + len(answer)] == answer  # the prompt's last row foretells the answer's first token
-    assert sum(index != SILENT for index in wanted) == sum(len(layout.encode(answer)) + 1 for _, answer in turns)
+        # the prompt's last row foretells the answer's first token
+        assert wanted[first : first + len(answer)] == answer
+    assert sum(index != SILENT for index in wanted) == sum(
+        len(layout.encode(answer)) + 1 for _, answer in turns
+    )
 
 
 @pytest.mark.parametrize("words", ["", "Repeat what I said."])
 @pytest.mark.parametrize("seconds", [0.7, 2.34])
 def test_spoken_rows_are_those_of_the_runtime(layout, checkpoint, words, seconds):
     samples = voice_like(seconds, 24_000)
-    content = [{"type": "audio", "audio": samples, "sample_rate": 24_000}, *([{"type": "text", "text": words}] if words else [])]
+    content = [
+        {"type": "audio", "audio": samples, "sample_rate": 24_000},
+        *([{"type": "text", "text": words}] if words else []),
+    ]
     prompt = layout.frontend.prompt([{"role": "user", "content": content}])
     power = recorded_power(samples)
     sound = normalise(power, power.max())
@@ -80,7 +111,9 @@ def test_spoken_rows_are_those_of_the_runtime(layout, checkpoint, words, seconds
     length = len(prompt.token_ids)
     assert batch.ids[0, :length].tolist() == prompt.token_ids.tolist()
     assert prompt.positions.tolist() == [list(range(length))] * 3
-    assert prompt.calls[0].rows.tolist() == torch.nonzero(batch.ids[0] == layout.frontend.audio)[:, 0].tolist()
+    assert (
+        prompt.calls[0].rows.tolist() == torch.nonzero(batch.ids[0] == layout.frontend.audio)[:, 0].tolist()
+    )
 
     torch.manual_seed(0)
     _, encoder = start(read_config(checkpoint))
@@ -97,7 +130,9 @@ def test_a_new_model_guesses_evenly(layout, checkpoint):
     torch.manual_seed(0)
     thinker, _ = start(read_config(checkpoint))
     with thinker_training.differentiable(), torch.no_grad():
-        logits, targets = answer_logits(thinker, next(text_batches(layout, random.Random(0))), layout.frontend.audio, None)
+        logits, targets = answer_logits(
+            thinker, next(text_batches(layout, random.Random(0))), layout.frontend.audio, None
+        )
     assert torch.nn.functional.cross_entropy(logits, targets).item() == pytest.approx(np.log(1024), abs=0.2)
 
 
@@ -105,12 +140,25 @@ def test_the_logits_are_those_of_the_stage(layout, checkpoint):
     torch.manual_seed(0)
     config = read_config(checkpoint)
     thinker, _ = start(config)
-    batch = layout.batch([[Turn(layout.encode("Say 7."), layout.encode("Seven.")), Turn(layout.encode("Say 8."), layout.encode("Eight."))]])
+    batch = layout.batch(
+        [
+            [
+                Turn(layout.encode("Say 7."), layout.encode("Seven.")),
+                Turn(layout.encode("Say 8."), layout.encode("Eight.")),
+            ]
+        ]
+    )
     tokens = batch.ids.shape[1]
     wanted = torch.nonzero(batch.targets[0] != SILENT)[:, 0]
     sizes = {"batch": 1, "capacity": tokens}
-    past = [torch.zeros([sizes.get(size, size) for size in state.shape]) for state in decoder_states(config.thinker.text)]
-    sampling = [torch.from_numpy(value) for value in greedy_sampling(len(wanted), config.thinker.text.vocab_size).values()]
+    past = [
+        torch.zeros([sizes.get(size, size) for size in state.shape])
+        for state in decoder_states(config.thinker.text)
+    ]
+    sampling = [
+        torch.from_numpy(value)
+        for value in greedy_sampling(len(wanted), config.thinker.text.vocab_size).values()
+    ]
     positions = torch.arange(tokens, dtype=torch.float32).expand(3, 1, tokens)
     lengths = torch.tensor([tokens]), torch.tensor([0])
     nothing = torch.zeros(0, config.thinker.text.hidden_size), torch.zeros(0, dtype=torch.int64)
@@ -136,7 +184,9 @@ def test_no_other_conversation_of_the_batch_and_no_padding_counts(layout, checkp
             features = layout.features(encoder, batch.sounds)[0] if batch.sounds else None
             return answer_logits(thinker, batch, layout.frontend.audio, features)[0]
 
-        torch.testing.assert_close(logits(turns), torch.cat([logits([turn]) for turn in turns]), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            logits(turns), torch.cat([logits([turn]) for turn in turns]), rtol=0, atol=1e-4
+        )
 
 
 def test_careless_prompts_keep_their_content():
@@ -148,7 +198,10 @@ def test_careless_prompts_keep_their_content():
             digits, words = exchange.key.split("+"), exchange.answer.lower().split(" is ")[0].split(" plus ")
             assert all(number in text for number in digits) or all(number in text for number in words)
         else:
-            assert text.rstrip(".?!") in (exchange.typed.lower().rstrip(".?!"), exchange.spoken.lower().rstrip(".?!"))
+            assert text.rstrip(".?!") in (
+                exchange.typed.lower().rstrip(".?!"),
+                exchange.spoken.lower().rstrip(".?!"),
+            )
 
 
 def test_made_up_words_are_never_held_out():
@@ -223,7 +276,11 @@ def test_a_training_goes_on_where_it_stopped(checkpoint, corpus, tmp_path, monke
     assert train(checkpoint, None, tmp_path / "run", 2, None).step == 2
     run = train(checkpoint, corpus, tmp_path / "run", 4, None)
     assert run.step == 4
-    assert all(torch.isfinite(parameter).all() for module in run.modules.values() for parameter in module.parameters())
+    assert all(
+        torch.isfinite(parameter).all()
+        for module in run.modules.values()
+        for parameter in module.parameters()
+    )
 
 
 def test_held_out_recordings_of_other_prompts_are_refused(tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""The script that trains everything names modules and options that exist, in an order in which each part finds what it needs."""
+"""The script that trains everything names modules and options that exist,
+in an order in which each part finds what it needs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "train_tiny"
 SCRIPT = (FOLDER / "train.sh").read_text(encoding="utf-8").replace("\\\n", " ")
-STEPS = [line.split("train ", 1)[1].split() for line in SCRIPT.splitlines() if re.search(r"(^|\|\| )train ", line)]
+STEPS = [
+    line.split("train ", 1)[1].split() for line in SCRIPT.splitlines() if re.search(r"(^|\|\| )train ", line)
+]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step[0])

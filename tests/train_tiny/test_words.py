@@ -37,8 +37,16 @@ def test_every_number_means_itself_and_none_is_said_twice() -> None:
 def test_numbers_are_said_the_shortest_way() -> None:
     for each in range(1, 10_000):
         words = number(each).split()
-        assert words.count("thousand") == (each >= 1000) and words.count("hundred") == (each % 1000 >= 100) and "zero" not in words
-    assert (number(347), number(4012), number(9000)) == ("three hundred forty seven", "four thousand twelve", "nine thousand")
+        assert (
+            words.count("thousand") == (each >= 1000)
+            and words.count("hundred") == (each % 1000 >= 100)
+            and "zero" not in words
+        )
+    assert (number(347), number(4012), number(9000)) == (
+        "three hundred forty seven",
+        "four thousand twelve",
+        "nine thousand",
+    )
 
 
 @pytest.mark.parametrize("outside", [-1, 10_000])
@@ -52,14 +60,26 @@ def test_every_time_of_day_is_said_by_its_hour_and_minute() -> None:
         for minute in range(60):
             first, *rest = clock(hour, minute).split()
             assert VALUES[first] == hour
-            assert rest == ["o'clock"] if minute == 0 else rest[0] == "oh" if minute < 10 else value(" ".join(rest)) == minute
+            assert (
+                rest == ["o'clock"]
+                if minute == 0
+                else rest[0] == "oh"
+                if minute < 10
+                else value(" ".join(rest)) == minute
+            )
             if 0 < minute < 10:
                 assert value(" ".join(rest[1:])) == minute
-    assert (clock(7, 5), clock(7, 0), clock(12, 45)) == ("seven oh five", "seven o'clock", "twelve forty five")
+    assert (clock(7, 5), clock(7, 0), clock(12, 45)) == (
+        "seven oh five",
+        "seven o'clock",
+        "twelve forty five",
+    )
 
 
 def test_ordinals_of_a_month() -> None:
-    teens = "tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth".split()
+    teens = (
+        "tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
+    ).split()
     ones = "first second third fourth fifth sixth seventh eighth ninth".split()
     month = [*ones, *teens, "twentieth", *(f"twenty {one}" for one in ones), "thirtieth", "thirty first"]
     assert [ordinal(day) for day in range(1, 32)] == month

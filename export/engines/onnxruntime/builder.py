@@ -41,9 +41,15 @@ class OnnxRuntimeBuilder:
     def refuses(self, stage: Stage, forms: Sequence[OpForm], target: str, precision: Precision) -> str | None:
         """See base.EngineBuilder."""
         if target not in CPU:
-            return f"Stage {stage.name}: {KIND} is built for {', '.join(CPU)}, not for {target}; give another engine or target."
+            return (
+                f"Stage {stage.name}: {KIND} is built for {', '.join(CPU)}, not for {target}; "
+                "give another engine or target."
+            )
         if precision != Precision():
-            return f"Stage {stage.name}: {KIND} is built in float32 (precision fp32); give --precision fp32 or another engine."
+            return (
+                f"Stage {stage.name}: {KIND} is built in float32 (precision fp32); "
+                "give --precision fp32 or another engine."
+            )
         for form in forms:
             reason = _refusal(form)
             if reason is not None:
@@ -52,24 +58,34 @@ class OnnxRuntimeBuilder:
 
     def tools(self) -> dict[str, str]:
         """See base.EngineBuilder."""
-        return {name: importlib.metadata.version(name) for name in TOOLS} | {onnxruntime.__name__: onnxruntime.__version__}
+        return {name: importlib.metadata.version(name) for name in TOOLS} | {
+            onnxruntime.__name__: onnxruntime.__version__
+        }
 
     def sources(self, forms: Sequence[OpForm]) -> tuple[str, ...]:
         """See base.EngineBuilder."""
         ops = dict.fromkeys(form.op for form in forms)
         lowerings = tuple(f"antiphon.plugins.{FOLDERS[op]}.lower_onnxruntime" for op in ops)
-        return ("antiphon.export.engines.onnxruntime", "antiphon.runtime.engines.onnxruntime.capabilities", *lowerings)
+        return (
+            "antiphon.export.engines.onnxruntime",
+            "antiphon.runtime.engines.onnxruntime.capabilities",
+            *lowerings,
+        )
 
     def lower(self, stage: Stage, portable: ir.Model, target: str) -> Lowered:
         """See base.EngineBuilder."""
         return lower(stage, portable)
 
-    def compile(self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None) -> BuiltEngine:
+    def compile(
+        self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None
+    ) -> BuiltEngine:
         """See base.EngineBuilder."""
         ir.save(lowered.graph, folder / ENGINE_FILE)
         return BuiltEngine((ENGINE_FILE,), lowered.interface, capabilities(lowered.interface))
 
-    def tap(self, folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None) -> Tapped | None:
+    def tap(
+        self, folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None
+    ) -> Tapped | None:
         """See base.EngineBuilder."""
         return tap(folder, entry, module, loop)
 
@@ -78,5 +94,7 @@ def _refusal(form: OpForm) -> str | None:
     """Why ONNX Runtime cannot run this use of an op; None where it can."""
     if not has_lowering(form.op):
         return "it has no lowering for it, and would run the reference, which is many times slower"
-    refuses = getattr(import_module(f"antiphon.plugins.{FOLDERS[form.op]}.lower_onnxruntime"), "refuses", None)
+    refuses = getattr(
+        import_module(f"antiphon.plugins.{FOLDERS[form.op]}.lower_onnxruntime"), "refuses", None
+    )
     return None if refuses is None else refuses(form)

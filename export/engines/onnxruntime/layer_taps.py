@@ -24,7 +24,8 @@ LAYER = re.compile(r"^(.*\.)?\d+$")
 def layer_values(portable: Path, module: torch.nn.Module) -> dict[str, str]:
     """Submodule path to the name of its output in the portable graph, in the order of execution.
 
-    Layers are the members of the module's lists (layers.0, blocks.1 ...); the graph's nodes carry the path of the module they came from.
+    Layers are the members of the module's lists (layers.0, blocks.1 ...); the graph's nodes carry the path of
+    the module they came from.
     """
     model = ir.load(portable)
     layers = {path for path, _ in module.named_modules() if LAYER.match(path)}
@@ -42,11 +43,17 @@ def layer_values(portable: Path, module: torch.nn.Module) -> dict[str, str]:
 
 
 def tap(folder: Path, entry: StageEntry, module: torch.nn.Module, loop: StageLoop | None) -> Tapped:
-    """The layers of `module` in the engine of `entry`, whose artifacts are relative to the bundle `folder`."""
+    """The layers of `module` in the engine of `entry`,
+    whose artifacts are relative to the bundle `folder`.
+    """
     engine = folder / entry.artifacts[0]
     values = layer_values(engine.parent / PORTABLE_FILE, module)
     steps = 1 if loop is None else loop.steps
-    names = {(step, path): name if loop is None else step_name(step, name) for step in range(steps) for path, name in values.items()}
+    names = {
+        (step, path): name if loop is None else step_name(step, name)
+        for step in range(steps)
+        for path, name in values.items()
+    }
     session, found = _session_with_outputs(engine, list(names.values()))
     wanted = [*found, *([loop.gathered] if loop is not None else [])]
 

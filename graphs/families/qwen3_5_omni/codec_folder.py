@@ -34,8 +34,15 @@ def read_code2wav_config(folder: Path) -> Code2WavConfig:
     fields = _Fields(folder / CONFIG_NAME)
     heads = fields.count(f"{TRANSFORMER}.n_head")
     local_heads = fields.find(f"{TRANSFORMER}.n_local_heads", -1)
-    latent = "model.dac.latent_dim" if fields.find("model.dac.latent_dim") is not None else "model.dac.latet_dim"  # published files misspell it
-    rates = "model.dac.upsample_rates" if fields.find("model.dac.upsample_rates") is not None else "model.upsample_rates"
+    # published files misspell it
+    latent = (
+        "model.dac.latent_dim" if fields.find("model.dac.latent_dim") is not None else "model.dac.latet_dim"
+    )
+    rates = (
+        "model.dac.upsample_rates"
+        if fields.find("model.dac.upsample_rates") is not None
+        else "model.upsample_rates"
+    )
     config = Code2WavConfig(
         codebook_size=fields.count("model.quantizer.bins"),
         num_quantizers=fields.count("model.quantizer.n_q"),
@@ -48,7 +55,9 @@ def read_code2wav_config(folder: Path) -> Code2WavConfig:
         intermediate_size=fields.count(f"{TRANSFORMER}.intermediate_size"),
         num_hidden_layers=fields.count(f"{TRANSFORMER}.n_layer"),
         num_attention_heads=heads,
-        num_key_value_heads=heads if local_heads in (None, -1) else fields.count(f"{TRANSFORMER}.n_local_heads"),
+        num_key_value_heads=heads
+        if local_heads in (None, -1)
+        else fields.count(f"{TRANSFORMER}.n_local_heads"),
         head_dim=fields.count(f"{TRANSFORMER}.head_dim"),
         rms_norm_eps=fields.number(f"{TRANSFORMER}.norm_eps", 1e-5),
         rope=RopeConfig(fields.number(f"{TRANSFORMER}.rope.rope_theta", 10_000.0)),
@@ -61,7 +70,10 @@ def read_code2wav_config(folder: Path) -> Code2WavConfig:
     )
     beyond = first_excess(config)
     if beyond is not None:
-        raise AntiphonError(f"{fields.path}: {beyond[0]} of the codec is {_short(getattr(config, beyond[0]))}, expected {beyond[1]}; correct the file.")
+        raise AntiphonError(
+            f"{fields.path}: {beyond[0]} of the codec is {_short(getattr(config, beyond[0]))}, "
+            f"expected {beyond[1]}; correct the file."
+        )
     _check(config, fields, latent)
     return config
 
@@ -113,7 +125,10 @@ class _Fields:
         value: Any = self._root
         for depth, key in enumerate(keys := name.split(".")):
             if not isinstance(value, dict):
-                raise AntiphonError(f"{self.path}: {'.'.join(keys[:depth]) or 'the file'} is {_short(value)}, expected a mapping; correct the file.")
+                raise AntiphonError(
+                    f"{self.path}: {'.'.join(keys[:depth]) or 'the file'} is {_short(value)}, "
+                    "expected a mapping; correct the file."
+                )
             value = value.get(key)
             if value is None:
                 return default
@@ -122,12 +137,16 @@ class _Fields:
     def take(self, name: str, default: Any) -> Any:
         value = self.find(name, default)
         if value is None:
-            raise AntiphonError(f"{self.path}: field {name} is missing; use the complete {CONFIG_NAME} of the codec.")
+            raise AntiphonError(
+                f"{self.path}: field {name} is missing; use the complete {CONFIG_NAME} of the codec."
+            )
         return value
 
     def refuse(self, name: str, expected: str) -> AntiphonError:
         """Return the error for a wrong value of field `name`."""
-        return AntiphonError(f"{self.path}: field {name} is {_short(self.find(name))}, expected {expected}; correct the file.")
+        return AntiphonError(
+            f"{self.path}: field {name} is {_short(self.find(name))}, expected {expected}; correct the file."
+        )
 
     def count(self, name: str, default: int | None = None) -> int:
         """The value of field `name`, a positive integer."""
@@ -150,7 +169,9 @@ class _Fields:
         """
         value = self.take(name, default)
         try:
-            number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+            number = (
+                float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+            )
         except (ValueError, OverflowError):
             number = 0.0
         if not 0 < number <= LARGEST_NUMBER:
@@ -168,28 +189,50 @@ def _load(path: Path) -> Any:
 
         def flatten_mapping(self, node: Any) -> None:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-                raise yaml.constructor.ConstructorError(None, None, "merge keys are not read", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merge keys are not read", node.start_mark
+                )
 
     def construct(loader: Any, node: Any) -> Any:
         if isinstance(node, yaml.MappingNode):
             return loader.construct_mapping(node, deep=True)
-        return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else loader.construct_scalar(node)
+        return (
+            loader.construct_sequence(node, deep=True)
+            if isinstance(node, yaml.SequenceNode)
+            else loader.construct_scalar(node)
+        )
 
     PlainLoader.add_constructor(None, construct)  # type: ignore[type-var]
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
-            raise AntiphonError(f"{path} has more than the {LARGEST_FILE} bytes of any codec's configuration; download it again.")
+            raise AntiphonError(
+                f"{path} has more than the {LARGEST_FILE} bytes of any codec's configuration; "
+                "download it again."
+            )
         steps = itertools.accumulate((letter in b"[{") - (letter in b"]}") for letter in content)
         if max(steps, default=0) > MOST_BRACKETS:
-            raise AntiphonError(f"{path} is nested deeper than {MOST_BRACKETS} levels, which no codec's configuration is; download it again.")
+            raise AntiphonError(
+                f"{path} is nested deeper than {MOST_BRACKETS} levels, which no codec's configuration is; "
+                "download it again."
+            )
         return yaml.load(content.decode("utf-8"), Loader=PlainLoader)  # noqa: S506
     except OSError as error:
-        raise AntiphonError(f"{path} cannot be read ({error.strerror or error}); make it readable or download it again.") from None
+        raise AntiphonError(
+            f"{path} cannot be read ({error.strerror or error}); make it readable or download it again."
+        ) from None
     # PyYAML raises its own errors, those of int(), float() and date(), and others if a tag does not match its
     # value.
-    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where is not None else ""
         raise AntiphonError(f"{path} is not valid YAML{place}; download the file again.") from None
@@ -202,18 +245,46 @@ def _check(config: Code2WavConfig, fields: _Fields, latent: str) -> None:
         if not condition:
             raise fields.refuse(name, expected)
 
-    heads, key_value_heads, halvings = config.num_attention_heads, config.num_key_value_heads, 2 ** len(config.upsample_rates)
-    expect(config.num_semantic_quantizers < config.num_quantizers, "model.quantizer.n_q_semantic", f"less than n_q ({config.num_quantizers})")
-    expect(config.decoder_dim % halvings == 0, "model.dac.decoder_dim", f"a multiple of {halvings}, halved once per decoder rate")
-    expect(fields.count("model.post_module.input_dim") == config.latent_dim, "model.post_module.input_dim", f"{config.latent_dim} as {latent}")
+    heads, key_value_heads, halvings = (
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        2 ** len(config.upsample_rates),
+    )
+    expect(
+        config.num_semantic_quantizers < config.num_quantizers,
+        "model.quantizer.n_q_semantic",
+        f"less than n_q ({config.num_quantizers})",
+    )
+    expect(
+        config.decoder_dim % halvings == 0,
+        "model.dac.decoder_dim",
+        f"a multiple of {halvings}, halved once per decoder rate",
+    )
+    expect(
+        fields.count("model.post_module.input_dim") == config.latent_dim,
+        "model.post_module.input_dim",
+        f"{config.latent_dim} as {latent}",
+    )
     expect(config.sliding_window >= 2, "model.post_module.window_size", "an integer of at least 2")
     expect(config.pre_conv_kernel >= 2, "model.pre_conv_kernel", "an integer of at least 2")
     expect(config.head_dim % 2 == 0, f"{TRANSFORMER}.head_dim", "an even integer")
-    expect(heads % key_value_heads == 0, f"{TRANSFORMER}.n_head", f"a multiple of n_local_heads ({key_value_heads})")
+    expect(
+        heads % key_value_heads == 0,
+        f"{TRANSFORMER}.n_head",
+        f"a multiple of n_local_heads ({key_value_heads})",
+    )
     # Without rope_base, the rotary embedding pairs channel c with c + head_dim / 2; with it, neighbouring
     # channels.
-    expect(fields.find(f"{TRANSFORMER}.rope_base", -1) == -1, f"{TRANSFORMER}.rope_base", "-1 (the base stands in rope.rope_theta)")
-    expect(fields.find(f"{TRANSFORMER}.rope.rope_type", "default") == "default", f"{TRANSFORMER}.rope.rope_type", "'default'")
+    expect(
+        fields.find(f"{TRANSFORMER}.rope_base", -1) == -1,
+        f"{TRANSFORMER}.rope_base",
+        "-1 (the base stands in rope.rope_theta)",
+    )
+    expect(
+        fields.find(f"{TRANSFORMER}.rope.rope_type", "default") == "default",
+        f"{TRANSFORMER}.rope.rope_type",
+        "'default'",
+    )
 
 
 def _is_count(value: Any) -> bool:

@@ -20,7 +20,17 @@ from ....runtime.bundle.json_file import read_json_object
 from ....runtime.bundle.talker_contract import TalkerContract
 from ...checkpoints.config_bounds import LARGEST_COUNT, LONGEST_NAME, unusable_name
 from ...checkpoints.config_reader import ConfigReader
-from ...config import AudioConfig, Code2WavConfig, CodecEncoderConfig, DecoderConfig, LinearAttentionConfig, OmniConfig, RopeConfig, TalkerConfig, ThinkerConfig
+from ...config import (
+    AudioConfig,
+    Code2WavConfig,
+    CodecEncoderConfig,
+    DecoderConfig,
+    LinearAttentionConfig,
+    OmniConfig,
+    RopeConfig,
+    TalkerConfig,
+    ThinkerConfig,
+)
 from .codec_folder import CONFIG_NAME, FOLDERS, find_codec_folder, read_code2wav_config
 
 FULL_ATTENTION_INTERVAL = 4
@@ -43,27 +53,44 @@ SECONDS_FORMAT = re.compile(r"0?[0-9]{0,2}(\.[0-9])?[fg]?")
 THINKER, TALKER = ("thinker_config",), ("talker_config",)
 FROM_EITHER = ("tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id")
 """Ids at the root that some checkpoints state in talker_config."""
-CODEC_IDS = tuple(f"codec_{name}" for name in ("eos_token_id", "think_id", "nothink_id", "think_bos_id", "think_eos_id", "pad_id", "bos_id"))
+CODEC_IDS = tuple(
+    f"codec_{name}"
+    for name in ("eos_token_id", "think_id", "nothink_id", "think_bos_id", "think_eos_id", "pad_id", "bos_id")
+)
 """Ids of the Talker that some checkpoints state at the root."""
 
 
 def read_qwen3_5_omni(reader: ConfigReader) -> OmniConfig:
     """The configuration of the checkpoint of `reader`. Raises AntiphonError with the file and the field."""
     thinker = reader.section(*THINKER)
-    stamps = {name: thinker[name] for name in ("timestamp_format", "audio_timestamp_seconds") if thinker.get(name) is not None}
+    stamps = {
+        name: thinker[name]
+        for name in ("timestamp_format", "audio_timestamp_seconds")
+        if thinker.get(name) is not None
+    }
     _check_timestamps(reader, stamps)
     config: dict[str, Any] = {
         "thinker": reader.build(
-            ThinkerConfig, THINKER, text=_decoder(reader, (*THINKER, "text_config")),
-            audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=4) if reader.optional("audio", *THINKER, "audio_config") else None,
-            vision=reader.vision((*THINKER, "vision_config")) if reader.optional("vision", *THINKER, "vision_config") else None,
+            ThinkerConfig,
+            THINKER,
+            text=_decoder(reader, (*THINKER, "text_config")),
+            audio=reader.build(AudioConfig, (*THINKER, "audio_config"), convolutions=4)
+            if reader.optional("audio", *THINKER, "audio_config")
+            else None,
+            vision=reader.vision((*THINKER, "vision_config"))
+            if reader.optional("vision", *THINKER, "vision_config")
+            else None,
             timestamp_format=stamps.get("timestamp_format", TIMESTAMP_FORMAT),
             audio_timestamp_seconds=float(stamps.get("audio_timestamp_seconds", 0.0)),
             position_id_per_seconds=thinker.get("position_id_per_seconds", POSITIONS_PER_SECOND),
-            mtp_num_hidden_layers=_draft_layers(reader, thinker), textual_time=True, may_think=True, states_video_size=True,
+            mtp_num_hidden_layers=_draft_layers(reader, thinker),
+            textual_time=True,
+            may_think=True,
+            states_video_size=True,
         ),
-        "talker": None, "code2wav": None,
-    }  # fmt: skip
+        "talker": None,
+        "code2wav": None,
+    }
     if reader.speaks("talker_config"):
         config |= {"talker": _talker(reader), "code2wav": _code2wav(reader)}
     if config["talker"] is not None and isinstance(reader.raw.get("codec_encoder_config"), dict):
@@ -86,26 +113,47 @@ def _decoder(reader: ConfigReader, keys: tuple[str, ...], text: bool = True) -> 
     layers = plain.num_hidden_layers
     interval = section.get("full_attention_interval") or FULL_ATTENTION_INTERVAL
     if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-        raise AntiphonError(f"{reader.path}: {'.'.join(keys)}.full_attention_interval is {interval!r:.60}, expected a positive integer; correct the file.")
-    pattern = ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)]
-    types = section.get("layers_block_type") or section.get("layer_types") or pattern
-    if not isinstance(types, list) or len(types) != layers or not all(kind in ("full_attention", "linear_attention") for kind in types):
         raise AntiphonError(
-            f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, expected {layers} times linear_attention or full_attention; correct the file."
+            f"{reader.path}: {'.'.join(keys)}.full_attention_interval is {interval!r:.60}, "
+            "expected a positive integer; correct the file."
+        )
+    pattern = [
+        "full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)
+    ]
+    types = section.get("layers_block_type") or section.get("layer_types") or pattern
+    if (
+        not isinstance(types, list)
+        or len(types) != layers
+        or not all(kind in ("full_attention", "linear_attention") for kind in types)
+    ):
+        raise AntiphonError(
+            f"{reader.path}: {'.'.join(keys)}.layer_types is {types!r:.80}, "
+            f"expected {layers} times linear_attention or full_attention; correct the file."
         )
     _check_experts(reader, keys, plain.num_experts if text else None)
     if plain.num_experts and text and not plain.shared_expert_intermediate_size:
         # Every sparse layer of this family has a shared expert; without its width the graph would not contain
         # it.
-        raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.shared_expert_intermediate_size is missing; use the complete config.json.")
+        raise AntiphonError(
+            f"{reader.path}: field {'.'.join(keys)}.shared_expert_intermediate_size is missing; "
+            "use the complete config.json."
+        )
     types = types if text else []
     linear = reader.build(LinearAttentionConfig, keys) if "linear_attention" in types else None
     rope = _rope(reader, keys, plain)
     if text and not rope.mrope_section:
-        raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.rope_parameters.mrope_section is missing; use the complete config.json.")
+        raise AntiphonError(
+            f"{reader.path}: field {'.'.join(keys)}.rope_parameters.mrope_section is missing; "
+            "use the complete config.json."
+        )
     return dataclasses.replace(
-        plain, rope=rope, layer_types=tuple(types), linear=linear, gated_attention=bool(section.get("attn_output_gate", True)), zero_centred_norms=True,
-    )  # fmt: skip
+        plain,
+        rope=rope,
+        layer_types=tuple(types),
+        linear=linear,
+        gated_attention=bool(section.get("attn_output_gate", True)),
+        zero_centred_norms=True,
+    )
 
 
 def _check_experts(reader: ConfigReader, keys: tuple[str, ...], count: int | None) -> None:
@@ -116,9 +164,14 @@ def _check_experts(reader: ConfigReader, keys: tuple[str, ...], count: int | Non
     section = reader.section(*keys)
     if count or count is None or reader.value(DecoderConfig, section, "num_experts") is not None:
         return
-    sparse = any(section.get(name) for name in ("num_experts_per_tok", "moe_intermediate_size")) or "moe" in str(section.get("model_type"))[:80].split("_")
+    sparse = any(
+        section.get(name) for name in ("num_experts_per_tok", "moe_intermediate_size")
+    ) or "moe" in str(section.get("model_type"))[:80].split("_")
     if sparse:
-        raise AntiphonError(f"{reader.path}: field {'.'.join(keys)}.num_experts is missing; use the complete config.json of the checkpoint.")
+        raise AntiphonError(
+            f"{reader.path}: field {'.'.join(keys)}.num_experts is missing; "
+            "use the complete config.json of the checkpoint."
+        )
 
 
 def _rope(reader: ConfigReader, keys: tuple[str, ...], plain: DecoderConfig) -> RopeConfig:
@@ -126,7 +179,10 @@ def _rope(reader: ConfigReader, keys: tuple[str, ...], plain: DecoderConfig) -> 
     parameters = section.get("rope_parameters") or section.get("rope_scaling") or {}
     partial = parameters.get("partial_rotary_factor", section.get("partial_rotary_factor", PARTIAL_ROTARY))
     if isinstance(partial, bool) or not isinstance(partial, int | float) or not 0 < partial <= 1:
-        raise AntiphonError(f"{reader.path}: {'.'.join(keys)}.partial_rotary_factor is {partial!r:.60}, expected a number in 0 .. 1; correct the file.")
+        raise AntiphonError(
+            f"{reader.path}: {'.'.join(keys)}.partial_rotary_factor is {partial!r:.60}, "
+            "expected a number in 0 .. 1; correct the file."
+        )
     rope = dataclasses.replace(plain.rope, partial_rotary_factor=float(partial))
     fits = rope.dim(plain.head_dim) == 2 * sum(MROPE_SECTION)
     return dataclasses.replace(rope, mrope_section=MROPE_SECTION) if not rope.mrope_section and fits else rope
@@ -149,30 +205,59 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
     def count(name: str, default: int, least: int = 1) -> int:
         value = found(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise AntiphonError(f"{reader.path}: talker_config.{name} is {value!r:.60}, expected an integer of at least {least}; correct the file.")
+            raise AntiphonError(
+                f"{reader.path}: talker_config.{name} is {value!r:.60}, "
+                f"expected an integer of at least {least}; correct the file."
+            )
         return value
 
-    speakers = {name.lower(): row for name, row in _mapping(reader, "speaker_id", found("speaker_id", None) or found("spk_id", {})).items()}
+    speakers = {
+        name.lower(): row
+        for name, row in _mapping(
+            reader, "speaker_id", found("speaker_id", None) or found("spk_id", {})
+        ).items()
+    }
     prompts = _prompts(reader, "speaker_system_prompt_id", found("speaker_system_prompt_id", {}))
     default = _default_speaker(reader, speakers, found("default_speaker_id", None))
     for alias, name in _aliases(reader, speakers).items():
         speakers[alias] = speakers[name]
         prompts |= {alias: prompts[name]} if name in prompts else {}
-    languages = {name.lower(): row for name, row in _mapping(reader, "talker_language_id", found("talker_language_id", {})).items()}
+    languages = {
+        name.lower(): row
+        for name, row in _mapping(reader, "talker_language_id", found("talker_language_id", {})).items()
+    }
     ids = {name: root[name] for name in CODEC_IDS if section.get(name) is None and name in root}
     if languages and section.get("codec_think_id") is None and "codec_think_id" not in ids:
-        raise AntiphonError(f"{reader.path}: field talker_config.codec_think_id is missing, which a language needs; use the complete config.json.")
+        raise AntiphonError(
+            f"{reader.path}: field talker_config.codec_think_id is missing, which a language needs; "
+            "use the complete config.json."
+        )
     talker: TalkerConfig = reader.build(
-        TalkerConfig, TALKER, text=text, predictor=predictor, speaker_id=speakers, default_speaker=default, **ids,
-        accept_hidden_layer=_tap(reader, found("accept_hidden_layer", None)), speaker_prompt_id=prompts,
-        num_code_groups=found("num_code_groups", 16), thinker_hidden_size=found("thinker_hidden_size", thinker_text.get("hidden_size")),
-        position_id_per_seconds=found("position_id_per_seconds", POSITIONS_PER_SECOND), spatial_merge_size=found("spatial_merge_size", 2),
+        TalkerConfig,
+        TALKER,
+        text=text,
+        predictor=predictor,
+        speaker_id=speakers,
+        default_speaker=default,
+        **ids,
+        accept_hidden_layer=_tap(reader, found("accept_hidden_layer", None)),
+        speaker_prompt_id=prompts,
+        num_code_groups=found("num_code_groups", 16),
+        thinker_hidden_size=found("thinker_hidden_size", thinker_text.get("hidden_size")),
+        position_id_per_seconds=found("position_id_per_seconds", POSITIONS_PER_SECOND),
+        spatial_merge_size=found("spatial_merge_size", 2),
         text_vocab_size=found("text_vocab_size", thinker_text.get("vocab_size")),
         language_id=languages,
-        style_prompt_id=_prompts(reader, "talker_assistant_prompt_id_mapping", found("talker_assistant_prompt_id_mapping", {})),
-        text_rows=count("talker_text_in_chunk_n", 4), frame_rows=count("talker_codec_output_chunk_m", 4), predictor_projection=True,
-        contract=talker_contract(count("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS, least=0), bool(languages)),
-    )  # fmt: skip
+        style_prompt_id=_prompts(
+            reader, "talker_assistant_prompt_id_mapping", found("talker_assistant_prompt_id_mapping", {})
+        ),
+        text_rows=count("talker_text_in_chunk_n", 4),
+        frame_rows=count("talker_codec_output_chunk_m", 4),
+        predictor_projection=True,
+        contract=talker_contract(
+            count("max_thinker_to_talker_mm_tokens", HIDDEN_ROWS, least=0), bool(languages)
+        ),
+    )
     return talker
 
 
@@ -183,9 +268,15 @@ def talker_contract(hidden_rows: int, takes_language: bool) -> TalkerContract:
     ids.
     """
     return TalkerContract(
-        layout="interleaved", embeds_text=True, frame_input="frame_codes", hidden_taps="content", hidden_rows=hidden_rows, takes_style=True,
-        takes_language=takes_language, voice="frames",
-    )  # fmt: skip
+        layout="interleaved",
+        embeds_text=True,
+        frame_input="frame_codes",
+        hidden_taps="content",
+        hidden_rows=hidden_rows,
+        takes_style=True,
+        takes_language=takes_language,
+        voice="frames",
+    )
 
 
 def _tap(reader: ConfigReader, stated: Any) -> Any:
@@ -204,7 +295,10 @@ def _default_speaker(reader: ConfigReader, speakers: dict[str, int], stated: Any
     names = [name for name, row in speakers.items() if stated is None or row == stated]
     if speakers and not names:
         rows = ", ".join(map(str, sorted(set(speakers.values()))))
-        raise AntiphonError(f"{reader.path}: talker_config.default_speaker_id is {stated!r:.60}, expected one of {rows:.60}; correct the file.")
+        raise AntiphonError(
+            f"{reader.path}: talker_config.default_speaker_id is {stated!r:.60}, expected one of {rows:.60}; "
+            "correct the file."
+        )
     return names[0] if names else None
 
 
@@ -220,12 +314,16 @@ def _aliases(reader: ConfigReader, speakers: dict[str, int]) -> dict[str, str]:
     unusable = unusable_name((*stated, *stated.values()))
     if unusable is not None:
         raise AntiphonError(
-            f"{path} holds {unusable}, expected names with their speakers, each of 1 to {LONGEST_NAME} printable letters; download the file again."
+            f"{path} holds {unusable}, expected names with their speakers, "
+            f"each of 1 to {LONGEST_NAME} printable letters; download the file again."
         )
     aliases = {name.lower(): speaker.lower() for name, speaker in stated.items()}
     unknown = sorted(set(aliases.values()) - set(speakers))
     if unknown:
-        raise AntiphonError(f"{path} names the speaker {unknown[0]!r:.60}, which talker_config.speaker_id lacks; use the files of one checkpoint.")
+        raise AntiphonError(
+            f"{path} names the speaker {unknown[0]!r:.60}, which talker_config.speaker_id lacks; "
+            "use the files of one checkpoint."
+        )
     return {alias: speaker for alias, speaker in aliases.items() if alias not in speakers}
 
 
@@ -236,32 +334,45 @@ def _code2wav(reader: ConfigReader) -> Code2WavConfig:
         return read_code2wav_config(folder)
     if reader.raw.get("code2wav_config") is None:
         raise AntiphonError(
-            f"{reader.path.parent} has no codec: expected {FOLDERS[0]}/{CONFIG_NAME} with its weights, or code2wav_config in config.json; "
-            "download the complete checkpoint."
+            f"{reader.path.parent} has no codec: expected {FOLDERS[0]}/{CONFIG_NAME} with its weights, "
+            "or code2wav_config in config.json; download the complete checkpoint."
         )
     rope = reader.rope(("code2wav_config",))
-    config: Code2WavConfig = reader.build(Code2WavConfig, ("code2wav_config",), rope=rope, symmetric_trim=False)
+    config: Code2WavConfig = reader.build(
+        Code2WavConfig, ("code2wav_config",), rope=rope, symmetric_trim=False
+    )
     return config
 
 
 def _draft_layers(reader: ConfigReader, thinker: dict[str, Any]) -> int:
     sections = thinker, thinker.get("text_config") or {}, reader.raw
     if any(section.get("mtp_use_dedicated_embeddings") for section in sections):
-        raise AntiphonError(f"{reader.path}: mtp_use_dedicated_embeddings is true, expected false: the draft head reads the Thinker's; correct the file.")
+        raise AntiphonError(
+            f"{reader.path}: mtp_use_dedicated_embeddings is true, expected false: "
+            "the draft head reads the Thinker's; correct the file."
+        )
     for section in sections:
         for name in ("mtp_num_hidden_layers", "num_nextn_predict_layers"):
             if section.get(name) is not None:
                 layers = section[name]
                 if layers not in (0, 1):
-                    raise AntiphonError(f"{reader.path}: {name} is {layers!r:.60}, expected 0 or 1: a draft head of one layer is supported; correct the file.")
+                    raise AntiphonError(
+                        f"{reader.path}: {name} is {layers!r:.60}, expected 0 or 1: "
+                        "a draft head of one layer is supported; correct the file."
+                    )
                 return int(layers) if not layers or reader.holds("draft") else 0
     return 0
 
 
 def _mapping(reader: ConfigReader, name: str, value: Any) -> dict[str, int]:
     value = value or {}
-    if not isinstance(value, dict) or any(isinstance(row, bool) or not isinstance(row, int) or not 0 <= row <= LARGEST_COUNT for row in value.values()):
-        raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with their ids; correct the file.")
+    if not isinstance(value, dict) or any(
+        isinstance(row, bool) or not isinstance(row, int) or not 0 <= row <= LARGEST_COUNT
+        for row in value.values()
+    ):
+        raise AntiphonError(
+            f"{reader.path}: {name} is {value!r:.60}, expected names with their ids; correct the file."
+        )
     reader.check_names(name, value)
     return value
 
@@ -272,7 +383,10 @@ def _prompts(reader: ConfigReader, name: str, value: Any) -> dict[str, tuple[int
     try:
         return {key.lower(): tuple(map(_id, _list(items))) for key, items in (value or {}).items()}
     except (AttributeError, TypeError, ValueError):
-        raise AntiphonError(f"{reader.path}: {name} is {value!r:.60}, expected names with lists of text ids; correct the file.") from None
+        raise AntiphonError(
+            f"{reader.path}: {name} is {value!r:.60}, expected names with lists of text ids; "
+            "correct the file."
+        ) from None
 
 
 def _list(items: Any) -> list[Any]:
@@ -292,10 +406,18 @@ def _check_timestamps(reader: ConfigReader, stamps: dict[str, Any]) -> None:
     pattern, interval = stamps.get("timestamp_format", ""), stamps.get("audio_timestamp_seconds", 0)
     if not _is_timestamp(pattern):
         raise AntiphonError(
-            f"{reader.path}: thinker_config.timestamp_format is {pattern!r:.60}, expected a format of seconds such as {TIMESTAMP_FORMAT!r}; correct the file."
+            f"{reader.path}: thinker_config.timestamp_format is {pattern!r:.60}, "
+            f"expected a format of seconds such as {TIMESTAMP_FORMAT!r}; correct the file."
         )
-    if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= LONGEST_INTERVAL:
-        raise AntiphonError(f"{reader.path}: thinker_config.audio_timestamp_seconds is {interval!r:.60}, expected seconds of at least 0; correct the file.")
+    if (
+        isinstance(interval, bool)
+        or not isinstance(interval, int | float)
+        or not 0 <= interval <= LONGEST_INTERVAL
+    ):
+        raise AntiphonError(
+            f"{reader.path}: thinker_config.audio_timestamp_seconds is {interval!r:.60}, "
+            "expected seconds of at least 0; correct the file."
+        )
 
 
 def _is_timestamp(pattern: Any) -> bool:
@@ -303,7 +425,14 @@ def _is_timestamp(pattern: Any) -> bool:
     if not isinstance(pattern, str) or len(pattern) > LONGEST_NAME:
         return False
     try:
-        fields = [(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(pattern) if name is not None]
+        fields = [
+            (name, spec, conversion)
+            for _, name, spec, conversion in string.Formatter().parse(pattern)
+            if name is not None
+        ]
     except ValueError:
         return False
-    return all(name == "seconds" and conversion is None and SECONDS_FORMAT.fullmatch(spec or "") for name, spec, conversion in fields)
+    return all(
+        name == "seconds" and conversion is None and SECONDS_FORMAT.fullmatch(spec or "")
+        for name, spec, conversion in fields
+    )

@@ -8,7 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...random.config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
+from ...random.config_sections import (
+    CODE_GROUPS,
+    Decoder,
+    Encoder,
+    Vocoder,
+    audio,
+    decoder,
+    media_ids,
+    root_ids,
+    vision,
+)
 from ...random.tokenizer import TokenIds, train
 
 SPECIAL_CODEC_IDS = 3072
@@ -21,8 +31,17 @@ SPEAKER_PROMPTS = ("A bright and warm voice.", "A calm voice.", "A lively voice.
 STYLES = {"news": "Read it like the news.", "whisper": "Whisper."}
 # Offsets of the codec ids above the codebook, as in Qwen3-TTS (english is 2050 with a codebook of 2048).
 LANGUAGES = {
-    "english": 2, "german": 5, "spanish": 6, "chinese": 7, "japanese": 10, "french": 13, "korean": 16, "russian": 21, "italian": 22, "portuguese": 23,
-}  # fmt: skip
+    "english": 2,
+    "german": 5,
+    "spanish": 6,
+    "chinese": 7,
+    "japanese": 10,
+    "french": 13,
+    "korean": 16,
+    "russian": 21,
+    "italian": 22,
+    "portuguese": 23,
+}
 
 
 @dataclass(frozen=True)
@@ -63,22 +82,39 @@ class Qwen35Size:
 # projection.
 SIZES = {
     "tiny": Qwen35Size(
-        Decoder(4, 128, 4, 2, 64, 256, 8, 2, 64, 64, (2, 16)), Decoder(4, 96, 4, 2, 64, 128, 8, 2, 48, 64, (2, 16)), Decoder(2, 96, 4, 2, 64, 128),
-        Vocoder(256, 2, 64, 4, 128, 96), 32, CodecEncoder(8, 2, 64, 4, 128, 32), Encoder(2, 64, 4, 256, channels=32), Encoder(2, 64, 4, 128), True,
+        Decoder(4, 128, 4, 2, 64, 256, 8, 2, 64, 64, (2, 16)),
+        Decoder(4, 96, 4, 2, 64, 128, 8, 2, 48, 64, (2, 16)),
+        Decoder(2, 96, 4, 2, 64, 128),
+        Vocoder(256, 2, 64, 4, 128, 96),
+        32,
+        CodecEncoder(8, 2, 64, 4, 128, 32),
+        Encoder(2, 64, 4, 256, channels=32),
+        Encoder(2, 64, 4, 128),
+        True,
     ),
     "small": Qwen35Size(
-        Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256, 256, (4, 64)), Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384, (4, 64)),
+        Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256, 256, (4, 64)),
+        Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384, (4, 64)),
         Decoder(5, 384, 6, 2, 64, 1024),
-        Vocoder(2048, 4, 512, 8, 1024, 512), 128, CodecEncoder(16, 4, 256, 4, 1024, 128),
-        Encoder(4, 256, 4, 1024, channels=64), Encoder(4, 256, 4, 1024), True,
+        Vocoder(2048, 4, 512, 8, 1024, 512),
+        128,
+        CodecEncoder(16, 4, 256, 4, 1024, 128),
+        Encoder(4, 256, 4, 1024, channels=64),
+        Encoder(4, 256, 4, 1024),
+        True,
     ),
     "medium": Qwen35Size(
-        Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384, 384, (8, 64)), Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512, (8, 64)),
+        Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384, 384, (8, 64)),
+        Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512, (8, 64)),
         Decoder(5, 512, 8, 2, 64, 2048),
-        Vocoder(2048, 8, 768, 12, 2048, 1024), 256, CodecEncoder(32, 8, 512, 8, 2048, 256),
-        Encoder(12, 512, 8, 2048, channels=128), Encoder(12, 512, 8, 2048), False,
+        Vocoder(2048, 8, 768, 12, 2048, 1024),
+        256,
+        CodecEncoder(32, 8, 512, 8, 2048, 256),
+        Encoder(12, 512, 8, 2048, channels=128),
+        Encoder(12, 512, 8, 2048),
+        False,
     ),
-}  # fmt: skip
+}
 
 
 def qwen3_5_configuration(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
@@ -103,15 +139,21 @@ def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> d
     section = decoder(measures, f"qwen3_omni_next_{kind}", vocabulary, positions) | {
         "attn_output_gate": True,
         "rope_parameters": {
-            "rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": PARTIAL_ROTARY,
-            "mrope_interleaved": True, "mrope_section": [frequencies - height - width, height, width],
+            "rope_type": "default",
+            "rope_theta": 10000000.0,
+            "partial_rotary_factor": PARTIAL_ROTARY,
+            "mrope_interleaved": True,
+            "mrope_section": [frequencies - height - width, height, width],
         },
-    }  # fmt: skip
+    }
     key_heads, head_size = measures.linear
     if key_heads:
         section |= {
             "full_attention_interval": INTERVAL,
-            "layer_types": ["full_attention" if (layer + 1) % INTERVAL == 0 else "linear_attention" for layer in range(measures.layers)],
+            "layer_types": [
+                "full_attention" if (layer + 1) % INTERVAL == 0 else "linear_attention"
+                for layer in range(measures.layers)
+            ],
             "linear_num_key_heads": key_heads,
             "linear_num_value_heads": 2 * key_heads,
             "linear_key_head_dim": head_size,
@@ -163,7 +205,9 @@ def _talker(sizes: Qwen35Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
         "talker_language_id": {name: codebook + offset for name, offset in LANGUAGES.items()},
         "speaker_id": {name: row for row, name in enumerate(SPEAKERS)},
         "default_speaker_id": 0,
-        "speaker_system_prompt_id": {name: _text(prompt) for name, prompt in zip(SPEAKERS, SPEAKER_PROMPTS, strict=True)},
+        "speaker_system_prompt_id": {
+            name: _text(prompt) for name, prompt in zip(SPEAKERS, SPEAKER_PROMPTS, strict=True)
+        },
         "talker_assistant_prompt_id_mapping": {name: _text(prompt) for name, prompt in STYLES.items()},
         "max_thinker_to_talker_mm_tokens": 16,
         "talker_text_in_chunk_n": 4,

@@ -26,8 +26,17 @@ def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
     yield from decoder("talker.model", talker.text)
     yield embedding("talker.model.embed_tokens.weight", talker.text_vocab_size, hidden, 1.0)
     yield embedding("talker.model.codec_embedding.weight", talker.text.vocab_size, hidden, 0.7)
-    special = tuple(row for row in range(wave.codebook_size, talker.text.vocab_size) if row != talker.codec_eos_token_id)
-    yield head("talker.codec_head.weight", talker.text.vocab_size, hidden, special, talker.codec_eos_token_id, _stop_scale(wave.codebook_size))
+    special = tuple(
+        row for row in range(wave.codebook_size, talker.text.vocab_size) if row != talker.codec_eos_token_id
+    )
+    yield head(
+        "talker.codec_head.weight",
+        talker.text.vocab_size,
+        hidden,
+        special,
+        talker.codec_eos_token_id,
+        _stop_scale(wave.codebook_size),
+    )
     yield from _projection("talker.hidden_projection", hidden, talker.thinker_hidden_size)
     yield _speakers(talker, wave.codebook_size)
     yield from decoder("talker.code_predictor.model", predictor)
@@ -35,9 +44,13 @@ def speech_tensors(config: OmniConfig) -> Iterator[Tensor]:
         yield from _projection("talker.code_predictor.model.talker_projection", predictor.hidden_size, hidden)
     for group in range(talker.num_code_groups - 1):
         # The sum of fifteen of these in a Talker row has about the variance of a text row.
-        yield embedding(f"talker.code_predictor.model.codec_embedding.{group}.weight", predictor.vocab_size, hidden, 0.35)
+        yield embedding(
+            f"talker.code_predictor.model.codec_embedding.{group}.weight", predictor.vocab_size, hidden, 0.35
+        )
     for group in range(talker.num_code_groups - 1):
-        yield head(f"talker.code_predictor.lm_head.{group}.weight", predictor.vocab_size, predictor.hidden_size)
+        yield head(
+            f"talker.code_predictor.lm_head.{group}.weight", predictor.vocab_size, predictor.hidden_size
+        )
     yield from split_code2wav(wave)
     if config.codec_encoder is not None:
         yield from codec_encoder(config.codec_encoder)
@@ -52,7 +65,12 @@ def _projection(prefix: str, rows: int, columns: int) -> Iterator[Tensor]:
 def _speakers(talker: TalkerConfig, codebook: int) -> Tensor:
     rows = max(talker.speaker_id.values()) + 1
     frames = tuple(SPEAKER_FRAMES[row % len(SPEAKER_FRAMES)] for row in range(rows))
-    return Tensor("talker.speaker_codec_embeddings", (rows, talker.num_code_groups, max(frames)), CodePrompts(codebook, frames), "int64")
+    return Tensor(
+        "talker.speaker_codec_embeddings",
+        (rows, talker.num_code_groups, max(frames)),
+        CodePrompts(codebook, frames),
+        "int64",
+    )
 
 
 def _stop_scale(codebook: int) -> float:

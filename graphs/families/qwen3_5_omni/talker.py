@@ -31,23 +31,54 @@ class Talker(TalkerDecoder):
         self.text_embedding = nn.Parameter(torch.empty(talker.text_vocab_size, text.hidden_size))
         self.hidden_projection = Projection(talker.thinker_hidden_size, text.hidden_size, bias=True)
         # The tables of the code predictor, one after another, for all codes of a frame except the first.
-        self.residual_embedding = nn.Parameter(torch.empty((self.groups - 1) * self.codebook, text.hidden_size))
+        self.residual_embedding = nn.Parameter(
+            torch.empty((self.groups - 1) * self.codebook, text.hidden_size)
+        )
 
     def frame_rows(self, frame_codes: Tensor) -> Tensor:
         """frame_codes [frames, groups] -> rows [frames, hidden]: the sum of the embeddings of all codes."""
         index = frame_codes[:, 1:] + torch.arange(self.groups - 1) * self.codebook
         return self.codec_embedding[frame_codes[:, 0]] + self.residual_embedding[index].sum(1)
 
-    def rows(self, text_ids: Tensor, hidden: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_codes: Tensor, frame_index: Tensor) -> Tensor:
+    def rows(
+        self,
+        text_ids: Tensor,
+        hidden: Tensor,
+        hidden_index: Tensor,
+        codec_ids: Tensor,
+        frame_codes: Tensor,
+        frame_index: Tensor,
+    ) -> Tensor:
         """The input rows [batch, tokens, hidden]; see TalkerDecoder.joined."""
         text = self.text_embedding[text_ids.clamp(min=0)]
-        return self.joined(text_ids, text, self.hidden_projection(hidden), hidden_index, codec_ids, self.frame_rows(frame_codes), frame_index)
+        return self.joined(
+            text_ids,
+            text,
+            self.hidden_projection(hidden),
+            hidden_index,
+            codec_ids,
+            self.frame_rows(frame_codes),
+            frame_index,
+        )
 
     def forward(
-        self, text_ids: Tensor, hidden: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_codes: Tensor, frame_index: Tensor,
-        positions: Tensor, query_length: Tensor, past_length: Tensor, output_index: Tensor, *rest: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Arguments in the order of `talker_stage(...).inputs`, then the past states. Returns token, logits, hidden, present states."""
+        self,
+        text_ids: Tensor,
+        hidden: Tensor,
+        hidden_index: Tensor,
+        codec_ids: Tensor,
+        frame_codes: Tensor,
+        frame_index: Tensor,
+        positions: Tensor,
+        query_length: Tensor,
+        past_length: Tensor,
+        output_index: Tensor,
+        *rest: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Arguments in the order of `talker_stage(...).inputs`, then the past states.
+
+        Returns token, logits, hidden, present states.
+        """
         x = self.rows(text_ids, hidden, hidden_index, codec_ids, frame_codes, frame_index)
         return self.decode(x, positions, query_length, past_length, output_index, rest)
 
@@ -66,16 +97,23 @@ def talker_stage(config: OmniConfig) -> Stage:
         example=lambda: talker_example(text, talker.thinker_hidden_size, frames),
         weights=lambda checkpoint: _weights(talker, checkpoint),
         constants={
-            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
-            "thinker_hidden_size": talker.thinker_hidden_size, "text_vocab_size": talker.text_vocab_size,
-            "codebook_size": talker.predictor.vocab_size, "code_groups": talker.num_code_groups,
+            "hidden_size": text.hidden_size,
+            "vocab_size": text.vocab_size,
+            "context": text.max_position_embeddings,
+            "thinker_hidden_size": talker.thinker_hidden_size,
+            "text_vocab_size": talker.text_vocab_size,
+            "codebook_size": talker.predictor.vocab_size,
+            "code_groups": talker.num_code_groups,
         },
         configuration=(config.thinker.text, text, talker.predictor, talker.num_code_groups),
-    )  # fmt: skip
+    )
 
 
 def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
-    tables = tuple(f"talker.code_predictor.model.codec_embedding.{group}.weight" for group in range(talker.num_code_groups - 1))
+    tables = tuple(
+        f"talker.code_predictor.model.codec_embedding.{group}.weight"
+        for group in range(talker.num_code_groups - 1)
+    )
     weights = {
         "text_embedding": plain("talker.model.embed_tokens.weight"),
         "codec_embedding": plain("talker.model.codec_embedding.weight"),
@@ -86,5 +124,7 @@ def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, Weight
         "head.weight": transposed("talker.codec_head.weight"),
     }
     for layer in range(talker.text.num_hidden_layers):
-        weights |= layer_weights(checkpoint, talker.text, layer, f"talker.model.layers.{layer}", f"layers.{layer}")
+        weights |= layer_weights(
+            checkpoint, talker.text, layer, f"talker.model.layers.{layer}", f"layers.{layer}"
+        )
     return weights

@@ -37,5 +37,9 @@ FAMILY = Family(
     predictor=SamplingParameters(temperature=1.0, top_k=50, top_p=0.8),
     random=_random,
     thinkers={"qwen3_omni_moe_thinker": HEARING_ALONE},
-    parts_alone={"qwen3_omni_moe_talker": "Talker", "qwen3_omni_moe_talker_code_predictor": "code predictor", "qwen3_omni_moe_code2wav": "Code2Wav"},
+    parts_alone={
+        "qwen3_omni_moe_talker": "Talker",
+        "qwen3_omni_moe_talker_code_predictor": "code predictor",
+        "qwen3_omni_moe_code2wav": "Code2Wav",
+    },
 )

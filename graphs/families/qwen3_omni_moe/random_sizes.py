@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...random.config_sections import CODE_GROUPS, Decoder, Encoder, Vocoder, audio, decoder, media_ids, root_ids, vision
+from ...random.config_sections import (
+    CODE_GROUPS,
+    Decoder,
+    Encoder,
+    Vocoder,
+    audio,
+    decoder,
+    media_ids,
+    root_ids,
+    vision,
+)
 
 if TYPE_CHECKING:
     from ...random.tokenizer import TokenIds
@@ -32,18 +42,30 @@ NAME = "qwen3_omni_moe"
 # added to Talker rows.
 SIZES = {
     "tiny": Qwen3Size(
-        Decoder(4, 128, 4, 2, 32, 256, 8, 2, 64), Decoder(3, 96, 4, 2, 32, 128, 8, 2, 48, 64), Decoder(2, 96, 4, 2, 32, 128),
-        Vocoder(256, 2, 64, 4, 128, 96), Encoder(2, 64, 4, 256, channels=32), Encoder(2, 64, 4, 128, deepstack=(0,)),
+        Decoder(4, 128, 4, 2, 32, 256, 8, 2, 64),
+        Decoder(3, 96, 4, 2, 32, 128, 8, 2, 48, 64),
+        Decoder(2, 96, 4, 2, 32, 128),
+        Vocoder(256, 2, 64, 4, 128, 96),
+        Encoder(2, 64, 4, 256, channels=32),
+        Encoder(2, 64, 4, 128, deepstack=(0,)),
     ),
     "small": Qwen3Size(
-        Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256), Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384), Decoder(5, 512, 8, 4, 64, 1024),
-        Vocoder(2048, 4, 512, 8, 1024, 512), Encoder(4, 256, 4, 1024, channels=64), Encoder(4, 256, 4, 1024, deepstack=(1, 2)),
+        Decoder(12, 512, 8, 2, 64, 1024, 32, 4, 256),
+        Decoder(8, 512, 8, 2, 64, 1024, 32, 4, 192, 384),
+        Decoder(5, 512, 8, 4, 64, 1024),
+        Vocoder(2048, 4, 512, 8, 1024, 512),
+        Encoder(4, 256, 4, 1024, channels=64),
+        Encoder(4, 256, 4, 1024, deepstack=(1, 2)),
     ),
     "medium": Qwen3Size(
-        Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384), Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512), Decoder(5, 768, 12, 6, 64, 2048),
-        Vocoder(2048, 8, 768, 12, 2048, 1024), Encoder(12, 512, 8, 2048, channels=128), Encoder(12, 512, 8, 2048, deepstack=(2, 5, 8)),
+        Decoder(24, 1024, 16, 4, 64, 3072, 64, 8, 384),
+        Decoder(12, 768, 12, 2, 64, 2048, 64, 6, 256, 512),
+        Decoder(5, 768, 12, 6, 64, 2048),
+        Vocoder(2048, 8, 768, 12, 2048, 1024),
+        Encoder(12, 512, 8, 2048, channels=128),
+        Encoder(12, 512, 8, 2048, deepstack=(2, 5, 8)),
     ),
-}  # fmt: skip
+}
 
 
 def qwen3_configuration(sizes: Qwen3Size, tokens: TokenIds, dtype: str) -> dict[str, Any]:
@@ -66,9 +88,12 @@ def _decoder(measures: Decoder, kind: str, vocabulary: int, positions: int) -> d
         frequencies = measures.head_dim // 2
         height = width = frequencies * 5 // 16
         section["rope_scaling"] = {
-            "rope_type": "default", "type": "default", "interleaved": True, "mrope_interleaved": True,
+            "rope_type": "default",
+            "type": "default",
+            "interleaved": True,
+            "mrope_interleaved": True,
             "mrope_section": [frequencies - height - width, height, width],
-        }  # fmt: skip
+        }
     return section
 
 

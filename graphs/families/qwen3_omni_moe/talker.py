@@ -36,21 +36,46 @@ class Talker(TalkerDecoder):
     def __init__(self, config: OmniConfig, talker: TalkerConfig) -> None:
         text, thinker = talker.text, config.thinker.text
         # HF makes every Talker layer sparse: it ignores mlp_only_layers.
-        super().__init__(text, nn.ModuleList(DecoderLayer(text, sparse=True) for _ in range(text.num_hidden_layers)))
+        super().__init__(
+            text, nn.ModuleList(DecoderLayer(text, sparse=True) for _ in range(text.num_hidden_layers))
+        )
         self.text_embedding = nn.Parameter(torch.empty(thinker.vocab_size, thinker.hidden_size))
         self.text_projection = RowProjection(thinker.hidden_size, text.intermediate_size, text.hidden_size)
         self.hidden_projection = RowProjection(thinker.hidden_size, text.intermediate_size, text.hidden_size)
 
-    def rows(self, text_ids: Tensor, hidden: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_rows: Tensor, frame_index: Tensor) -> Tensor:
+    def rows(
+        self,
+        text_ids: Tensor,
+        hidden: Tensor,
+        hidden_index: Tensor,
+        codec_ids: Tensor,
+        frame_rows: Tensor,
+        frame_index: Tensor,
+    ) -> Tensor:
         """The input rows [batch, tokens, hidden]; see TalkerDecoder.joined."""
         text = self.text_projection(self.text_embedding[text_ids.clamp(min=0)])
-        return self.joined(text_ids, text, self.hidden_projection(hidden), hidden_index, codec_ids, frame_rows, frame_index)
+        return self.joined(
+            text_ids, text, self.hidden_projection(hidden), hidden_index, codec_ids, frame_rows, frame_index
+        )
 
     def forward(
-        self, text_ids: Tensor, hidden: Tensor, hidden_index: Tensor, codec_ids: Tensor, frame_rows: Tensor, frame_index: Tensor,
-        positions: Tensor, query_length: Tensor, past_length: Tensor, output_index: Tensor, *rest: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Arguments in the order of `talker_stage(...).inputs`, then the past states. Returns token, logits, hidden, present states."""
+        self,
+        text_ids: Tensor,
+        hidden: Tensor,
+        hidden_index: Tensor,
+        codec_ids: Tensor,
+        frame_rows: Tensor,
+        frame_index: Tensor,
+        positions: Tensor,
+        query_length: Tensor,
+        past_length: Tensor,
+        output_index: Tensor,
+        *rest: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Arguments in the order of `talker_stage(...).inputs`, then the past states.
+
+        Returns token, logits, hidden, present states.
+        """
         x = self.rows(text_ids, hidden, hidden_index, codec_ids, frame_rows, frame_index)
         return self.decode(x, positions, query_length, past_length, output_index, rest)
 
@@ -69,11 +94,13 @@ def talker_stage(config: OmniConfig) -> Stage:
         example=lambda: talker_example(text, thinker_hidden, frames),
         weights=lambda checkpoint: _weights(talker, checkpoint),
         constants={
-            "hidden_size": text.hidden_size, "vocab_size": text.vocab_size, "context": text.max_position_embeddings,
+            "hidden_size": text.hidden_size,
+            "vocab_size": text.vocab_size,
+            "context": text.max_position_embeddings,
             "thinker_hidden_size": thinker_hidden,
         },
         configuration=(config.thinker.text, text, talker.predictor, talker.num_code_groups),
-    )  # fmt: skip
+    )
 
 
 def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
@@ -88,5 +115,7 @@ def _weights(talker: TalkerConfig, checkpoint: TensorSource) -> dict[str, Weight
             weights[f"{name}.{ours}.weight"] = transposed(f"talker.{name}.{theirs}.weight")
             weights[f"{name}.{ours}.bias"] = plain(f"talker.{name}.{theirs}.bias")
     for layer in range(talker.text.num_hidden_layers):
-        weights |= layer_weights(checkpoint, talker.text, layer, f"talker.model.layers.{layer}", f"layers.{layer}")
+        weights |= layer_weights(
+            checkpoint, talker.text, layer, f"talker.model.layers.{layer}", f"layers.{layer}"
+        )
     return weights

@@ -8,7 +8,15 @@ from torch.nn import functional
 
 from ....runtime.bundle.specs import StateSpec
 from ...config import Code2WavConfig
-from ...layers.streaming_conv import CausalConvolution, StateTape, TransposedConvolution, affine, delay_after, started, upsample
+from ...layers.streaming_conv import (
+    CausalConvolution,
+    StateTape,
+    TransposedConvolution,
+    affine,
+    delay_after,
+    started,
+    upsample,
+)
 from .tensors import DILATIONS, KERNEL, latent_dim
 from .transformer import TransformerLayer, rotary_tables, window_bias
 
@@ -26,13 +34,25 @@ class Code2Wav(nn.Module):
         self.config = config
         hidden, latent, rates = config.hidden_size, latent_dim(config), config.upsample_rates
         split = config.codebook_dim > 0
-        self.code_embedding = nn.Parameter(torch.empty(config.num_quantizers * config.codebook_size, config.quantizer_dim if split else hidden))
-        self.pre_conv = CausalConvolution(config.quantizer_dim, hidden, config.pre_conv_kernel) if split else None
+        self.code_embedding = nn.Parameter(
+            torch.empty(
+                config.num_quantizers * config.codebook_size, config.quantizer_dim if split else hidden
+            )
+        )
+        self.pre_conv = (
+            CausalConvolution(config.quantizer_dim, hidden, config.pre_conv_kernel) if split else None
+        )
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.Parameter(torch.empty(hidden))
-        self.upsampling = nn.ModuleList(UpsamplingBlock(latent if index else hidden, latent, ratio) for index, ratio in enumerate(config.upsampling_ratios))
+        self.upsampling = nn.ModuleList(
+            UpsamplingBlock(latent if index else hidden, latent, ratio)
+            for index, ratio in enumerate(config.upsampling_ratios)
+        )
         self.decoder_input = CausalConvolution(latent, config.decoder_dim, KERNEL)
-        self.decoder = nn.ModuleList(DecoderBlock(config.decoder_dim >> index, config.decoder_dim >> (index + 1), stride) for index, stride in enumerate(rates))
+        self.decoder = nn.ModuleList(
+            DecoderBlock(config.decoder_dim >> index, config.decoder_dim >> (index + 1), stride)
+            for index, stride in enumerate(rates)
+        )
         self.output_activation = SnakeBeta(config.decoder_dim >> len(rates))
         self.output = CausalConvolution(config.decoder_dim >> len(rates), 1, KERNEL)
 
@@ -41,7 +61,10 @@ class Code2Wav(nn.Module):
         specs = []
         for name, module in self.named_modules():
             if isinstance(module, TransformerLayer):
-                specs += [StateSpec(f"{name}.{kind}", "window", "float32", ("batch", *module.state_shape)) for kind in ("key", "value")]
+                specs += [
+                    StateSpec(f"{name}.{kind}", "window", "float32", ("batch", *module.state_shape))
+                    for kind in ("key", "value")
+                ]
             elif isinstance(module, CausalConvolution | TransposedConvolution):
                 specs.append(StateSpec(name, "conv", "float32", ("batch", *module.state_shape)))
         return tuple(specs)
@@ -49,7 +72,8 @@ class Code2Wav(nn.Module):
     def forward(self, codes: Tensor, past_length: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         config, tape, frames = self.config, StateTape(past), codes.shape[1]
         table_start = config.codebook_size * torch.arange(config.num_quantizers, device=codes.device)
-        embedded = functional.embedding(codes + table_start, self.code_embedding)  # [batch, frames, codebooks, hidden or quantizer_dim]
+        # [batch, frames, codebooks, hidden or quantizer_dim]
+        embedded = functional.embedding(codes + table_start, self.code_embedding)
         if self.pre_conv is None:
             x = embedded.mean(2)
         else:

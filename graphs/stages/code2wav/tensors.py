@@ -34,13 +34,27 @@ class LayerNames:
 
 
 SPLIT_LAYER = LayerNames(
-    "input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", "self_attn_layer_scale.scale",
-    "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "mlp_layer_scale.scale",
-)  # fmt: skip
+    "input_layernorm",
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj",
+    "self_attn_layer_scale.scale",
+    "post_attention_layernorm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    "mlp_layer_scale.scale",
+)
 FUSED_LAYER = LayerNames(
-    "attention_norm", ("attention.wqkv",), "attention.wo", "attention_layer_scale.gamma",
-    "ffn_norm", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2", "ffn_layer_scale.gamma",
-)  # fmt: skip
+    "attention_norm",
+    ("attention.wqkv",),
+    "attention.wo",
+    "attention_layer_scale.gamma",
+    "ffn_norm",
+    "feed_forward.w1",
+    "feed_forward.w3",
+    "feed_forward.w2",
+    "ffn_layer_scale.gamma",
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,11 @@ def tensor_shapes(config: Code2WavConfig) -> dict[str, tuple[int, ...]]:
     scale. `alpha` and `beta` are the logarithms of SnakeBeta's parameters. `input_proj` of the quantiser is
     not listed: only an encoder needs it.
     """
-    shapes = {name: shape for part in (_quantizer(config), _transformer(config), _upsampling(config), _decoder(config)) for name, shape in part.items()}
+    shapes = {
+        name: shape
+        for part in (_quantizer(config), _transformer(config), _upsampling(config), _decoder(config))
+        for name, shape in part.items()
+    }
     return {PREFIX + name: shape for name, shape in shapes.items()}
 
 
@@ -90,21 +108,35 @@ def _quantizer(config: Code2WavConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for group, count in quantizer_groups(config):
         for index in range(count):
-            shapes[f"{group}.vq.layers.{index}._codebook.embedding_sum"] = (config.codebook_size, config.codebook_dim)
+            shapes[f"{group}.vq.layers.{index}._codebook.embedding_sum"] = (
+                config.codebook_size,
+                config.codebook_dim,
+            )
             shapes[f"{group}.vq.layers.{index}._codebook.cluster_usage"] = (config.codebook_size,)
         shapes[f"{group}.output_proj.weight"] = (config.quantizer_dim, config.codebook_dim, 1)
-    return shapes | _affine("pre_conv.conv", (latent_dim(config), config.quantizer_dim, config.pre_conv_kernel))
+    return shapes | _affine(
+        "pre_conv.conv", (latent_dim(config), config.quantizer_dim, config.pre_conv_kernel)
+    )
 
 
 def _transformer(config: Code2WavConfig) -> dict[str, tuple[int, ...]]:
-    hidden, inner, latent, root, names = config.hidden_size, config.intermediate_size, latent_dim(config), "pre_transformer", FUSED_LAYER
+    hidden, inner, latent, root, names = (
+        config.hidden_size,
+        config.intermediate_size,
+        latent_dim(config),
+        "pre_transformer",
+        FUSED_LAYER,
+    )
     rows = config.num_attention_heads * head_dim(config)
     shapes = _affine(f"{root}.input_proj", (hidden, latent)) if hidden != latent else {}
     for index in range(config.num_hidden_layers):
         layer = f"{root}.layers.{index}"
         shapes |= {
             f"{layer}.{names.attention_norm}.weight": (hidden,),
-            f"{layer}.{names.projections[0]}.weight": (rows + 2 * config.num_key_value_heads * head_dim(config), hidden),
+            f"{layer}.{names.projections[0]}.weight": (
+                rows + 2 * config.num_key_value_heads * head_dim(config),
+                hidden,
+            ),
             f"{layer}.{names.output}.weight": (hidden, rows),
             f"{layer}.{names.attention_scale}": (hidden,),
             f"{layer}.{names.feed_forward_norm}.weight": (hidden,),
@@ -124,7 +156,9 @@ def _upsampling(config: Code2WavConfig) -> dict[str, tuple[int, ...]]:
         name = f"upsample.{index}"
         shapes |= _affine(f"{name}.0.conv", (latent, latent, ratio))
         shapes |= _affine(f"{name}.1.dwconv.conv", (latent, 1, KERNEL)) | _affine(f"{name}.1.norm", (latent,))
-        shapes |= _affine(f"{name}.1.pwconv1", (4 * latent, latent)) | _affine(f"{name}.1.pwconv2", (latent, 4 * latent))
+        shapes |= _affine(f"{name}.1.pwconv1", (4 * latent, latent)) | _affine(
+            f"{name}.1.pwconv2", (latent, 4 * latent)
+        )
         shapes[f"{name}.1.gamma"] = (latent,)
     return shapes
 
@@ -134,7 +168,9 @@ def _decoder(config: Code2WavConfig) -> dict[str, tuple[int, ...]]:
     shapes = _affine(f"{root}0.conv", (width, latent_dim(config), KERNEL))
     for index, rate in enumerate(config.upsample_rates):
         block, narrow = f"{root}{index + 1}.block", width // 2
-        shapes |= _snake(f"{block}.0", width) | _affine(f"{block}.1.conv", (width, narrow, 2 * rate), out=narrow)
+        shapes |= _snake(f"{block}.0", width) | _affine(
+            f"{block}.1.conv", (width, narrow, 2 * rate), out=narrow
+        )
         for unit in range(len(DILATIONS)):
             first, dilated, second, pointwise = (f"{block}.{unit + 2}.{part}" for part in NESTED_DECODER.unit)
             shapes |= _snake(first, narrow) | _affine(f"{dilated}.conv", (narrow, narrow, KERNEL))

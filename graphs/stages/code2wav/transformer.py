@@ -24,7 +24,11 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.config = config
         hidden, inner = config.hidden_size, config.intermediate_size
-        self.heads, self.key_value_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, head_dim(config)
+        self.heads, self.key_value_heads, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            head_dim(config),
+        )
         rows, total = self.heads * self.head_dim, (self.heads + 2 * self.key_value_heads) * self.head_dim
         self.attention_norm = nn.Parameter(torch.empty(hidden))
         self.query_key_value = nn.Parameter(torch.empty(hidden, total))
@@ -63,7 +67,11 @@ class TransformerLayer(nn.Module):
         grouped = query.reshape(batch, self.key_value_heads, -1, frames, self.head_dim)
         scores = grouped @ key[:, :, None].transpose(3, 4) + visible
         mixed = scores.softmax(4) @ value[:, :, None]
-        mixed = mixed.reshape(batch, self.heads, frames, self.head_dim).transpose(1, 2).reshape(batch, frames, self.heads * self.head_dim)
+        mixed = (
+            mixed.reshape(batch, self.heads, frames, self.head_dim)
+            .transpose(1, 2)
+            .reshape(batch, frames, self.heads * self.head_dim)
+        )
         output = mixed @ self.attention_output
         return output if self.attention_output_bias is None else output + self.attention_output_bias
 
@@ -74,7 +82,9 @@ def rotary_tables(frames: int, config: Code2WavConfig, device: torch.device) -> 
     Positions count from the first frame of this call; frames of the state have negative positions.
     """
     channels = head_dim(config)
-    frequency = config.rope.theta ** (-torch.arange(0, channels, 2, dtype=torch.float32, device=device) / channels)
+    frequency = config.rope.theta ** (
+        -torch.arange(0, channels, 2, dtype=torch.float32, device=device) / channels
+    )
     position = torch.arange(1 - config.sliding_window, frames, dtype=torch.float32, device=device)
     angle = position[:, None] * frequency
     return angle.cos(), angle.sin()

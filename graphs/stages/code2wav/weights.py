@@ -7,7 +7,17 @@ import numpy as np
 from ...config import Code2WavConfig
 from ...layers.streaming_conv import repeated_bias, transposed_convolution_weight, upsampling_weight
 from ...stage import TensorSource, WeightSource, plain, transposed
-from .tensors import DILATIONS, FUSED_LAYER, NESTED_DECODER, PLAIN_DECODER, PREFIX, SPLIT_LAYER, latent_dim, quantizer_groups, tensor_shapes
+from .tensors import (
+    DILATIONS,
+    FUSED_LAYER,
+    NESTED_DECODER,
+    PLAIN_DECODER,
+    PREFIX,
+    SPLIT_LAYER,
+    latent_dim,
+    quantizer_groups,
+    tensor_shapes,
+)
 
 LEAST_USAGE = np.float32(1e-5)
 """The smallest divisor of a codebook entry; smaller usage counts are raised to it (MimiEuclideanCodebook)."""
@@ -25,7 +35,12 @@ def code2wav_weights(config: Code2WavConfig, checkpoint: TensorSource) -> dict[s
         sources |= _split_front(config, checkpoint)
     else:
         sources["code_embedding"] = plain(f"{PREFIX}code_embedding.weight")
-    return sources | _transformer(config, checkpoint) | _upsampling(config, checkpoint) | _decoder(config, checkpoint)
+    return (
+        sources
+        | _transformer(config, checkpoint)
+        | _upsampling(config, checkpoint)
+        | _decoder(config, checkpoint)
+    )
 
 
 def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
@@ -34,7 +49,11 @@ def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, 
     The embedding is each codebook times its group's output projection. `pre_conv` includes the transformer's
     input projection if there is one.
     """
-    layers = [f"{PREFIX}{group}.vq.layers.{index}._codebook" for group, count in quantizer_groups(config) for index in range(count)]
+    layers = [
+        f"{PREFIX}{group}.vq.layers.{index}._codebook"
+        for group, count in quantizer_groups(config)
+        for index in range(count)
+    ]
     kind = next((kind for kind in PLAIN_CODEBOOKS if checkpoint.has(f"{layers[0]}.{kind}")), "")
     parts = (kind,) if kind else ("embedding_sum", "cluster_usage")
     projections = tuple(f"{PREFIX}{group}.output_proj.weight" for group, _ in quantizer_groups(config))
@@ -42,7 +61,11 @@ def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, 
     def embedding(semantic: np.ndarray, acoustic: np.ndarray, *stored: np.ndarray) -> np.ndarray:
         table = np.empty((config.num_quantizers, config.codebook_size, config.quantizer_dim), np.float32)
         for index in range(config.num_quantizers):
-            codebook = stored[index] if kind else stored[2 * index] / np.maximum(stored[2 * index + 1], LEAST_USAGE)[:, None]
+            codebook = (
+                stored[index]
+                if kind
+                else stored[2 * index] / np.maximum(stored[2 * index + 1], LEAST_USAGE)[:, None]
+            )
             projection = semantic if index < config.num_semantic_quantizers else acoustic
             table[index] = codebook.astype(np.float64) @ projection[:, :, 0].T.astype(np.float64)
         return table.reshape(-1, config.quantizer_dim)
@@ -59,13 +82,17 @@ def _split_front(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, 
 
     return sources | {
         "pre_conv.weight": WeightSource((outer, weight), folded),
-        "pre_conv.bias": WeightSource((outer, bias, outer_bias), lambda after, before, added: folded(after, before) + added),
+        "pre_conv.bias": WeightSource(
+            (outer, bias, outer_bias), lambda after, before, added: folded(after, before) + added
+        ),
     }
 
 
 def _projects(config: Code2WavConfig, checkpoint: TensorSource, name: str) -> bool:
     """Whether the transformer has the projection `name`, which is optional if its width is latent_dim."""
-    return config.hidden_size != latent_dim(config) or checkpoint.has(f"{PREFIX}pre_transformer.{name}.weight")
+    return config.hidden_size != latent_dim(config) or checkpoint.has(
+        f"{PREFIX}pre_transformer.{name}.weight"
+    )
 
 
 def _transformer(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, WeightSource]:
@@ -76,14 +103,26 @@ def _transformer(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, 
         name, stored = f"layers.{index}", f"{root}.{index}"
         sources[f"{name}.attention_norm"] = plain(f"{stored}.{names.attention_norm}.weight")
         sources[f"{name}.feed_forward_norm"] = plain(f"{stored}.{names.feed_forward_norm}.weight")
-        sources[f"{name}.query_key_value"] = _side_by_side(*(f"{stored}.{part}.weight" for part in names.projections))
-        sources[f"{name}.attention_output"] = _scaled(f"{stored}.{names.output}.weight", f"{stored}.{names.attention_scale}")
-        sources[f"{name}.gate_up"] = _side_by_side(f"{stored}.{names.gate}.weight", f"{stored}.{names.up}.weight")
-        sources[f"{name}.down"] = _scaled(f"{stored}.{names.down}.weight", f"{stored}.{names.feed_forward_scale}")
+        sources[f"{name}.query_key_value"] = _side_by_side(
+            *(f"{stored}.{part}.weight" for part in names.projections)
+        )
+        sources[f"{name}.attention_output"] = _scaled(
+            f"{stored}.{names.output}.weight", f"{stored}.{names.attention_scale}"
+        )
+        sources[f"{name}.gate_up"] = _side_by_side(
+            f"{stored}.{names.gate}.weight", f"{stored}.{names.up}.weight"
+        )
+        sources[f"{name}.down"] = _scaled(
+            f"{stored}.{names.down}.weight", f"{stored}.{names.feed_forward_scale}"
+        )
         if config.attention_bias:
             biases = tuple(f"{stored}.{part}.bias" for part in names.projections)
-            sources[f"{name}.query_key_value_bias"] = WeightSource(biases, lambda *parts: np.concatenate(parts))
-            sources[f"{name}.attention_output_bias"] = _scaled(f"{stored}.{names.output}.bias", f"{stored}.{names.attention_scale}")
+            sources[f"{name}.query_key_value_bias"] = WeightSource(
+                biases, lambda *parts: np.concatenate(parts)
+            )
+            sources[f"{name}.attention_output_bias"] = _scaled(
+                f"{stored}.{names.output}.bias", f"{stored}.{names.attention_scale}"
+            )
     return sources
 
 
@@ -94,11 +133,21 @@ def _upsampling(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, W
         sources[f"{name}.upsample_weight"] = upsampling_weight(f"{stored}.0.conv.weight")
         sources[f"{name}.upsample_bias"] = repeated_bias(f"{stored}.0.conv.bias", ratio)
         sources |= _convolution(f"{name}.depthwise", f"{stored}.1.dwconv")
-        sources[f"{name}.norm_weight"], sources[f"{name}.norm_bias"] = plain(f"{stored}.1.norm.weight"), plain(f"{stored}.1.norm.bias")
-        sources[f"{name}.expand"], sources[f"{name}.expand_bias"] = transposed(f"{stored}.1.pwconv1.weight"), plain(f"{stored}.1.pwconv1.bias")
+        sources[f"{name}.norm_weight"], sources[f"{name}.norm_bias"] = (
+            plain(f"{stored}.1.norm.weight"),
+            plain(f"{stored}.1.norm.bias"),
+        )
+        sources[f"{name}.expand"], sources[f"{name}.expand_bias"] = (
+            transposed(f"{stored}.1.pwconv1.weight"),
+            plain(f"{stored}.1.pwconv1.bias"),
+        )
         sources[f"{name}.contract"] = _scaled(f"{stored}.1.pwconv2.weight", f"{stored}.1.gamma")
         sources[f"{name}.contract_bias"] = _scaled(f"{stored}.1.pwconv2.bias", f"{stored}.1.gamma")
-    return sources | (_projected_upsampling(config.upsampling_ratios[0]) if config.codebook_dim and _projects(config, checkpoint, "output_proj") else {})
+    return sources | (
+        _projected_upsampling(config.upsampling_ratios[0])
+        if config.codebook_dim and _projects(config, checkpoint, "output_proj")
+        else {}
+    )
 
 
 def _projected_upsampling(ratio: int) -> dict[str, WeightSource]:
@@ -131,11 +180,15 @@ def _decoder(config: Code2WavConfig, checkpoint: TensorSource) -> dict[str, Weig
         for unit in range(len(DILATIONS)):
             unit_name = f"{name}.units.{unit}"
             first, dilated, second, pointwise = (f"{stored}.{unit + 2}.{part}" for part in names.unit)
-            sources |= _snake(f"{unit_name}.first_activation", first) | _convolution(f"{unit_name}.dilated", dilated)
+            sources |= _snake(f"{unit_name}.first_activation", first) | _convolution(
+                f"{unit_name}.dilated", dilated
+            )
             sources |= _snake(f"{unit_name}.second_activation", second)
             sources[f"{unit_name}.pointwise"] = plain(f"{pointwise}.conv.weight")
             sources[f"{unit_name}.pointwise_bias"] = plain(f"{pointwise}.conv.bias")
-    return sources | _snake("output_activation", f"{root}{last}") | _convolution("output", f"{root}{last + 1}")
+    return (
+        sources | _snake("output_activation", f"{root}{last}") | _convolution("output", f"{root}{last + 1}")
+    )
 
 
 def _convolution(name: str, stored: str) -> dict[str, WeightSource]:
@@ -145,7 +198,9 @@ def _convolution(name: str, stored: str) -> dict[str, WeightSource]:
 def _snake(name: str, stored: str) -> dict[str, WeightSource]:
     return {
         f"{name}.frequency": WeightSource((f"{stored}.alpha",), lambda alpha: np.exp(alpha)[:, None]),
-        f"{name}.magnitude": WeightSource((f"{stored}.beta",), lambda beta: 1 / (np.exp(beta) + np.float32(1e-9))[:, None]),
+        f"{name}.magnitude": WeightSource(
+            (f"{stored}.beta",), lambda beta: 1 / (np.exp(beta) + np.float32(1e-9))[:, None]
+        ),
     }
 
 

@@ -19,7 +19,15 @@ class Convolution(nn.Module):
     x float [batch, in_channels, columns] -> float [batch, out_channels, columns / stride].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.stride, self.dilation = stride, dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel))
@@ -63,7 +71,10 @@ class EncoderBlock(nn.Module):
     def __init__(self, config: CodecEncoderConfig, channels: int, ratio: int) -> None:
         super().__init__()
         dilations = [config.dilation_growth_rate**unit for unit in range(config.num_residual_layers)]
-        self.units = nn.ModuleList(ResidualUnit(channels, channels // config.compress, config.residual_kernel_size, dilation) for dilation in dilations)
+        self.units = nn.ModuleList(
+            ResidualUnit(channels, channels // config.compress, config.residual_kernel_size, dilation)
+            for dilation in dilations
+        )
         self.downsample = Convolution(channels, 2 * channels, 2 * ratio, stride=ratio)
 
     def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,10 +114,15 @@ class TransformerLayer(nn.Module):
         sizes = [heads * self.head_dim for heads in (self.heads, self.key_value_heads, self.key_value_heads)]
         query, key, value = self.query_key_value(x).split(sizes, dim=2)
         query, key = rotate(query, rotary, self.heads), rotate(key, rotary, self.key_value_heads)
-        query, key, value = (part.reshape(batch, positions, -1, self.head_dim).transpose(1, 2) for part in (query, key, value))
+        query, key, value = (
+            part.reshape(batch, positions, -1, self.head_dim).transpose(1, 2) for part in (query, key, value)
+        )
         if self.heads != self.key_value_heads:
-            key, value = (part.repeat_interleave(self.heads // self.key_value_heads, dim=1) for part in (key, value))
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # [batch, heads, positions, head_dim]
+            key, value = (
+                part.repeat_interleave(self.heads // self.key_value_heads, dim=1) for part in (key, value)
+            )
+        # [batch, heads, positions, head_dim]
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.attention_output(mixed.transpose(1, 2).reshape(batch, positions, sizes[0]))
 
 
@@ -118,8 +134,14 @@ class ResidualQuantiser(nn.Module):
 
     def __init__(self, config: CodecEncoderConfig, codebooks: int) -> None:
         super().__init__()
-        self.projection = Projection(config.hidden_size, config.codebook_dim) if config.codebook_dim != config.hidden_size else None
-        self.codebooks = nn.ModuleList(Codebook(config.codebook_size, config.codebook_dim) for _ in range(codebooks))
+        self.projection = (
+            Projection(config.hidden_size, config.codebook_dim)
+            if config.codebook_dim != config.hidden_size
+            else None
+        )
+        self.codebooks = nn.ModuleList(
+            Codebook(config.codebook_size, config.codebook_dim) for _ in range(codebooks)
+        )
 
     def forward(self, latents: Tensor) -> list[Tensor]:
         rest, chosen = latents if self.projection is None else self.projection(latents), []

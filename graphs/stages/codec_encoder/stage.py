@@ -40,7 +40,10 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
     Raises AntiphonError if the checkpoint has no codec encoder or its sizes do not fit.
     """
     if config.codec_encoder is None:
-        raise AntiphonError("This checkpoint has no codec encoder (codec_encoder_config is missing); choose a voice by its name.")
+        raise AntiphonError(
+            "This checkpoint has no codec encoder (codec_encoder_config is missing); "
+            "choose a voice by its name."
+        )
     encoder = config.codec_encoder
     _check(encoder)
     frame = samples_per_frame(encoder)
@@ -52,7 +55,10 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
     return Stage(
         name=PREFIX,
         make_module=lambda: CodecEncoder(encoder),
-        inputs=(TensorSpec("waveform", "float32", ("batch", "samples")), TensorSpec("waveform_length", "int64", ("batch",))),
+        inputs=(
+            TensorSpec("waveform", "float32", ("batch", "samples")),
+            TensorSpec("waveform_length", "int64", ("batch",)),
+        ),
         outputs=(
             TensorSpec("codes", "int64", ("batch", "frames", encoder.num_quantizers)),
             # Only `antiphon verify` reads the latents: a code can change with the last bit of a latent.
@@ -61,7 +67,11 @@ def codec_encoder_stage(config: OmniConfig) -> Stage:
         states=(),
         example=example,
         weights=lambda checkpoint: _weights(encoder),
-        constants={"sample_rate": encoder.sampling_rate, "samples_per_frame": frame, "num_quantizers": encoder.num_quantizers},
+        constants={
+            "sample_rate": encoder.sampling_rate,
+            "samples_per_frame": frame,
+            "num_quantizers": encoder.num_quantizers,
+        },
         configuration=encoder,
     )
 
@@ -74,10 +84,16 @@ class CodecEncoder(nn.Module):
         self.config = config
         ratios = config.upsampling_ratios[::-1]
         self.input = Convolution(1, config.num_filters, config.kernel_size)
-        self.blocks = nn.ModuleList(EncoderBlock(config, config.num_filters << index, ratio) for index, ratio in enumerate(ratios))
-        self.output = Convolution(config.num_filters << len(ratios), config.hidden_size, config.last_kernel_size)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(config, config.num_filters << index, ratio) for index, ratio in enumerate(ratios)
+        )
+        self.output = Convolution(
+            config.num_filters << len(ratios), config.hidden_size, config.last_kernel_size
+        )
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_hidden_layers))
-        self.downsample = Convolution(config.hidden_size, config.hidden_size, 2 * STRIDE, stride=STRIDE, bias=False)
+        self.downsample = Convolution(
+            config.hidden_size, config.hidden_size, 2 * STRIDE, stride=STRIDE, bias=False
+        )
         self.semantic = ResidualQuantiser(config, config.num_semantic_quantizers)
         self.acoustic = ResidualQuantiser(config, config.num_quantizers - config.num_semantic_quantizers)
 
@@ -88,11 +104,18 @@ class CodecEncoder(nn.Module):
         x = self.output(functional.elu(x)).transpose(1, 2)  # [batch, positions, hidden]
         batch, positions, _ = x.shape
         position = torch.arange(positions, device=x.device)
-        rotary = rotary_tables(position.float().expand(1, batch, positions), RopeConfig(self.config.rope_theta), self.config.head_dim)
+        rotary = rotary_tables(
+            position.float().expand(1, batch, positions),
+            RopeConfig(self.config.rope_theta),
+            self.config.head_dim,
+        )
         mask = window_mask(position, self.config.sliding_window)
         for layer in self.layers:
             x = layer(x, rotary, mask)
-        latents = self.downsample.convolve(_repeat_ends(x, length, self.downsample.context).transpose(1, 2)).transpose(1, 2)  # [batch, frames, hidden]
+        # [batch, frames, hidden]
+        latents = self.downsample.convolve(
+            _repeat_ends(x, length, self.downsample.context).transpose(1, 2)
+        ).transpose(1, 2)
         return torch.stack((*self.semantic(latents), *self.acoustic(latents)), dim=2), latents
 
 
@@ -133,22 +156,41 @@ def _weights(config: CodecEncoderConfig) -> dict[str, WeightSource]:
     convolution("output", str(last_place(config)))
     for index in range(config.num_hidden_layers):
         name, stored = f"layers.{index}", f"{PREFIX}.encoder_transformer.layers.{index}"
-        for norm, tensor in (("attention_norm", "input_layernorm"), ("feed_forward_norm", "post_attention_layernorm")):
-            sources[f"{name}.{norm}.weight"], sources[f"{name}.{norm}.bias"] = plain(f"{stored}.{tensor}.weight"), plain(f"{stored}.{tensor}.bias")
+        for norm, tensor in (
+            ("attention_norm", "input_layernorm"),
+            ("feed_forward_norm", "post_attention_layernorm"),
+        ):
+            sources[f"{name}.{norm}.weight"], sources[f"{name}.{norm}.bias"] = (
+                plain(f"{stored}.{tensor}.weight"),
+                plain(f"{stored}.{tensor}.bias"),
+            )
         parts = tuple(f"{stored}.self_attn.{part}_proj.weight" for part in "qkv")
-        sources[f"{name}.query_key_value.weight"] = WeightSource(parts, lambda *weights: np.ascontiguousarray(np.concatenate(weights).T))
-        sources[f"{name}.attention_output.weight"] = _scaled(f"{stored}.self_attn.o_proj.weight", f"{stored}.self_attn_layer_scale.scale")
+        sources[f"{name}.query_key_value.weight"] = WeightSource(
+            parts, lambda *weights: np.ascontiguousarray(np.concatenate(weights).T)
+        )
+        sources[f"{name}.attention_output.weight"] = _scaled(
+            f"{stored}.self_attn.o_proj.weight", f"{stored}.self_attn_layer_scale.scale"
+        )
         sources[f"{name}.expand.weight"] = transposed(f"{stored}.mlp.fc1.weight")
-        sources[f"{name}.contract.weight"] = _scaled(f"{stored}.mlp.fc2.weight", f"{stored}.mlp_layer_scale.scale")
+        sources[f"{name}.contract.weight"] = _scaled(
+            f"{stored}.mlp.fc2.weight", f"{stored}.mlp_layer_scale.scale"
+        )
     sources["downsample.weight"] = plain(f"{PREFIX}.downsample.conv.weight")
     for side, count in zip(SIDES, codebook_counts(config), strict=True):
         stored = f"{PREFIX}.quantizer.{side}_residual_vector_quantizer"
         if config.codebook_dim != config.hidden_size:
-            sources[f"{side}.projection.weight"] = WeightSource((f"{stored}.input_proj.weight",), lambda weight: np.ascontiguousarray(weight[:, :, 0].T))
+            sources[f"{side}.projection.weight"] = WeightSource(
+                (f"{stored}.input_proj.weight",), lambda weight: np.ascontiguousarray(weight[:, :, 0].T)
+            )
         for index in range(count):
-            tensors = (f"{stored}.layers.{index}.codebook.embed_sum", f"{stored}.layers.{index}.codebook.cluster_usage")
+            tensors = (
+                f"{stored}.layers.{index}.codebook.embed_sum",
+                f"{stored}.layers.{index}.codebook.cluster_usage",
+            )
             sources[f"{side}.codebooks.{index}.entries"] = WeightSource(tensors, _entries)
-            sources[f"{side}.codebooks.{index}.half_square"] = WeightSource(tensors, lambda sums, usage: np.square(_entries(sums, usage)).sum(1) / 2)
+            sources[f"{side}.codebooks.{index}.half_square"] = WeightSource(
+                tensors, lambda sums, usage: np.square(_entries(sums, usage)).sum(1) / 2
+            )
     return sources
 
 
@@ -168,8 +210,20 @@ def _check(config: CodecEncoderConfig) -> None:
             raise AntiphonError(f"codec_encoder_config: {sentence}; correct config.json.")
 
     heads, keys, quantizers = config.num_attention_heads, config.num_key_value_heads, config.num_quantizers
-    expect(bool(config.upsampling_ratios) and min(config.upsampling_ratios) >= 1, f"upsampling_ratios is {config.upsampling_ratios}, expected positive rates")
-    expect(config.num_filters % config.compress == 0, f"num_filters is {config.num_filters}, expected a multiple of compress ({config.compress})")
-    expect(heads % keys == 0, f"num_attention_heads is {heads}, expected a multiple of num_key_value_heads ({keys})")
+    expect(
+        bool(config.upsampling_ratios) and min(config.upsampling_ratios) >= 1,
+        f"upsampling_ratios is {config.upsampling_ratios}, expected positive rates",
+    )
+    expect(
+        config.num_filters % config.compress == 0,
+        f"num_filters is {config.num_filters}, expected a multiple of compress ({config.compress})",
+    )
+    expect(
+        heads % keys == 0,
+        f"num_attention_heads is {heads}, expected a multiple of num_key_value_heads ({keys})",
+    )
     expect(config.head_dim % 2 == 0, f"head_dim is {config.head_dim}, expected an even number")
-    expect(quantizers > config.num_semantic_quantizers, f"num_quantizers is {quantizers}, expected more than num_semantic_quantizers")
+    expect(
+        quantizers > config.num_semantic_quantizers,
+        f"num_quantizers is {quantizers}, expected more than num_semantic_quantizers",
+    )

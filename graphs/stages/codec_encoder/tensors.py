@@ -30,7 +30,10 @@ def tensor_shapes(config: CodecEncoderConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
 
     def convolution(name: str, inputs: int, outputs: int, kernel: int) -> None:
-        shapes[f"encoder.layers.{name}.conv.weight"], shapes[f"encoder.layers.{name}.conv.bias"] = (outputs, inputs, kernel), (outputs,)
+        shapes[f"encoder.layers.{name}.conv.weight"], shapes[f"encoder.layers.{name}.conv.bias"] = (
+            (outputs, inputs, kernel),
+            (outputs,),
+        )
 
     convolution("0", 1, channels, config.kernel_size)
     for (units, downsample), ratio in zip(block_places(config), config.upsampling_ratios[::-1], strict=True):
@@ -44,18 +47,35 @@ def tensor_shapes(config: CodecEncoderConfig) -> dict[str, tuple[int, ...]]:
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     for index in range(config.num_hidden_layers):
         layer = f"encoder_transformer.layers.{index}"
-        shapes |= {f"{layer}.{norm}.{part}": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm") for part in ("weight", "bias")}
-        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (rows, hidden) for name, rows in (("q", queries), ("k", keys), ("v", keys))}
+        shapes |= {
+            f"{layer}.{norm}.{part}": (hidden,)
+            for norm in ("input_layernorm", "post_attention_layernorm")
+            for part in ("weight", "bias")
+        }
+        shapes |= {
+            f"{layer}.self_attn.{name}_proj.weight": (rows, hidden)
+            for name, rows in (("q", queries), ("k", keys), ("v", keys))
+        }
         shapes[f"{layer}.self_attn.o_proj.weight"] = (hidden, queries)
-        shapes[f"{layer}.mlp.fc1.weight"], shapes[f"{layer}.mlp.fc2.weight"] = (config.intermediate_size, hidden), (hidden, config.intermediate_size)
+        shapes[f"{layer}.mlp.fc1.weight"], shapes[f"{layer}.mlp.fc2.weight"] = (
+            (config.intermediate_size, hidden),
+            (hidden, config.intermediate_size),
+        )
         shapes |= {f"{layer}.{branch}_layer_scale.scale": (hidden,) for branch in ("self_attn", "mlp")}
     shapes["downsample.conv.weight"] = (hidden, hidden, 2 * STRIDE)
     for side, count in zip(SIDES, codebook_counts(config), strict=True):
         if config.codebook_dim != hidden:
-            shapes[f"quantizer.{side}_residual_vector_quantizer.input_proj.weight"] = (config.codebook_dim, hidden, 1)
+            shapes[f"quantizer.{side}_residual_vector_quantizer.input_proj.weight"] = (
+                config.codebook_dim,
+                hidden,
+                1,
+            )
         for index in range(count):
             codebook = f"quantizer.{side}_residual_vector_quantizer.layers.{index}.codebook"
-            shapes |= {f"{codebook}.embed_sum": (config.codebook_size, config.codebook_dim), f"{codebook}.cluster_usage": (config.codebook_size,)}
+            shapes |= {
+                f"{codebook}.embed_sum": (config.codebook_size, config.codebook_dim),
+                f"{codebook}.cluster_usage": (config.codebook_size,),
+            }
     return {f"{PREFIX}.{name}": shape for name, shape in shapes.items()}
 
 
@@ -65,7 +85,10 @@ def block_places(config: CodecEncoderConfig) -> list[tuple[range, int]]:
     They are positions in MimiModel's list of layers, which also contains the ELUs.
     """
     step = config.num_residual_layers + 2
-    return [(range(start, start + step - 2), start + step - 1) for start in range(1, 1 + step * len(config.upsampling_ratios), step)]
+    return [
+        (range(start, start + step - 2), start + step - 1)
+        for start in range(1, 1 + step * len(config.upsampling_ratios), step)
+    ]
 
 
 def last_place(config: CodecEncoderConfig) -> int:

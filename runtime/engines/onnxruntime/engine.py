@@ -39,26 +39,51 @@ def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> 
 
 
 class OnnxEngine:
-    """A stage in ONNX Runtime. Raises AntiphonError when the file does not load or its tensors are not those of the manifest."""
+    """A stage in ONNX Runtime.
+
+    Raises AntiphonError when the file does not load or its tensors are not those of the manifest.
+    """
 
     def __init__(self, path: Path, entry: StageEntry, threads: int | None = None) -> None:
         self.entry = entry
         if path.suffix != ONNX:
-            raise BrokenBundle(f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, whose names end in {ONNX}; build the bundle again.")
+            raise BrokenBundle(
+                f"Stage {entry.name}: {short_path(path)} is no file for ONNX Runtime, "
+                f"whose names end in {ONNX}; build the bundle again."
+            )
         self._inputs = tuple(spec.name for spec in entry.inputs)
         session = make_session(path, threads)
         self._session: onnxruntime.InferenceSession | None = session
         self._idle: _Bindings = OrderedDict()
         self._by_arrays: WeakKeyDictionary[Generation, _Bindings] = WeakKeyDictionary()
-        _check_interface(path, "inputs", session.get_inputs(), [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)])
-        _check_interface(path, "outputs", session.get_outputs(), [*entry.outputs, *(_tensor("present", spec) for spec in entry.states)])
+        _check_interface(
+            path,
+            "inputs",
+            session.get_inputs(),
+            [*entry.inputs, *(_tensor("past", spec) for spec in entry.states)],
+        )
+        _check_interface(
+            path,
+            "outputs",
+            session.get_outputs(),
+            [*entry.outputs, *(_tensor("present", spec) for spec in entry.states)],
+        )
 
     def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
         """See Engine.new_states."""
         check_rows(self.entry, rows)
-        return StatePool(self.entry.states, 1, capacity) if rows == 1 else ContiguousPool(self.entry.states, rows, capacity)
+        return (
+            StatePool(self.entry.states, 1, capacity)
+            if rows == 1
+            else ContiguousPool(self.entry.states, rows, capacity)
+        )
 
-    def run(self, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot] = (), outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        slots: Sequence[Slot] = (),
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
         """See Engine.run."""
         session = self._session
         if session is None:
@@ -68,7 +93,11 @@ class OnnxEngine:
         if len(slots) > 1:  # what a run of one slot must keep is checked with its binding
             check_run(self.entry, axis_sizes(self.entry.inputs, feeds), slots)
             states = slots[0].pool.gather(slots)
-        signature = (wanted, tuple([feeds[name].shape for name in self._inputs]), states.place if states else None)
+        signature = (
+            wanted,
+            tuple([feeds[name].shape for name in self._inputs]),
+            states.place if states else None,
+        )
         cache = self._idle if states is None else self._by_arrays.setdefault(states.generation, OrderedDict())
         try:
             binding = cache[signature].pop()  # list.pop is atomic: two threads never share a binding
@@ -95,17 +124,27 @@ class OnnxEngine:
 
 
 class _Binding:
-    """One set of bound arrays: inputs written in place, outputs of known shape preallocated, states where they live."""
+    """One set of bound arrays: inputs written in place,
+    outputs of known shape preallocated, states where they live.
+    """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, entry: StageEntry, feeds: Mapping[str, np.ndarray], slots: Sequence[Slot], states: StateRows | None,
+        self,
+        session: onnxruntime.InferenceSession,
+        entry: StageEntry,
+        feeds: Mapping[str, np.ndarray],
+        slots: Sequence[Slot],
+        states: StateRows | None,
         wanted: Sequence[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         sizes = axis_sizes(entry.inputs, feeds)
         check_run(entry, sizes, slots)
         self._io = session.io_binding()
-        never_free_in_forks(self)  # its values lie in the session's arena, whose lock another thread may hold at the fork
-        self._inputs = {spec.name: np.array(feeds[spec.name], np.dtype(spec.dtype), order="C") for spec in entry.inputs}
+        # its values lie in the session's arena, whose lock another thread may hold at the fork
+        never_free_in_forks(self)
+        self._inputs = {
+            spec.name: np.array(feeds[spec.name], np.dtype(spec.dtype), order="C") for spec in entry.inputs
+        }
         self._outputs: dict[str, np.ndarray | None] = {}
         self._values: list[onnxruntime.OrtValue] = []  # keeps the arrays behind the binding alive
         for name, array in self._inputs.items():
@@ -124,20 +163,31 @@ class _Binding:
                 past, present = states.past(state.name), states.present(state.name)
                 value = self._value(past)
                 self._io.bind_ortvalue_input(f"past.{state.name}", value)
-                self._io.bind_ortvalue_output(f"present.{state.name}", value if present is past else self._value(present))
+                self._io.bind_ortvalue_output(
+                    f"present.{state.name}", value if present is past else self._value(present)
+                )
 
     @property
     def bytes(self) -> int:
         """Memory of the bound inputs and outputs; states belong to the stream."""
-        return sum(array.nbytes for array in (*self._inputs.values(), *self._outputs.values()) if array is not None)
+        return sum(
+            array.nbytes for array in (*self._inputs.values(), *self._outputs.values()) if array is not None
+        )
 
-    def run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         for name, array in self._inputs.items():
             array[...] = feeds[name]
         session.run_with_iobinding(self._io)
-        fetched: list[Any] = self._io.get_outputs() if any(array is None for array in self._outputs.values()) else []
+        fetched: list[Any] = (
+            self._io.get_outputs() if any(array is None for array in self._outputs.values()) else []
+        )
         # outputs come in the order of binding, so those allocated by the library are found by place
-        return {name: (fetched[place].numpy() if array is None else array).copy() for place, (name, array) in enumerate(self._outputs.items())}
+        return {
+            name: (fetched[place].numpy() if array is None else array).copy()
+            for place, (name, array) in enumerate(self._outputs.items())
+        }
 
     def _value(self, array: np.ndarray) -> onnxruntime.OrtValue:
         value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
@@ -150,12 +200,20 @@ def _tensor(side: str, state: StateSpec) -> TensorSpec:
 
 
 def _check_interface(path: Path, side: str, nodes: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
-    """Raise AntiphonError unless the graph's own `nodes` are what the manifest describes, in name, dtype and every axis."""
-    found = {node.name: (_DTYPES.get(node.type, node.type[len("tensor(") : -1]), tuple(node.shape)) for node in nodes}
+    """Raise AntiphonError unless the graph's own `nodes` are what the manifest describes,
+    in name, dtype and every axis.
+    """
+    found = {
+        node.name: (_DTYPES.get(node.type, node.type[len("tensor(") : -1]), tuple(node.shape))
+        for node in nodes
+    }
     said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
     wrong = sorted(name for name in {*found, *said} if found.get(name) != said.get(name))
     if wrong or len(said) < len(specs):
-        raise BrokenBundle(f"{short_path(path)} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; build the bundle again.")
+        raise BrokenBundle(
+            f"{short_path(path)} and the manifest disagree about the {side} {', '.join(wrong)[:100]}; "
+            "build the bundle again."
+        )
 
 
 def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...] | None:

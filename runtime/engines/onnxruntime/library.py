@@ -1,7 +1,8 @@
 """The one place that imports ONNX Runtime, after the environment says that it reports nothing to its maker.
 
-Its wheels for Linux and macOS write a device id and a database of events into the user's cache folder while they are imported, and send the events later,
-unless ORT_DISABLE_TELEMETRY is set before; `disable_telemetry_events` comes after the files. Windows does not read the variable: there events go to the
+Its wheels for Linux and macOS write a device id and a database of events into the user's cache folder while
+they are imported, and send the events later, unless ORT_DISABLE_TELEMETRY is set before;
+`disable_telemetry_events` comes after the files. Windows does not read the variable: there events go to the
 system's own tracing, and the function is what there is. What was seen of which version: docs/privacy.md.
 """
 

@@ -29,7 +29,13 @@ def audio_tokens(frames: int, n_window: int, convolutions: int = 3) -> int:
     return chunks * _downsampled(2 * n_window, convolutions) + _downsampled(rest, convolutions)
 
 
-def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, min_chunk_frames: int = 1, convolutions: int = 3) -> tuple[Feeds, list[int]]:
+def audio_layout(
+    clips: Sequence[np.ndarray],
+    n_window: int,
+    n_window_infer: int,
+    min_chunk_frames: int = 1,
+    convolutions: int = 3,
+) -> tuple[Feeds, list[int]]:
     """Return the feeds of one call and the number of tokens of each clip.
 
     The encoder returns the features in the order of the clips. clips: float [mel, frames] each, of one mel
@@ -44,7 +50,9 @@ def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int
     chunks = _chunks(clips, full, max(int(chunk_lengths.max()), min_chunk_frames))
     chunk_tokens = _downsampled(chunks.shape[2], convolutions)
     # rows of the convolutions' output
-    token_rows = _occupied(np.array([_downsampled(int(length), convolutions) for length in chunk_lengths]), chunk_tokens)
+    token_rows = _occupied(
+        np.array([_downsampled(int(length), convolutions) for length in chunk_lengths]), chunk_tokens
+    )
 
     tokens = [audio_tokens(clip.shape[1], n_window, convolutions) for clip in clips]
     window_limit = chunk_tokens * (n_window_infer // full)
@@ -52,10 +60,21 @@ def audio_layout(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int
     window_index = np.zeros((len(window_length), int(window_length.max())), np.int64)
     output_index = _occupied(window_length, window_index.shape[1])
     window_index.reshape(-1)[output_index] = token_rows
-    return {"chunks": chunks, "window_index": window_index, "window_length": window_length, "output_index": output_index}, tokens
+    return {
+        "chunks": chunks,
+        "window_index": window_index,
+        "window_length": window_length,
+        "output_index": output_index,
+    }, tokens
 
 
-def audio_calls(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int, max_windows: int = 8, convolutions: int = 3) -> Iterator[Feeds]:
+def audio_calls(
+    clips: Sequence[np.ndarray],
+    n_window: int,
+    n_window_infer: int,
+    max_windows: int = 8,
+    convolutions: int = 3,
+) -> Iterator[Feeds]:
     """Yield the feeds of several small calls. Their joined features equal those of one `audio_layout` call.
 
     Attention windows do not depend on each other, so a long recording is cut between windows. A call has at
@@ -69,7 +88,12 @@ def audio_calls(clips: Sequence[np.ndarray], n_window: int, n_window_infer: int,
 
 
 def window_calls(
-    windows: Iterable[np.ndarray], n_window: int, n_window_infer: int, longest_chunk: int, max_windows: int = 8, convolutions: int = 3
+    windows: Iterable[np.ndarray],
+    n_window: int,
+    n_window_infer: int,
+    longest_chunk: int,
+    max_windows: int = 8,
+    convolutions: int = 3,
 ) -> Iterator[Feeds]:
     """Yield the feeds for attention windows, `max_windows` windows per call.
 
@@ -91,9 +115,15 @@ def _check(clips: Sequence[np.ndarray]) -> None:
         raise InvalidInput("The audio encoder got no clip; give at least one, or leave the encoder out.")
     for number, clip in enumerate(clips):
         if clip.ndim != 2 or clip.shape[0] != clips[0].shape[0]:
-            raise InvalidInput(f"Audio clip {number} has the shape {clip.shape}, expected [mel, frames] with the first clip's mel size; compute it again.")
+            raise InvalidInput(
+                f"Audio clip {number} has the shape {clip.shape}, "
+                "expected [mel, frames] with the first clip's mel size; compute it again."
+            )
         if clip.shape[1] == 0:
-            raise InvalidInput(f"Audio clip {number} is empty; expected at least one mel frame (10 ms of sound); leave the clip out.")
+            raise InvalidInput(
+                f"Audio clip {number} is empty; expected at least one mel frame (10 ms of sound); "
+                "leave the clip out."
+            )
 
 
 def _downsampled(frames: int, convolutions: int) -> int:
@@ -119,7 +149,9 @@ def _chunks(clips: Sequence[np.ndarray], full: int, frames: int) -> np.ndarray:
     for clip in clips:
         whole, rest = divmod(clip.shape[1], full)
         if whole:
-            chunks[row : row + whole, :, :full] = clip[:, : whole * full].reshape(mel, whole, full).transpose(1, 0, 2)
+            chunks[row : row + whole, :, :full] = (
+                clip[:, : whole * full].reshape(mel, whole, full).transpose(1, 0, 2)
+            )
         if rest:
             chunks[row + whole, :, :rest] = clip[:, whole * full :]
         row += whole + (rest > 0)

@@ -16,7 +16,16 @@ from ..media.media_source import resolve_source
 from .audio_layout import Feeds, audio_tokens, window_calls, window_frames
 from .mel import MelSettings, normalise
 from .mel_stream import LogPowerStream, MonoStream
-from .recording import BLOCK_SAMPLES, SOUNDFILE_ERRORS, Blocks, describe, file_blocks, heard_array, no_samples, track_blocks
+from .recording import (
+    BLOCK_SAMPLES,
+    SOUNDFILE_ERRORS,
+    Blocks,
+    describe,
+    file_blocks,
+    heard_array,
+    no_samples,
+    track_blocks,
+)
 from .samples import columns
 
 
@@ -45,7 +54,11 @@ class AudioStream:
         Raises AntiphonError if the file is missing or empty.
         """
         is_array = isinstance(source, np.ndarray)
-        self._source = heard_array(source, sample_rate, policy, span) if is_array else resolve_source(source, "audio", policy)
+        self._source = (
+            heard_array(source, sample_rate, policy, span)
+            if is_array
+            else resolve_source(source, "audio", policy)
+        )
         self._array_rate, self._settings, self._policy, self._span = sample_rate, settings, policy, span
         self._n_window, self._n_window_infer, self._convolutions = n_window, n_window_infer, convolutions
 
@@ -70,7 +83,14 @@ class AudioStream:
         All calls but the last have the same number of tokens.
         """
         longest_chunk = min(2 * self._n_window, self.frames)
-        return window_calls(self.windows(), self._n_window, self._n_window_infer, longest_chunk, max_windows, self._convolutions)
+        return window_calls(
+            self.windows(),
+            self._n_window,
+            self._n_window_infer,
+            longest_chunk,
+            max_windows,
+            self._convolutions,
+        )
 
     def windows(self) -> Iterator[np.ndarray]:
         """Yield the log-mel features, float32 [feature_size, frames], one attention window at a time."""
@@ -85,7 +105,11 @@ class AudioStream:
                 pending = pending[:, whole:].copy()
         except (*SOUNDFILE_ERRORS, CannotOpen):
             raise self._changed() from None
-        if (stream.samples, stream.frames, stream.maximum) != (measured.samples, measured.frames, measured.maximum):
+        if (stream.samples, stream.frames, stream.maximum) != (
+            measured.samples,
+            measured.frames,
+            measured.maximum,
+        ):
             raise self._changed()
         if pending.shape[1]:
             yield pending
@@ -127,7 +151,9 @@ class AudioStream:
 
     def _changed(self) -> InvalidInput:
         name = "array" if isinstance(self._source, np.ndarray) else describe(self._source)
-        return InvalidInput(f"The audio {name} changed while it was read; leave it as it is and read it again.")
+        return InvalidInput(
+            f"The audio {name} changed while it was read; leave it as it is and read it again."
+        )
 
 
 class _Measured(NamedTuple):

@@ -20,7 +20,14 @@ class LiveAudio:
     the error. The result does not depend on how the samples are divided into pushes.
     """
 
-    def __init__(self, settings: MelSettings, n_window: int, n_window_infer: int, convolutions: int = 3, sample_rate: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: MelSettings,
+        n_window: int,
+        n_window_infer: int,
+        convolutions: int = 3,
+        sample_rate: int | None = None,
+    ) -> None:
         """`sample_rate`: rate of the pushed samples in Hz; None is the model's rate, 16 kHz."""
         self._mono = MonoStream(sample_rate or settings.sampling_rate, settings.sampling_rate)
         self._power = LogPowerStream(settings)
@@ -87,5 +94,7 @@ class LiveAudio:
         features = normalise(power, self._maximum)
         self._lowest = min(self._lowest, features.min())
         longest_chunk = min(2 * self._n_window, self._power.frames)
-        (feeds,) = window_calls([features], self._n_window, self._n_window_infer, longest_chunk, 1, self._convolutions)
+        (feeds,) = window_calls(
+            [features], self._n_window, self._n_window_infer, longest_chunk, 1, self._convolutions
+        )
         return feeds

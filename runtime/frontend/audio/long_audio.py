@@ -26,7 +26,9 @@ in calls of its own, so that their padding does not depend on other clips.
 """
 
 
-def is_long(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> bool:
+def is_long(
+    source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE
+) -> bool:
     """Whether the `span` of a recording has to be streamed, by the length in its header.
 
     `sample_rate`: the rate of an array in Hz. Raises as `header_seconds`.
@@ -41,7 +43,9 @@ def in_memory(policy: MediaPolicy, span: Span) -> MediaPolicy:
     return replace(policy, max_seconds=min(policy.max_seconds, span.start + 2 * LONGEST_IN_MEMORY))
 
 
-def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> float:
+def header_seconds(
+    source: Path | bytes | np.ndarray, sample_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE
+) -> float:
     """Seconds of a recording within `span`, by its header.
 
     Returns 0 if the header gives no length or the file cannot be read; reading the file raises the error
@@ -64,7 +68,9 @@ def header_seconds(source: Path | bytes | np.ndarray, sample_rate: int, policy: 
     if find_spec("av") is None:
         return 0.0
     with open_container(source, "audio", policy, describe(source)) as container:
-        seconds = max((track_seconds(container, stream) for stream in container.streams.audio[:1]), default=0.0)
+        seconds = max(
+            (track_seconds(container, stream) for stream in container.streams.audio[:1]), default=0.0
+        )
         policy.check_seconds(seconds, "audio", span)
         return span.heard(seconds)
 
@@ -81,7 +87,14 @@ def check_wav_rate(source: Path | bytes, policy: MediaPolicy) -> None:
             place += 8 + size + size % 2
 
 
-def stream_calls(stream: AudioStream, rows: np.ndarray, n_window: int, n_window_infer: int, convolutions: int, max_windows: int = 8) -> Iterator[EncoderCall]:
+def stream_calls(
+    stream: AudioStream,
+    rows: np.ndarray,
+    n_window: int,
+    n_window_infer: int,
+    convolutions: int,
+    max_windows: int = 8,
+) -> Iterator[EncoderCall]:
     """Yield the calls for a recording whose tokens are at `rows`.
 
     Calls made in order read the recording once; any other order starts it again.

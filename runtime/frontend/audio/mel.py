@@ -47,7 +47,9 @@ def log_mel(clips: Sequence[np.ndarray], settings: MelSettings) -> list[np.ndarr
         padded = np.zeros(longest, np.float32)
         padded[: len(clip)] = clip
         spectrogram = _log_spectrogram(padded, settings, total_frames)
-        valid = total_frames if len(clip) == longest else min(total_frames, -(-len(clip) // settings.hop_length))
+        valid = (
+            total_frames if len(clip) == longest else min(total_frames, -(-len(clip) // settings.hop_length))
+        )
         features.append(np.ascontiguousarray(spectrogram[:, :valid]))
     return features
 
@@ -68,12 +70,15 @@ def log_power(signal: np.ndarray, settings: MelSettings, frames: int) -> np.ndar
     if frames == 0:
         return result
     windows = np.lib.stride_tricks.sliding_window_view(signal, settings.n_fft)[:: settings.hop_length]
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(settings.n_fft) / settings.n_fft)  # periodic Hann, float64
+    # periodic Hann, float64
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(settings.n_fft) / settings.n_fft)
     bins, weights, starts = _filter_bins(settings)
     for start in range(0, frames, FRAMES_PER_BLOCK):
-        spectrum = np.fft.rfft(windows[start : min(start + FRAMES_PER_BLOCK, frames)] * window)  # [block, n_fft / 2 + 1]
+        # [block, n_fft / 2 + 1]
+        spectrum = np.fft.rfft(windows[start : min(start + FRAMES_PER_BLOCK, frames)] * window)
         power = spectrum.real**2 + spectrum.imag**2
-        # No matrix product: the order of its sums, and with it the last bit, would depend on the number of frames.
+        # No matrix product: the order of its sums, and with it the last bit, would depend
+        # on the number of frames.
         bands = np.add.reduceat(power[:, bins] * weights, starts, axis=1)  # [block, feature_size]
         result[:, start : start + len(bands)] = np.log10(np.maximum(MEL_FLOOR, bands)).T
     return result
@@ -98,7 +103,11 @@ def _filter_bins(settings: MelSettings) -> tuple[np.ndarray, np.ndarray, np.ndar
         inside = np.flatnonzero(band) if band.any() else np.zeros(1, np.int64)
         bins.append(inside)
         weights.append(band[inside])
-    return np.concatenate(bins), np.concatenate(weights), np.cumsum([0, *(len(inside) for inside in bins[:-1])])
+    return (
+        np.concatenate(bins),
+        np.concatenate(weights),
+        np.cumsum([0, *(len(inside) for inside in bins[:-1])]),
+    )
 
 
 @cache
@@ -107,10 +116,14 @@ def mel_filters(settings: MelSettings) -> np.ndarray:
 
     Source: Slaney, Auditory Toolbox (1998): linear below 1 kHz, logarithmic above.
     """
-    edges = _slaney_to_hertz(np.linspace(_hertz_to_slaney(0.0), _hertz_to_slaney(8000.0), settings.feature_size + 2))
+    edges = _slaney_to_hertz(
+        np.linspace(_hertz_to_slaney(0.0), _hertz_to_slaney(8000.0), settings.feature_size + 2)
+    )
     bins = np.linspace(0, settings.sampling_rate // 2, settings.n_fft // 2 + 1)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    triangles = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
+    triangles = np.maximum(
+        0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
+    )
     filters: np.ndarray = triangles * (2.0 / (right - left))
     return filters
 
@@ -119,7 +132,11 @@ BREAK_HERTZ, BREAK_MEL, LOG_STEP = 1000.0, 15.0, 27.0 / np.log(6.4)
 
 
 def _hertz_to_slaney(frequency: float) -> float:
-    return 3.0 * frequency / 200.0 if frequency < BREAK_HERTZ else float(BREAK_MEL + np.log(frequency / BREAK_HERTZ) * LOG_STEP)
+    return (
+        3.0 * frequency / 200.0
+        if frequency < BREAK_HERTZ
+        else float(BREAK_MEL + np.log(frequency / BREAK_HERTZ) * LOG_STEP)
+    )
 
 
 def _slaney_to_hertz(mels: np.ndarray) -> np.ndarray:

@@ -19,7 +19,11 @@ class MonoStream:
 
     def __init__(self, rate: int, target_rate: int) -> None:
         self._rates = rate, target_rate
-        self._resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") if rate != target_rate else None
+        self._resampler = (
+            soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
+            if rate != target_rate
+            else None
+        )
         self._given = self._made = 0
 
     def push(self, samples: np.ndarray) -> np.ndarray:
@@ -60,7 +64,9 @@ class LogPowerStream:
     """
 
     def __init__(self, settings: MelSettings) -> None:
-        assert settings.hop_length <= settings.n_fft // 2, "frames further apart could reach beyond the last one that log_mel has"
+        assert settings.hop_length <= settings.n_fft // 2, (
+            "frames further apart could reach beyond the last one that log_mel has"
+        )
         self._settings = settings
         self._half = settings.n_fft // 2
         # from the start of the next frame; the reflection is added once there are enough samples

@@ -17,11 +17,40 @@ RAW_FORMATS = {"pcm16": 24000, "pcmu": 8000, "pcma": 8000}
 one channel.
 """
 _RAW_NAMES = {
-    "pcm16": "pcm16", "pcm": "pcm16", "audio/pcm": "pcm16", "pcm_s16le": "pcm16",
-    "g711_ulaw": "pcmu", "audio/pcmu": "pcmu", "pcmu": "pcmu", "mulaw": "pcmu",
-    "g711_alaw": "pcma", "audio/pcma": "pcma", "pcma": "pcma", "alaw": "pcma",
-}  # fmt: skip
-FILE_FORMATS = ("wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "mp4", "aac", "webm", "mkv", "mpga", "mpeg", "aiff", "aif", "caf", "au", "w64", "rf64")
+    "pcm16": "pcm16",
+    "pcm": "pcm16",
+    "audio/pcm": "pcm16",
+    "pcm_s16le": "pcm16",
+    "g711_ulaw": "pcmu",
+    "audio/pcmu": "pcmu",
+    "pcmu": "pcmu",
+    "mulaw": "pcmu",
+    "g711_alaw": "pcma",
+    "audio/pcma": "pcma",
+    "pcma": "pcma",
+    "alaw": "pcma",
+}
+FILE_FORMATS = (
+    "wav",
+    "mp3",
+    "flac",
+    "ogg",
+    "oga",
+    "opus",
+    "m4a",
+    "mp4",
+    "aac",
+    "webm",
+    "mkv",
+    "mpga",
+    "mpeg",
+    "aiff",
+    "aif",
+    "caf",
+    "au",
+    "w64",
+    "rf64",
+)
 """Formats with a header. The name is checked, but the file's content decides the format."""
 _BEGINNINGS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b"\x1a\x45\xdf\xa3", b".snd")
 
@@ -41,11 +70,16 @@ def raw_format(name: Any, where: str) -> str | None:
     raw = _RAW_NAMES.get(plain)
     if raw is not None:
         if rate is not None and rate != RAW_FORMATS[raw]:
-            raise InvalidInput(f"{where}: format has the rate {short(rate)}, expected {RAW_FORMATS[raw]} for {plain}; give another as sample_rate.")
+            raise InvalidInput(
+                f"{where}: format has the rate {short(rate)}, expected {RAW_FORMATS[raw]} for {plain}; "
+                "give another as sample_rate."
+            )
         return raw
     if plain.removeprefix("audio/").removeprefix("x-") in FILE_FORMATS:
         return None
-    raise InvalidInput(f"{where}: format is {short(name)}, expected one of {', '.join((*FILE_FORMATS, *_RAW_NAMES))}.")
+    raise InvalidInput(
+        f"{where}: format is {short(name)}, expected one of {', '.join((*FILE_FORMATS, *_RAW_NAMES))}."
+    )
 
 
 def raw_samples(source: Any, coding: str, where: str, policy: MediaPolicy = LOCAL) -> np.ndarray:
@@ -56,19 +90,28 @@ def raw_samples(source: Any, coding: str, where: str, policy: MediaPolicy = LOCA
     bytes than `policy` allows.
     """
     if isinstance(source, str):
-        data = decode_base64(source.partition(",")[2] if source[:5].lower() == "data:" else source, "audio", policy)
+        data = decode_base64(
+            source.partition(",")[2] if source[:5].lower() == "data:" else source, "audio", policy
+        )
         if data is None:
-            raise InvalidInput(f"{where} is sound of the format {coding}, expected base64; found {short(source)}.")
+            raise InvalidInput(
+                f"{where} is sound of the format {coding}, expected base64; found {short(source)}."
+            )
     elif isinstance(source, bytes | bytearray | memoryview):
         policy.check_data_bytes(memoryview(source).nbytes, "audio")
         data = bytes(source)
     else:
-        raise InvalidInput(f"{where} is sound of the format {coding}, expected base64 or bytes; found {short(source)}.")
+        raise InvalidInput(
+            f"{where} is sound of the format {coding}, expected base64 or bytes; found {short(source)}."
+        )
     if not data:
         raise InvalidInput(f"{where} is sound of 0 bytes; give data with content.")
     if coding == "pcm16":
         if len(data) % 2:
-            raise InvalidInput(f"{where} is 16-bit sound of {len(data):,} bytes, expected an even number; send whole samples.")
+            raise InvalidInput(
+                f"{where} is 16-bit sound of {len(data):,} bytes, expected an even number; "
+                "send whole samples."
+            )
         return np.frombuffer(data, "<i2").astype(np.int16)
     return (_MU_LAW if coding == "pcmu" else _A_LAW)[np.frombuffer(data, np.uint8)]
 

@@ -36,7 +36,9 @@ SOUNDFILE_ERRORS = (soundfile.LibsndfileError, RuntimeError)
 """Errors of `file_blocks` after which PyAV may still read the file."""
 
 
-def read_audio(source: Any, sample_rate: int, target_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> np.ndarray:
+def read_audio(
+    source: Any, sample_rate: int, target_rate: int, policy: MediaPolicy = LOCAL, span: Span = WHOLE
+) -> np.ndarray:
     """Read the clip in `source` as mono float32 [samples] at `target_rate` Hz.
 
     `source`: anything that `media_source.resolve_source` takes (WAV, FLAC, OGG, MP3; M4A, MP4, MKV and WebM
@@ -72,7 +74,9 @@ def mixed_down(samples: np.ndarray) -> np.ndarray:
     Raises AntiphonError for NaN, infinite and huge samples.
     """
     if not (np.abs(samples) <= LOUDEST).all():  # false for NaN, too
-        raise InvalidInput("The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording.")
+        raise InvalidInput(
+            "The audio has samples that are NaN, infinite or far beyond -1 .. 1; repair the recording."
+        )
     mixed: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     return mixed
 
@@ -99,7 +103,10 @@ def check_sound(rate: int, channels: int, seconds: float, policy: MediaPolicy, s
     """
     slowest, fastest = SAMPLE_RATES
     if not slowest <= rate <= fastest:
-        raise InvalidInput(f"The audio has a sample rate of {rate:,} Hz, expected {slowest:,} to {fastest:,}; give it at its true rate.")
+        raise InvalidInput(
+            f"The audio has a sample rate of {rate:,} Hz, expected {slowest:,} to {fastest:,}; "
+            "give it at its true rate."
+        )
     if not 1 <= channels <= MOST_CHANNELS:
         raise InvalidInput(f"The audio has {channels} channels, expected 1 to {MOST_CHANNELS}; mix it down.")
     policy.check_seconds(seconds, "audio", span)
@@ -115,7 +122,10 @@ def open_sound(source: Path | bytes) -> Iterator[Any]:
     # libsndfile's MP3 decoder writes to the terminal about damaged frames
     if not found.soundfile or (found.demuxer == "mp3" and find_spec("av") is not None):
         raise RuntimeError(f"{found.name} is left to PyAV")
-    with open_media(source) as stream, soundfile.SoundFile(stream if isinstance(source, bytes) else stream.fileno(), closefd=False) as file:
+    with (
+        open_media(source) as stream,
+        soundfile.SoundFile(stream if isinstance(source, bytes) else stream.fileno(), closefd=False) as file,
+    ):
         yield file
 
 
@@ -137,7 +147,9 @@ def _file_blocks(source: Path | bytes, policy: MediaPolicy, span: Span) -> Block
         rate = int(file.samplerate)
         check_sound(rate, file.channels, file.frames / max(rate, 1), policy, span)
         read = 0
-        while len(block := file.read(BLOCK_SAMPLES * 2 // max(2, file.channels), dtype="float32", always_2d=True)):
+        while len(
+            block := file.read(BLOCK_SAMPLES * 2 // max(2, file.channels), dtype="float32", always_2d=True)
+        ):
             read += len(block)
             policy.check_seconds(read / rate, "audio", span)
             yield block, rate
@@ -186,7 +198,9 @@ def track_seconds(container: Any, stream: Any) -> float:
     return float((container.duration or 0) / av.time_base)
 
 
-def read_audio_track(source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE) -> tuple[np.ndarray, int] | None:
+def read_audio_track(
+    source: Path | bytes, policy: MediaPolicy = LOCAL, span: Span = WHOLE
+) -> tuple[np.ndarray, int] | None:
     """The first audio track of a media file, decoded by PyAV: (float32 [samples, channels], rate), or None if
     there is no audio track.
     """
@@ -210,7 +224,11 @@ def _decode(source: Path | bytes, policy: MediaPolicy, span: Span) -> tuple[np.n
 
 def _joined(blocks: Blocks) -> tuple[np.ndarray, int]:
     pieces = list(blocks)
-    return (np.concatenate([samples for samples, _ in pieces]), pieces[0][1]) if pieces else (np.zeros((0, 1), np.float32), 0)
+    return (
+        (np.concatenate([samples for samples, _ in pieces]), pieces[0][1])
+        if pieces
+        else (np.zeros((0, 1), np.float32), 0)
+    )
 
 
 def no_samples() -> InvalidInput:
@@ -220,7 +238,9 @@ def no_samples() -> InvalidInput:
 
 def too_few_samples(rate: int, target_rate: int) -> InvalidInput:
     """The error for a recording that is too short to resample."""
-    return InvalidInput(f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip.")
+    return InvalidInput(
+        f"The audio has too few samples to be resampled from {rate} to {target_rate} Hz; give a longer clip."
+    )
 
 
 def describe(source: Path | bytes) -> str:

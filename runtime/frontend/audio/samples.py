@@ -27,14 +27,18 @@ def whole_array(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 2:
         length, channels = samples.shape
         if length == channels > 1:
-            raise InvalidInput(f"The audio array has the shape {[length, channels]}, of which neither axis is the longer; give [samples, channels].")
+            raise InvalidInput(
+                f"The audio array has the shape {[length, channels]}, of which neither axis is the longer; "
+                "give [samples, channels]."
+            )
         if 0 < length < channels:
             samples, channels = samples.T, length
         if channels > MOST_CHANNELS:
             raise _wrong_shape(samples)
     if samples.dtype.name == "int32" and samples.size and 0 < (peak := _peak(samples)) < _AMBIGUOUS:
         raise InvalidInput(
-            f"The audio array is int32 and goes to {peak:,} only, which is 24-bit sound or almost silence; shift 24-bit sound up by 8 bits, or give floats."
+            f"The audio array is int32 and goes to {peak:,} only, which is 24-bit sound or almost silence; "
+            "shift 24-bit sound up by 8 bits, or give floats."
         )
     return samples
 
@@ -70,7 +74,9 @@ def _checked(samples: np.ndarray) -> np.ndarray:
         raise _wrong_shape(samples)
     if samples.dtype.kind != "f" and samples.dtype.name not in _OFFSETS:
         name = samples.dtype.name if samples.dtype.names is None else "records"
-        raise InvalidInput(f"The audio array holds {name}; expected floats in -1 .. 1, int8, uint8, int16 or int32.")
+        raise InvalidInput(
+            f"The audio array holds {name}; expected floats in -1 .. 1, int8, uint8, int16 or int32."
+        )
     return samples
 
 
@@ -80,5 +86,6 @@ def _peak(samples: np.ndarray) -> int:
 
 def _wrong_shape(samples: np.ndarray) -> InvalidInput:
     return InvalidInput(
-        f"The audio array has the shape {list(samples.shape)[:8]}; expected [samples] or [samples, channels] of up to {MOST_CHANNELS} channels."
+        f"The audio array has the shape {list(samples.shape)[:8]}; "
+        f"expected [samples] or [samples, channels] of up to {MOST_CHANNELS} channels."
     )

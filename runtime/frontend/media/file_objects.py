@@ -31,7 +31,10 @@ def read_file_object(file: Any, kind: str, policy: MediaPolicy = LOCAL) -> bytes
             pieces.append(piece)
             left -= len(piece)
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(f"The {kind} is {article(type(file).__name__)} that cannot be read ({reason(error)}); give an open binary file.") from None
+        raise InvalidInput(
+            f"The {kind} is {article(type(file).__name__)} that cannot be read ({reason(error)}); "
+            "give an open binary file."
+        ) from None
     content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     policy.check_data_bytes(len(content), kind, or_more=True)
     return content
@@ -44,7 +47,10 @@ def _checked(content: Any, file: Any, kind: str) -> bytes:
     if callable(close) and hasattr(content, "send"):
         close()
     found = "text" if isinstance(content, str) else article(type(content).__name__)
-    raise InvalidInput(f"The {kind} is {article(type(file).__name__)} whose read() gives {found}, expected bytes; open the file in binary mode.")
+    raise InvalidInput(
+        f"The {kind} is {article(type(file).__name__)} whose read() gives {found}, expected bytes; "
+        "open the file in binary mode."
+    )
 
 
 def _can_seek(file: Any) -> bool:

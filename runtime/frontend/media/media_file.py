@@ -33,4 +33,6 @@ def open_media(source: Path | bytes) -> BinaryIO:
     try:
         return cast(BinaryIO, NamelessFile(io.FileIO(source)))
     except OSError as error:
-        raise CannotOpen(f"The file {short_path(source)} cannot be opened ({error.strerror}); make it readable.") from None
+        raise CannotOpen(
+            f"The file {short_path(source)} cannot be opened ({error.strerror}); make it readable."
+        ) from None

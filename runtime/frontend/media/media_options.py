@@ -93,7 +93,10 @@ def read_span(options: Mapping[str, Any], kind: str, where: str) -> Span:
     begins = 0.0 if start is None else number(start, f"{where}: {kind}_start", 0, LONGEST, "seconds")
     ends = None if end is None else number(end, f"{where}: {kind}_end", 0, LONGEST, "seconds")
     if ends is not None and ends <= begins:
-        raise InvalidInput(f"{where}: {kind}_end is {short(ends)}, expected a time after {kind}_start, which is {short(begins)}.")
+        raise InvalidInput(
+            f"{where}: {kind}_end is {short(ends)}, expected a time after {kind}_start, "
+            f"which is {short(begins)}."
+        )
     return Span(begins, ends)
 
 
@@ -109,13 +112,22 @@ def read_pixels(options: Mapping[str, Any], where: str) -> PixelOptions:
         if options.get(name) is not None
     }
     if ("resized_height" in found) != ("resized_width" in found):
-        given, lacking = ("resized_height", "resized_width") if "resized_height" in found else ("resized_width", "resized_height")
+        given, lacking = (
+            ("resized_height", "resized_width")
+            if "resized_height" in found
+            else ("resized_width", "resized_height")
+        )
         raise InvalidInput(f"{where} has {given} without {lacking}; give both or none.")
     if found.get("min_pixels", 0) > found.get("max_pixels", 2**31):
-        raise InvalidInput(f"{where}: min_pixels is {found['min_pixels']}, expected at most max_pixels, which is {found['max_pixels']}.")
+        raise InvalidInput(
+            f"{where}: min_pixels is {found['min_pixels']}, expected at most max_pixels, "
+            f"which is {found['max_pixels']}."
+        )
     if "resized_height" in found and len(found) > 2:
         other = next(name for name in found if name.endswith("_pixels"))
-        raise InvalidInput(f"{where} has both resized_height and {other}, which has no effect beside it; leave one out.")
+        raise InvalidInput(
+            f"{where} has both resized_height and {other}, which has no effect beside it; leave one out."
+        )
     detail = options.get("detail")
     if detail is not None and not (isinstance(detail, str) and detail in DETAILS):
         raise InvalidInput(f"{where}: detail is {short(detail)}, expected one of {', '.join(DETAILS)}.")
@@ -140,11 +152,16 @@ def read_frames(options: Mapping[str, Any], where: str) -> FrameOptions:
     if "nframes" in found:
         for other in ("fps", "min_frames", "max_frames"):
             if options.get(other) is not None:
-                raise InvalidInput(f"{where} has both nframes and {other}, which has no effect beside it; leave one out.")
+                raise InvalidInput(
+                    f"{where} has both nframes and {other}, which has no effect beside it; leave one out."
+                )
     if found.get("max_frames", 2) < 2:
         raise InvalidInput(f"{where}: max_frames is 1, expected at least 2: frames go in pairs.")
     if found.get("min_frames", 0) > found.get("max_frames", 2**31):
-        raise InvalidInput(f"{where}: min_frames is {found['min_frames']}, expected at most max_frames, which is {found['max_frames']}.")
+        raise InvalidInput(
+            f"{where}: min_frames is {found['min_frames']}, expected at most max_frames, "
+            f"which is {found['max_frames']}."
+        )
     return FrameOptions(**found)
 
 

@@ -48,7 +48,9 @@ class MediaPolicy:
 
     def __post_init__(self) -> None:
         if not isinstance(self.local_files, bool):
-            raise InvalidInput(f"The media policy's local_files is {short(self.local_files)}, expected True or False.")
+            raise InvalidInput(
+                f"The media policy's local_files is {short(self.local_files)}, expected True or False."
+            )
         for limit in fields(self)[1:]:
             _check_limit(limit.name, getattr(self, limit.name))
 
@@ -60,7 +62,10 @@ class MediaPolicy:
         """
         unknown = sorted(set(limits) - {limit.name for limit in fields(cls)})
         if unknown:
-            raise InvalidInput(f"The media policy has no limit {short(unknown[0])}; expected one of {', '.join(limit.name for limit in fields(cls))}.")
+            raise InvalidInput(
+                f"The media policy has no limit {short(unknown[0])}; "
+                f"expected one of {', '.join(limit.name for limit in fields(cls))}."
+            )
         return replace(SERVER, **limits)
 
     def check_data_bytes(self, size: int, kind: str, or_more: bool = False) -> None:
@@ -71,13 +76,17 @@ class MediaPolicy:
         if size > self.max_data_bytes:
             found = f"{size:,} bytes{' or more' if or_more else ''}"
             raise InvalidInput(
-                f"The {kind} data has {found}, expected at most {self.max_data_bytes:,}; give less, or the path of a file where that is allowed."
+                f"The {kind} data has {found}, expected at most {self.max_data_bytes:,}; "
+                "give less, or the path of a file where that is allowed."
             )
 
     def check_file_bytes(self, size: int, kind: str) -> None:
         """Raise AntiphonError for a file of more bytes than allowed."""
         if size > self.max_file_bytes:
-            raise InvalidInput(f"The {kind} file has {size:,} bytes, expected at most {self.max_file_bytes:,}; give a smaller one.")
+            raise InvalidInput(
+                f"The {kind} file has {size:,} bytes, expected at most {self.max_file_bytes:,}; "
+                "give a smaller one."
+            )
 
     def check_pixels(self, width: int, height: int, what: str) -> None:
         """Raise AntiphonError for a picture without pixels or with more than allowed. `what` begins the
@@ -86,7 +95,10 @@ class MediaPolicy:
         if width < 1 or height < 1:
             raise InvalidInput(f"{what} is {width} x {height} pixels; give one with pixels.")
         if width * height > self.max_pixels:
-            raise InvalidInput(f"{what} is {width} x {height} pixels, expected at most {self.max_pixels:,} in all; make it smaller.")
+            raise InvalidInput(
+                f"{what} is {width} x {height} pixels, expected at most {self.max_pixels:,} in all; "
+                "make it smaller."
+            )
 
     def check_seconds(self, seconds: float, kind: str, span: Span = WHOLE) -> None:
         """Raise AntiphonError for a recording or video of more seconds than allowed. Seconds after the end of
@@ -94,24 +106,40 @@ class MediaPolicy:
         """
         read = span.read(seconds)
         if not read <= self.max_seconds:  # NaN is refused, too
-            is_what = f"is {seconds:,.1f} s long" if read == seconds or span.end is None else f"is asked for up to {read:,.1f} s"
-            raise TooLong(f"The {kind} {is_what}, expected at most {self.max_seconds:,.1f} s (the policy's limit, or what the context holds); cut it.")
+            is_what = (
+                f"is {seconds:,.1f} s long"
+                if read == seconds or span.end is None
+                else f"is asked for up to {read:,.1f} s"
+            )
+            raise TooLong(
+                f"The {kind} {is_what}, expected at most {self.max_seconds:,.1f} s (the policy's limit, "
+                "or what the context holds); cut it."
+            )
 
     def check_frames(self, frames: float, kind: str = "video") -> None:
         """Raise AntiphonError for more frames than allowed."""
         if not frames <= self.max_frames:
-            raise InvalidInput(f"The {kind} has {frames:,.0f} frames or more, expected at most {self.max_frames:,}; cut it, or give it at a lower frame rate.")
+            raise InvalidInput(
+                f"The {kind} has {frames:,.0f} frames or more, expected at most {self.max_frames:,}; "
+                "cut it, or give it at a lower frame rate."
+            )
 
     def check_parts(self, parts: int) -> None:
         """Raise AntiphonError for more content parts than allowed."""
         if parts > self.max_parts:
-            raise InvalidInput(f"The messages have {parts:,} content parts, expected at most {self.max_parts:,}; leave some out or join texts.")
+            raise InvalidInput(
+                f"The messages have {parts:,} content parts, expected at most {self.max_parts:,}; "
+                "leave some out or join texts."
+            )
 
 
 def _check_limit(name: str, value: Any) -> None:
     whole = name != "max_seconds"
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not value > 0:  # type: ignore[operator]
-        raise InvalidInput(f"The media policy's {name} is {short(value)}, expected a positive {'whole ' if whole else ''}number.")
+        raise InvalidInput(
+            f"The media policy's {name} is {short(value)}, "
+            f"expected a positive {'whole ' if whole else ''}number."
+        )
 
 
 LOCAL = MediaPolicy()

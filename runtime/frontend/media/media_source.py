@@ -35,10 +35,16 @@ def resolve_source(source: Any, kind: str, policy: MediaPolicy = LOCAL) -> Path 
     if is_file_object(source):
         return _not_empty(read_file_object(source, kind, policy), kind)
     if not isinstance(source, str):
-        raise InvalidInput(f"{kind} is given as {short(source)}; expected a local path, base64 data, a data URL, an open binary file or a NumPy array.")
+        raise InvalidInput(
+            f"{kind} is given as {short(source)}; expected a local path, base64 data, a data URL, "
+            "an open binary file or a NumPy array."
+        )
     scheme = source.split(":", 1)[0].lower() if ":" in source[:16] else ""
     if scheme in ("http", "https", "ftp", "s3"):
-        raise InvalidInput(f"{kind} {short(source)} is a web address and is not fetched; download it first and give the local path.")
+        raise InvalidInput(
+            f"{kind} {short(source)} is a web address and is not fetched; "
+            "download it first and give the local path."
+        )
     if scheme == "data":
         return _data_url(source, kind, policy)
     if scheme == "file":
@@ -62,27 +68,39 @@ def _file(path: Path, kind: str, policy: MediaPolicy) -> Path:
         raise InvalidInput(f"The {kind} is given as a local path, which is not opened here; {SEND_DATA}.")
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise InvalidInput(f"No {kind} file at {short_path(path)}: found {found}; give the path of an existing file.")
+        raise InvalidInput(
+            f"No {kind} file at {short_path(path)}: found {found}; give the path of an existing file."
+        )
     size = path.stat().st_size
     policy.check_file_bytes(size, kind)
     if size == 0:
-        raise InvalidInput(f"The {kind} file {short_path(path)} is empty (0 bytes); give a file with content.")
+        raise InvalidInput(
+            f"The {kind} file {short_path(path)} is empty (0 bytes); give a file with content."
+        )
     return path
 
 
 def _data_url(source: str, kind: str, policy: MediaPolicy) -> bytes:
     header, comma, payload = source.partition(",")
     if not comma or len(header) > LONGEST_PATH or not header.lower().endswith(";base64"):
-        raise InvalidInput(f"The data URL of the {kind} ({short(source)}) is not of the form data:TYPE;base64,DATA; encode the {kind} as base64.")
+        raise InvalidInput(
+            f"The data URL of the {kind} ({short(source)}) is not of the form data:TYPE;base64,DATA; "
+            f"encode the {kind} as base64."
+        )
     return _base64(payload, kind, policy)
 
 
 def _base64(text: str, kind: str, policy: MediaPolicy) -> bytes:
     data = decode_base64(text, kind, policy)
     if data is None and not policy.local_files:
-        raise InvalidInput(f"The {kind} {short(text)} is not base64 data, and local paths are not opened here; {SEND_DATA}.")
+        raise InvalidInput(
+            f"The {kind} {short(text)} is not base64 data, and local paths are not opened here; {SEND_DATA}."
+        )
     if data is None:
-        raise InvalidInput(f"The {kind} {short(text)} is neither an existing file nor base64 data; check the path or the encoding.")
+        raise InvalidInput(
+            f"The {kind} {short(text)} is neither an existing file nor base64 data; "
+            "check the path or the encoding."
+        )
     return _not_empty(data, kind)
 
 

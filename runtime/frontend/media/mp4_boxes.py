@@ -29,16 +29,23 @@ def check_boxes(source: Path | bytes, label: str) -> None:
         size = stream.seek(0, 2)
         for kind, start, end in _boxes(stream, 0, size, DEEPEST, label):
             if kind == b"cmov":
-                raise InvalidInput(f"{label} has a compressed movie header; write it again as an ordinary MP4, for example with ffmpeg -c copy.")
+                raise InvalidInput(
+                    f"{label} has a compressed movie header; write it again as an ordinary MP4, "
+                    "for example with ffmpeg -c copy."
+                )
             if kind == b"dref":
                 _check_references(stream, start, end, label)
             if kind in (b"stsz", b"stz2"):
                 samples = int.from_bytes(_read(stream, start + 8, 4), "big")
                 if samples > size:  # each sample has at least one byte, or an entry in this table
-                    raise InvalidInput(f"{label} claims {samples:,} samples in {size:,} bytes; repair it or make it again.")
+                    raise InvalidInput(
+                        f"{label} claims {samples:,} samples in {size:,} bytes; repair it or make it again."
+                    )
 
 
-def _boxes(stream: BinaryIO, start: int, end: int, levels: int, label: str) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(
+    stream: BinaryIO, start: int, end: int, levels: int, label: str
+) -> Iterator[tuple[bytes, int, int]]:
     """Yield (kind, first byte of the content, first byte after it) of each box; boxes in PARENTS come before
     the boxes inside them.
     """
@@ -48,7 +55,10 @@ def _boxes(stream: BinaryIO, start: int, end: int, levels: int, label: str) -> I
         while place + 8 <= end:
             seen += 1
             if seen > MOST_BOXES:
-                raise InvalidInput(f"{label} has more than {MOST_BOXES:,} boxes before its media; write it again as an ordinary MP4.")
+                raise InvalidInput(
+                    f"{label} has more than {MOST_BOXES:,} boxes before its media; "
+                    "write it again as an ordinary MP4."
+                )
             header = _read(stream, place, 16)
             length, kind, content = int.from_bytes(header[:4], "big"), header[4:8], place + 8
             if length == 1:
@@ -68,7 +78,10 @@ def _check_references(stream: BinaryIO, start: int, end: int, label: str) -> Non
         entry = _read(stream, place, 12)
         length = int.from_bytes(entry[:4], "big")
         if not entry[11] & SELF_CONTAINED:
-            raise InvalidInput(f"{label} refers to media in another file, which is not opened; give a file that holds its media itself.")
+            raise InvalidInput(
+                f"{label} refers to media in another file, which is not opened; "
+                "give a file that holds its media itself."
+            )
         place += max(length, 12)
 
 

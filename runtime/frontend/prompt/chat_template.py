@@ -35,7 +35,10 @@ class ChatTemplate:
         """
         self._where, self._lock, self._sandbox = where, threading.Lock(), Sandbox()
         if len(source) > LARGEST_TEMPLATE:
-            raise AntiphonError(f"{where} has {len(source):,} characters, expected at most {LARGEST_TEMPLATE:,}; {USE_ANOTHER}.")
+            raise AntiphonError(
+                f"{where} has {len(source):,} characters, expected at most {LARGEST_TEMPLATE:,}; "
+                f"{USE_ANOTHER}."
+            )
         problem = ""
         try:
             self._sandbox.meter.begin(None)
@@ -73,8 +76,14 @@ class ChatTemplate:
                 problem = f"{self._where} cannot be rendered: it calls itself too deeply; {USE_ANOTHER}."
             except Exception as error:
                 if type(error) is jinja2.TemplateError:  # of raise_exception
-                    problem = f"{self._where} refuses these messages: {reason(error).rstrip('.')}; change the order or the roles of the messages."
+                    problem = (
+                        f"{self._where} refuses these messages: {reason(error).rstrip('.')}; "
+                        "change the order or the roles of the messages."
+                    )
                 else:
-                    problem = f"{self._where} fails on these messages ({type(error).__name__}: {reason(error).rstrip('.')}); {USE_ANOTHER}."
+                    problem = (
+                        f"{self._where} fails on these messages ({type(error).__name__}: "
+                        f"{reason(error).rstrip('.')}); {USE_ANOTHER}."
+                    )
         # raised here, so that the error does not hold the template's values in memory
         raise InvalidInput(problem)

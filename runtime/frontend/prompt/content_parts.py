@@ -15,7 +15,7 @@ from ...bundle.numeric import is_whole
 from ...bundle.said import article
 from ..audio.raw_audio import RAW_FORMATS, raw_format, raw_samples, realtime_audio
 from ..media.file_objects import is_file_object, read_file_object
-from ..media.media_options import (  # fmt: skip
+from ..media.media_options import (
     AS_THE_BUNDLE,
     BY_RATE,
     WHOLE,
@@ -112,7 +112,13 @@ def parse_part(part: Any, where: str, policy: MediaPolicy = LOCAL) -> Part:
     if is_file_object(source):  # read only once, since the body of an upload cannot seek
         source = read_file_object(source, media, policy)
     if media == "audio":
-        return _audio(source, options, where, policy, is_realtime=kind == "input_audio" and part.get("audio") is not None)
+        return _audio(
+            source,
+            options,
+            where,
+            policy,
+            is_realtime=kind == "input_audio" and part.get("audio") is not None,
+        )
     if media == "image":
         return ImagePart(source, read_pixels(options, where))
     return _video(source, options, where)
@@ -124,7 +130,9 @@ def _text(text: Any, where: str) -> str:
     return check_unicode(text, where)
 
 
-def _audio(source: Any, options: Mapping[str, Any], where: str, policy: MediaPolicy, is_realtime: bool) -> AudioPart:
+def _audio(
+    source: Any, options: Mapping[str, Any], where: str, policy: MediaPolicy, is_realtime: bool
+) -> AudioPart:
     span = read_span(options, "audio", where)
     rates = [name for name in ("sample_rate", "sampling_rate") if name in options]
     if len(rates) > 1:
@@ -135,7 +143,9 @@ def _audio(source: Any, options: Mapping[str, Any], where: str, policy: MediaPol
         array, own = source if isinstance(source[0], np.ndarray) else source[::-1]
         if isinstance(array, np.ndarray) and is_whole(own):
             if rate is not None:
-                raise InvalidInput(f"{where} has a sample rate both in its pair and as {rates[0]}; give it once.")
+                raise InvalidInput(
+                    f"{where} has a sample rate both in its pair and as {rates[0]}; give it once."
+                )
             source, rate = array, check_sample_rate(own, f"{where}: the rate of the pair")
     coding = raw_format(options.get("format"), where)
     if coding is not None and not isinstance(source, np.ndarray):
@@ -162,7 +172,14 @@ def _video(source: Any, options: Mapping[str, Any], where: str) -> VideoPart:
     use_audio = read_switch(options[switches[0]], f"{where}: {switches[0]}") if switches else None
     count, span = read_frames(options, where), read_span(options, "video", where)
     if is_frames and (count != BY_RATE or span != WHOLE):
-        name = next(name for name in ("nframes", "min_frames", "max_frames", "video_start", "video_end") if options.get(name) is not None)
-        raise InvalidInput(f"{where}: {name} is for video files; of frames given as an array or a list all are used, so give those that are meant.")
+        name = next(
+            name
+            for name in ("nframes", "min_frames", "max_frames", "video_start", "video_end")
+            if options.get(name) is not None
+        )
+        raise InvalidInput(
+            f"{where}: {name} is for video files; of frames given as an array or a list all are used, "
+            "so give those that are meant."
+        )
     fps = check_frame_rate(options[rates[0]], f"{where}: {rates[0]}") if rates else None
     return VideoPart(source, use_audio, fps, count, read_pixels(options, where), span)

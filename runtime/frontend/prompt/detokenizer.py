@@ -13,9 +13,15 @@ def byte_alphabet() -> dict[str, int]:
     """The 256 printable characters that byte-level BPE uses for bytes, and the byte of each (GPT-2's
     table).
     """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in set(printable)]
-    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + index): byte for index, byte in enumerate(others)
+    }
 
 
 class IncrementalDecoder:
@@ -45,4 +51,8 @@ def _token_bytes(token: str) -> bytes:
     alphabet = byte_alphabet()
     # Added tokens are stored as plain text. A token with a character outside the alphabet (such as a space)
     # is one of them.
-    return bytes(alphabet[character] for character in token) if all(character in alphabet for character in token) else token.encode()
+    return (
+        bytes(alphabet[character] for character in token)
+        if all(character in alphabet for character in token)
+        else token.encode()
+    )

@@ -41,7 +41,11 @@ class Frames(Protocol):
 
 
 def vision_encoder_calls(
-    frames: Frames, grid: tuple[int, int, int], rows: np.ndarray, settings: VisionSettings, num_position_embeddings: int
+    frames: Frames,
+    grid: tuple[int, int, int],
+    rows: np.ndarray,
+    settings: VisionSettings,
+    num_position_embeddings: int,
 ) -> Iterator[EncoderCall]:
     """Yield the calls for one image or one video of `grid` whose tokens are at `rows`. Pixels are computed
     only inside `feeds()`.
@@ -50,19 +54,30 @@ def vision_encoder_calls(
 
     def feeds(first: int, end: int) -> Feeds:
         depth = settings.temporal_patch_size
-        patches = frame_patches([frames[index] for index in range(first * depth, min(end * depth, len(frames)))], settings)
-        return vision_feeds(patches.reshape(-1, patches.shape[2]), (end - first, *grid[1:]), settings.merge_size, num_position_embeddings)
+        patches = frame_patches(
+            [frames[index] for index in range(first * depth, min(end * depth, len(frames)))], settings
+        )
+        return vision_feeds(
+            patches.reshape(-1, patches.shape[2]),
+            (end - first, *grid[1:]),
+            settings.merge_size,
+            num_position_embeddings,
+        )
 
     for first, end in vision_spans(grid):
         yield EncoderCall(VISION, partial(feeds, first, end), rows[first * merged : end * merged])
 
 
-def clip_calls(features: Sequence[np.ndarray], rows: np.ndarray, n_window: int, n_window_infer: int, convolutions: int) -> Iterator[EncoderCall]:
+def clip_calls(
+    features: Sequence[np.ndarray], rows: np.ndarray, n_window: int, n_window_infer: int, convolutions: int
+) -> Iterator[EncoderCall]:
     """Yield the calls for clips whose log-mel features, float32 [mel, frames] each, are in memory. `rows`:
     the rows of the clips' tokens, one clip after the other.
     """
     first = 0
-    for feeds in audio_calls(features, n_window, n_window_infer, convolutions=convolutions) if features else ():
+    for feeds in (
+        audio_calls(features, n_window, n_window_infer, convolutions=convolutions) if features else ()
+    ):
         end = first + len(feeds["output_index"])
         yield EncoderCall(AUDIO, partial(dict, feeds), rows[first:end])
         first = end

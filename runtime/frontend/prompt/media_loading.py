@@ -43,9 +43,16 @@ class MediaLoader:
     """Loads the media of messages by the settings of one bundle."""
 
     def __init__(
-        self, senses: Senses, limits: PromptLimits, ids: Mapping[str, int], mel: MelSettings, layout: tuple[int, int, int], images: VisionSettings,
-        videos: VisionSettings, num_position_embeddings: int,
-    ) -> None:  # fmt: skip
+        self,
+        senses: Senses,
+        limits: PromptLimits,
+        ids: Mapping[str, int],
+        mel: MelSettings,
+        layout: tuple[int, int, int],
+        images: VisionSettings,
+        videos: VisionSettings,
+        num_position_embeddings: int,
+    ) -> None:
         """`ids`: the media tokens by kind (audio, image, video). `layout`: n_window, n_window_infer and
         convolutions of the audio encoder.
         """
@@ -66,27 +73,56 @@ class MediaLoader:
             if isinstance(part, TextPart):
                 continue
             if isinstance(part, AudioPart):
-                source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", policy)
-                loaded.append(LoadedMedia(MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate, part.span)))
+                source = (
+                    part.source
+                    if isinstance(part.source, np.ndarray)
+                    else resolve_source(part.source, "audio", policy)
+                )
+                loaded.append(
+                    LoadedMedia(
+                        MediaItem("audio", role=role), sound=self._sound(source, part.sample_rate, part.span)
+                    )
+                )
             elif isinstance(part, ImagePart):
                 image = read_image(part.source, images, policy, part.pixels)
-                loaded.append(LoadedMedia(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image]))
+                loaded.append(
+                    LoadedMedia(MediaItem("image", patch_grid(1, image.shape, images), role=role), [image])
+                )
             else:
-                heard, depth = use_audio if part.use_audio is None else part.use_audio, videos.temporal_patch_size
+                heard, depth = (
+                    use_audio if part.use_audio is None else part.use_audio,
+                    videos.temporal_patch_size,
+                )
                 if heard:
                     self._senses.expect_hearing()
                 most = None if left is None else left + fewest_tokens(videos)
                 video = read_video(part, videos, rate, heard, self._mel.sampling_rate, policy, most)
                 frames = video.frames
-                grid, times = patch_grid(len(frames), (frames.height, frames.width), videos), patch_seconds(video.times, depth)
+                grid, times = (
+                    patch_grid(len(frames), (frames.height, frames.width), videos),
+                    patch_seconds(video.times, depth),
+                )
                 left = None if most is None else most - grid[0] * grid[1] * grid[2] // videos.merge_size**2
-                sound = self._stream(video.audio, span=part.span) if isinstance(video.audio, Path | bytes) else video.audio
-                loaded.append(LoadedMedia(MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound))
+                sound = (
+                    self._stream(video.audio, span=part.span)
+                    if isinstance(video.audio, Path | bytes)
+                    else video.audio
+                )
+                loaded.append(
+                    LoadedMedia(
+                        MediaItem("video", grid, depth / video.rate, role=role, times=times), frames, sound
+                    )
+                )
         return self._heard(loaded)
 
-    def calls(self, token_ids: np.ndarray, loaded: Sequence[LoadedMedia], places: Sequence[np.ndarray]) -> Iterator[EncoderCall]:
+    def calls(
+        self, token_ids: np.ndarray, loaded: Sequence[LoadedMedia], places: Sequence[np.ndarray]
+    ) -> Iterator[EncoderCall]:
         """Yield the encoder calls of media whose tokens are at `places` of `token_ids`, int64 [tokens]."""
-        sounds = [(piece.sound, span[token_ids[span] == self._ids["audio"]]) for piece, span in zip(loaded, places, strict=True)]
+        sounds = [
+            (piece.sound, span[token_ids[span] == self._ids["audio"]])
+            for piece, span in zip(loaded, places, strict=True)
+        ]
         clips = [(sound, rows) for sound, rows in sounds if isinstance(sound, np.ndarray)]
         if clips:
             features, rows_of = zip(*clips, strict=True)
@@ -98,9 +134,13 @@ class MediaLoader:
             if piece.frames is not None:
                 settings = self._images if piece.item.kind == "image" else self._videos
                 rows = span[token_ids[span] == self._ids[piece.item.kind]]
-                yield from vision_encoder_calls(piece.frames, piece.item.grid, rows, settings, self._position_embeddings)
+                yield from vision_encoder_calls(
+                    piece.frames, piece.item.grid, rows, settings, self._position_embeddings
+                )
 
-    def _sound(self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span) -> np.ndarray | AudioStream:
+    def _sound(
+        self, source: np.ndarray | Path | bytes, sample_rate: int, span: Span
+    ) -> np.ndarray | AudioStream:
         """float32 [samples] of a clip, or a stream if it is long."""
         policy = self._limits.sound_policy(span)
         if not is_long(source, sample_rate, policy, span):
@@ -110,8 +150,12 @@ class MediaLoader:
                 pass
         return self._stream(source, sample_rate, span)
 
-    def _stream(self, source: np.ndarray | Path | bytes, sample_rate: int = 0, span: Span = WHOLE) -> AudioStream:
-        return AudioStream(source, sample_rate, self._mel, *self._layout, self._limits.sound_policy(span), span)
+    def _stream(
+        self, source: np.ndarray | Path | bytes, sample_rate: int = 0, span: Span = WHOLE
+    ) -> AudioStream:
+        return AudioStream(
+            source, sample_rate, self._mel, *self._layout, self._limits.sound_policy(span), span
+        )
 
     def _heard(self, loaded: Sequence[LoadedMedia]) -> list[LoadedMedia]:
         """The same media with the samples of clips turned into features, and with the number of audio

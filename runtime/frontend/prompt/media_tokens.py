@@ -14,7 +14,14 @@ from .timestamps import AudioClock, Encode, TextualTime, audio_piece, video_toke
 class MediaTokens:
     """Makes the tokens of media as one bundle writes them."""
 
-    def __init__(self, ids: Mapping[str, int], clock: AudioClock, rules: PositionRules, time: TextualTime | None, encode: Encode) -> None:
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        clock: AudioClock,
+        rules: PositionRules,
+        time: TextualTime | None,
+        encode: Encode,
+    ) -> None:
         """`ids`: the media tokens by kind (audio, image, video), audio_start and audio_end. `rules`: those of
         the Thinker. `time`: None where positions give the time. `encode`: tokens of a timestamp.
         """
@@ -31,8 +38,8 @@ class MediaTokens:
         places = np.flatnonzero(np.isin(rendered, list(self._media.values())))
         if [self._media[item.kind] for item in media] != rendered[places].tolist():
             raise BrokenBundle(
-                f"The chat template wrote {len(places)} media placeholders for {len(media)} pieces of media, or in another order; "
-                "use the template of the checkpoint."
+                f"The chat template wrote {len(places)} media placeholders for {len(media)} pieces of media, "
+                "or in another order; use the template of the checkpoint."
             )
         pieces: list[np.ndarray] = []
         places_of: list[np.ndarray] = []
@@ -60,14 +67,19 @@ class MediaTokens:
         """
         if item.kind == "audio":
             return self.audio_tokens(0, item.audio_tokens)
-        merged = (item.grid[1] // self._rules.spatial_merge_size) * (item.grid[2] // self._rules.spatial_merge_size)
+        merged = (item.grid[1] // self._rules.spatial_merge_size) * (
+            item.grid[2] // self._rules.spatial_merge_size
+        )
         if self._time is not None and item.kind == "video":
             return video_tokens(item, merged, self._time.marked, self._clock, self._time.stamps, self._encode)
         if not item.audio_tokens:
             return np.full(item.grid[0] * merged, self._media[item.kind], np.int64)
         # Video tokens are sorted by time, in units of audio tokens; at equal times they come before the audio
         # token.
-        times = np.repeat(np.arange(item.grid[0]) * item.seconds_per_grid * float(self._rules.position_id_per_seconds), merged)
+        times = np.repeat(
+            np.arange(item.grid[0]) * item.seconds_per_grid * float(self._rules.position_id_per_seconds),
+            merged,
+        )
         order = interleave(times, np.arange(item.audio_tokens, dtype=np.float64))
         tokens = np.where(order < len(times), self._media[item.kind], self._media["audio"])
         return np.concatenate([[self._audio_start], tokens, [self._audio_end]]).astype(np.int64)

@@ -50,7 +50,10 @@ def parse_messages(messages: Any, policy: MediaPolicy = LOCAL) -> tuple[Message,
     names the message and the part by index.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
-        raise InvalidInput(f'messages is {article(type(messages).__name__)}; expected a list of {{"role": ..., "content": ...}} objects.')
+        raise InvalidInput(
+            f'messages is {article(type(messages).__name__)}; expected a list of {{"role": '
+            f'..., "content": ...}} objects.'
+        )
     if not messages:
         raise InvalidInput("messages is empty; expected at least one message with a role and content.")
     return tuple(_message(message, f"messages[{index}]", policy) for index, message in enumerate(messages))
@@ -58,7 +61,9 @@ def parse_messages(messages: Any, policy: MediaPolicy = LOCAL) -> tuple[Message,
 
 def _message(message: Any, where: str, policy: MediaPolicy) -> Message:
     if not isinstance(message, Mapping):
-        raise InvalidInput(f'{where} is {article(type(message).__name__)}; expected an object with "role" and "content".')
+        raise InvalidInput(
+            f'{where} is {article(type(message).__name__)}; expected an object with "role" and "content".'
+        )
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidInput(f"{where} has the role {short(role)}; expected one of {', '.join(ROLES)}.")
@@ -68,12 +73,16 @@ def _message(message: Any, where: str, policy: MediaPolicy) -> Message:
     if isinstance(content, str):
         return Message(role, (TextPart(check_unicode(content, f"{where}.content")),), plain=True, **extras)
     if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
-        raise InvalidInput(f"{where}.content is {article(type(content).__name__)}; expected text or a list of content parts.")
+        raise InvalidInput(
+            f"{where}.content is {article(type(content).__name__)}; expected text or a list of content parts."
+        )
     if not content:
         raise InvalidInput(f"{where}.content is an empty list; expected text or at least one content part.")
     parts = tuple(parse_part(part, f"{where}.content[{index}]", policy) for index, part in enumerate(content))
     if role == "tool" and not all(isinstance(part, TextPart) for part in parts):
-        raise InvalidInput(f"{where}.content holds media; expected text of a tool, in a string or in text parts.")
+        raise InvalidInput(
+            f"{where}.content holds media; expected text of a tool, in a string or in text parts."
+        )
     return Message(role, parts, plain=False, **extras)
 
 
@@ -88,9 +97,14 @@ def _extras(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]
                 continue
             raise InvalidInput(f"{where}.{key} {REFUSED[key]}.")
         if key not in KEYS:
-            raise InvalidInput(f"{where} has the key {short(key)}, which has no effect; expected only {', '.join(KEYS)}.")
+            raise InvalidInput(
+                f"{where} has the key {short(key)}, which has no effect; expected only {', '.join(KEYS)}."
+            )
         if ONLY_OF.get(key, role) != role:
-            raise InvalidInput(f"{where}.{key} stands in a message of the role {role}; expected it in one of the role {ONLY_OF[key]} only.")
+            raise InvalidInput(
+                f"{where}.{key} stands in a message of the role {role}; "
+                f"expected it in one of the role {ONLY_OF[key]} only."
+            )
         if key == "tool_calls":
             extras[key] = parse_tool_calls(value, f"{where}.{key}")
         elif isinstance(value, str):

@@ -12,10 +12,17 @@ from ...bundle.said import short
 TEXT_TYPES = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Types of text parts and the key that holds the text."""
 MEDIA_TYPES = {
-    "input_audio": "audio", "audio": "audio", "audio_url": "audio", "output_audio": "audio",
-    "image_url": "image", "image": "image", "input_image": "image", "image_pil": "image",
-    "video_url": "video", "video": "video",
-}  # fmt: skip
+    "input_audio": "audio",
+    "audio": "audio",
+    "audio_url": "audio",
+    "output_audio": "audio",
+    "image_url": "image",
+    "image": "image",
+    "input_image": "image",
+    "image_pil": "image",
+    "video_url": "video",
+    "video": "video",
+}
 """Types of media parts and their kind of media."""
 MEDIA_KEYS = {
     "audio": ("input_audio", "audio", "audio_url", "output_audio"),
@@ -30,19 +37,37 @@ OPTIONS = {
     "audio": ("sample_rate", "sampling_rate", "format", "audio_start", "audio_end", "transcript"),
     "image": ("detail", "min_pixels", "max_pixels", "resized_height", "resized_width"),
     "video": (
-        "fps", "sample_fps", "nframes", "min_frames", "max_frames", "video_start", "video_end", "use_audio", "use_audio_in_video",
-        "min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width",
+        "fps",
+        "sample_fps",
+        "nframes",
+        "min_frames",
+        "max_frames",
+        "video_start",
+        "video_end",
+        "use_audio",
+        "use_audio_in_video",
+        "min_pixels",
+        "max_pixels",
+        "total_pixels",
+        "resized_height",
+        "resized_width",
     ),
-}  # fmt: skip
+}
 HINTS = ("type", "uuid", "prompt_cache_breakpoint", "cache_control")
 """Keys that never change an answer: hints for a cache that this runtime does not have."""
 
 REFUSED_TYPES = {
     "file": "send the sound, image or video itself as input_audio, image_url or video_url",
     "input_file": "send the sound, image or video itself as input_audio, image_url or video_url",
-    "image_embeds": "embeddings made elsewhere do not fit the encoders of a bundle; send the image as image_url",
-    "audio_embeds": "embeddings made elsewhere do not fit the encoders of a bundle; send the sound as input_audio",
-    "video_embeds": "embeddings made elsewhere do not fit the encoders of a bundle; send the video as video_url",
+    "image_embeds": (
+        "embeddings made elsewhere do not fit the encoders of a bundle; send the image as image_url"
+    ),
+    "audio_embeds": (
+        "embeddings made elsewhere do not fit the encoders of a bundle; send the sound as input_audio"
+    ),
+    "video_embeds": (
+        "embeddings made elsewhere do not fit the encoders of a bundle; send the video as video_url"
+    ),
     "prompt_embeds": "embeddings made elsewhere do not fit a bundle; send text",
     "tool_use": "send tool calls beside the content of the message",
     "tool_result": "send a message of the role tool",
@@ -70,18 +95,26 @@ def type_of(part: Mapping[str, Any], where: str) -> str:
     """
     kind = part.get("type")
     if kind is None:
-        named = [key for key in part if isinstance(key, str) and (key in TEXT_TYPES or key in MEDIA_TYPES) and part[key] is not None]
+        named = [
+            key
+            for key in part
+            if isinstance(key, str) and (key in TEXT_TYPES or key in MEDIA_TYPES) and part[key] is not None
+        ]
         if len(named) == 1:
             return named[0]
     if isinstance(kind, str) and kind in REFUSED_TYPES:
         raise InvalidInput(f"{where} is of type {kind}, which is not taken: {REFUSED_TYPES[kind]}.")
     if not isinstance(kind, str) or kind not in TEXT_TYPES and kind not in MEDIA_TYPES:
         known = (*TEXT_TYPES, *MEDIA_TYPES)
-        raise InvalidInput(f"{where} has the type {short(kind)}{_near(kind, known)}; expected one of {', '.join(known)}.")
+        raise InvalidInput(
+            f"{where} has the type {short(kind)}{_near(kind, known)}; expected one of {', '.join(known)}."
+        )
     return kind
 
 
-def check_keys(given: Mapping[str, Any], known: tuple[str, ...], where: str, optional: tuple[str, ...] = ()) -> None:
+def check_keys(
+    given: Mapping[str, Any], known: tuple[str, ...], where: str, optional: tuple[str, ...] = ()
+) -> None:
     """Raise AntiphonError for the first key with a value that is neither in `known` nor a hint, and name a
     similar key.
 
@@ -92,7 +125,10 @@ def check_keys(given: Mapping[str, Any], known: tuple[str, ...], where: str, opt
             continue
         if isinstance(key, str) and key in REFUSED_KEYS:
             raise InvalidInput(f"{where} has the key {key}, which is not taken: {REFUSED_KEYS[key]}.")
-        raise InvalidInput(f"{where} has the key {short(key)}, which is not known there{_near(key, known)}; its options are {', '.join(optional) or 'none'}.")
+        raise InvalidInput(
+            f"{where} has the key {short(key)}, which is not known there{_near(key, known)}; "
+            f"its options are {', '.join(optional) or 'none'}."
+        )
 
 
 def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dict[str, Any]]:
@@ -121,14 +157,19 @@ def fields_of(part: Mapping[str, Any], media: str, where: str) -> tuple[Any, dic
     if "array" in sources:  # a row of a data set has its file's path, too
         sources.pop("path", None)
     if len(sources) > 1:
-        raise InvalidInput(f"{where} holds its {media} twice, under {' and '.join(list(sources)[:2])}; give it once.")
+        raise InvalidInput(
+            f"{where} holds its {media} twice, under {' and '.join(list(sources)[:2])}; give it once."
+        )
     return next(iter(sources.values()), None), found
 
 
 def lacking(kind: str, where: str) -> InvalidInput:
     """The error for a part of type `kind` without media."""
     expected = "data" if kind == "input_audio" else "url" if kind.endswith("_url") else kind
-    return InvalidInput(f"{where} of type {kind} holds no media; expected it under {short(expected)} as a local path, base64 data or an array.")
+    return InvalidInput(
+        f"{where} of type {kind} holds no media; expected it under {short(expected)} as a local path, "
+        "base64 data or an array."
+    )
 
 
 def _near(key: Any, known: tuple[str, ...]) -> str:

@@ -50,7 +50,9 @@ class PositionRules:
     video: int = -1
 
 
-def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
+def multimodal_positions(
+    token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules
+) -> tuple[np.ndarray, float]:
     """The positions of a sequence, and the position of the token after it.
 
     `token_ids`: int64 [tokens] with every placeholder already expanded. `media`: in order of appearance.
@@ -84,7 +86,9 @@ def multimodal_positions(token_ids: np.ndarray, media: Sequence[MediaItem], rule
     return positions, float(positions.max() + np.float32(1)) if tokens else 0.0
 
 
-def _positions_of_patches(token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules) -> tuple[np.ndarray, float]:
+def _positions_of_patches(
+    token_ids: np.ndarray, media: Sequence[MediaItem], rules: PositionRules
+) -> tuple[np.ndarray, float]:
     """`multimodal_positions` for textual time: every run of image or video tokens is one temporal patch."""
     kinds = np.where(token_ids == rules.image, 1, np.where(token_ids == rules.video, 2, 0))
     edges = np.flatnonzero(np.diff(kinds, prepend=-1, append=-1)).tolist()
@@ -101,7 +105,9 @@ def _positions_of_patches(token_ids: np.ndarray, media: Sequence[MediaItem], rul
             continue
         _, rows, columns = next(patches[int(kinds[start])]).grid
         rows, columns = rows // rules.spatial_merge_size, columns // rules.spatial_merge_size
-        assert rows * columns == stop - start, f"a run of {stop - start} vision tokens for a patch of {rows} x {columns}"
+        assert rows * columns == stop - start, (
+            f"a run of {stop - start} vision tokens for a patch of {rows} x {columns}"
+        )
         row, column = np.divmod(np.arange(stop - start), columns)
         pieces.append(np.stack([np.zeros_like(row), row, column]).astype(np.float32) + base)
         base += np.float32(max(rows, columns))
@@ -132,8 +138,14 @@ def _media_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> tupl
 
 
 def _vision_rows(item: MediaItem, base: np.float32, rules: PositionRules) -> np.ndarray:
-    """float32 [3, time * height * width / merge^2]: time in seconds times position_id_per_seconds, rows and columns of merged patches."""
-    time, height, width = item.grid[0], item.grid[1] // rules.spatial_merge_size, item.grid[2] // rules.spatial_merge_size
+    """float32 [3, time * height * width / merge^2]: time in seconds times position_id_per_seconds,
+    rows and columns of merged patches.
+    """
+    time, height, width = (
+        item.grid[0],
+        item.grid[1] // rules.spatial_merge_size,
+        item.grid[2] // rules.spatial_merge_size,
+    )
     ticks = np.arange(time, dtype=np.float32)
     if item.kind == "video":
         ticks = ticks * np.float32(item.seconds_per_grid)

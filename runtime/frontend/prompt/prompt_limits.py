@@ -33,19 +33,31 @@ def check_count(messages: Any, policy: MediaPolicy) -> None:
         return
     policy.check_parts(len(messages))
     contents = (message.get("content") for message in messages if isinstance(message, Mapping))
-    policy.check_parts(sum(len(content) for content in contents if isinstance(content, Sequence) and not isinstance(content, str | bytes)))
+    policy.check_parts(
+        sum(
+            len(content)
+            for content in contents
+            if isinstance(content, Sequence) and not isinstance(content, str | bytes)
+        )
+    )
 
 
 class PromptLimits:
     """The limits of one bundle: `policy`, and a context of `context` tokens (None: any number)."""
 
-    def __init__(self, policy: MediaPolicy, context: int | None, texts: TextLimits, mel: MelSettings, clock: AudioClock) -> None:
+    def __init__(
+        self, policy: MediaPolicy, context: int | None, texts: TextLimits, mel: MelSettings, clock: AudioClock
+    ) -> None:
         self.policy, self.texts, self._context, self._clock = policy, texts, context, clock
         self._frames_per_second = mel.sampling_rate / mel.hop_length
         self._most_seconds = policy.max_seconds
         if context is not None:
             chunk = 2 * clock.n_window
-            self._most_seconds = (context // audio_tokens(chunk, clock.n_window, clock.convolutions) + 1) * chunk / self._frames_per_second
+            self._most_seconds = (
+                (context // audio_tokens(chunk, clock.n_window, clock.convolutions) + 1)
+                * chunk
+                / self._frames_per_second
+            )
 
     def sound_policy(self, span: Span = WHOLE) -> MediaPolicy:
         """`policy` with `max_seconds` lowered to the end of what the context can hold of `span`. Seconds
@@ -55,9 +67,13 @@ class PromptLimits:
 
     def check_messages(self, messages: Sequence[Message]) -> None:
         """Raise AntiphonError for texts that do not fit into the context."""
-        self.texts.check([part.text for message in messages for part in message.parts if isinstance(part, TextPart)])
+        self.texts.check(
+            [part.text for message in messages for part in message.parts if isinstance(part, TextPart)]
+        )
 
-    def room_for_videos(self, messages: Sequence[Message], images: VisionSettings, videos: VisionSettings) -> int | None:
+    def room_for_videos(
+        self, messages: Sequence[Message], images: VisionSettings, videos: VisionSettings
+    ) -> int | None:
         """Tokens left in the context after clips, images and one temporal patch of each video; None: any
         number.
 
@@ -74,13 +90,22 @@ class PromptLimits:
             elif isinstance(part, VideoPart):
                 needed += fewest_tokens(videos)
             if self._context is not None and needed > self._context:
-                raise ContextFull(f"The media need {needed:,} tokens or more, the model's context holds {self._context}; leave some out or shorten them.")
+                raise ContextFull(
+                    f"The media need {needed:,} tokens or more, the model's context holds {self._context}; "
+                    "leave some out or shorten them."
+                )
         return None if self._context is None else self._context - needed
 
     def _sound_tokens(self, part: AudioPart) -> int:
         """The fewest tokens of a clip, by its header. Resampling and framing may give slightly fewer frames
         than its seconds.
         """
-        source = part.source if isinstance(part.source, np.ndarray) else resolve_source(part.source, "audio", self.policy)
+        source = (
+            part.source
+            if isinstance(part.source, np.ndarray)
+            else resolve_source(part.source, "audio", self.policy)
+        )
         seconds = header_seconds(source, part.sample_rate, self.sound_policy(part.span), part.span)
-        return audio_tokens(max(1, int(seconds * self._frames_per_second) - 2), self._clock.n_window, self._clock.convolutions)
+        return audio_tokens(
+            max(1, int(seconds * self._frames_per_second) - 2), self._clock.n_window, self._clock.convolutions
+        )

@@ -17,9 +17,15 @@ class Senses:
     def expect_hearing(self) -> None:
         """Raise AntiphonError if the bundle takes no audio."""
         if not self.hears:
-            raise InvalidInput("This bundle has no audio encoder, so it takes no audio; leave the audio out, or build a checkpoint that hears.")
+            raise InvalidInput(
+                "This bundle has no audio encoder, so it takes no audio; "
+                "leave the audio out, or build a checkpoint that hears."
+            )
 
     def expect_sight(self) -> None:
         """Raise AntiphonError if the bundle takes no images and no video."""
         if not self.sees:
-            raise InvalidInput("This bundle has no vision encoder, so it takes no images and no video; leave them out, or build a checkpoint that sees.")
+            raise InvalidInput(
+                "This bundle has no vision encoder, so it takes no images and no video; "
+                "leave them out, or build a checkpoint that sees."
+            )

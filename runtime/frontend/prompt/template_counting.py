@@ -83,7 +83,9 @@ class _Metering(NodeTransformer):
         self.generic_visit(node)
         operands = [node.expr, *(operand.expr for operand in node.ops)]
         if len(operands) == 2 and node.ops[0].op in ("in", "notin"):
-            if isinstance(operands[1], nodes.List | nodes.Tuple) and all(isinstance(item, nodes.Const) for item in operands[1].items):
+            if isinstance(operands[1], nodes.List | nodes.Tuple) and all(
+                isinstance(item, nodes.Const) for item in operands[1].items
+            ):
                 return node
             found = _call("is_in", *operands)
             return found if node.ops[0].op == "in" else nodes.Not(found)
@@ -117,7 +119,9 @@ def _call(name: str, *args: Any) -> Any:
 
 
 def _spend(steps: int, characters: int) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute("spend"), [nodes.Const(steps), nodes.Const(characters)], [], None, None)
+    return nodes.Call(
+        nodes.EnvironmentAttribute("spend"), [nodes.Const(steps), nodes.Const(characters)], [], None, None
+    )
 
 
 def _counted(body: list[nodes.Node]) -> list[nodes.Node]:

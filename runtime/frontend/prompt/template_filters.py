@@ -15,26 +15,57 @@ from .template_text import check_percent, replaced
 
 Arguments = tuple[Any, ...]
 
-CONSTANT_FILTERS = frozenset(("abs", "attr", "count", "d", "default", "first", "items", "last", "length", "random"))
+CONSTANT_FILTERS = frozenset(
+    ("abs", "attr", "count", "d", "default", "first", "items", "last", "length", "random")
+)
 """Filters whose time does not depend on the length of the value."""
 CONSTANT_TESTS = frozenset(
-    "boolean callable defined escaped false filter float integer iterable mapping none number sameas sequence string test true undefined".split()
+    (
+        "boolean callable defined escaped false filter float integer iterable mapping none number sameas "
+        "sequence string test true undefined"
+    ).split()
 )
-SHALLOW = frozenset(("batch", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice"))
+SHALLOW = frozenset(
+    ("batch", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice")
+)
 """Filters that do not read inside the items. Other filters and tests that they apply are metered
 themselves.
 """
 NUMBER_TESTS = frozenset(("divisibleby", "even", "odd"))
 SORTING = frozenset(("dictsort", "groupby", "max", "min", "sort", "unique"))
-SLOW = frozenset(("capitalize", "format", "pprint", "striptags", "title", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr"))
+SLOW = frozenset(
+    (
+        "capitalize",
+        "format",
+        "pprint",
+        "striptags",
+        "title",
+        "urlencode",
+        "urlize",
+        "wordcount",
+        "wordwrap",
+        "xmlattr",
+    )
+)
 """Filters that process text in Python, some of them several times."""
-WRITTEN_OUT = {"pprint": 12, "tojson": 12, "urlencode": 12, "urlize": 40, "xmlattr": 6, "e": 6, "escape": 6, "forceescape": 6}
+WRITTEN_OUT = {
+    "pprint": 12,
+    "tojson": 12,
+    "urlencode": 12,
+    "urlize": 40,
+    "xmlattr": 6,
+    "e": 6,
+    "escape": 6,
+    "forceescape": 6,
+}
 """The most characters that a filter makes from one character. Other filters make at most 3 ("ß" in capitals
 is "SS").
 """
 
 
-def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def metered_filter(
+    environment: jinja2.Environment, meter: Meter, name: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
     """The filter `function` with the name `name`, changed to charge the meter for its work."""
     leading = 1 if hasattr(function, "jinja_pass_arg") else 0
     guard = GUARDS.get(name)
@@ -43,7 +74,13 @@ def metered_filter(environment: jinja2.Environment, meter: Meter, name: str, fun
 
     @functools.wraps(function)
     def run(*given: Any, **kwargs: Any) -> Any:
-        passed, args = given[:leading], tuple[Any, ...](meter.position_range(value) if isinstance(value, LoopContext) else value for value in given[leading:])
+        passed, args = (
+            given[:leading],
+            tuple[Any, ...](
+                meter.position_range(value) if isinstance(value, LoopContext) else value
+                for value in given[leading:]
+            ),
+        )
         meter.spend(4)
         if name in SHALLOW and args and hasattr(args[0], "__len__"):
             size = len(args[0])
@@ -91,7 +128,9 @@ def _sum(environment: Any, iterable: Any, attribute: str | int | None = None, st
 _sum.jinja_pass_arg = jinja2.filters.do_sum.jinja_pass_arg  # type: ignore[attr-defined]
 
 
-def _joined(environment: jinja2.Environment, meter: Meter, args: Arguments, kwargs: dict[str, Any]) -> Arguments:
+def _joined(
+    environment: jinja2.Environment, meter: Meter, args: Arguments, kwargs: dict[str, Any]
+) -> Arguments:
     """The arguments of the filter `join`, after its items are read and checked against the meter."""
     value, separator, attribute = _join_arguments(*args, **kwargs)
     items = list(meter.position_range(value))
@@ -101,7 +140,9 @@ def _joined(environment: jinja2.Environment, meter: Meter, args: Arguments, kwar
     return items, separator
 
 
-def _join_arguments(value: Any, d: str = "", attribute: str | int | None = None) -> tuple[Any, str, str | int | None]:
+def _join_arguments(
+    value: Any, d: str = "", attribute: str | int | None = None
+) -> tuple[Any, str, str | int | None]:
     return value, d, attribute
 
 
@@ -126,8 +167,17 @@ def _batch(meter: Meter, value: Any, linecount: int, fill_with: Any = None) -> N
     meter.need(4 * linecount)
 
 
-def _wordwrap(meter: Meter, s: str, width: int = 79, break_long_words: bool = True, wrapstring: str | None = None, break_on_hyphens: bool = True) -> None:
-    meter.need((len(s) // max(width, 1) + 1) * len(wrapstring or "\n") + len(s) * (len(wrapstring or "\n") + 1))
+def _wordwrap(
+    meter: Meter,
+    s: str,
+    width: int = 79,
+    break_long_words: bool = True,
+    wrapstring: str | None = None,
+    break_on_hyphens: bool = True,
+) -> None:
+    meter.need(
+        (len(s) // max(width, 1) + 1) * len(wrapstring or "\n") + len(s) * (len(wrapstring or "\n") + 1)
+    )
 
 
 def _round(meter: Meter, value: Any, precision: int = 0, method: str = "common") -> None:
@@ -135,7 +185,14 @@ def _round(meter: Meter, value: Any, precision: int = 0, method: str = "common")
         raise OverBudget("it rounds to more than 308 digits")
 
 
-def _tojson(meter: Meter, value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> None:
+def _tojson(
+    meter: Meter,
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> None:
     width = len(indent) if isinstance(indent, str) else int(indent or 0)
     written = meter.weigh(value)
     if width > 0 or separators:
@@ -148,6 +205,13 @@ def _urlize(meter: Meter, value: Any, *args: Any, **kwargs: Any) -> None:
 
 
 GUARDS: dict[str, Callable[..., None]] = {
-    "batch": _batch, "center": _center, "format": _format, "indent": _indent, "replace": _replace, "round": _round, "tojson": _tojson,
-    "urlize": _urlize, "wordwrap": _wordwrap,
-}  # fmt: skip
+    "batch": _batch,
+    "center": _center,
+    "format": _format,
+    "indent": _indent,
+    "replace": _replace,
+    "round": _round,
+    "tojson": _tojson,
+    "urlize": _urlize,
+    "wordwrap": _wordwrap,
+}

@@ -28,7 +28,16 @@ ESCAPED = 6
 PER_STEP = 7
 """A shift: reading 128 characters of text takes about as long as one step."""
 
-CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
+CONTAINERS: tuple[Any, ...] = (
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 
 
 class OverBudget(jinja2.TemplateRuntimeError):

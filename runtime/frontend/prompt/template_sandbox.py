@@ -40,16 +40,28 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         # Not optimized: no part of a template runs before rendering.
-        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_GenerationTag, jinja2.ext.loopcontrols])
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,
+            extensions=[_GenerationTag, jinja2.ext.loopcontrols],
+        )
         self.meter = Meter()
         self.guard = ""
         self.spend, self.need = self.meter.spend, self.meter.need
         filters: dict[str, Callable[..., Any]] = {**self.filters, "tojson": self._tojson}
-        self.filters = {name: metered_filter(self, self.meter, name, function) for name, function in filters.items()}
+        self.filters = {
+            name: metered_filter(self, self.meter, name, function) for name, function in filters.items()
+        }
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: metered_test(self.meter, name, function) for name, function in tests.items()}
         del self.globals["lipsum"]  # makes random text
-        self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict(), "namespace": _Namespace}
+        self.globals |= {
+            "raise_exception": _raise_exception,
+            "strftime_now": _strftime_now,
+            "dict": _Dict(),
+            "namespace": _Namespace,
+        }
 
     def weighed(self, value: Any) -> Any:
         """Meter `value` before a comparison or hash, and return it."""
@@ -104,7 +116,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """
         if not super().is_safe_attribute(obj, attr, value):
             return False
-        if not callable(value) or not isinstance(value, types.BuiltinMethodType | types.MethodType) or isinstance(obj, _Dict):
+        if (
+            not callable(value)
+            or not isinstance(value, types.BuiltinMethodType | types.MethodType)
+            or isinstance(obj, _Dict)
+        ):
             return True
         for kind, names in METHODS.items():
             if isinstance(obj, kind):
@@ -126,7 +142,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(owner, str):
                     args = check_method(meter, owner, name, args, kwargs)
                 else:
-                    meter.spend(sum(map(meter.weigh, (owner, *args) if name in ("copy", "count", "index") else args)) >> PER_STEP)
+                    meter.spend(
+                        sum(map(meter.weigh, (owner, *args) if name in ("copy", "count", "index") else args))
+                        >> PER_STEP
+                    )
                 if isinstance(owner, Markup):
                     self.need(ESCAPED * (len(owner) + sum(map(meter.weigh, args))))
                 return meter.made(super().call(__context, target, *args, **kwargs))
@@ -160,7 +179,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             check_percent(self.meter, left, grows * self.meter.weigh(right))
         elif operator == "*":
             times = max((value for value in (left, right) if isinstance(value, int)), default=0)
-            self.need(max((2 * len(value) for value in (left, right) if isinstance(value, str | list | tuple)), default=0) * times)
+            self.need(
+                max(
+                    (2 * len(value) for value in (left, right) if isinstance(value, str | list | tuple)),
+                    default=0,
+                )
+                * times
+            )
         else:
             size = sum(len(value) for value in (left, right) if isinstance(value, str | list | tuple))
             self.spend(size >> PER_STEP)
@@ -168,12 +193,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """str.format and str.format_map, with each field's width checked and its output metered."""
-        if not isinstance(value, types.BuiltinMethodType | types.MethodType) or value.__name__ not in ("format", "format_map"):
+        if not isinstance(value, types.BuiltinMethodType | types.MethodType) or value.__name__ not in (
+            "format",
+            "format_map",
+        ):
             return None
         text = value.__self__
         if not isinstance(text, str):
             return None
-        formatter = _EscapingFormatter(self, escape=text.escape) if isinstance(text, Markup) else _Formatter(self)
+        formatter = (
+            _EscapingFormatter(self, escape=text.escape) if isinstance(text, Markup) else _Formatter(self)
+        )
 
         def format_text(*args: Any, **kwargs: Any) -> str:
             self.spend(1 + (len(text) >> 3), len(text))
@@ -184,11 +214,28 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         return format_text if value.__name__ == "format" else format_map
 
-    def _tojson(self, value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    def _tojson(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
         # Jinja's own filter escapes HTML characters, which chat templates do not need.
-        text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+        text = json.dumps(
+            value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
+        )
         # The guard of special tokens is not escaped, so that it can be found again.
-        return re.sub("[^\\x00-\\x7f]", lambda match: match[0] if match[0] == self.guard else json.dumps(match[0])[1:-1], text) if ensure_ascii else text
+        return (
+            re.sub(
+                "[^\\x00-\\x7f]",
+                lambda match: match[0] if match[0] == self.guard else json.dumps(match[0])[1:-1],
+                text,
+            )
+            if ensure_ascii
+            else text
+        )
 
 
 class _Formatter(SandboxedFormatter):

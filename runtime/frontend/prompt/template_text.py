@@ -13,8 +13,9 @@ WIDEST = 1000
 
 METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
-        "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii isdecimal isdigit isidentifier islower "
-        "isnumeric isprintable isspace istitle isupper join ljust lower lstrip partition removeprefix removesuffix replace rfind rindex rjust rpartition "
+        "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha "
+        "isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle isupper "
+        "join ljust lower lstrip partition removeprefix removesuffix replace rfind rindex rjust rpartition "
         "rsplit rstrip split splitlines startswith strip swapcase title upper zfill".split()
     ),
     dict: frozenset(("copy", "get", "items", "keys", "values")),
@@ -26,7 +27,9 @@ METHODS: dict[type, frozenset[str]] = {
 SPEC = re.compile(r"[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
-def check_method(meter: Meter, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def check_method(
+    meter: Meter, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
     """Charge for the data that `text.name(*args, **kwargs)` reads and makes; return the arguments to call it
     with.
 
@@ -38,10 +41,34 @@ def check_method(meter: Meter, text: str, name: str, args: tuple[Any, ...], kwar
         meter.need(sum(len(item) for item in items if isinstance(item, str)) + size * len(items))
         return (items, *args[1:])
     needle = sum(meter.weigh(value) for value in values)
-    if name in ("find", "index", "count", "split", "partition", "replace", "rfind", "rindex", "rsplit", "rpartition", "strip", "lstrip", "rstrip"):
+    if name in (
+        "find",
+        "index",
+        "count",
+        "split",
+        "partition",
+        "replace",
+        "rfind",
+        "rindex",
+        "rsplit",
+        "rpartition",
+        "strip",
+        "lstrip",
+        "rstrip",
+    ):
         # A search from the front takes at worst 100 comparisons per character, one from the end the length of
         # the needle.
-        meter.spend((size * (min(needle, 100) if name in ("find", "index", "count", "split", "partition", "replace") else needle)) >> 10)
+        meter.spend(
+            (
+                size
+                * (
+                    min(needle, 100)
+                    if name in ("find", "index", "count", "split", "partition", "replace")
+                    else needle
+                )
+            )
+            >> 10
+        )
     growth = GROWTH.get(name)
     meter.spend(1 + (size >> PER_STEP))
     meter.need(growth(text, values) if growth is not None else 3 * size)
@@ -53,7 +80,9 @@ def _padded(text: str, values: tuple[Any, ...]) -> int:
 
 
 def _tabs(text: str, values: tuple[Any, ...]) -> int:
-    return len(text) + text.count("\t") * max((value for value in values if isinstance(value, int)), default=8)
+    return len(text) + text.count("\t") * max(
+        (value for value in values if isinstance(value, int)), default=8
+    )
 
 
 def _pieces(text: str, values: tuple[Any, ...]) -> int:

@@ -31,7 +31,10 @@ class TextLimits:
         token has up to four.
         """
         added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        return max((len(token.encode() if token in added else token) for token in self._tokenizer.get_vocab()), default=1)
+        return max(
+            (len(token.encode() if token in added else token) for token in self._tokenizer.get_vocab()),
+            default=1,
+        )
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise AntiphonError for texts that certainly do not fit into the context.
@@ -53,7 +56,10 @@ class TextLimits:
                 raise self._refusal(size)
 
     def _refusal(self, size: int) -> ContextFull:
-        return ContextFull(f"The text has {size:,} bytes and too many tokens, the model's context holds {self._context}; shorten it.")
+        return ContextFull(
+            f"The text has {size:,} bytes and too many tokens, the model's context holds {self._context}; "
+            "shorten it."
+        )
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[str]:

@@ -46,7 +46,9 @@ class AudioClock:
         """float64 [tokens]: the time at which each token's audio begins. The last token of a chunk may be
         shorter.
         """
-        chunk, place = np.divmod(np.arange(tokens), audio_tokens(2 * self.n_window, self.n_window, self.convolutions))
+        chunk, place = np.divmod(
+            np.arange(tokens), audio_tokens(2 * self.n_window, self.n_window, self.convolutions)
+        )
         return (chunk * 2 * self.n_window + place * 2**self.convolutions) * self.frame_seconds
 
 
@@ -78,10 +80,14 @@ def patch_seconds(times: np.ndarray, temporal_patch_size: int) -> tuple[float, .
     """
     last = len(times) - 1
     starts = range(0, len(times), temporal_patch_size)
-    return tuple(float(times[start] + times[min(start + temporal_patch_size - 1, last)]) / 2 for start in starts)
+    return tuple(
+        float(times[start] + times[min(start + temporal_patch_size - 1, last)]) / 2 for start in starts
+    )
 
 
-def video_tokens(item: MediaItem, merged: int, ids: MarkedIds, clock: AudioClock, stamps: Timestamps, encode: Encode) -> np.ndarray:
+def video_tokens(
+    item: MediaItem, merged: int, ids: MarkedIds, clock: AudioClock, stamps: Timestamps, encode: Encode
+) -> np.ndarray:
     """int64 [tokens] of a video whose temporal patches have `merged` tokens each. The first timestamp is not
     included; it is in the text before the video.
 
@@ -101,7 +107,9 @@ def video_tokens(item: MediaItem, merged: int, ids: MarkedIds, clock: AudioClock
     return np.concatenate(pieces)
 
 
-def audio_piece(first: int, tokens: int, audio: int, clock: AudioClock, stamps: Timestamps, encode: Encode) -> np.ndarray:
+def audio_piece(
+    first: int, tokens: int, audio: int, clock: AudioClock, stamps: Timestamps, encode: Encode
+) -> np.ndarray:
     """int64 [tokens and timestamps] for the tokens first .. first + tokens of a clip.
 
     The timestamp of each multiple of `stamps.audio_seconds` comes before the first token whose audio begins
@@ -116,7 +124,10 @@ def audio_piece(first: int, tokens: int, audio: int, clock: AudioClock, stamps: 
     begins = begins[begins >= first]
     pieces, cursor = [], first
     for begin in begins.tolist():
-        pieces += [np.full(begin - cursor, audio, np.int64), encode(stamps.text(spans[begin] * stamps.audio_seconds))]
+        pieces += [
+            np.full(begin - cursor, audio, np.int64),
+            encode(stamps.text(spans[begin] * stamps.audio_seconds)),
+        ]
         cursor = begin
     return np.concatenate([*pieces, np.full(first + tokens - cursor, audio, np.int64)])
 

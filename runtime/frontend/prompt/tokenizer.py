@@ -45,8 +45,14 @@ class Rendered:
         """
         pieces = self.text.split(mark)
         if len(pieces) != len(texts) + 1:
-            raise BrokenBundle(f"The chat template wrote {mark} {len(pieces) - 1} times for {len(texts)} videos; use the template of the checkpoint.")
-        return Rendered(pieces[0] + "".join(text + mark + piece for text, piece in zip(texts, pieces[1:], strict=True)), self.guard)
+            raise BrokenBundle(
+                f"The chat template wrote {mark} {len(pieces) - 1} times for {len(texts)} videos; "
+                "use the template of the checkpoint."
+            )
+        return Rendered(
+            pieces[0] + "".join(text + mark + piece for text, piece in zip(texts, pieces[1:], strict=True)),
+            self.guard,
+        )
 
 
 class ChatTokenizer:
@@ -60,7 +66,11 @@ class ChatTokenizer:
         Raises AntiphonError for unusable files.
         """
         self._tokenizer = load_tokenizer(tokenizer_file)
-        self._special = {token.content: index for index, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        self._special = {
+            token.content: index
+            for index, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
         self._special_ids = frozenset(self._special.values())
         longest_first = sorted(self._special, key=len, reverse=True)
         self._pattern = re.compile("(" + ("|".join(map(re.escape, longest_first)) or r"(?!)") + ")")
@@ -68,7 +78,9 @@ class ChatTokenizer:
         self._template, self._names = ChatTemplate(template), names
         self._template_source = template
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()) -> Rendered:
+    def render_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()
+    ) -> Rendered:
         """The text of a whole conversation.
 
         Raises AntiphonError if the template refuses it, or ignores its tools, tool calls or names.
@@ -76,11 +88,17 @@ class ChatTokenizer:
         guard = self._guard(messages, tools)
         rendered = self._render(messages, add_generation_prompt, guard, tools)
         if tools:
-            self._check_effect(rendered, "tools", lambda: self._render(messages, add_generation_prompt, guard))
-        self._check_keys(rendered, messages, lambda turns: self._render(turns, add_generation_prompt, guard, tools))
+            self._check_effect(
+                rendered, "tools", lambda: self._render(messages, add_generation_prompt, guard)
+            )
+        self._check_keys(
+            rendered, messages, lambda turns: self._render(turns, add_generation_prompt, guard, tools)
+        )
         return rendered
 
-    def render_continuation(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()) -> Rendered:
+    def render_continuation(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools = ()
+    ) -> Rendered:
         """The text of turns that follow earlier, complete turns, without the system preamble, which has the
         `tools`.
 
@@ -88,11 +106,18 @@ class ChatTokenizer:
         """
         guard = self._guard(messages, tools)
         rendered = self._continued(messages, add_generation_prompt, guard, tools)
-        self._check_keys(rendered, messages, lambda turns: self._continued(turns, add_generation_prompt, guard, tools))
+        self._check_keys(
+            rendered, messages, lambda turns: self._continued(turns, add_generation_prompt, guard, tools)
+        )
         return rendered
 
-    def _continued(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools) -> Rendered:
-        opening = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE),), plain=True))
+    def _continued(
+        self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools
+    ) -> Rendered:
+        opening = (
+            Message("user", (TextPart(PROBE),), plain=True),
+            Message("assistant", (TextPart(PROBE),), plain=True),
+        )
         refusal: AntiphonError | None = None
         for earlier in (opening[:1], opening):  # the second is for templates that require alternating roles
             try:
@@ -103,7 +128,10 @@ class ChatTokenizer:
                 continue
             if whole.startswith(before):
                 return Rendered(whole[len(before) :], guard)
-        raise refusal or InvalidInput("The chat template rewrites earlier turns when turns are added; send the whole conversation instead.")
+        raise refusal or InvalidInput(
+            "The chat template rewrites earlier turns when turns are added; "
+            "send the whole conversation instead."
+        )
 
     def encode(self, rendered: Rendered) -> np.ndarray:
         """Token ids int64 [tokens], with one placeholder token per piece of media."""
@@ -132,12 +160,18 @@ class ChatTokenizer:
         """The text of the token with id `index`. Raises BrokenBundle if the tokenizer has none."""
         token: str | None = self._tokenizer.id_to_token(index)
         if token is None:
-            raise BrokenBundle(f"frontend.json states the token id {index}, which the bundle's tokenizer lacks; build the bundle again.")
+            raise BrokenBundle(
+                f"frontend.json states the token id {index}, which the bundle's tokenizer lacks; "
+                "build the bundle again."
+            )
         return token
 
     def turn_end(self) -> np.ndarray:
         """Token ids int64 [tokens] that the template writes after an assistant's words, to close its turn."""
-        turns = (Message("user", (TextPart(PROBE),), plain=True), Message("assistant", (TextPart(PROBE + PROBE),), plain=True))
+        turns = (
+            Message("user", (TextPart(PROBE),), plain=True),
+            Message("assistant", (TextPart(PROBE + PROBE),), plain=True),
+        )
         rendered = self.render_chat(turns, False)
         return self.encode(Rendered(rendered.text.rpartition(PROBE + PROBE)[2], rendered.guard))
 
@@ -149,7 +183,10 @@ class ChatTokenizer:
         turns = (Message("user", (TextPart(PROBE),), plain=True),)
         before, opened = self.render_chat(turns, False), self.render_chat(turns, True)
         if not opened.text.startswith(before.text) or opened.text == before.text:
-            raise BrokenBundle("The chat template opens no answer (add_generation_prompt changes nothing, or what comes before); use another template.")
+            raise BrokenBundle(
+                "The chat template opens no answer (add_generation_prompt changes nothing, "
+                "or what comes before); use another template."
+            )
         return self.encode(Rendered(opened.text[len(before.text) :], opened.guard))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -160,14 +197,29 @@ class ChatTokenizer:
         """A new incremental decoder for one answer."""
         return IncrementalDecoder(self._tokenizer, self._special_ids)
 
-    def _check_keys(self, rendered: Rendered, messages: Sequence[Message], render: Callable[[Sequence[Message]], Rendered]) -> None:
+    def _check_keys(
+        self, rendered: Rendered, messages: Sequence[Message], render: Callable[[Sequence[Message]], Rendered]
+    ) -> None:
         """Raise AntiphonError if the template ignores the calls or the names in `messages`. It may ignore the
         names of tools.
         """
         if any(message.tool_calls for message in messages):
-            self._check_effect(rendered, "tool calls", lambda: render([replace(message, tool_calls=()) for message in messages]))
+            self._check_effect(
+                rendered,
+                "tool calls",
+                lambda: render([replace(message, tool_calls=()) for message in messages]),
+            )
         if any(message.name is not None and message.role != "tool" for message in messages):
-            self._check_effect(rendered, "names", lambda: render([message if message.role == "tool" else replace(message, name=None) for message in messages]))
+            self._check_effect(
+                rendered,
+                "names",
+                lambda: render(
+                    [
+                        message if message.role == "tool" else replace(message, name=None)
+                        for message in messages
+                    ]
+                ),
+            )
 
     def _check_effect(self, rendered: Rendered, key: str, without: Callable[[], Rendered]) -> None:
         try:
@@ -175,19 +227,35 @@ class ChatTokenizer:
         except AntiphonError:
             return  # the template needs the key
         if bare == rendered.text:
-            raise InvalidInput(f"The chat template of this bundle has no place for {key}; leave them out, or build with a template that writes them.")
+            raise InvalidInput(
+                f"The chat template of this bundle has no place for {key}; "
+                "leave them out, or build with a template that writes them."
+            )
 
     def _guard(self, messages: Sequence[Message], tools: Tools) -> str:
         """A private-use character that occurs neither in the messages and tools nor in the template."""
-        used = set(self._template_source).union(*(part.text for message in messages for part in message.parts if isinstance(part, TextPart)))
+        used = set(self._template_source).union(
+            *(part.text for message in messages for part in message.parts if isinstance(part, TextPart))
+        )
         used = used.union(*texts([*tools, *(_extras(message) for message in messages)]))
-        return next(chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in used)
+        return next(
+            chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in used
+        )
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools = ()) -> Rendered:
+    def _render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, guard: str, tools: Tools = ()
+    ) -> Rendered:
         def guarded(text: str) -> str:
             return self._guarded(text, guard)
 
-        chat = [{"role": message.role, "content": _content(message, guarded), **with_texts(_extras(message), guarded)} for message in messages]
+        chat = [
+            {
+                "role": message.role,
+                "content": _content(message, guarded),
+                **with_texts(_extras(message), guarded),
+            }
+            for message in messages
+        ]
         variables = {
             "messages": chat,
             "tools": with_texts(tools, guarded) if tools else None,
@@ -221,7 +289,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.special and (token.lstrip or token.rstrip or token.single_word):
             raise BrokenBundle(
-                f"{short_path(path)}: the special token {short(token.content)} strips its surroundings; expected special tokens without such flags."
+                f"{short_path(path)}: the special token {short(token.content)} strips its surroundings; "
+                "expected special tokens without such flags."
             )
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -238,7 +307,13 @@ def _content(message: Message, guarded: Callable[[str], str]) -> str | list[dict
         if isinstance(part, TextPart):
             parts.append({"type": "text", "text": guarded(part.text)})
         else:
-            kind = "audio" if isinstance(part, AudioPart) else "image" if isinstance(part, ImagePart) else "video"
+            kind = (
+                "audio"
+                if isinstance(part, AudioPart)
+                else "image"
+                if isinstance(part, ImagePart)
+                else "video"
+            )
             parts.append({"type": kind, kind: kind})
     return "".join(part["text"] for part in parts) if message.plain else parts
 

@@ -44,10 +44,16 @@ def read_tokenizer(path: Path) -> Tokenizer:
     """
     content = read_json_object(path, REPAIR)
     check_tokenizer(content, short_path(path))
-    unused = {"truncation", "padding"} | (set() if _kind(content.get("post_processor")) == "ByteLevel" else {"post_processor"})
+    unused = {"truncation", "padding"} | (
+        set() if _kind(content.get("post_processor")) == "ByteLevel" else {"post_processor"}
+    )
     dropped = [name for name in unused if content.get(name) is not None]
     with one_sentence(f"{short_path(path)} cannot be read as a tokenizer"):
-        return Tokenizer.from_str(json.dumps({**content, **dict.fromkeys(dropped)})) if dropped else Tokenizer.from_file(str(path))
+        return (
+            Tokenizer.from_str(json.dumps({**content, **dict.fromkeys(dropped)}))
+            if dropped
+            else Tokenizer.from_file(str(path))
+        )
 
 
 @contextlib.contextmanager
@@ -68,20 +74,39 @@ def check_tokenizer(content: dict[str, Any], where: str) -> None:
     file's name.
     """
     model = content.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
-        raise AntiphonError(f"{where} holds no BPE model with its vocab; expected a byte-level BPE tokenizer, as the Qwen models have; {REPAIR}.")
+    if (
+        not isinstance(model, dict)
+        or model.get("type", "BPE") != "BPE"
+        or not isinstance(model.get("vocab"), dict)
+    ):
+        raise AntiphonError(
+            f"{where} holds no BPE model with its vocab; expected a byte-level BPE tokenizer, "
+            f"as the Qwen models have; {REPAIR}."
+        )
     check_vocabulary(model["vocab"], f"{where}: model.vocab")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
-            raise AntiphonError(f"{where}: model.{name} is {short(model[name])}, expected null, as the Qwen models have; {REPAIR}.")
+            raise AntiphonError(
+                f"{where}: model.{name} is {short(model[name])}, expected null, "
+                f"as the Qwen models have; {REPAIR}."
+            )
     decoder = _kind(content.get("decoder"))
     if decoder != "ByteLevel":
-        raise AntiphonError(f"{where} decodes by {decoder}; expected a byte-level BPE tokenizer (decoder ByteLevel), as the Qwen models have; {REPAIR}.")
-    for name, kinds, parts in (("normalizer", NORMALIZERS, "normalizers"), ("pre_tokenizer", PRE_TOKENIZERS, "pretokenizers")):
+        raise AntiphonError(
+            f"{where} decodes by {decoder}; expected a byte-level BPE tokenizer (decoder ByteLevel), "
+            f"as the Qwen models have; {REPAIR}."
+        )
+    for name, kinds, parts in (
+        ("normalizer", NORMALIZERS, "normalizers"),
+        ("pre_tokenizer", PRE_TOKENIZERS, "pretokenizers"),
+    ):
         _check_steps(content.get(name), kinds, parts, f"{where}: {name}")
     added = content.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > MOST_ADDED:
-        raise AntiphonError(f"{where}: added_tokens is {short(added)}, expected a list of at most {MOST_ADDED} tokens; {REPAIR}.")
+        raise AntiphonError(
+            f"{where}: added_tokens is {short(added)}, expected a list of at most {MOST_ADDED} tokens; "
+            f"{REPAIR}."
+        )
     for token in added:
         check_added(token, token.get("id") if isinstance(token, dict) else None, where)
 
@@ -89,9 +114,19 @@ def check_tokenizer(content: dict[str, Any], where: str) -> None:
 def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
     """Raise AntiphonError unless every token of `vocabulary` has a different id in 0 .. LARGEST_ID."""
     ids = vocabulary.values()
-    wrong = next((token for token, index in vocabulary.items() if type(index) is not int or not 0 <= index <= LARGEST_ID), None)
+    wrong = next(
+        (
+            token
+            for token, index in vocabulary.items()
+            if type(index) is not int or not 0 <= index <= LARGEST_ID
+        ),
+        None,
+    )
     if wrong is not None:
-        raise AntiphonError(f"{where} gives {short(wrong)} the id {short(vocabulary[wrong])}, expected an integer in 0 .. {LARGEST_ID}; {REPAIR}.")
+        raise AntiphonError(
+            f"{where} gives {short(wrong)} the id {short(vocabulary[wrong])}, expected an integer in 0 .. "
+            f"{LARGEST_ID}; {REPAIR}."
+        )
     if len(set(ids)) < len(vocabulary):
         raise AntiphonError(f"{where} gives two tokens the same id; {REPAIR}.")
 
@@ -102,9 +137,15 @@ def check_added(token: Any, index: Any, where: str) -> None:
     """
     content = token.get("content") if isinstance(token, dict) else None
     if not isinstance(content, str) or not 0 < len(content) <= LONGEST_TOKEN:
-        raise AntiphonError(f"{where} lists the added token {short(token)}, expected its content, 1 to {LONGEST_TOKEN} letters; {REPAIR}.")
+        raise AntiphonError(
+            f"{where} lists the added token {short(token)}, expected its content, "
+            f"1 to {LONGEST_TOKEN} letters; {REPAIR}."
+        )
     if type(index) is not int or not 0 <= index <= LARGEST_ID:
-        raise AntiphonError(f"{where} gives the added token {short(content)} the id {short(index)}, expected an integer in 0 .. {LARGEST_ID}; {REPAIR}.")
+        raise AntiphonError(
+            f"{where} gives the added token {short(content)} the id {short(index)}, "
+            f"expected an integer in 0 .. {LARGEST_ID}; {REPAIR}."
+        )
 
 
 def _check_steps(step: Any, kinds: tuple[str, ...], parts: str, where: str) -> None:
@@ -113,11 +154,16 @@ def _check_steps(step: Any, kinds: tuple[str, ...], parts: str, where: str) -> N
         raise AntiphonError(f"{where} is {short(step)}, expected at most {MOST_STEPS} steps; {REPAIR}.")
     for part in steps:
         if _kind(part) not in kinds:
-            raise AntiphonError(f"{where} is of type {short(_kind(part))}, expected {', '.join(kinds)} or a Sequence of them; {REPAIR}.")
+            raise AntiphonError(
+                f"{where} is of type {short(_kind(part))}, "
+                f"expected {', '.join(kinds)} or a Sequence of them; {REPAIR}."
+            )
         pattern = part.get("pattern")
         stated = pattern.get("Regex") if isinstance(pattern, dict) else None
         if isinstance(stated, str) and (fault := pattern_fault(stated)):
-            raise AntiphonError(f"{where} has the pattern {short(stated)}, which {fault} and could take any time; {REPAIR}.")
+            raise AntiphonError(
+                f"{where} has the pattern {short(stated)}, which {fault} and could take any time; {REPAIR}."
+            )
 
 
 def pattern_fault(pattern: str) -> str:

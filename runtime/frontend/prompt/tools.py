@@ -28,20 +28,31 @@ def parse_tools(tools: Any) -> Tools:
     if tools is None:
         return ()
     if not isinstance(tools, Sequence) or isinstance(tools, str | bytes):
-        raise InvalidInput(f"tools is {article(type(tools).__name__)}; expected a list of function tools as the OpenAI API takes them.")
+        raise InvalidInput(
+            f"tools is {article(type(tools).__name__)}; "
+            "expected a list of function tools as the OpenAI API takes them."
+        )
     return tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
 
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:
     if callable(tool):
-        raise InvalidInput(f'{where} is a Python function; give its JSON schema instead: {{"type": "function", "function": {{...}}}}.')
+        raise InvalidInput(
+            f'{where} is a Python function; give its JSON schema instead: {{"type": '
+            f'"function", "function": {{...}}}}.'
+        )
     if not isinstance(tool, Mapping):
-        raise InvalidInput(f'{where} is {article(type(tool).__name__)}; expected an object with "type" and "function".')
+        raise InvalidInput(
+            f'{where} is {article(type(tool).__name__)}; expected an object with "type" and "function".'
+        )
     plain: dict[str, Any] = plain_data(tool, where)
     function = _function(plain, where)
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise InvalidInput(f"{where}.function.parameters is {article(type(parameters).__name__)}; expected a JSON schema, which is an object.")
+        raise InvalidInput(
+            f"{where}.function.parameters is {article(type(parameters).__name__)}; "
+            "expected a JSON schema, which is an object."
+        )
     return plain
 
 
@@ -54,13 +65,18 @@ def parse_tool_calls(calls: Any, where: str) -> Tools:
     if calls is None:
         return ()
     if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
-        raise InvalidInput(f"{where} is {article(type(calls).__name__)}; expected a list of calls as the OpenAI API sends them.")
+        raise InvalidInput(
+            f"{where} is {article(type(calls).__name__)}; "
+            "expected a list of calls as the OpenAI API sends them."
+        )
     return tuple(_call(call, f"{where}[{index}]") for index, call in enumerate(calls))
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:
     if not isinstance(call, Mapping):
-        raise InvalidInput(f'{where} is {article(type(call).__name__)}; expected an object with "id", "type" and "function".')
+        raise InvalidInput(
+            f'{where} is {article(type(call).__name__)}; expected an object with "id", "type" and "function".'
+        )
     plain: dict[str, Any] = plain_data(call, where)
     function = _function({"type": "function", **plain}, where)
     function["arguments"] = _arguments(function.get("arguments"), f"{where}.function.arguments")
@@ -70,10 +86,14 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 def _function(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The object under "function", which must have a name."""
     if tool.get("type") != "function":
-        raise InvalidInput(f'{where} has the type {short(tool.get("type"))}; expected "function", the only type of tool.')
+        raise InvalidInput(
+            f'{where} has the type {short(tool.get("type"))}; expected "function", the only type of tool.'
+        )
     function = tool.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise InvalidInput(f'{where} names no function; expected it as {{"type": "function", "function": {{"name": ...}}}}.')
+        raise InvalidInput(
+            f'{where} names no function; expected it as {{"type": "function", "function": {{"name": ...}}}}.'
+        )
     return function
 
 
@@ -82,11 +102,15 @@ def _arguments(arguments: Any, where: str) -> dict[str, Any]:
         try:
             arguments = plain_data(json.loads(arguments), where) if arguments.strip() else {}
         except (ValueError, RecursionError):
-            raise InvalidInput(f"{where} is text that is no JSON; expected a JSON object, as the model was to write it.") from None
+            raise InvalidInput(
+                f"{where} is text that is no JSON; expected a JSON object, as the model was to write it."
+            ) from None
     if arguments is None:
         return {}
     if not isinstance(arguments, dict):
-        raise InvalidInput(f"{where} is {article(type(arguments).__name__)}; expected a JSON object, or one as text.")
+        raise InvalidInput(
+            f"{where} is {article(type(arguments).__name__)}; expected a JSON object, or one as text."
+        )
     return arguments
 
 
@@ -111,10 +135,16 @@ def plain_data(value: Any, where: str, level: int = 0) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise InvalidInput(f"{where} has a key that is no text; JSON has no others.")
-        return {check_unicode(str(key), where): plain_data(item, f"{where[:160]}.{key[:40]}", level + 1) for key, item in value.items()}
+        return {
+            check_unicode(str(key), where): plain_data(item, f"{where[:160]}.{key[:40]}", level + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [plain_data(item, f"{where[:160]}[{index}]", level + 1) for index, item in enumerate(value)]
-    raise InvalidInput(f"{where} is {article(type(value).__name__)}; expected what JSON can say: text, a number, true, false, null, a list or an object.")
+    raise InvalidInput(
+        f"{where} is {article(type(value).__name__)}; expected what JSON can say: "
+        "text, a number, true, false, null, a list or an object."
+    )
 
 
 def check_unicode(text: str, where: str) -> str:
@@ -125,7 +155,10 @@ def check_unicode(text: str, where: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"{where} is not valid Unicode: character {error.start} is {ascii(text[error.start])}; send UTF-8 text.") from None
+        raise InvalidInput(
+            f"{where} is not valid Unicode: character {error.start} is {ascii(text[error.start])}; "
+            "send UTF-8 text."
+        ) from None
     return text
 
 

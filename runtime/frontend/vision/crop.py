@@ -23,7 +23,9 @@ def cropped_array(samples: np.ndarray, rate: int, span: Span) -> np.ndarray:
     return kept
 
 
-def cropped(blocks: Iterator[tuple[np.ndarray, int]], span: Span, count: Callable[[float], int] = int) -> Iterator[tuple[np.ndarray, int]]:
+def cropped(
+    blocks: Iterator[tuple[np.ndarray, int]], span: Span, count: Callable[[float], int] = int
+) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the blocks of a recording, each with its rate, cut to `span`. Blocks after its end are not read.
 
     `count` converts seconds times rate to whole samples. Raises AntiphonError if no samples remain. Source:
@@ -50,4 +52,7 @@ def cropped(blocks: Iterator[tuple[np.ndarray, int]], span: Span, count: Callabl
 
 def nothing_left(span: Span, seconds: float) -> InvalidInput:
     """The error for a span that starts after the end of a recording."""
-    return InvalidInput(f"The audio is {seconds:g} s long and has no sample from {span.start:g} s on within its span; give a start before its end.")
+    return InvalidInput(
+        f"The audio is {seconds:g} s long and has no sample from {span.start:g} s on within its span; "
+        "give a start before its end."
+    )

@@ -29,10 +29,16 @@ def frame_count(options: FrameOptions, frames: int, film_rate: float, rate: floa
         count = round(options.nframes / PAIR) * PAIR
     else:
         fewest = math.ceil((FEWEST if options.min_frames is None else options.min_frames) / PAIR) * PAIR
-        most = math.floor((min(MOST, frames) if options.max_frames is None else options.max_frames) / PAIR) * PAIR
+        most = (
+            math.floor((min(MOST, frames) if options.max_frames is None else options.max_frames) / PAIR)
+            * PAIR
+        )
         count = math.floor(min(min(max(frames / film_rate * rate, fewest), most), frames) / PAIR) * PAIR
     if not PAIR <= count <= frames:
-        raise InvalidInput(f"{count} frames are asked of a video that has {frames} in its span; give nframes or max_frames from {PAIR} to {frames}.")
+        raise InvalidInput(
+            f"{count} frames are asked of a video that has {frames} in its span; "
+            f"give nframes or max_frames from {PAIR} to {frames}."
+        )
     return count
 
 
@@ -44,7 +50,10 @@ def frame_range(span: Span, frames: int, film_rate: float) -> tuple[int, int]:
     first = math.ceil(min(span.start, seconds) * film_rate)
     last = frames - 1 if span.end is None else min(math.floor(min(span.end, seconds) * film_rate), frames - 1)
     if not span.is_whole and first >= last:
-        raise InvalidInput(f"The video is {seconds:g} s long and has no two frames from video_start ({span.start:g} s) to its end; give a longer span.")
+        raise InvalidInput(
+            f"The video is {seconds:g} s long and has no two frames from video_start ({span.start:g} s) "
+            "to its end; give a longer span."
+        )
     return first, last
 
 

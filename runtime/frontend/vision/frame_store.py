@@ -54,6 +54,7 @@ class FrameStore:
             self._file.write(frame.data)
         except OSError as error:
             raise AntiphonError(
-                f"The frames of the video find no room in the folder for temporary files, {short_path(tempfile.gettempdir())} "
-                f"({error.strerror or reason(error)}); free some or set TMPDIR."
+                "The frames of the video find no room in the folder for temporary files, "
+                f"{short_path(tempfile.gettempdir())} ({error.strerror or reason(error)}); "
+                "free some or set TMPDIR."
             ) from None

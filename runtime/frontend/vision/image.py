@@ -88,9 +88,13 @@ def _one_sentence(label: str, policy: MediaPolicy) -> Iterator[None]:
     try:
         yield
     except BROKEN_IMAGE as error:
-        raise InvalidInput(f"{label} cannot be read ({reason(error)}); give a {WANTED['image']} file.") from None
+        raise InvalidInput(
+            f"{label} cannot be read ({reason(error)}); give a {WANTED['image']} file."
+        ) from None
     except _pillow().Image.DecompressionBombError:
-        raise InvalidInput(f"The image has too many pixels; give one of at most {policy.max_pixels:,}.") from None
+        raise InvalidInput(
+            f"The image has too many pixels; give one of at most {policy.max_pixels:,}."
+        ) from None
 
 
 def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> tuple[int, int]:
@@ -99,11 +103,16 @@ def _checked_size(source: Path | bytes, found: Format, policy: MediaPolicy) -> t
     """
     header = read_header(source, found)
     if header is None:
-        raise InvalidInput(f"{_label(source)} cannot be read (its {found.name} header is broken); give a {WANTED['image']} file.")
+        raise InvalidInput(
+            f"{_label(source)} cannot be read (its {found.name} header is broken); "
+            f"give a {WANTED['image']} file."
+        )
     policy.check_pixels(header.width, header.height, "The image")
     policy.check_pixels(*header.tile, "A tile of the image")
     if header.frames > MOST_FRAMES:
-        raise InvalidInput(f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it.")
+        raise InvalidInput(
+            f"The image is an animation of more than {MOST_FRAMES:,} frames; give one picture of it."
+        )
     return header.width, header.height
 
 
@@ -111,7 +120,18 @@ def _label(source: Path | bytes) -> str:
     return "The image" if isinstance(source, bytes) else f"The image {short_path(source)}"
 
 
-BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)
+BROKEN_IMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+)
 """The errors of Pillow's plugins for broken files."""
 
 
@@ -124,7 +144,9 @@ def _plugin(name: str) -> Any:
     return _pillow().Image.OPEN[name][0]
 
 
-def read_image(source: Any, settings: VisionSettings, policy: MediaPolicy = LOCAL, options: PixelOptions = AS_THE_BUNDLE) -> np.ndarray:
+def read_image(
+    source: Any, settings: VisionSettings, policy: MediaPolicy = LOCAL, options: PixelOptions = AS_THE_BUNDLE
+) -> np.ndarray:
     """The image in `source` (see `load_image`), resized as `settings` and `options` say: uint8 [height,
     width, 3].
     """
@@ -136,7 +158,11 @@ def patch_grid(frames: int, shape: Sequence[int], settings: VisionSettings) -> t
     """(temporal patches, rows, columns) of the patches of `frames` resized frames of `shape` (height, width,
     ...).
     """
-    return -(-frames // settings.temporal_patch_size), shape[0] // settings.patch_size, shape[1] // settings.patch_size
+    return (
+        -(-frames // settings.temporal_patch_size),
+        shape[0] // settings.patch_size,
+        shape[1] // settings.patch_size,
+    )
 
 
 def resized(image: Image, sizes: Sequence[tuple[int, int]], settings: VisionSettings) -> np.ndarray:
@@ -158,9 +184,11 @@ def frame_patches(frames: Sequence[np.ndarray], settings: VisionSettings) -> np.
     patches = np.empty((times, rows * columns, 3 * depth * size * size), np.float32)
     for time in range(times):
         group = np.stack([frames[min(time * depth + offset, len(frames) - 1)] for offset in range(depth)])
-        pixels = (group.astype(np.float32) * np.float32(settings.rescale_factor) - mean) / deviation  # [depth, height, width, 3]
+        # [depth, height, width, 3]
+        pixels = (group.astype(np.float32) * np.float32(settings.rescale_factor) - mean) / deviation
         blocks = pixels.reshape(depth, rows // merge, merge, size, columns // merge, merge, size, 3)
-        # Patches of one merged square stand together: (row block, column block, row in it, column in it, channel, frame, y, x).
+        # Patches of one merged square stand together: (row block, column block, row in it, column in
+        # it, channel, frame, y, x).
         patches[time] = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(rows * columns, -1)
     return patches
 

@@ -52,7 +52,9 @@ def _bmp(stream: BinaryIO) -> ImageHeader:
     if _number(head[14:18], "little") == 12:  # OS/2's short header
         return ImageHeader(_number(head[18:20], "little"), _number(head[20:22], "little"))
     # negative: rows from the top
-    width, height = (abs(int.from_bytes(head[place : place + 4], "little", signed=True)) for place in (18, 22))
+    width, height = (
+        abs(int.from_bytes(head[place : place + 4], "little", signed=True)) for place in (18, 22)
+    )
     return ImageHeader(width, height)
 
 
@@ -90,7 +92,13 @@ def _jpeg(stream: BinaryIO) -> ImageHeader:
     for _ in range(MOST_SEGMENTS):
         marker = (marker + _exactly(stream, 1))[-2:]
         code = marker[-1]
-        if len(marker) < 2 or marker[0] != 0xFF or code == 0xFF or code in (0x00, 0x01) or 0xD0 <= code <= 0xD8:
+        if (
+            len(marker) < 2
+            or marker[0] != 0xFF
+            or code == 0xFF
+            or code in (0x00, 0x01)
+            or 0xD0 <= code <= 0xD8
+        ):
             continue  # a byte between segments, or a marker without a segment
         length = _number(_exactly(stream, 2), "big")
         if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
@@ -118,7 +126,9 @@ def _tiff(stream: BinaryIO) -> ImageHeader:
             sizes[name] = _number(entry[4 + word : 4 + word + bytes_each], order)
     if not sizes["width"] or not sizes["height"]:
         raise ValueError
-    return ImageHeader(sizes["width"], sizes["height"], tile=(max(1, sizes["tile_width"]), max(1, sizes["tile_height"])))
+    return ImageHeader(
+        sizes["width"], sizes["height"], tile=(max(1, sizes["tile_width"]), max(1, sizes["tile_height"]))
+    )
 
 
 READERS = {"PNG": _png, "GIF": _gif, "BMP": _bmp, "WEBP": _webp, "JPEG": _jpeg, "TIFF": _tiff}

@@ -61,7 +61,9 @@ def eight_bits(image: Image, file_format: str | None = None, tags: Mapping[int, 
     if not image.mode.startswith("I") and image.mode != "F":
         return image
     pixels = np.asarray(image)
-    shade = _eight(pixels) if image.mode == "F" else _shade(pixels, _white(image.mode, file_format, pixels, tags))
+    shade = (
+        _eight(pixels) if image.mode == "F" else _shade(pixels, _white(image.mode, file_format, pixels, tags))
+    )
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits and fewer, but not these
         shade = 255 - shade
     from PIL.Image import fromarray
@@ -88,7 +90,10 @@ def in_rgb(image: Image, file_format: str | None = None, tags: Mapping[int, Any]
             return image.convert("RGB")
         image = image.convert("RGBA")
     except ValueError as error:
-        raise InvalidInput(f"An image of the mode {image.mode} cannot be turned into RGB ({reason(error)}); convert it first.") from None
+        raise InvalidInput(
+            f"An image of the mode {image.mode} cannot be turned into RGB ({reason(error)}); "
+            "convert it first."
+        ) from None
     composed: Image = alpha_composite(new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
     return composed
 
@@ -105,7 +110,9 @@ def _eight(array: np.ndarray) -> np.ndarray:
         raise _unfit(array)
     least, most = float(array.min()), float(array.max())
     if not (least >= 0 and most <= 1):  # NaN is refused, too
-        raise InvalidInput(f"The image holds floats from {least:g} to {most:g}; expected 0 .. 1, or uint8 or uint16.")
+        raise InvalidInput(
+            f"The image holds floats from {least:g} to {most:g}; expected 0 .. 1, or uint8 or uint16."
+        )
     return (array.astype(np.float32) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
@@ -121,13 +128,16 @@ def _white(mode: str, file_format: str | None, pixels: np.ndarray, tags: Mapping
         return int(2 ** min(16, max(int(bits[0]), 1)) - 1)
     least, most = int(pixels.min()), int(pixels.max())
     if least < 0 or most > DEEPEST or (most <= 255 and most > 0 and file_format != "PNG"):
-        raise InvalidInput(f"The image holds 32-bit integers from {least} to {most}; expected 16 bits, 0 to {DEEPEST}, as uint16 or as a 16-bit PNG or TIFF.")
+        raise InvalidInput(
+            f"The image holds 32-bit integers from {least} to {most}; expected 16 bits, 0 to {DEEPEST}, "
+            "as uint16 or as a 16-bit PNG or TIFF."
+        )
     return DEEPEST
 
 
 def _unfit(array: np.ndarray) -> InvalidInput:
     name = array.dtype.name if array.dtype.names is None else "records"
     return InvalidInput(
-        f"The image array is {name} {list(array.shape)[:8]}; expected uint8 [height, width, 3], grey [height, width] or with alpha [height, width, 4], "
-        "or the same in uint16 or floats of 0 .. 1."
+        f"The image array is {name} {list(array.shape)[:8]}; expected uint8 [height, width, 3], "
+        "grey [height, width] or with alpha [height, width, 4], or the same in uint16 or floats of 0 .. 1."
     )

@@ -75,15 +75,23 @@ def read_video(
     rate = frames_per_second if part.fps is None else part.fps
     if isinstance(part.source, np.ndarray | list | tuple):
         if part.use_audio:
-            raise InvalidInput("A video given as frames has no audio track; give the file, or the audio as its own part.")
+            raise InvalidInput(
+                "A video given as frames has no audio track; give the file, or the audio as its own part."
+            )
         frames = FrameStore(_given_frames(part.source, part.pixels, settings, policy, most_tokens))
         return Video(frames, rate, None, np.arange(len(frames)) / rate)
     source = resolve_source(part.source, "video", policy)
-    frames, rate, times = decode_frames(source, rate, settings, policy, most_tokens, part.count, part.pixels, part.span)
-    return Video(frames, rate, _own_audio(source, audio_rate, policy, part.span) if use_audio else None, times)
+    frames, rate, times = decode_frames(
+        source, rate, settings, policy, most_tokens, part.count, part.pixels, part.span
+    )
+    return Video(
+        frames, rate, _own_audio(source, audio_rate, policy, part.span) if use_audio else None, times
+    )
 
 
-def _own_audio(source: Path | bytes, audio_rate: int, policy: MediaPolicy, span: Span) -> np.ndarray | Path | bytes | None:
+def _own_audio(
+    source: Path | bytes, audio_rate: int, policy: MediaPolicy, span: Span
+) -> np.ndarray | Path | bytes | None:
     """The audio of a video whose frames are already decoded (see `Video`)."""
     with open_container(source, "video", policy, describe(source)) as container:
         if not container.streams.audio:
@@ -98,11 +106,18 @@ def _own_audio(source: Path | bytes, audio_rate: int, policy: MediaPolicy, span:
 
 
 def _given_frames(
-    frames: np.ndarray | Sequence[Any], options: PixelOptions, settings: VisionSettings, policy: MediaPolicy, most_tokens: int | None
+    frames: np.ndarray | Sequence[Any],
+    options: PixelOptions,
+    settings: VisionSettings,
+    policy: MediaPolicy,
+    most_tokens: int | None,
 ) -> Iterator[np.ndarray]:
     """Yield the resized frames of an array [frames, height, width, 3] or of a list of images of one size."""
     if isinstance(frames, np.ndarray) and (frames.ndim != 4 or frames.size == 0):
-        raise InvalidInput(f"The video array is {frames.dtype.name} {list(frames.shape)[:8]}; expected uint8 [frames, height, width, 3].")
+        raise InvalidInput(
+            f"The video array is {frames.dtype.name} {list(frames.shape)[:8]}; "
+            "expected uint8 [frames, height, width, 3]."
+        )
     policy.check_frames(len(frames))
     if isinstance(frames, np.ndarray):
         policy.check_pixels(frames.shape[2], frames.shape[1], "The video")
@@ -115,7 +130,8 @@ def _given_frames(
             _check_room(len(frames), sizes[-1], settings, most_tokens)
         if image.size != shape:
             raise InvalidInput(
-                f"Frame {number} of the video is {image.width} x {image.height} pixels and the first {shape[0]} x {shape[1]}; give frames of one size."
+                f"Frame {number} of the video is {image.width} x {image.height} pixels and the first "
+                f"{shape[0]} x {shape[1]}; give frames of one size."
             )
         yield resized(image, sizes, settings)
 
@@ -149,14 +165,26 @@ def decode_frames(
         stream.thread_type = "AUTO"
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:
-            raise InvalidInput(f"{label} has frames of a size that cannot be read, or of more than {policy.max_pixels:,} pixels; give a smaller video.")
+            raise InvalidInput(
+                f"{label} has frames of a size that cannot be read, "
+                f"or of more than {policy.max_pixels:,} pixels; give a smaller video."
+            )
         policy.check_pixels(width, height, "The video")
-        film = _Film(_duration(container, stream, av.time_base), float(stream.average_rate or 0), stream.frames or 0)
+        film = _Film(
+            _duration(container, stream, av.time_base), float(stream.average_rate or 0), stream.frames or 0
+        )
         policy.check_seconds(film.seconds or 0.0, "video", span)
         policy.check_frames(film.frames_read(span))
         sampling = _sampling(film, frames_per_second, settings.temporal_patch_size, count, span, label)
-        _check_room(sampling.frames, video_sizes((height, width), max(1, sampling.frames), pixels, settings)[-1], settings, most_tokens)
-        shown = frames_shown(_bounded(decoded(container, stream, policy, label), policy), sampling.places(), film.frame_seconds)
+        _check_room(
+            sampling.frames,
+            video_sizes((height, width), max(1, sampling.frames), pixels, settings)[-1],
+            settings,
+            most_tokens,
+        )
+        shown = frames_shown(
+            _bounded(decoded(container, stream, policy, label), policy), sampling.places(), film.frame_seconds
+        )
         frames = FrameStore(_resized_frames(shown, sampling.frames, pixels, settings, policy, most_tokens))
     if not len(frames):
         raise InvalidInput(f"The video {label} has no frames; give a video that is longer than 0 seconds.")
@@ -196,7 +224,11 @@ class _Sampling(NamedTuple):
 
     def places(self) -> Iterator[float]:
         """Yield the times in seconds at which a frame is taken, ascending; without end if `times` is None."""
-        return (number / self.rate for number in itertools.count()) if self.times is None else iter(self.times.tolist())
+        return (
+            (number / self.rate for number in itertools.count())
+            if self.times is None
+            else iter(self.times.tolist())
+        )
 
 
 def _sampling(film: _Film, rate: float, fewest: int, count: FrameOptions, span: Span, name: str) -> _Sampling:
@@ -209,25 +241,34 @@ def _sampling(film: _Film, rate: float, fewest: int, count: FrameOptions, span: 
         return _Sampling(rate, None, math.ceil((film.seconds or 0) * rate))
     total = film.frames or round((film.seconds or 0) * film.rate)
     if not total or not film.rate:
-        raise InvalidInput(f"{name} does not say how many frames it has; leave out video_start, video_end, nframes, min_frames and max_frames.")
+        raise InvalidInput(
+            f"{name} does not say how many frames it has; leave out video_start, video_end, nframes, "
+            "min_frames and max_frames."
+        )
     first, last = frame_range(span, total, film.rate)
     seconds = (last - first + 1) / film.rate
     if count == BY_RATE:
         rate = _sampling_rate(seconds, rate, fewest)
-        return _Sampling(rate, first / film.rate + np.arange(max(1, math.ceil((seconds - TIME_TOLERANCE) * rate))) / rate, math.ceil(seconds * rate))
+        return _Sampling(
+            rate,
+            first / film.rate + np.arange(max(1, math.ceil((seconds - TIME_TOLERANCE) * rate))) / rate,
+            math.ceil(seconds * rate),
+        )
     chosen = frame_count(count, last - first + 1, film.rate, rate)
     return _Sampling(chosen / seconds, frame_numbers(first, last, chosen) / film.rate, chosen)
 
 
-def _check_room(frames: int, size: tuple[int, int], settings: VisionSettings, most_tokens: int | None) -> None:
+def _check_room(
+    frames: int, size: tuple[int, int], settings: VisionSettings, most_tokens: int | None
+) -> None:
     """Raise AntiphonError if `frames` frames of `size` make more tokens than the context has left. The last
     temporal patch is not counted.
     """
     tokens = frames // settings.temporal_patch_size * merged_tokens(size, settings)
     if most_tokens is not None and tokens > most_tokens:
         raise InvalidInput(
-            f"The video has {tokens:,} tokens or more, the model's context has room for {max(most_tokens, 0):,}; "
-            "cut it or lower video_fps, nframes or max_pixels."
+            f"The video has {tokens:,} tokens or more, the model's context has room for "
+            f"{max(most_tokens, 0):,}; cut it or lower video_fps, nframes or max_pixels."
         )
 
 
@@ -273,13 +314,22 @@ def frames_shown(frames: Iterable[Any], places: Iterator[float], frame_seconds: 
                 return
             shown_at = time
         shown = frame
-    while shown is not None and place is not None and (taken == 0 or place < shown_at + frame_seconds - TIME_TOLERANCE):
+    while (
+        shown is not None
+        and place is not None
+        and (taken == 0 or place < shown_at + frame_seconds - TIME_TOLERANCE)
+    ):
         yield shown
         taken, place = taken + 1, next(places, None)
 
 
 def _resized_frames(
-    frames: Iterable[Any], about: int, options: PixelOptions, settings: VisionSettings, policy: MediaPolicy, most_tokens: int | None
+    frames: Iterable[Any],
+    about: int,
+    options: PixelOptions,
+    settings: VisionSettings,
+    policy: MediaPolicy,
+    most_tokens: int | None,
 ) -> Iterator[np.ndarray]:
     """Yield each frame, rotated upright (by its display matrix) and resized. A repeated frame is one object.
 

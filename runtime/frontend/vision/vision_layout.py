@@ -28,7 +28,9 @@ def vision_layout(grid_thw: Sequence[int], merge_size: int, num_position_embeddi
     """
     _, height, width = _checked_grid(grid_thw, merge_size)
     side = math.isqrt(num_position_embeddings)
-    raster = np.arange(height * width).reshape(height // merge_size, merge_size, width // merge_size, merge_size)
+    raster = np.arange(height * width).reshape(
+        height // merge_size, merge_size, width // merge_size, merge_size
+    )
     rows, columns = np.divmod(raster.transpose(0, 2, 1, 3).reshape(-1), width)
     row_index, row_weight = _neighbours(height, side)
     column_index, column_weight = _neighbours(width, side)
@@ -41,7 +43,9 @@ def vision_layout(grid_thw: Sequence[int], merge_size: int, num_position_embeddi
     }
 
 
-def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, num_position_embeddings: int) -> Feeds:
+def vision_feeds(
+    patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, num_position_embeddings: int
+) -> Feeds:
     """All feeds of the stage for one image or one video: those of `vision_layout`, and pixels float32
     [frames, patches, patch_dim].
 
@@ -50,7 +54,10 @@ def vision_feeds(patches: np.ndarray, grid_thw: Sequence[int], merge_size: int, 
     """
     frames, height, width = _checked_grid(grid_thw, merge_size)
     if patches.ndim != 2 or len(patches) != frames * height * width:
-        raise InvalidInput(f"Patches of the shape {patches.shape} do not fill a grid of {frames} x {height} x {width}; make both from one picture.")
+        raise InvalidInput(
+            f"Patches of the shape {patches.shape} do not fill a grid of {frames} x {height} x {width}; "
+            "make both from one picture."
+        )
     pixels = np.asarray(patches, np.float32).reshape(frames, height * width, -1)
     return {"pixels": pixels, **vision_layout(grid_thw, merge_size, num_position_embeddings)}
 
@@ -71,7 +78,8 @@ def _checked_grid(grid_thw: Sequence[int], merge_size: int) -> tuple[int, int, i
     frames, height, width = (int(size) for size in grid_thw)
     if min(frames, height, width) < 1 or height % merge_size or width % merge_size:
         raise InvalidInput(
-            f"A grid of {frames} x {height} x {width} patches has no whole blocks of {merge_size} x {merge_size}; resize the picture to whole blocks."
+            f"A grid of {frames} x {height} x {width} patches has no whole blocks of {merge_size} x "
+            f"{merge_size}; resize the picture to whole blocks."
         )
     return frames, height, width
 

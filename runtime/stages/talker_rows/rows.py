@@ -1,6 +1,7 @@
 """The rows that one run of the Talker reads, as feeds of its engine, in every layout of a TalkerContract.
 
-A row is the sum of its parts: a text id, a codec id, a hidden row of the Thinker, a frame. Layouts differ in which parts share a row.
+A row is the sum of its parts: a text id, a codec id, a hidden row of the Thinker, a frame. Layouts differ in
+which parts share a row.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ NOTHING = -1
 class TalkerPrompt:
     """Rows that the Talker reads before its first frame.
 
-    text_ids and codec_ids int64 [rows] (-1: none), hidden float32 [hiddens, thinker_hidden] for the rows hidden_index int64 [hiddens], frames
-    [frames, size] (codes of a voice, or none) for the rows frame_index int64 [frames], positions float32 [3, rows] and the position of the first
-    row after them.
+    text_ids and codec_ids int64 [rows] (-1: none), hidden float32 [hiddens, thinker_hidden] for the rows
+    hidden_index int64 [hiddens], frames [frames, size] (codes of a voice, or none) for the rows frame_index
+    int64 [frames], positions float32 [3, rows] and the position of the first row after them.
     """
 
     text_ids: np.ndarray
@@ -54,7 +55,9 @@ class TalkerRows(Protocol):
 
 
 class SummedRows:
-    """Layout `summed` with `frame_rows` (Qwen3-Omni): the text row is added to the frame's row; tts_pad where there is none."""
+    """Layout `summed` with `frame_rows` (Qwen3-Omni): the text row is added to the frame's row;
+    tts_pad where there is none.
+    """
 
     def __init__(self, make_prompt: Callable[[int], TalkerPrompt], pad: int) -> None:
         """`make_prompt` gets the first text id. `pad`: the text id of rows behind the end of the text."""
@@ -68,9 +71,15 @@ class SummedRows:
         prompt = self._make_prompt(text_ids[0])
         self._position = prompt.next_position
         self._step = TalkerPrompt(
-            np.zeros(1, np.int64), np.full(1, NOTHING), prompt.hidden[:0], prompt.hidden_index[:0], prompt.frames[:0], np.zeros(1, np.int64),
-            np.zeros((3, 1), np.float32), 0.0,
-        )  # fmt: skip
+            np.zeros(1, np.int64),
+            np.full(1, NOTHING),
+            prompt.hidden[:0],
+            prompt.hidden_index[:0],
+            prompt.frames[:0],
+            np.zeros(1, np.int64),
+            np.zeros((3, 1), np.float32),
+            0.0,
+        )
         return prompt
 
     def next(self, text_ids: Sequence[int], last: Spoken) -> TalkerPrompt:
@@ -81,12 +90,20 @@ class SummedRows:
         step.positions[:] = self._position
         self._position += 1
         return TalkerPrompt(
-            step.text_ids, step.codec_ids, step.hidden, step.hidden_index, last.row, step.frame_index, step.positions, self._position,
-        )  # fmt: skip
+            step.text_ids,
+            step.codec_ids,
+            step.hidden,
+            step.hidden_index,
+            last.row,
+            step.frame_index,
+            step.positions,
+            self._position,
+        )
 
 
 class InterleavedRows:
-    """Layout `interleaved` with `frame_codes` (Qwen3.5-Omni): one sequence; the frame's row first, then the text rows that the policy pulled.
+    """Layout `interleaved` with `frame_codes` (Qwen3.5-Omni): one sequence;
+    the frame's row first, then the text rows that the policy pulled.
 
     Positions count the rows.
     """
@@ -103,9 +120,15 @@ class InterleavedRows:
         text = self._rows(text_ids, prompt.frames[:0], prompt.next_position)
         self._position = text.next_position
         return TalkerPrompt(
-            np.concatenate([prompt.text_ids, text.text_ids]), np.concatenate([prompt.codec_ids, text.codec_ids]), prompt.hidden, prompt.hidden_index,
-            prompt.frames, prompt.frame_index, np.concatenate([prompt.positions, text.positions], axis=1), text.next_position,
-        )  # fmt: skip
+            np.concatenate([prompt.text_ids, text.text_ids]),
+            np.concatenate([prompt.codec_ids, text.codec_ids]),
+            prompt.hidden,
+            prompt.hidden_index,
+            prompt.frames,
+            prompt.frame_index,
+            np.concatenate([prompt.positions, text.positions], axis=1),
+            text.next_position,
+        )
 
     def next(self, text_ids: Sequence[int], last: Spoken) -> TalkerPrompt:
         """See TalkerRows."""
@@ -118,11 +141,21 @@ class InterleavedRows:
         text = np.concatenate([np.full(len(frames), NOTHING), np.asarray(text_ids, np.int64)])
         positions = position_range(position, len(text))
         empty = np.zeros(0, np.int64)
-        return TalkerPrompt(text, np.full(len(text), NOTHING), self._hidden, empty, frames, np.arange(len(frames)), positions, position + len(text))
+        return TalkerPrompt(
+            text,
+            np.full(len(text), NOTHING),
+            self._hidden,
+            empty,
+            frames,
+            np.arange(len(frames)),
+            positions,
+            position + len(text),
+        )
 
 
 class SummedCodeRows(InterleavedRows):
-    """Layout `summed` with `frame_codes`: text row k is added to frame k - 1, as text and frame of one row; padding after the end of text.
+    """Layout `summed` with `frame_codes`: text row k is added to frame k - 1, as text and frame of one row;
+    padding after the end of text.
 
     What a Talker of Qwen3.5-Omni's architecture can be trained on instead of interleaving; none is published.
     """
@@ -153,8 +186,11 @@ def in_chunks(rows: TalkerPrompt, chunk: int, frame_input: str) -> Iterator[dict
         hidden = slice(*np.searchsorted(rows.hidden_index, (start, end)))
         frames = slice(*np.searchsorted(rows.frame_index, (start, end)))
         yield {
-            "text_ids": rows.text_ids[None, start:end], "codec_ids": rows.codec_ids[None, start:end],
-            "hidden": rows.hidden[hidden], "hidden_index": rows.hidden_index[hidden] - start,
-            frame_input: rows.frames[frames], "frame_index": rows.frame_index[frames] - start,
+            "text_ids": rows.text_ids[None, start:end],
+            "codec_ids": rows.codec_ids[None, start:end],
+            "hidden": rows.hidden[hidden],
+            "hidden_index": rows.hidden_index[hidden] - start,
+            frame_input: rows.frames[frames],
+            "frame_index": rows.frame_index[frames] - start,
             "positions": rows.positions[:, None, start:end],
-        }  # fmt: skip
+        }

@@ -25,14 +25,20 @@ def is_structure(token_ids: np.ndarray, ids: Mapping[str, Any]) -> np.ndarray:
 
 
 def evenly_spaced(count: int, limit: int) -> np.ndarray:
-    """Indices int64 of at most `limit` of `count` items, evenly spaced with both ends: floor(i * (count - 1) / (limit - 1)); limit 0 takes all."""
+    """Indices int64 of at most `limit` of `count` items, evenly spaced with both ends:
+    floor(i * (count - 1) / (limit - 1)); limit 0 takes all.
+    """
     if limit == 0 or count <= limit:
         return np.arange(count)
     return np.arange(limit) * (count - 1) // max(1, limit - 1)
 
 
-def content_rows(token_ids: np.ndarray, start: int, end: int, ids: Mapping[str, Any], limit: int) -> np.ndarray:
-    """Rows int64 of the content of the user turn start .. end that the Talker reads, at most `limit` of them."""
+def content_rows(
+    token_ids: np.ndarray, start: int, end: int, ids: Mapping[str, Any], limit: int
+) -> np.ndarray:
+    """Rows int64 of the content of the user turn start .. end that the Talker reads,
+    at most `limit` of them.
+    """
     content = start + np.flatnonzero(~is_structure(token_ids[start:end], ids))
     return content[evenly_spaced(len(content), limit)]
 
@@ -40,11 +46,13 @@ def content_rows(token_ids: np.ndarray, start: int, end: int, ids: Mapping[str, 
 def tapped_rows(token_ids: np.ndarray, ids: Mapping[str, Any], limit: int | None) -> np.ndarray:
     """Rows int64 whose hidden state the Talker's prompt may need, ascending.
 
-    `limit` None: every multimodal token (hidden_taps `media` of TalkerContract). Else the evenly spaced content of each user turn (`content`); all of
-    it while the turn is open, because its length decides which.
+    `limit` None: every multimodal token (hidden_taps `media` of TalkerContract). Else the evenly spaced
+    content of each user turn (`content`); all of it while the turn is open, because its length decides which.
     """
     if limit is None:
-        return np.flatnonzero(np.isin(token_ids, [ids[name] for name in ("audio", "image", "video") if name in ids]))
+        return np.flatnonzero(
+            np.isin(token_ids, [ids[name] for name in ("audio", "image", "video") if name in ids])
+        )
     turns = []
     for start, end in user_turns(token_ids, ids):
         is_closed = bool((token_ids[start:end] == ids["im_end"]).any())

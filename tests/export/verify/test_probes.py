@@ -37,5 +37,8 @@ def test_vision_probes_are_a_picture_and_a_video_of_other_sizes(made: dict[str, 
 def test_the_last_call_of_a_decoder_uses_every_sampling_input(made: dict[str, Stage], stage: str) -> None:
     *greedy, drawn = probes(made[stage])
     assert not any(feeds["temperature"].any() for feeds in greedy)
-    assert all(drawn[name].all() for name in ("temperature", "top_k", "top_p", "noise")) and (drawn["repetition_penalty"] != 1).all()
+    assert (
+        all(drawn[name].all() for name in ("temperature", "top_k", "top_p", "noise"))
+        and (drawn["repetition_penalty"] != 1).all()
+    )
     assert drawn["penalised"].any() and drawn["suppressed"].any() and not drawn["suppressed"].all()

@@ -27,14 +27,27 @@ def test_a_folder_without_weights_passes(tiny_checkpoint: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("stack", "field"),
-    [("thinker.model.layers", "text_config.num_hidden_layers"), ("thinker.visual.blocks", "depth"), ("thinker.audio_tower.layers", "encoder_layers"),
-     ("talker.model.layers", "talker_config.text_config"), ("talker.code_predictor.model.layers", "code_predictor_config")],
-)  # fmt: skip
-def test_more_layers_than_the_configuration_states_are_named(tiny_checkpoint: Path, tmp_path: Path, stack: str, field: str) -> None:
+    [
+        ("thinker.model.layers", "text_config.num_hidden_layers"),
+        ("thinker.visual.blocks", "depth"),
+        ("thinker.audio_tower.layers", "encoder_layers"),
+        ("talker.model.layers", "talker_config.text_config"),
+        ("talker.code_predictor.model.layers", "code_predictor_config"),
+    ],
+)
+def test_more_layers_than_the_configuration_states_are_named(
+    tiny_checkpoint: Path, tmp_path: Path, stack: str, field: str
+) -> None:
     index = json.loads((tiny_checkpoint / INDEX).read_text())
     index["weight_map"][f"{stack}.7.w"] = "model-00001-of-00002.safetensors"
     (tmp_path / INDEX).write_text(json.dumps(index))
-    with pytest.raises(AntiphonError, match=rf"hold 8 layers of {stack.rpartition('.')[0]}, expected \d by .*{field}.* in config.json; use the config.json"):
+    with pytest.raises(
+        AntiphonError,
+        match=(
+            rf"hold 8 layers of {stack.rpartition('.')[0]}, expected \d by .*{field}.* in config.json; "
+            r"use the config.json"
+        ),
+    ):
         check_folder(tmp_path, read_config(tiny_checkpoint))
 
 

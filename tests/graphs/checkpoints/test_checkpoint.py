@@ -40,7 +40,9 @@ def write_file(path: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
         offset += len(data)
     text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for _, _, data in tensors.values()))
+    path.write_bytes(
+        len(text).to_bytes(8, "little") + text + b"".join(data for _, _, data in tensors.values())
+    )
 
 
 @pytest.fixture
@@ -93,7 +95,10 @@ def test_integers_are_read_as_stored(single: Path, code: str, stored: str) -> No
 
 
 def test_scalars_and_empty_tensors_are_read(single: Path) -> None:
-    write_file(single / "model.safetensors", {"scalar": ("F32", (), np.float32(7).tobytes()), "empty": ("BF16", (0, 4), b"")})
+    write_file(
+        single / "model.safetensors",
+        {"scalar": ("F32", (), np.float32(7).tobytes()), "empty": ("BF16", (0, 4), b"")},
+    )
     checkpoint = Checkpoint(single)
     assert checkpoint.read("scalar") == 7 and checkpoint.read("empty").shape == (0, 4)
     assert checkpoint.digest("empty") != checkpoint.digest("scalar")
@@ -101,7 +106,9 @@ def test_scalars_and_empty_tensors_are_read(single: Path) -> None:
 
 def test_bfloat16_is_rounded_to_nearest_even() -> None:
     torch = pytest.importorskip("torch")
-    values = np.concatenate([np.random.default_rng(0).normal(size=1000), [0.0, -0.0, 1.00390625, 1.01171875, 3e38]]).astype(np.float32)
+    values = np.concatenate(
+        [np.random.default_rng(0).normal(size=1000), [0.0, -0.0, 1.00390625, 1.01171875, 3e38]]
+    ).astype(np.float32)
     expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy().tobytes()
     assert encode(values, "bfloat16") == expected
 
@@ -109,7 +116,10 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
 def test_digest_depends_on_dtype_shape_and_bytes_alone(single: Path) -> None:
     data = np.arange(6, dtype="<f4").tobytes()
     stored = {"a": ("F32", (2, 3), data), "same": ("F32", (2, 3), data), "shape": ("F32", (3, 2), data)}
-    write_file(single / "model.safetensors", {**stored, "dtype": ("I32", (2, 3), data), "bytes": ("F32", (2, 3), data[::-1])})
+    write_file(
+        single / "model.safetensors",
+        {**stored, "dtype": ("I32", (2, 3), data), "bytes": ("F32", (2, 3), data[::-1])},
+    )
     checkpoint = Checkpoint(single)
     assert checkpoint.digest("a") == checkpoint.digest("same")
     assert len({checkpoint.digest(name) for name in ("a", "shape", "dtype", "bytes")}) == 4
@@ -135,7 +145,10 @@ def test_transposed_fused_experts_give_the_same_parameter(single: Path, width: i
     gate_up = random.normal(size=(3, 2 * width, hidden)).astype("<f4")
     down = random.normal(size=(3, hidden, width)).astype("<f4")
     stored = {}
-    for prefix, first, second in (("plain", gate_up, down), ("swapped", gate_up.swapaxes(1, 2), down.swapaxes(1, 2))):
+    for prefix, first, second in (
+        ("plain", gate_up, down),
+        ("swapped", gate_up.swapaxes(1, 2), down.swapaxes(1, 2)),
+    ):
         stored[f"{prefix}.gate_up_proj"] = ("F32", first.shape, np.ascontiguousarray(first).tobytes())
         stored[f"{prefix}.down_proj"] = ("F32", second.shape, np.ascontiguousarray(second).tobytes())
     write_file(single / "model.safetensors", stored)
@@ -161,10 +174,16 @@ def test_head_is_the_embedding_when_tied(tiny: Path, tmp_path: Path) -> None:
     names = ("thinker.lm_head.weight", "thinker.model.embed_tokens.weight")
     checkpoint = Checkpoint(tiny)
     assert head(checkpoint, *names, tied=False).tensors == (names[0],)
-    tied = Checkpoint(new_checkpoint(tmp_path / "tied", overrides={"thinker_config.tie_word_embeddings": True}))
+    tied = Checkpoint(
+        new_checkpoint(tmp_path / "tied", overrides={"thinker_config.tie_word_embeddings": True})
+    )
     assert not tied.has(names[0])
-    np.testing.assert_array_equal(assemble(tied, head(tied, *names, tied=True, source=transposed)), tied.read(names[1]).T)
-    with pytest.raises(AntiphonError, match=r"thinker.lm_head.weight is missing \(with tie_word_embeddings false"):
+    np.testing.assert_array_equal(
+        assemble(tied, head(tied, *names, tied=True, source=transposed)), tied.read(names[1]).T
+    )
+    with pytest.raises(
+        AntiphonError, match=r"thinker.lm_head.weight is missing \(with tie_word_embeddings false"
+    ):
         head(tied, *names, tied=False)
 
 
@@ -181,7 +200,9 @@ def test_error_names_the_tensor_when_it_is_missing_or_of_another_shape(tiny: Pat
 @pytest.mark.parametrize("code", ["I8", "F8_E4M3", "U8"])
 def test_error_names_tensor_and_supported_dtypes_when_the_dtype_is_not(single: Path, code: str) -> None:
     write_file(single / "model.safetensors", {"quantised": (code, (4,), b"1234")})
-    with pytest.raises(AntiphonError, match=f"tensor quantised is stored as {code}, expected one of BF16, F16, F32"):
+    with pytest.raises(
+        AntiphonError, match=f"tensor quantised is stored as {code}, expected one of BF16, F16, F32"
+    ):
         Checkpoint(single)
 
 
@@ -192,7 +213,10 @@ def test_error_says_so_when_there_are_no_weights(single: Path) -> None:
 
 def test_error_names_the_shard_when_it_is_missing(folder: Path) -> None:
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(AntiphonError, match="model-00002-of-00002.safetensors is missing but model.safetensors.index.json lists it"):
+    with pytest.raises(
+        AntiphonError,
+        match="model-00002-of-00002.safetensors is missing but model.safetensors.index.json lists it",
+    ):
         Checkpoint(folder)
 
 
@@ -215,36 +239,66 @@ def test_error_says_so_when_a_shard_shrinks_after_opening(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [b'{"w": 3}', b'{"w": {"dtype": "F32", "shape": [2]}}', b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-     b'{"w": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}'],
-)  # fmt: skip
+    [
+        b'{"w": 3}',
+        b'{"w": {"dtype": "F32", "shape": [2]}}',
+        b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"w": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}',
+    ],
+)
 def test_error_names_the_file_when_its_header_is_broken(single: Path, header: bytes) -> None:
     (single / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12345678")
-    with pytest.raises(AntiphonError, match="model.safetensors is truncated, broken or not a safetensors file"):
+    with pytest.raises(
+        AntiphonError, match="model.safetensors is truncated, broken or not a safetensors file"
+    ):
         Checkpoint(single)
 
 
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        (b"not json", "invalid"), (b"[]", "invalid JSON"), (b'{"\xff": 1}', "invalid UTF-8"), (b"[" * 5000, "invalid JSON"),
-        (b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "offset for tensor .w"),
-        (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "offset for tensor"),
+        (b"not json", "invalid"),
+        (b"[]", "invalid JSON"),
+        (b'{"\xff": 1}', "invalid UTF-8"),
+        (b"[" * 5000, "invalid JSON"),
+        (
+            b'{"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "w": {"dtype": "F32", "shape": '
+            b'[1], "data_offsets": [4, 8]}}',
+            "offset for tensor .w",
+        ),
+        (
+            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": '
+            b'[1], "data_offsets": [0, 4]}}',
+            "offset for tensor",
+        ),
         (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "offset for tensor .a"),
         (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "file not fully covered"),
         (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8]}}', "floating point"),
         (b'{"w": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}', "string"),
         (b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [false, 8]}}', "boolean"),
-        (b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"9" * 4000] * 500), "number out of range"),
-        (b'{"w": {"dtype": "F64", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"1"] * 500), "w has 500 axes of up to 1, expected at most 16"),
-        (b'{"v": {"dtype": "F32", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}, "w": {"dtype": "F64", "shape": [], "data_offsets": [0, 8]}}',
-         "v has 2 axes of up to 9223372036854775808, expected at most 16 axes of 63 bits"),
+        (
+            b'{"w": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 8]}}'
+            % b",".join([b"9" * 4000] * 500),
+            "number out of range",
+        ),
+        (
+            b'{"w": {"dtype": "F64", "shape": [%s], "data_offsets": [0, 8]}}' % b",".join([b"1"] * 500),
+            "w has 500 axes of up to 1, expected at most 16",
+        ),
+        (
+            b'{"v": {"dtype": "F32", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}, "w": '
+            b'{"dtype": "F64", "shape": [], "data_offsets": [0, 8]}}',
+            "v has 2 axes of up to 9223372036854775808, expected at most 16 axes of 63 bits",
+        ),
         (b'{"w": {"dtype": "F32", "shape": [9223372036854775807], "data_offsets": [0, 8]}}', "overflow"),
         (b'{"w": {"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}}', "unknown variant .F99"),
         (b'{"a\\nb": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}', "holds the tensor 'a.nb'"),
-        (b'{"%s": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}' % (b"a" * 5000), "holds the tensor"),
+        (
+            b'{"%s": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}' % (b"a" * 5000),
+            "holds the tensor",
+        ),
     ],
-)  # fmt: skip
+)
 def test_error_says_what_is_wrong_with_a_header(single: Path, header: bytes, said: str) -> None:
     (single / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12345678")
     with pytest.raises(AntiphonError, match=said) as caught:
@@ -253,13 +307,23 @@ def test_error_says_what_is_wrong_with_a_header(single: Path, header: bytes, sai
 
 
 def test_tensors_lie_where_the_header_says_whatever_its_order(single: Path) -> None:
-    """Names and offsets in unlike orders, an empty tensor between two others, metadata, and blanks behind the header."""
+    """Names and offsets in unlike orders, an empty tensor between two others, metadata,
+    and blanks behind the header.
+    """
     header = {
-        "__metadata__": {"format": "pt"}, "last": {"dtype": "F32", "shape": [2], "data_offsets": [6, 14]},
-        "empty": {"dtype": "F32", "shape": [0], "data_offsets": [6, 6]}, "first": {"dtype": "F16", "shape": [3, 1], "data_offsets": [0, 6]},
-    }  # fmt: skip
-    text, first, last = json.dumps(header).encode() + b"   ", np.array([1, 2, 3], "<f2"), np.array([4, 5], "<f4")
-    (single / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + first.tobytes() + last.tobytes())
+        "__metadata__": {"format": "pt"},
+        "last": {"dtype": "F32", "shape": [2], "data_offsets": [6, 14]},
+        "empty": {"dtype": "F32", "shape": [0], "data_offsets": [6, 6]},
+        "first": {"dtype": "F16", "shape": [3, 1], "data_offsets": [0, 6]},
+    }
+    text, first, last = (
+        json.dumps(header).encode() + b"   ",
+        np.array([1, 2, 3], "<f2"),
+        np.array([4, 5], "<f4"),
+    )
+    (single / "model.safetensors").write_bytes(
+        len(text).to_bytes(8, "little") + text + first.tobytes() + last.tobytes()
+    )
     checkpoint = Checkpoint(single)
     assert set(checkpoint.names()) == {"empty", "first", "last"}
     np.testing.assert_array_equal(checkpoint.read("first"), [[1], [2], [3]])
@@ -285,12 +349,17 @@ def test_error_says_so_when_a_file_grows_after_its_header_was_read(single: Path)
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "is not valid JSON"), ("[]", "holds a list"), ("{}", "is not an index of shards"), ('{"weight_map": 3}', "is not an index of shards"),
-        ('{"weight_map": {"w": 3}}', "file names were expected"), ('{"weight_map": {"w": "../x.safetensors"}}', "expected the name of a file beside it"),
+        ("{", "is not valid JSON"),
+        ("[]", "holds a list"),
+        ("{}", "is not an index of shards"),
+        ('{"weight_map": 3}', "is not an index of shards"),
+        ('{"weight_map": {"w": 3}}', "file names were expected"),
+        ('{"weight_map": {"w": "../x.safetensors"}}', "expected the name of a file beside it"),
         ('{"weight_map": {"w": "%s"}}' % ("x" * 5000), "expected the name of a file beside it"),
-        ('{"weight_map": {"w": "x\\u0000"}}', "expected the name of a file beside it"), ('{"weight_map": {"%s": "x"}}' % ("w" * 5000), "holds the tensor"),
+        ('{"weight_map": {"w": "x\\u0000"}}', "expected the name of a file beside it"),
+        ('{"weight_map": {"%s": "x"}}' % ("w" * 5000), "holds the tensor"),
     ],
-)  # fmt: skip
+)
 def test_error_names_the_index_when_it_is_broken(folder: Path, content: str, said: str) -> None:
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(AntiphonError, match=f"model.safetensors.index.json .*{said}"):
@@ -302,5 +371,10 @@ def test_error_names_both_when_the_index_places_a_tensor_where_it_is_not(folder:
     content = json.loads(index.read_text())
     content["weight_map"]["thinker.extra.weight"] = "model-00001-of-00002.safetensors"
     index.write_text(json.dumps(content))
-    with pytest.raises(AntiphonError, match="places tensor thinker.extra.weight in model-00001-of-00002.safetensors, which does not hold it"):
+    with pytest.raises(
+        AntiphonError,
+        match=(
+            "places tensor thinker.extra.weight in model-00001-of-00002.safetensors, which does not hold it"
+        ),
+    ):
         Checkpoint(folder)

@@ -20,7 +20,9 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a tiny config.json with changes (dotted path -> value; None removes the field) and returns its folder."""
+    """Writes a tiny config.json with changes (dotted path -> value;
+    None removes the field) and returns its folder.
+    """
 
     def writer(changes: dict[str, Any] | None = None) -> Path:
         config = configuration("tiny", token_ids(train()), "bfloat16")
@@ -57,7 +59,11 @@ def test_rope_is_read_alike_in_the_old_and_the_new_form(write: Write) -> None:
             {
                 "thinker_config.text_config.rope_theta": None,
                 "thinker_config.text_config.rope_scaling": None,
-                "thinker_config.text_config.rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5]},
+                "thinker_config.text_config.rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e6,
+                    "mrope_section": [6, 5, 5],
+                },
             }
         )
     )
@@ -65,7 +71,9 @@ def test_rope_is_read_alike_in_the_old_and_the_new_form(write: Write) -> None:
 
 
 def test_no_talker_is_read_when_audio_output_is_off(write: Write) -> None:
-    config = read_config(write({"enable_audio_output": False, "talker_config": None, "code2wav_config": None}))
+    config = read_config(
+        write({"enable_audio_output": False, "talker_config": None, "code2wav_config": None})
+    )
     assert config.talker is None and config.code2wav is None
 
 
@@ -77,14 +85,23 @@ def test_layers_are_dense_where_the_configuration_says_so(write: Write) -> None:
 
 
 def test_talker_layers_always_hold_experts_as_in_the_reference(write: Write) -> None:
-    config = read_config(write({"talker_config.text_config.mlp_only_layers": [0], "talker_config.text_config.decoder_sparse_step": 2}))
+    config = read_config(
+        write(
+            {
+                "talker_config.text_config.mlp_only_layers": [0],
+                "talker_config.text_config.decoder_sparse_step": 2,
+            }
+        )
+    )
     assert config.talker is not None and all(config.talker.text.is_sparse(layer) for layer in range(3))
 
 
 def test_tied_embeddings_are_read_from_the_text_or_the_thinker_section(write: Write) -> None:
     assert not read_config(write()).thinker.text.tie_word_embeddings
     assert read_config(write({"thinker_config.tie_word_embeddings": True})).thinker.text.tie_word_embeddings
-    assert read_config(write({"thinker_config.text_config.tie_word_embeddings": True})).thinker.text.tie_word_embeddings
+    assert read_config(
+        write({"thinker_config.text_config.tie_word_embeddings": True})
+    ).thinker.text.tie_word_embeddings
 
 
 def test_error_names_the_folder_when_config_json_is_missing(tmp_path: Path) -> None:
@@ -92,7 +109,10 @@ def test_error_names_the_folder_when_config_json_is_missing(tmp_path: Path) -> N
         read_config(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("content", "sentence"), [(b"{", "not valid JSON"), (b"\xff\xfe", "not UTF-8 text"), (b"[]", "holds a list")])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"{", "not valid JSON"), (b"\xff\xfe", "not UTF-8 text"), (b"[]", "holds a list")],
+)
 def test_error_says_so_when_config_json_is_no_object(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(AntiphonError, match=sentence):
@@ -108,18 +128,34 @@ def test_error_says_so_when_config_json_is_no_object(tmp_path: Path, content: by
         ("im_end_token_id", None, "field im_end_token_id is missing"),
         ("tts_bos_token_id", None, "field tts_bos_token_id is missing"),
         ("thinker_config", None, "section thinker_config is missing"),
-        ("thinker_config.vision_start_token_id", None, "field thinker_config.vision_start_token_id is missing"),
-        ("talker_config.code_predictor_config", None, "section talker_config.code_predictor_config is missing"),
+        (
+            "thinker_config.vision_start_token_id",
+            None,
+            "field thinker_config.vision_start_token_id is missing",
+        ),
+        (
+            "talker_config.code_predictor_config",
+            None,
+            "section talker_config.code_predictor_config is missing",
+        ),
         ("talker_config.codec_eos_token_id", None, "field talker_config.codec_eos_token_id is missing"),
         ("talker_config.speaker_id", {}, "speaker_id is missing or empty"),
         ("talker_config.speaker_id", {"eve": 99999}, "id 99999 of speaker eve"),
         ("talker_config.codec_bos_id", 5000, "codec_bos_id"),
         ("talker_config.accept_hidden_layer", 9, "accept_hidden_layer"),
         ("talker_config.thinker_hidden_size", 64, "thinker_hidden_size is 64, expected 128"),
-        ("talker_config.code_predictor_config.hidden_size", 64, "code_predictor_config.hidden_size is 64, expected 96"),
+        (
+            "talker_config.code_predictor_config.hidden_size",
+            64,
+            "code_predictor_config.hidden_size is 64, expected 96",
+        ),
         ("thinker_config.audio_config.output_dim", 3584, "output_dim is 3584, expected 128"),
         ("thinker_config.vision_config.out_hidden_size", 3584, "out_hidden_size is 3584, expected 128"),
-        ("thinker_config.text_config.rope_scaling", {"rope_type": "default", "mrope_section": [24, 20, 20]}, "mrope_section is 64, expected 16"),
+        (
+            "thinker_config.text_config.rope_scaling",
+            {"rope_type": "default", "mrope_section": [24, 20, 20]},
+            "mrope_section is 64, expected 16",
+        ),
         ("thinker_config.text_config.rope_scaling", {"rope_type": "yarn"}, "rope_type 'yarn'"),
         ("thinker_config.text_config.rope_theta", None, "rope_theta is missing"),
         ("thinker_config.text_config.num_experts_per_tok", 99, "num_experts_per_tok"),
@@ -129,6 +165,8 @@ def test_error_says_so_when_config_json_is_no_object(tmp_path: Path, content: by
         ("code2wav_config.codebook_size", 2048, "codebook_size is 2048, expected 256"),
     ],
 )
-def test_error_names_the_field_when_it_is_missing_or_at_odds(write: Write, path: str, value: Any, sentence: str) -> None:
+def test_error_names_the_field_when_it_is_missing_or_at_odds(
+    write: Write, path: str, value: Any, sentence: str
+) -> None:
     with pytest.raises(AntiphonError, match=sentence):
         read_config(write({path: value}))

@@ -1,4 +1,6 @@
-"""Archives of torch.save: read without running them, written without torch, and refused in one sentence when anything is wrong with them."""
+"""Archives of torch.save: read without running them, written without torch,
+and refused in one sentence when anything is wrong with them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ import numpy as np
 import pytest
 
 from antiphon.graphs.checkpoints import torch_archive
-from antiphon.graphs.checkpoints.torch_archive import MOST_STEPS, STORAGES, read_torch_archive, write_torch_archive
+from antiphon.graphs.checkpoints.torch_archive import (
+    MOST_STEPS,
+    STORAGES,
+    read_torch_archive,
+    write_torch_archive,
+)
 from antiphon.runtime.bundle.errors import AntiphonError
 
 NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
@@ -23,8 +30,14 @@ NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<
 def entries(prefix: str = "") -> list[tuple[str, str, tuple[int, ...], bytes]]:
     random = np.random.default_rng(0)
     shapes = [(3, 5), (), (0, 4), (300, 1, 7), (40_000,)]
-    floats = [(f"{prefix}w{place}", "F32", shape, random.normal(size=shape).astype("<f4").tobytes()) for place, shape in enumerate(shapes)]
-    others = [(f"{prefix}{dtype}", dtype, (2, 3), np.arange(6).astype(kind).tobytes()) for dtype, kind in NUMPY_TYPES.items()]
+    floats = [
+        (f"{prefix}w{place}", "F32", shape, random.normal(size=shape).astype("<f4").tobytes())
+        for place, shape in enumerate(shapes)
+    ]
+    others = [
+        (f"{prefix}{dtype}", dtype, (2, 3), np.arange(6).astype(kind).tobytes())
+        for dtype, kind in NUMPY_TYPES.items()
+    ]
     return [*floats, *others, (f"{prefix}bf16", "BF16", (2,), b"\x80\x3f\x00\xc0")]
 
 
@@ -33,10 +46,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model_weights.pt"
 
 
-def rewrite(path: Path, change: dict[str, bytes | None] | None = None, compress: str = "", drop: str = "") -> None:
+def rewrite(
+    path: Path, change: dict[str, bytes | None] | None = None, compress: str = "", drop: str = ""
+) -> None:
     """Write the archive again with members changed or added, one of them compressed, or one left out."""
     with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist() if not drop or not name.endswith(drop)}
+        members = {
+            name: archive.read(name) for name in archive.namelist() if not drop or not name.endswith(drop)
+        }
     root = next(iter(members)).partition("/")[0]
     members |= {f"{root}/{name}": content for name, content in (change or {}).items() if content is not None}
     with zipfile.ZipFile(path, "w") as archive:
@@ -59,7 +76,12 @@ def test_written_tensors_are_found_where_they_lie(path: Path) -> None:
     found, content = read_torch_archive(path), path.read_bytes()
     for name, dtype, shape, data in entries():
         tensor = found[name]
-        assert (tensor.shard, tensor.dtype, tensor.shape, content[tensor.begin : tensor.end]) == (path, dtype, shape, data)
+        assert (tensor.shard, tensor.dtype, tensor.shape, content[tensor.begin : tensor.end]) == (
+            path,
+            dtype,
+            shape,
+            data,
+        )
     assert len(found) == len(entries())
 
 
@@ -77,11 +99,21 @@ def test_written_file_is_read_by_torch_with_weights_only(path: Path) -> None:
     loaded = torch.load(path, weights_only=True)
     assert list(loaded) == [name for name, _, _, _ in entries()]
     for name, _, shape, data in entries():
-        assert tuple(loaded[name].shape) == shape and loaded[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() == data, name
+        assert (
+            tuple(loaded[name].shape) == shape
+            and loaded[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() == data
+        ), name
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state, "step": 3}, lambda state: {"model": {"generator": state}, "other": None}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"model": state, "step": 3},
+        lambda state: {"model": {"generator": state}, "other": None},
+    ],
+)
 def test_files_of_torch_are_read_whatever_wraps_them(path: Path, wrap: Any, protocol: int) -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -90,7 +122,9 @@ def test_files_of_torch_are_read_whatever_wraps_them(path: Path, wrap: Any, prot
     found, content = read_torch_archive(path), path.read_bytes()
     assert set(found) == set(state)
     for name, tensor in found.items():
-        assert content[tensor.begin : tensor.end] == state[name].numpy().tobytes() and tensor.shape == tuple(state[name].shape)
+        assert content[tensor.begin : tensor.end] == state[name].numpy().tobytes() and tensor.shape == tuple(
+            state[name].shape
+        )
 
 
 def test_only_the_generator_is_kept_when_a_file_holds_more(path: Path) -> None:
@@ -104,7 +138,14 @@ def test_slices_of_a_storage_are_found_by_their_offset(path: Path) -> None:
     whole = torch.arange(12.0).reshape(4, 3)
     torch.save({"rows": whole[1:3], "one": whole[:, 1:2][:1]}, path)
     found, content = read_torch_archive(path), path.read_bytes()
-    assert np.frombuffer(content[found["rows"].begin : found["rows"].end], "<f4").tolist() == [3, 4, 5, 6, 7, 8]
+    assert np.frombuffer(content[found["rows"].begin : found["rows"].end], "<f4").tolist() == [
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+    ]
     assert np.frombuffer(content[found["one"].begin : found["one"].end], "<f4").tolist() == [1]
 
 
@@ -139,9 +180,24 @@ def test_code_in_a_pickle_never_runs(path: Path, tmp_path: Path, place: str, pro
 
 @pytest.mark.parametrize(
     "pickled",
-    [b"", b"\x80\x02", b"\x80\x02}", b".", b"\x80\x02u.", b"\x80\x02K\x01.", b"\x80\x02}(K\x01u.", b"\x80\x02h\x05.", b"\x80\x02](K\x01K\x02e.", b"\xff\xff",
-     b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00echo\x85R.", b"\x80\x02cposix\nsystem\n.", b"(S'echo'\nios\nsystem\n.", b"\x80\x02}]K\x01s.", b"\x80\x02Q."],
-)  # fmt: skip
+    [
+        b"",
+        b"\x80\x02",
+        b"\x80\x02}",
+        b".",
+        b"\x80\x02u.",
+        b"\x80\x02K\x01.",
+        b"\x80\x02}(K\x01u.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02](K\x01K\x02e.",
+        b"\xff\xff",
+        b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00echo\x85R.",
+        b"\x80\x02cposix\nsystem\n.",
+        b"(S'echo'\nios\nsystem\n.",
+        b"\x80\x02}]K\x01s.",
+        b"\x80\x02Q.",
+    ],
+)
 def test_broken_pickles_are_refused(path: Path, pickled: bytes) -> None:
     write_torch_archive(path, entries())
     rewrite(path, {"data.pkl": pickled})
@@ -155,13 +211,19 @@ TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(("
 @pytest.mark.parametrize(
     "pickled",
     [
-        b"\x80\x02" + b"N" * 10 + b"(t" * (MOST_STEPS // 4) + b".",  # a mark and an empty tuple, again and again
+        # a mark and an empty tuple, again and again
+        b"\x80\x02" + b"N" * 10 + b"(t" * (MOST_STEPS // 4) + b".",
         b"\x80\x02)" + b"\x94h\x00\x86" * 40 + b"\x8c\x01x\x93.",  # a name that is tuples of tuples
-        b"\x80\x02}(X\x01\x00\x00\x00w" + TENSOR + b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00("
-        + INTEGERS * 2000 + b"t(" + INTEGERS * 2000 + b"t\x89NtRu.",  # 2,000 axes of 2,040 bits
+        b"\x80\x02}(X\x01\x00\x00\x00w"
+        + TENSOR
+        + b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00("
+        + INTEGERS * 2000
+        + b"t("
+        + INTEGERS * 2000
+        + b"t\x89NtRu.",  # 2,000 axes of 2,040 bits
     ],
     ids=["marks", "name", "axes"],
-)  # fmt: skip
+)
 def test_pickles_that_would_take_any_time_are_refused_at_once(path: Path, pickled: bytes) -> None:
     write_torch_archive(path, entries())
     rewrite(path, {"data.pkl": pickled})
@@ -197,7 +259,8 @@ def test_random_damage_never_gives_anything_but_a_sentence_or_tensors_inside_the
     content, random = path.read_bytes(), np.random.default_rng(0)
     for _ in range(600):
         damaged = bytearray(content)
-        for place in random.integers(len(content) - 600, len(content), 3):  # the pickle and the directory stand last
+        # the pickle and the directory stand last
+        for place in random.integers(len(content) - 600, len(content), 3):
             damaged[place] = random.integers(0, 256)
         path.write_bytes(damaged)
         try:
@@ -239,10 +302,12 @@ def test_archives_with_wrong_members_are_refused(path: Path, damage: dict[str, A
 def test_other_contents_than_plain_tensors_are_refused(path: Path) -> None:
     torch = pytest.importorskip("torch")
     cases = {
-        "not contiguous": {"w": torch.ones(3, 2).T}, "entry 'step' is no tensor": {"w": torch.ones(2), "step": 5}, "a list found": [torch.ones(2)],
+        "not contiguous": {"w": torch.ones(3, 2).T},
+        "entry 'step' is no tensor": {"w": torch.ones(2), "step": 5},
+        "a list found": [torch.ones(2)],
         "storage of type 'ByteStorage' found": {"w": torch.ones(2, dtype=torch.uint8)},
         "to call 'torch._utils _rebuild_parameter'": {"w": torch.nn.Parameter(torch.ones(2))},
-    }  # fmt: skip
+    }
     for words, value in cases.items():
         torch.save(value, path)
         assert words in sentence(path)

@@ -1,4 +1,6 @@
-"""The registry of families: who is known by which model_type, what a registration refuses, and that nobody else knows a family by its name."""
+"""The registry of families: who is known by which model_type, what a registration refuses,
+and that nobody else knows a family by its name.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_no_model_type_belongs_to_two_families() -> None:
 
 @pytest.mark.parametrize("name", ["", "qwen2", "qwen3_omni_moe_thinker", "x" * 10**6])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(AntiphonError, match="^Unknown family '.*'?; expected one of qwen3_omni_moe, qwen3_5_omni.$") as raised:
+    with pytest.raises(
+        AntiphonError, match="^Unknown family '.*'?; expected one of qwen3_omni_moe, qwen3_5_omni.$"
+    ) as raised:
         registry.family(name)
     assert len(str(raised.value)) < 300
 
@@ -65,10 +69,18 @@ def test_a_registered_family_is_known_until_it_is_unregistered() -> None:
 
 
 @pytest.mark.parametrize(
-    "taken", [{"name": "qwen3_5_omni"}, {"aliases": ("qwen3_omni_next",)}, {"thinkers": {"qwen3_5": None}}, {"parts_alone": {"qwen3_omni_moe_talker": ""}}]
+    "taken",
+    [
+        {"name": "qwen3_5_omni"},
+        {"aliases": ("qwen3_omni_next",)},
+        {"thinkers": {"qwen3_5": None}},
+        {"parts_alone": {"qwen3_omni_moe_talker": ""}},
+    ],
 )
 def test_a_family_with_a_model_type_of_another_one_is_refused(taken: dict[str, Any]) -> None:
-    with pytest.raises(AntiphonError, match="cannot be registered: model_type .* is taken by the family qwen3_"):
+    with pytest.raises(
+        AntiphonError, match="cannot be registered: model_type .* is taken by the family qwen3_"
+    ):
         registry.register(other(**taken))
     assert registry.names() == tuple(registry.MODULES)
 
@@ -84,41 +96,75 @@ def test_only_a_registered_family_can_be_unregistered(name: str) -> None:
         registry.unregister(name)
 
 
-def test_a_record_with_the_reader_of_another_family_reads_checkpoints_of_its_own(registered: Family, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_record_with_the_reader_of_another_family_reads_checkpoints_of_its_own(
+    registered: Family, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     published = read_config(tiny_checkpoint)
-    (tmp_path / "config.json").write_text(json.dumps(published.raw | {"model_type": registered.aliases[0]}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        json.dumps(published.raw | {"model_type": registered.aliases[0]}), encoding="utf-8"
+    )
     found = read_config(tmp_path)
-    assert found.family == registered.name and dataclasses.replace(found, family=published.family, left_out=published.left_out) == published
+    assert (
+        found.family == registered.name
+        and dataclasses.replace(found, family=published.family, left_out=published.left_out) == published
+    )
 
 
 @pytest.mark.parametrize("stated", ["gpt2", None, 7, [], {}, ["qwen3_omni_moe"]])
-def test_an_unknown_model_type_is_refused_with_all_known_ones(stated: object, registered: Family, tmp_path: Path) -> None:
+def test_an_unknown_model_type_is_refused_with_all_known_ones(
+    stated: object, registered: Family, tmp_path: Path
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": stated}), encoding="utf-8")
     with pytest.raises(AntiphonError, match="unknown model family") as raised:
         read_config(tmp_path)
-    expected = "qwen3_omni_moe, qwen3_5_omni, other_omni, qwen3_omni_next, other_omni_next, qwen3_omni_moe_thinker, qwen3_omni_next_thinker, qwen3_5_moe, "
+    expected = (
+        "qwen3_omni_moe, qwen3_5_omni, other_omni, qwen3_omni_next, other_omni_next, qwen3_omni_moe_thinker, "
+        "qwen3_omni_next_thinker, qwen3_5_moe, "
+    )
     assert f"one of {expected}qwen3_5, qwen3_5_moe_text, qwen3_5_text." in str(raised.value)
 
 
 def test_importing_the_registry_loads_no_family_and_no_library() -> None:
     code = "import sys, antiphon.graphs.families.registry as r; r.names(); print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
-    assert not loaded & {"numpy", "torch", "tokenizers", "antiphon.graphs.config", *(f"antiphon.graphs.families{name}" for name in registry.MODULES.values())}
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+    assert not loaded & {
+        "numpy",
+        "torch",
+        "tokenizers",
+        "antiphon.graphs.config",
+        *(f"antiphon.graphs.families{name}" for name in registry.MODULES.values()),
+    }
 
 
 def test_records_load_neither_torch_nor_a_tokenizer() -> None:
     code = "import sys, antiphon.graphs.families.registry as r; r.families(); print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
     assert not loaded & {"torch", "onnx", "onnx_ir", "tokenizers", "transformers"}
 
 
 def test_no_other_product_file_names_a_model_type() -> None:
     """What depends on the family stands in its record; a sentence may mention one."""
-    homes = {ROOT / "graphs" / "families" / name for name in registry.MODULES} | {ROOT / "graphs" / "families" / "registry.py"}
+    homes = {ROOT / "graphs" / "families" / name for name in registry.MODULES} | {
+        ROOT / "graphs" / "families" / "registry.py"
+    }
     found = []
     for file in (file for part in PRODUCT for file in (ROOT / part).rglob("*.py")):
         if not homes & {file, *file.parents}:
             tree = ast.parse(file.read_text(encoding="utf-8"))
-            texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-            found += [f"{file.relative_to(ROOT)}:{node.lineno}" for node in texts if node.value in MODEL_TYPES]
+            texts = [
+                node
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            ]
+            found += [
+                f"{file.relative_to(ROOT)}:{node.lineno}" for node in texts if node.value in MODEL_TYPES
+            ]
     assert found == []

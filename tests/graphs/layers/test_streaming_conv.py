@@ -55,7 +55,9 @@ def test_causal_convolution_equals_the_zero_padded_one_at_any_packet_schedule(sc
 
 @settings(max_examples=25, deadline=None)
 @given(schedule=packets, stride=st.sampled_from((1, 2, 3, 8)))
-def test_transposed_convolution_emits_the_untrimmed_blocks_of_its_inputs_at_any_packet_schedule(schedule, stride):
+def test_transposed_convolution_emits_the_untrimmed_blocks_of_its_inputs_at_any_packet_schedule(
+    schedule, stride
+):
     weight, bias = torch.randn(3, 5, 2 * stride), torch.randn(5)
     module = TransposedConvolution(3, 5, stride).requires_grad_(False)
     module.weight.copy_(torch.from_numpy(transposed_convolution_weight("w").assemble(weight.numpy())))
@@ -70,7 +72,9 @@ def test_upsample_equals_the_transposed_convolution_when_kernel_is_the_stride():
     matrix = torch.from_numpy(upsampling_weight("w").assemble(weight.numpy()))
     repeated = torch.from_numpy(repeated_bias("b", 4).assemble(bias.numpy()))
     expected = torch.nn.functional.conv_transpose1d(x, weight, bias, stride=4)
-    torch.testing.assert_close(upsample(x.transpose(1, 2), matrix, repeated, 4).transpose(1, 2), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        upsample(x.transpose(1, 2), matrix, repeated, 4).transpose(1, 2), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_tape_keeps_the_last_columns_when_a_packet_is_shorter_than_the_state():

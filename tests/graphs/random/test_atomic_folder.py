@@ -19,7 +19,9 @@ def test_the_folder_takes_its_name_when_the_block_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, AntiphonError])
-def test_nothing_is_left_and_nothing_lost_where_the_block_fails(tmp_path: Path, failure: type[BaseException]) -> None:
+def test_nothing_is_left_and_nothing_lost_where_the_block_fails(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text("old")
     with pytest.raises(failure), whole_checkpoint(tmp_path / "old", replace=True) as beside:
@@ -31,7 +33,10 @@ def test_nothing_is_left_and_nothing_lost_where_the_block_fails(tmp_path: Path, 
 
 def test_a_folder_that_holds_something_gives_way_only_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("old")
-    with pytest.raises(AntiphonError, match="Cannot write the checkpoint to .*Directory not empty"), whole_checkpoint(tmp_path):
+    with (
+        pytest.raises(AntiphonError, match="Cannot write the checkpoint to .*Directory not empty"),
+        whole_checkpoint(tmp_path),
+    ):
         pass
     assert (tmp_path / "config.json").read_text() == "old"
     with whole_checkpoint(tmp_path, replace=True) as beside:

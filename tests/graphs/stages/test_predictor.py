@@ -1,4 +1,6 @@
-"""The code predictor's step against HF's code predictor with the same random checkpoint: all 15 steps of a frame, teacher-forced."""
+"""The code predictor's step against HF's code predictor with the same random checkpoint:
+all 15 steps of a frame, teacher-forced.
+"""
 
 from __future__ import annotations
 
@@ -37,25 +39,43 @@ def frame(pair: Pair, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def step_feeds(hidden: np.ndarray, code: np.ndarray, step: int, codebook: int) -> dict[str, np.ndarray]:
     rows = hidden[:, None] if step == 0 else hidden[:, None][:, :0]
     past = np.full(len(code), step + 1 if step else 0)
-    return {"hidden": rows, "code": code, "step": np.array([step]), "past_length": past} | greedy_sampling(len(code), codebook)
+    return {"hidden": rows, "code": code, "step": np.array([step]), "past_length": past} | greedy_sampling(
+        len(code), codebook
+    )
 
 
-def run_frame(pair: Pair, stage: Any, module: Any, hidden: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """logits [batch, 15, codebook], the embeddings [batch, 15, hidden] of codes 0 .. 14, and greedy tokens [batch, 15]."""
+def run_frame(
+    pair: Pair, stage: Any, module: Any, hidden: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """logits [batch, 15, codebook], the embeddings [batch, 15, hidden] of codes 0 ..
+    14, and greedy tokens [batch, 15].
+    """
     steps = pair.config.talker.num_code_groups - 1
     runner = Runner(stage, module, len(codes), capacity=steps + 1)
-    found = [runner(step_feeds(hidden, codes[:, step], step, pair.config.talker.predictor.vocab_size)) for step in range(steps)]
-    return tuple(np.stack([result[name] for result in found], axis=1) for name in ("logits", "code_row", "token"))  # type: ignore[return-value]
+    found = [
+        runner(step_feeds(hidden, codes[:, step], step, pair.config.talker.predictor.vocab_size))
+        for step in range(steps)
+    ]
+    return tuple(
+        np.stack([result[name] for result in found], axis=1) for name in ("logits", "code_row", "token")
+    )  # type: ignore[return-value]
 
 
 def reference(pair: Pair, hidden: np.ndarray, codes: np.ndarray) -> tuple[Any, Any]:
-    """HF's logits and the embeddings of all 16 codes: two rows first, then one code at a time behind the cache."""
+    """HF's logits and the embeddings of all 16 codes:
+    two rows first, then one code at a time behind the cache.
+    """
     talker, forced = pair.model.talker, torch.from_numpy(codes)
     model, rows = talker.code_predictor, [talker.get_input_embeddings()(forced[:, 0])]
     outputs = model(inputs_embeds=torch.stack([torch.from_numpy(hidden), rows[0]], dim=1), use_cache=True)
     logits = [outputs.logits[:, -1]]
     for step in range(1, codes.shape[1] - 1):
-        outputs = model(input_ids=forced[:, step : step + 1], past_key_values=outputs.past_key_values, generation_steps=step, use_cache=True)
+        outputs = model(
+            input_ids=forced[:, step : step + 1],
+            past_key_values=outputs.past_key_values,
+            generation_steps=step,
+            use_cache=True,
+        )
         logits.append(outputs.logits[:, -1])
     rows += [table(forced[:, group + 1]) for group, table in enumerate(model.get_input_embeddings())]
     return torch.stack(logits, dim=1), torch.stack(rows, dim=1)
@@ -73,7 +93,9 @@ def test_all_steps_equal_the_reference(predictor: Predictor, batch: int, seed: i
     np.testing.assert_array_equal(tokens, logits.argmax(-1))
 
 
-def test_the_last_table_holds_the_last_codes_so_that_the_frame_row_is_a_sum_of_16_rows(predictor: Predictor) -> None:
+def test_the_last_table_holds_the_last_codes_so_that_the_frame_row_is_a_sum_of_16_rows(
+    predictor: Predictor,
+) -> None:
     pair, stage, module = predictor
     hidden, codes = frame(pair, 2, seed=3)
     _, embedded = reference(pair, hidden, codes)
@@ -101,6 +123,10 @@ def test_sampling_filters_apply_in_every_step(predictor: Predictor) -> None:
     runner = Runner(stage, module, capacity=16)
     feeds = step_feeds(hidden, codes[:, 0], 0, pair.config.talker.predictor.vocab_size)
     best = Runner(stage, module, capacity=16)(feeds)["logits"].argsort(axis=1)[0, ::-1]
-    feeds |= {"temperature": np.ones(1, np.float32), "top_k": np.array([2]), "noise": np.array([1 - 2**-24], np.float32)}
+    feeds |= {
+        "temperature": np.ones(1, np.float32),
+        "top_k": np.array([2]),
+        "noise": np.array([1 - 2**-24], np.float32),
+    }
     feeds["suppressed"][0, best[0]] = True
     assert runner(feeds)["token"][0] == max(best[1], best[2])

@@ -1,4 +1,6 @@
-"""The Thinker of Qwen3.5-Omni against HF's text models of Qwen3.5 with the same random weights: teacher-forced logits and the tapped rows."""
+"""The Thinker of Qwen3.5-Omni against HF's text models of Qwen3.5 with the same random weights:
+teacher-forced logits and the tapped rows.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,16 @@ from antiphon.runtime.bundle.errors import AntiphonError
 
 from ..decoder_pair import Runner
 from ..module_pair import check_example_axes, load_module, relative_error
-from ..qwen3_5_pair import VARIANTS, Qwen35Pair, Tensors, fused_layout, fused_projections, make_qwen3_5_pair, omni_config, one_tensor_an_expert
+from ..qwen3_5_pair import (
+    VARIANTS,
+    Qwen35Pair,
+    Tensors,
+    fused_layout,
+    fused_projections,
+    make_qwen3_5_pair,
+    omni_config,
+    one_tensor_an_expert,
+)
 
 TOLERANCE = 1e-5
 MARGIN = 1e-3
@@ -40,24 +51,33 @@ def thinker(request: pytest.FixtureRequest) -> Thinker:
 
 
 def prompt(pair: Qwen35Pair, tokens: int, seed: int, batch: int = 1) -> Feeds:
-    """Random ids with scattered features at fractional positions that differ between the three axes; every row's logits are wanted."""
+    """Random ids with scattered features at fractional positions that differ between the three axes;
+    every row's logits are wanted.
+    """
     config, random = pair.config, np.random.default_rng(seed)
     indexed = np.sort(random.choice(batch * tokens, batch * tokens // 2, replace=False))
     feeds: Feeds = {
         "input_ids": random.integers(0, config.vocab_size, (batch, tokens)),
         "positions": np.cumsum(random.choice([0, 1, 1.04, 3], (3, batch, tokens)), axis=2).astype(np.float32),
-        "query_length": np.full(batch, tokens), "past_length": np.zeros(batch, np.int64),
-        "features": random.normal(size=(len(indexed), config.hidden_size)).astype(np.float32), "feature_index": indexed,
+        "query_length": np.full(batch, tokens),
+        "past_length": np.zeros(batch, np.int64),
+        "features": random.normal(size=(len(indexed), config.hidden_size)).astype(np.float32),
+        "feature_index": indexed,
         "output_index": np.arange(batch * tokens),
-    }  # fmt: skip
+    }
     return feeds | greedy_sampling(batch * tokens, config.vocab_size)
 
 
 def part(feeds: Feeds, start: int, stop: int, row: int = 0) -> Feeds:
     """Tokens start .. stop of one row of a prompt, as a chunk of its own."""
     tokens, count = feeds["input_ids"].shape[1], stop - start
-    cut = dict(feeds, query_length=np.array([count]), past_length=np.array([start]), output_index=np.arange(count))
-    cut["input_ids"], cut["positions"] = feeds["input_ids"][row : row + 1, start:stop], feeds["positions"][:, row : row + 1, start:stop]
+    cut = dict(
+        feeds, query_length=np.array([count]), past_length=np.array([start]), output_index=np.arange(count)
+    )
+    cut["input_ids"], cut["positions"] = (
+        feeds["input_ids"][row : row + 1, start:stop],
+        feeds["positions"][:, row : row + 1, start:stop],
+    )
     first = row * tokens + start
     inside = (feeds["feature_index"] >= first) & (feeds["feature_index"] < first + count)
     cut["features"], cut["feature_index"] = feeds["features"][inside], feeds["feature_index"][inside] - first
@@ -74,7 +94,12 @@ def embedded(pair: Qwen35Pair, feeds: Feeds) -> Any:
 def reference(pair: Qwen35Pair, feeds: Feeds) -> Any:
     """HF's outputs with all hidden states, for the same embeddings, features and positions."""
     positions = torch.from_numpy(feeds["positions"])
-    return pair.model(inputs_embeds=embedded(pair, feeds), position_ids=positions, output_hidden_states=True, use_cache=False)
+    return pair.model(
+        inputs_embeds=embedded(pair, feeds),
+        position_ids=positions,
+        output_hidden_states=True,
+        use_cache=False,
+    )
 
 
 @pytest.mark.parametrize(("tokens", "batch", "seed"), [(17, 1, 0), (1, 1, 1), (9, 3, 2), (70, 1, 3)])
@@ -97,12 +122,16 @@ def test_tapped_rows_are_those_of_the_reference_for_every_layer(thinker: Thinker
         tapping = stage.make_module()
         tapping.load_state_dict(module.state_dict())
         found = Runner(stage, tapping.requires_grad_(False))(feeds)["hidden"]
-        assert relative_error(found, hidden_states[tap if 0 <= tap < layers else -1]) < TOLERANCE, f"tap {tap}"
+        assert relative_error(found, hidden_states[tap if 0 <= tap < layers else -1]) < TOLERANCE, (
+            f"tap {tap}"
+        )
 
 
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(0, 100))
-def test_prefill_in_any_chunks_and_decode_equal_one_prefill(thinker: Thinker, chunks: list[int], seed: int) -> None:
+def test_prefill_in_any_chunks_and_decode_equal_one_prefill(
+    thinker: Thinker, chunks: list[int], seed: int
+) -> None:
     pair, stage, module = thinker
     feeds = prompt(pair, sum(chunks), seed)
     whole = Runner(stage, module, capacity=80)
@@ -123,7 +152,12 @@ def test_decoding_token_by_token_equals_the_reference_with_its_cache(thinker: Th
     feeds, runner, cache, start = prompt(pair, 16, seed=5), Runner(stage, module), None, 0
     for stop in (5, *range(6, 17)):
         cut = part(feeds, start, stop)
-        outputs = pair.model(inputs_embeds=embedded(pair, cut), position_ids=torch.from_numpy(cut["positions"]), past_key_values=cache, use_cache=True)
+        outputs = pair.model(
+            inputs_embeds=embedded(pair, cut),
+            position_ids=torch.from_numpy(cut["positions"]),
+            past_key_values=cache,
+            use_cache=True,
+        )
         cache = outputs.past_key_values
         assert relative_error(runner(cut)["logits"], outputs.logits[0]) < TOLERANCE, f"token {start}"
         start = stop
@@ -132,19 +166,34 @@ def test_decoding_token_by_token_equals_the_reference_with_its_cache(thinker: Th
 def test_greedy_ids_equal_the_reference_where_margins_are_clear(thinker: Thinker) -> None:
     pair, stage, module = thinker
     feeds = prompt(pair, 6, seed=6)
-    feeds |= {"features": feeds["features"][:0], "feature_index": feeds["feature_index"][:0], "positions": np.arange(6.0)[None, None].repeat(3, 0)}
+    feeds |= {
+        "features": feeds["features"][:0],
+        "feature_index": feeds["feature_index"][:0],
+        "positions": np.arange(6.0)[None, None].repeat(3, 0),
+    }
     runner, ids, compared = Runner(stage, module), feeds["input_ids"], 0
     token = runner(feeds | {"positions": feeds["positions"].astype(np.float32)})["token"][-1]
     for step in range(20):
         positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
-        best = pair.model(input_ids=torch.from_numpy(ids), position_ids=positions, use_cache=False).logits[0, -1].topk(2)
+        best = (
+            pair.model(input_ids=torch.from_numpy(ids), position_ids=positions, use_cache=False)
+            .logits[0, -1]
+            .topk(2)
+        )
         if best.values[0] - best.values[1] < MARGIN:
             break
         assert token == best.indices[0]
         compared += 1
         ids = np.concatenate([ids, [[token]]], axis=1)
-        call = {"input_ids": ids[:, -1:], "positions": np.full((3, 1, 1), 6 + step, np.float32), "query_length": np.array([1]), "output_index": np.array([0])}
-        token = runner(feeds | call | {"past_length": np.array([6 + step])} | greedy_sampling(1, pair.config.vocab_size))["token"][0]
+        call = {
+            "input_ids": ids[:, -1:],
+            "positions": np.full((3, 1, 1), 6 + step, np.float32),
+            "query_length": np.array([1]),
+            "output_index": np.array([0]),
+        }
+        token = runner(
+            feeds | call | {"past_length": np.array([6 + step])} | greedy_sampling(1, pair.config.vocab_size)
+        )["token"][0]
     assert compared >= 10
 
 
@@ -160,7 +209,12 @@ def test_ragged_streams_and_padded_rows_give_what_each_stream_gives_alone(thinke
         for row, length in enumerate(lengths):
             if length:
                 own = part(feeds, 0, length, row) | {"past_length": past[row : row + 1]}
-                assert relative_error(found["logits"][row * tokens : row * tokens + length], alone[row](own)["logits"]) < TOLERANCE
+                assert (
+                    relative_error(
+                        found["logits"][row * tokens : row * tokens + length], alone[row](own)["logits"]
+                    )
+                    < TOLERANCE
+                )
             for shared, state in zip(together.states, alone[row].states, strict=True):
                 assert relative_error(shared[row], state[0]) < TOLERANCE
         past = past + lengths
@@ -173,7 +227,11 @@ def test_fused_and_split_projections_and_both_layouts_of_experts_make_one_module
     if pair.config.num_experts:
         stored = one_tensor_an_expert(stored, pair.config)
     other = load_module(stage, Tensors(stored))
-    assert not any("in_proj_qkv." in tensor for source in stage.weights(Tensors(stored)).values() for tensor in source.tensors)
+    assert not any(
+        "in_proj_qkv." in tensor
+        for source in stage.weights(Tensors(stored)).values()
+        for tensor in source.tensors
+    )
     for ours, theirs in zip(other.parameters(), module.parameters(), strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
@@ -182,10 +240,14 @@ def test_fused_and_split_projections_and_both_layouts_of_experts_make_one_module
 def test_projections_of_one_input_may_be_stored_as_one_tensor(name: str) -> None:
     pair, stage, module = load(make_qwen3_5_pair(VARIANTS[name]))
     stored = Tensors(fused_projections(pair.tensors("thinker.")))
-    assert any(".self_attn.qkv_proj." in tensor for tensor in stored.tensors) and any(".gate_up_proj.weight" in tensor for tensor in stored.tensors)
+    assert any(".self_attn.qkv_proj." in tensor for tensor in stored.tensors) and any(
+        ".gate_up_proj.weight" in tensor for tensor in stored.tensors
+    )
     for ours, theirs in zip(load_module(stage, stored).parameters(), module.parameters(), strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    assert {tensor for source in stage.weights(stored).values() for tensor in source.tensors} == set(stored.tensors)
+    assert {tensor for source in stage.weights(stored).values() for tensor in source.tensors} == set(
+        stored.tensors
+    )
 
 
 def test_bias_of_the_short_convolution_is_refused(thinker: Thinker) -> None:
@@ -194,7 +256,11 @@ def test_bias_of_the_short_convolution_is_refused(thinker: Thinker) -> None:
     if pair.config.linear is None:
         pytest.skip("no linear layer")
     stored = pair.tensors("thinker.")
-    stored |= {name.replace("conv1d.weight", "conv1d.bias"): value[:, 0, 0] for name, value in stored.items() if "conv1d" in name}
+    stored |= {
+        name.replace("conv1d.weight", "conv1d.bias"): value[:, 0, 0]
+        for name, value in stored.items()
+        if "conv1d" in name
+    }
     with pytest.raises(AntiphonError, match=r"conv1d\.bias"):
         stage.weights(Tensors(stored))
 
@@ -202,7 +268,9 @@ def test_bias_of_the_short_convolution_is_refused(thinker: Thinker) -> None:
 def test_every_tensor_of_the_checkpoint_is_used(thinker: Thinker) -> None:
     pair, stage, _ = thinker
     tensors = pair.tensors("thinker.")
-    assert {tensor for source in stage.weights(Tensors(tensors)).values() for tensor in source.tensors} == set(tensors)
+    assert {
+        tensor for source in stage.weights(Tensors(tensors)).values() for tensor in source.tensors
+    } == set(tensors)
 
 
 @pytest.mark.parametrize("tensor", ["linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba", "self_attn.q_proj"])
@@ -220,8 +288,20 @@ def test_projection_of_another_shape_is_refused(tensor: str) -> None:
 def test_states_follow_the_layers_and_the_example_shows_every_axis() -> None:
     config = VARIANTS[PUBLISHED]
     states = {state.name: (state.kind, state.shape) for state in decoder_states(config)}
-    assert list(states) == ["conv.0", "recurrent.0", "conv.1", "recurrent.1", "conv.2", "recurrent.2", "key.3", "value.3"]
-    assert states["conv.1"] == ("conv", ("batch", 3, 56)) and states["recurrent.1"] == ("recurrent", ("batch", 4, 8, 6))
+    assert list(states) == [
+        "conv.0",
+        "recurrent.0",
+        "conv.1",
+        "recurrent.1",
+        "conv.2",
+        "recurrent.2",
+        "key.3",
+        "value.3",
+    ]
+    assert states["conv.1"] == ("conv", ("batch", 3, 56)) and states["recurrent.1"] == (
+        "recurrent",
+        ("batch", 4, 8, 6),
+    )
     assert states["value.3"] == ("kv", ("batch", 2, "capacity", 32))
     stage = thinker_stage(omni_config(config))
     check_example_axes(stage)

@@ -1,4 +1,6 @@
-"""The vision encoder against both families' reference classes with the same random weights, and its ONNX export."""
+"""The vision encoder against both families' reference classes with the same random
+weights, and its ONNX export.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,27 @@ from antiphon.graphs.stages.vision_encoder import vision_encoder_stage
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.frontend.vision.vision_layout import vision_feeds
 
-from ..module_pair import FakeCheckpoint, check_example_axes, exported_session, load_module, load_reference_weights, randomise, relative_error
+from ..module_pair import (
+    FakeCheckpoint,
+    check_example_axes,
+    exported_session,
+    load_module,
+    load_reference_weights,
+    randomise,
+    relative_error,
+)
 
 PREFIX = "thinker.visual."
-TINY = dict(depth=3, hidden_size=32, intermediate_size=40, num_heads=2, in_channels=3, patch_size=4, temporal_patch_size=2, spatial_merge_size=2)
+TINY = dict(
+    depth=3,
+    hidden_size=32,
+    intermediate_size=40,
+    num_heads=2,
+    in_channels=3,
+    patch_size=4,
+    temporal_patch_size=2,
+    spatial_merge_size=2,
+)
 TINY |= dict(num_position_embeddings=64, out_hidden_size=24)
 SHAPES = [
     dict(deepstack_visual_indexes=(0,), hidden_size=48, num_heads=4),
@@ -32,7 +51,9 @@ GRIDS = [(1, 6, 6), (1, 12, 18), (1, 6, 18), (1, 30, 12), (2, 6, 12), (5, 12, 6)
 
 
 def make_stage(**changes: Any) -> Stage:
-    return vision_encoder_stage(cast(OmniConfig, SimpleNamespace(thinker=SimpleNamespace(vision=VisionConfig(**{**TINY, **changes})))))
+    return vision_encoder_stage(
+        cast(OmniConfig, SimpleNamespace(thinker=SimpleNamespace(vision=VisionConfig(**{**TINY, **changes}))))
+    )
 
 
 def reference(seed: int = 0, **changes: Any) -> Any:
@@ -54,7 +75,9 @@ def reference_3_5(seed: int = 0, **changes: Any) -> Any:
 
 
 def patches_of(grid: tuple[int, int, int], patch_dim: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((grid[0] * grid[1] * grid[2], patch_dim), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal(
+        (grid[0] * grid[1] * grid[2], patch_dim), dtype=np.float32
+    )
 
 
 def run(module: Any, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -62,7 +85,9 @@ def run(module: Any, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return [output.numpy() for output in module(*(torch.from_numpy(feed) for feed in feeds.values()))]
 
 
-def run_reference(encoder: Any, patches: list[np.ndarray], grids: list[tuple[int, int, int]]) -> list[np.ndarray]:
+def run_reference(
+    encoder: Any, patches: list[np.ndarray], grids: list[tuple[int, int, int]]
+) -> list[np.ndarray]:
     with torch.no_grad():
         result = encoder(torch.from_numpy(np.concatenate(patches)), grid_thw=torch.tensor(grids))
     features = getattr(result, "deepstack_features", None)
@@ -77,31 +102,57 @@ def assert_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("changes", SHAPES)
-def test_features_and_deepstack_equal_the_reference_for_images_and_videos(changes: dict[str, Any], seed: int) -> None:
+def test_features_and_deepstack_equal_the_reference_for_images_and_videos(
+    changes: dict[str, Any], seed: int
+) -> None:
     stage, encoder = make_stage(**changes), reference(seed, **changes)
     module = load_reference_weights(stage, encoder, PREFIX)
     for grid in GRIDS:
         patches = patches_of(grid, stage.inputs[0].shape[2], seed)
-        found = run(module, vision_feeds(patches, grid, stage.constants["spatial_merge_size"], stage.constants["num_position_embeddings"]))
+        found = run(
+            module,
+            vision_feeds(
+                patches,
+                grid,
+                stage.constants["spatial_merge_size"],
+                stage.constants["num_position_embeddings"],
+            ),
+        )
         assert len(found) == len(stage.outputs)
         assert_equal(found, run_reference(encoder, [patches], [grid]))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("changes", [{key: value for key, value in shape.items() if key != "deepstack_visual_indexes"} for shape in SHAPES])
-def test_features_equal_the_reference_of_qwen3_5_for_images_and_videos(changes: dict[str, Any], seed: int) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{key: value for key, value in shape.items() if key != "deepstack_visual_indexes"} for shape in SHAPES],
+)
+def test_features_equal_the_reference_of_qwen3_5_for_images_and_videos(
+    changes: dict[str, Any], seed: int
+) -> None:
     stage, encoder = make_stage(**changes), reference_3_5(seed, **changes)
     module = load_reference_weights(stage, encoder, PREFIX)
     assert [output.name for output in stage.outputs] == ["features"]
     for grid in GRIDS:
         patches = patches_of(grid, stage.inputs[0].shape[2], seed)
-        found = run(module, vision_feeds(patches, grid, stage.constants["spatial_merge_size"], stage.constants["num_position_embeddings"]))
+        found = run(
+            module,
+            vision_feeds(
+                patches,
+                grid,
+                stage.constants["spatial_merge_size"],
+                stage.constants["num_position_embeddings"],
+            ),
+        )
         assert_equal(found, run_reference(encoder, [patches], [grid]))
 
 
 def test_rotary_base_is_that_of_the_configuration() -> None:
     theta = 500.0
-    stage, encoder = make_stage(rope_theta=theta), reference_3_5(rope_parameters={"rope_type": "axial", "rope_theta": theta})
+    stage, encoder = (
+        make_stage(rope_theta=theta),
+        reference_3_5(rope_parameters={"rope_type": "axial", "rope_theta": theta}),
+    )
     patches = patches_of((1, 12, 18), stage.inputs[0].shape[2])
     found = run(load_reference_weights(stage, encoder, PREFIX), vision_feeds(patches, (1, 12, 18), 2, 64))
     assert_equal(found, run_reference(encoder, [patches], [(1, 12, 18)]))
@@ -110,12 +161,19 @@ def test_rotary_base_is_that_of_the_configuration() -> None:
 def test_weights_of_qwen3_5_are_read_under_the_names_of_the_first_family_too() -> None:
     stage, encoder = make_stage(), reference_3_5()
     checkpoint = FakeCheckpoint(encoder, PREFIX)
-    names = {"merger.norm.": "merger.ln_q.", "merger.linear_fc1.": "merger.mlp.0.", "merger.linear_fc2.": "merger.mlp.2."}
+    names = {
+        "merger.norm.": "merger.ln_q.",
+        "merger.linear_fc1.": "merger.mlp.0.",
+        "merger.linear_fc2.": "merger.mlp.2.",
+    }
     for new, old in names.items():
         for part in ("weight", "bias"):
             checkpoint.tensors[f"{PREFIX}{old}{part}"] = checkpoint.tensors.pop(f"{PREFIX}{new}{part}")
     patches = patches_of((2, 6, 8), stage.inputs[0].shape[2])
-    assert_equal(run(load_module(stage, checkpoint), vision_feeds(patches, (2, 6, 8), 2, 64)), run_reference(encoder, [patches], [(2, 6, 8)]))
+    assert_equal(
+        run(load_module(stage, checkpoint), vision_feeds(patches, (2, 6, 8), 2, 64)),
+        run_reference(encoder, [patches], [(2, 6, 8)]),
+    )
 
 
 def test_features_equal_the_reference_for_several_pictures_one_after_the_other() -> None:
@@ -124,7 +182,10 @@ def test_features_equal_the_reference_for_several_pictures_one_after_the_other()
     grids = [(1, 4, 10), (3, 2, 2), (1, 14, 6)]
     patches = [patches_of(grid, stage.inputs[0].shape[2], number) for number, grid in enumerate(grids)]
     found = [run(module, vision_feeds(*picture, 2, 2304)) for picture in zip(patches, grids, strict=True)]
-    joined = [np.concatenate([features for features, _ in found]), np.concatenate([deepstack for _, deepstack in found], axis=1)]
+    joined = [
+        np.concatenate([features for features, _ in found]),
+        np.concatenate([deepstack for _, deepstack in found], axis=1),
+    ]
     assert_equal(joined, run_reference(encoder, patches, grids))
 
 
@@ -133,8 +194,13 @@ def test_features_equal_the_reference_when_small_activations_show_the_epsilon_of
     for name, parameter in encoder.named_parameters():
         if "norm" not in name and not name.startswith("merger"):
             parameter.data *= 1e-3
-    module, patches = load_reference_weights(stage, encoder, PREFIX), patches_of((1, 6, 8), stage.inputs[0].shape[2])
-    assert_equal(run(module, vision_feeds(patches, (1, 6, 8), 2, 2304)), run_reference(encoder, [patches], [(1, 6, 8)]))
+    module, patches = (
+        load_reference_weights(stage, encoder, PREFIX),
+        patches_of((1, 6, 8), stage.inputs[0].shape[2]),
+    )
+    assert_equal(
+        run(module, vision_feeds(patches, (1, 6, 8), 2, 2304)), run_reference(encoder, [patches], [(1, 6, 8)])
+    )
 
 
 def test_frames_do_not_see_each_other() -> None:
@@ -156,11 +222,17 @@ def test_meta_device_allocates_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (dict(num_heads=3), "3 heads"), (dict(num_heads=16), "divisible by 4"), (dict(num_position_embeddings=65), "expected a square"),
-        (dict(deepstack_visual_indexes=(3,)), r"0 \.\. 2"), (dict(deepstack_visual_indexes=(1, 1)), "different blocks"), (dict(hidden_act="relu"), "'relu'"),
+        (dict(num_heads=3), "3 heads"),
+        (dict(num_heads=16), "divisible by 4"),
+        (dict(num_position_embeddings=65), "expected a square"),
+        (dict(deepstack_visual_indexes=(3,)), r"0 \.\. 2"),
+        (dict(deepstack_visual_indexes=(1, 1)), "different blocks"),
+        (dict(hidden_act="relu"), "'relu'"),
     ],
-)  # fmt: skip
-def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(changes: dict[str, Any], words: str) -> None:
+)
+def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(
+    changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(AntiphonError, match=words):
         make_stage(**changes)
 
@@ -171,7 +243,9 @@ def test_example_shows_every_axis_with_a_size_of_its_own() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("indexes", [(), (0, 1)])
-def test_export_with_dynamic_axes_gives_the_modules_features_at_other_sizes(indexes: tuple[int, ...], tmp_path: Path) -> None:
+def test_export_with_dynamic_axes_gives_the_modules_features_at_other_sizes(
+    indexes: tuple[int, ...], tmp_path: Path
+) -> None:
     pytest.importorskip("onnxscript")
     stage = make_stage(depth=2, deepstack_visual_indexes=indexes)
     module = stage.make_module().eval()

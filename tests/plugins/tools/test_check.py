@@ -1,4 +1,6 @@
-"""antiphon plugins check on a device whose launches the Triton interpreter runs: what passes, what fails, and what timings hold."""
+"""antiphon plugins check on a device whose launches the Triton interpreter runs:
+what passes, what fails, and what timings hold.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def conv_cases(program: Program, factor: float = 1.0) -> Iterator[Case]:
     rng = np.random.default_rng(0)
     tokens = 1 if program.name.endswith("decode") else 5
     shapes = {"x": (2, tokens, 16), "weight": (16, 1, 4), "past": (2, 3, 16)}
-    inputs = {name: np.round(rng.standard_normal(shape) * 4) / 4 for name, shape in shapes.items()} | {"query_length": np.array([tokens, 0])}
+    inputs = {name: np.round(rng.standard_normal(shape) * 4) / 4 for name, shape in shapes.items()} | {
+        "query_length": np.array([tokens, 0])
+    }
 
     def expected() -> dict[str, np.ndarray]:
         y, present = causal_conv_state(**inputs)
@@ -63,27 +67,52 @@ def library(tmp_path: Path, known: list[Program]) -> Path:
     return write_library(tmp_path / "kernels", "sm80", known)
 
 
-def test_every_program_is_held_to_the_reference(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_program_is_held_to_the_reference(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check_module, "cases", conv_cases)
     told: list[tuple[str, int, int]] = []
-    found = run_check(library, [OP], timing=False, on_progress=lambda what, done, total, left: told.append((what, done, total)), device=HostDevice(known))
+    found = run_check(
+        library,
+        [OP],
+        timing=False,
+        on_progress=lambda what, done, total, left: told.append((what, done, total)),
+        device=HostDevice(known),
+    )
     assert found.passed and [row.program for row in found.rows] == [program.name for program in known]
     assert all(row.error is not None and row.error <= 1e-2 and row.message == "" for row in found.rows)
-    assert (found.target, found.capability, found.device, found.versions) == ("sm80", "8.0", "the host", {"none": "0", "driver": "none"})
-    assert told[0] == (f"{OP} {known[0].name}", 0, len(known)) and told[-1] == ("checked", len(known), len(known))
+    assert (found.target, found.capability, found.device, found.versions) == (
+        "sm80",
+        "8.0",
+        "the host",
+        {"none": "0", "driver": "none"},
+    )
+    assert told[0] == (f"{OP} {known[0].name}", 0, len(known)) and told[-1] == (
+        "checked",
+        len(known),
+        len(known),
+    )
     assert json.loads(json.dumps(found.to_plain(), allow_nan=False))["passed"] is True
 
 
-def test_a_wrong_result_is_a_failed_row(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_result_is_a_failed_row(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check_module, "cases", lambda program: conv_cases(program, 1.5))
     found = run_check(library, [OP], timing=False, device=HostDevice(known))
     assert not found.passed
     assert all(not row.passed and row.message == "beyond its tolerance" for row in found.rows)
 
 
-def test_a_result_that_is_not_finite_is_null_in_json(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_is_not_finite_is_null_in_json(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check_module, "cases", conv_cases)
-    monkeypatch.setattr(check_module, "run_case", lambda case, launcher: {name: np.full_like(value, np.nan) for name, value in case.expected().items()})
+    monkeypatch.setattr(
+        check_module,
+        "run_case",
+        lambda case, launcher: {name: np.full_like(value, np.nan) for name, value in case.expected().items()},
+    )
     found = run_check(library, [OP], timing=False, device=HostDevice(known))
     assert {row.message for row in found.rows} == {"an output is not finite, or has another shape"}
     assert json.loads(json.dumps(found.to_plain(), allow_nan=False))["rows"][0]["error"] is None
@@ -106,32 +135,44 @@ class Breaking(HostDevice):
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_kernel_that_breaks_does_not_hide_the_others(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch, dead: bool) -> None:
+def test_a_kernel_that_breaks_does_not_hide_the_others(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
     monkeypatch.setattr(check_module, "cases", conv_cases)
     device = Breaking(known)
     device.dead = dead
     rows = run_check(library, [OP], timing=False, device=device).rows
     assert rows[0].passed and not rows[1].passed and "ILLEGAL_ADDRESS" in rows[1].message
     if dead:
-        assert {row.message for row in rows[2:]} == {f"not run: the GPU stopped at {OP} ({known[1].name}), case small"}
+        assert {row.message for row in rows[2:]} == {
+            f"not run: the GPU stopped at {OP} ({known[1].name}), case small"
+        }
     else:
         assert all(row.passed for row in rows[2:])
 
 
-def test_a_program_without_cases_does_not_pass(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_without_cases_does_not_pass(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check_module, "cases", lambda program: iter(()))
     with Launcher.open(library, HostDevice(known)) as launcher:
-        assert {(row.passed, row.message) for row in check(launcher.library, launcher, [OP])} == {(False, "no case reaches this program")}
+        assert {(row.passed, row.message) for row in check(launcher.library, launcher, [OP])} == {
+            (False, "no case reaches this program")
+        }
 
 
-def test_cases_that_cannot_be_made_fail_their_program_alone(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cases_that_cannot_be_made_fail_their_program_alone(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def some_cases(program: Program) -> Iterator[Case]:
         assert program is not known[0] and program != known[0], "no numbers"
         return conv_cases(program)
 
     monkeypatch.setattr(check_module, "cases", some_cases)
     rows = run_check(library, [OP], timing=False, device=HostDevice(known)).rows
-    assert rows[0].message.startswith("its cases cannot be made: no numbers") and all(row.passed for row in rows[1:])
+    assert rows[0].message.startswith("its cases cannot be made: no numbers") and all(
+        row.passed for row in rows[1:]
+    )
 
 
 @pytest.mark.parametrize("op", FOLDERS)
@@ -151,13 +192,18 @@ def test_every_benchmark_has_a_program_and_bounds(op: str) -> None:
     for benchmark in timing.op_benchmarks(op):
         with FakeTensorMode():  # shapes without memory
             made = benchmark.make(torch.Generator())
-        inputs = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in made.items()}
+        inputs = {
+            name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            for name, tensor in made.items()
+        }
         assert select(programs("sm90", [op]), op, inputs, benchmark.attributes).op == benchmark.op == op
         assert all(tensor.is_contiguous() for tensor in made.values()), benchmark.name
         assert benchmark.bytes_moved > 0 and benchmark.operations > 0
 
 
-def test_what_cannot_be_checked_is_one_sentence(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_checked_is_one_sentence(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(AntiphonError, match="There is no op 'Conv'"):
         run_check(library, ["Conv"], timing=False, device=HostDevice(known))
     with pytest.raises(AntiphonError, match="holds no MoE for sm80"):
@@ -208,7 +254,9 @@ class HostTimer:
 def conv_benchmark(moved: int = 2 * 10**7) -> Benchmark:
     def make(generator: torch.Generator) -> dict[str, torch.Tensor]:
         shapes = {"x": (1, 1, 16), "weight": (16, 1, 4), "past": (1, 3, 16)}
-        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} | {"query_length": torch.ones(1, dtype=torch.int64)}
+        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} | {
+            "query_length": torch.ones(1, dtype=torch.int64)
+        }
 
     def eager(inputs: Any, attributes: Any) -> tuple[torch.Tensor, torch.Tensor]:
         rows = torch.cat([inputs["past"], inputs["x"]], dim=1)
@@ -222,12 +270,27 @@ def test_a_timing_stands_beside_pytorch_and_the_bounds(library: Path, known: lis
     timer = HostTimer(device)
     with Launcher.open(library, device) as launcher:
         found = time_benchmark(launcher, conv_benchmark(), timer, CEILINGS)
-    assert (found.op, found.benchmark, found.program, found.aim) == (OP, "decode", "float32-float32-state-decode", "fast")
-    assert found.ours == found.eager == found.compiled == Spread(1e-3, 0.9e-3, 1.1e-3, True) and found.reference is None
-    assert (found.bytes_bound, found.operations_bound, found.bound, found.fraction) == (2e-5, 1e-8, 2e-5, pytest.approx(0.02))
+    assert (found.op, found.benchmark, found.program, found.aim) == (
+        OP,
+        "decode",
+        "float32-float32-state-decode",
+        "fast",
+    )
+    assert (
+        found.ours == found.eager == found.compiled == Spread(1e-3, 0.9e-3, 1.1e-3, True)
+        and found.reference is None
+    )
+    assert (found.bytes_bound, found.operations_bound, found.bound, found.fraction) == (
+        2e-5,
+        1e-8,
+        2e-5,
+        pytest.approx(0.02),
+    )
     assert found.difference is not None and found.difference < 1e-5
     assert timer.passes == [(8, timing.ROUNDS)] * 3
-    assert {stream for *_, stream in device.launched} == {0, 9} and len({arguments[0] for _, _, arguments, _ in device.launched}) == 8
+    assert {stream for *_, stream in device.launched} == {0, 9} and len(
+        {arguments[0] for _, _, arguments, _ in device.launched}
+    ) == 8
     assert found.notes == ("all input sets fit into the L2 cache",)
     assert found.to_plain()["fraction"] == found.fraction
 
@@ -238,7 +301,9 @@ def test_what_cannot_be_timed_is_noted_beside_what_can(library: Path, known: lis
         found = time_benchmark(launcher, conv_benchmark(), HostTimer(device, can_compile=False), CEILINGS)
         other = dataclasses.replace(conv_benchmark(), op="MoE")
         without = time_benchmark(launcher, other, HostTimer(device), CEILINGS)
-    assert found.compiled is None and found.eager is not None and "compiled: The time is spent." in found.notes
+    assert (
+        found.compiled is None and found.eager is not None and "compiled: The time is spent." in found.notes
+    )
     assert (
         without.ours is None
         and without.fraction is None
@@ -257,11 +322,15 @@ def test_what_cannot_be_timed_is_noted_beside_what_can(library: Path, known: lis
         (10**9, 10**12, 1, 1),
     ],
 )
-def test_inputs_rotate_through_at_least_eight_layers_where_memory_holds_them(moved: int, size: int, free: int, sets: int) -> None:
+def test_inputs_rotate_through_at_least_eight_layers_where_memory_holds_them(
+    moved: int, size: int, free: int, sets: int
+) -> None:
     assert sets_to_rotate(moved, size, CEILINGS.cache, free) == sets
 
 
-def test_a_public_kernel_is_timed_where_the_op_knows_one(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_kernel_is_timed_where_the_op_knows_one(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     benchmark = conv_benchmark()
     module = SimpleNamespace(benchmarks=lambda: [benchmark], reference_kernel=lambda: benchmark.eager)
     monkeypatch.setattr(timing, "_has_benchmarks", lambda op: True)
@@ -272,27 +341,40 @@ def test_a_public_kernel_is_timed_where_the_op_knows_one(library: Path, known: l
     assert isinstance(found, Timing) and found.reference is not None
 
 
-def test_a_benchmark_that_breaks_does_not_take_what_was_timed_before(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_that_breaks_does_not_take_what_was_timed_before(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(generator: torch.Generator) -> dict[str, torch.Tensor]:
         raise RuntimeError("CUDA out of memory.\nTried to allocate")
 
     device = HostDevice(known)
-    monkeypatch.setattr(timing, "op_benchmarks", lambda op: [conv_benchmark(), dataclasses.replace(conv_benchmark(), name="huge", make=refuse)])
+    monkeypatch.setattr(
+        timing,
+        "op_benchmarks",
+        lambda op: [conv_benchmark(), dataclasses.replace(conv_benchmark(), name="huge", make=refuse)],
+    )
     with Launcher.open(library, device) as launcher:
         first, second = timing.time_benchmarks(launcher, [OP], HostTimer(device), CEILINGS)
-    assert first.ours is not None and (second.benchmark, second.ours, second.notes) == ("huge", None, ("CUDA out of memory.",))
+    assert first.ours is not None and (second.benchmark, second.ours, second.notes) == (
+        "huge",
+        None,
+        ("CUDA out of memory.",),
+    )
     assert second.bytes_bound == first.bytes_bound and json.dumps(second.to_plain(), allow_nan=False)
 
 
 def test_what_stays_in_the_cache_is_noted(library: Path, known: list[Program]) -> None:
     device = HostDevice(known)
-    big = Ceilings(bandwidth=1e12, operations=1e14, cache=2000)  # all sets are larger, what is read of them is not
+    # all sets are larger, what is read of them is not
+    big = Ceilings(bandwidth=1e12, operations=1e14, cache=2000)
     with Launcher.open(library, device) as launcher:
         found = time_benchmark(launcher, conv_benchmark(moved=20), HostTimer(device), big)
     assert found.notes == ("what the calls read of all input sets fits into the L2 cache",)
 
 
-def test_a_gpu_that_a_case_broke_is_not_timed_and_the_rows_are_kept(library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_a_case_broke_is_not_timed_and_the_rows_are_kept(
+    library: Path, known: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Clock:
         def __init__(self, compile_seconds: float) -> None: ...
 

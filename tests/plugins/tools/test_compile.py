@@ -1,4 +1,6 @@
-"""The compiler of kernels: what a library holds, when it is kept, and what a kernel that does not fit says."""
+"""The compiler of kernels: what a library holds, when it is kept,
+and what a kernel that does not fit says.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,11 @@ def test_every_launch_has_its_image_with_exactly_the_contract_s_parameters(folde
             widths = [WIDTHS[line.split()[1]] for line in header[1].strip().splitlines()]
             assert widths == [8 if kind.startswith("*") else 4 for kind in image.parameters]
             assert library.cubin(key)[:4] == b"\x7fELF"
-            assert image.spill_bytes == 0 and ".local" not in ptx and f".target {target.replace('sm', 'sm_')}" in ptx
+            assert (
+                image.spill_bytes == 0
+                and ".local" not in ptx
+                and f".target {target.replace('sm', 'sm_')}" in ptx
+            )
 
 
 def test_ptx_names_no_file_of_the_machine_that_made_it(folder: Path) -> None:
@@ -84,7 +90,9 @@ def test_an_image_cut_short_is_compiled_again(folder: Path) -> None:
     assert victim.read_bytes()[:100] == whole and victim.stat().st_size > 100
 
 
-def test_a_place_that_is_no_folder_is_said_before_anything_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_is_no_folder_is_said_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiler, "_compile", lambda *given: pytest.fail("compiled"))
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -93,8 +101,27 @@ def test_a_place_that_is_no_folder_is_said_before_anything_is_compiled(tmp_path:
 
 
 def test_ctrl_c_ends_it_without_a_word_of_the_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "antiphon", "plugins", "compile", "--op", OP, "--target", "sm80", "--library", str(tmp_path / "kernels")]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "antiphon",
+        "plugins",
+        "compile",
+        "--op",
+        OP,
+        "--target",
+        "sm80",
+        "--library",
+        str(tmp_path / "kernels"),
+    ]
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=tmp_path,
+    )
     workers = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     until = time.monotonic() + 30
     while (
@@ -116,7 +143,10 @@ def test_a_changed_program_is_out_of_date(folder: Path, monkeypatch: pytest.Monk
 def test_an_image_that_is_not_what_its_contract_hashed_is_refused(folder: Path) -> None:
     library = KernelLibrary.open(folder, "sm80")
     key = next(iter(library.images))
-    changed = dataclasses.replace(library, images={key: dataclasses.replace(library.images[key], cubin_sha256=hashlib.sha256(b"").hexdigest())})
+    changed = dataclasses.replace(
+        library,
+        images={key: dataclasses.replace(library.images[key], cubin_sha256=hashlib.sha256(b"").hexdigest())},
+    )
     with pytest.raises(AntiphonError, match="is not the file that its contract describes"):
         changed.cubin(key)
 
@@ -135,23 +165,33 @@ def test_a_library_without_the_target_names_the_command_that_makes_it(folder: Pa
         (json.dumps({"version": 99, "compiler": {}, "programs": [], "images": {}}), "contract version 99"),
     ],
 )
-def test_a_contract_that_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+def test_a_contract_that_cannot_be_read_is_said_in_one_sentence(
+    tmp_path: Path, content: str, sentence: str
+) -> None:
     (tmp_path / "sm80" / OP).mkdir(parents=True)
     (tmp_path / "sm80" / OP / "contract.json").write_text(content)
     with pytest.raises(AntiphonError, match=sentence):
         KernelLibrary.open(tmp_path, "sm80")
 
 
-def test_a_kernel_that_does_not_fit_its_contract_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_does_not_fit_its_contract_leaves_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = programs("sm80", [OP])[0]
-    wrong = dataclasses.replace(program, launches=(dataclasses.replace(program.launches[0], constants={"KERNEL": 4}),))
+    wrong = dataclasses.replace(
+        program, launches=(dataclasses.replace(program.launches[0], constants={"KERNEL": 4}),)
+    )
     monkeypatch.setattr(compiler, "programs", lambda target, ops: [wrong])
-    with pytest.raises(AntiphonError, match="causal_conv_state.causal_conv does not compile for sm80: .* do not fit it"):
+    with pytest.raises(
+        AntiphonError, match="causal_conv_state.causal_conv does not compile for sm80: .* do not fit it"
+    ):
         compile_library(tmp_path / "kernels", ["sm80"], [OP])
     assert not list((tmp_path / "kernels").rglob("*"))
 
 
-@pytest.mark.parametrize(("target", "op", "sentence"), [("sm75", OP, "no target 'sm75'"), ("sm80", "Nothing", "no op 'Nothing'")])
+@pytest.mark.parametrize(
+    ("target", "op", "sentence"), [("sm75", OP, "no target 'sm75'"), ("sm80", "Nothing", "no op 'Nothing'")]
+)
 def test_unknown_names_are_refused(tmp_path: Path, target: str, op: str, sentence: str) -> None:
     with pytest.raises(AntiphonError, match=sentence):
         compile_library(tmp_path, [target], [op])
@@ -160,13 +200,18 @@ def test_unknown_names_are_refused(tmp_path: Path, target: str, op: str, sentenc
 def test_programs_are_read_without_triton_or_torch() -> None:
     code = (
         "import sys; sys.modules['triton'] = sys.modules['torch'] = None\n"
-        "from antiphon.plugins.tools.programs import programs; from antiphon.runtime.kernels.contract import GPU_TARGETS\n"
+        "from antiphon.plugins.tools.programs import programs; "
+        "from antiphon.runtime.kernels.contract import GPU_TARGETS\n"
         "print(sum(len(programs(target)) for target in GPU_TARGETS))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60
+    )
     assert done.returncode == 0 and int(done.stdout) > len(GPU_TARGETS), done.stderr
 
 
 def test_an_op_depends_on_its_own_kernels_and_on_those_they_are_made_of() -> None:
-    moe, quantized, convolution = (set(compiler.kernel_sources(programs("sm80", [op]))) for op in ("MoE", "QuantizedMoE", OP))
+    moe, quantized, convolution = (
+        set(compiler.kernel_sources(programs("sm80", [op]))) for op in ("MoE", "QuantizedMoE", OP)
+    )
     assert moe < quantized and moe.isdisjoint(convolution) and len(convolution) == 1

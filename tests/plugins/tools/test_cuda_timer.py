@@ -1,4 +1,6 @@
-"""The clock of the timings, on a PyTorch that only says what it was asked: warmed up, captured and replayed; or launch by launch where that cannot be."""
+"""The clock of the timings, on a PyTorch that only says what it was asked: warmed up, captured and replayed;
+or launch by launch where that cannot be.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,17 @@ class FakeTorch:
             torch.mode = mode
 
         self.cuda = SimpleNamespace(
-            is_available=lambda: True, Stream=lambda: "side", CUDAGraph=Graph, Event=Event, synchronize=lambda: torch.said.append("synchronize"),
-            stream=self._within("stream"), graph=lambda graph, stream: self._within("capture")(stream), get_sync_debug_mode=lambda: torch.mode,
-            set_sync_debug_mode=set_sync_debug_mode, current_stream=lambda: SimpleNamespace(cuda_stream=77),
-        )  # fmt: skip
+            is_available=lambda: True,
+            Stream=lambda: "side",
+            CUDAGraph=Graph,
+            Event=Event,
+            synchronize=lambda: torch.said.append("synchronize"),
+            stream=self._within("stream"),
+            graph=lambda graph, stream: self._within("capture")(stream),
+            get_sync_debug_mode=lambda: torch.mode,
+            set_sync_debug_mode=set_sync_debug_mode,
+            current_stream=lambda: SimpleNamespace(cuda_stream=77),
+        )
         self._dynamo = SimpleNamespace(reset=lambda: torch.said.append("reset"))
         self.compile = lambda function, dynamic: function
 
@@ -76,12 +85,18 @@ def timer_on(torch: FakeTorch, monkeypatch: pytest.MonkeyPatch, **given: Any) ->
 def test_calls_are_warmed_up_captured_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = FakeTorch()
     timer = timer_on(torch, monkeypatch)
-    monkeypatch.setattr(cuda_timer.time, "monotonic", iter(range(10**6)).__next__)  # one second a look: the ten passes that are the least
+    # one second a look: the ten passes that are the least
+    monkeypatch.setattr(cuda_timer.time, "monotonic", iter(range(10**6)).__next__)
     found = timer.measure([torch.call, torch.call], rounds=4)
     captured = torch.said[torch.said.index("capture") : torch.said.index("end capture")]
     assert captured.count("call") == 8 and torch.said[: torch.said.index("capture")].count("call") == 3
     assert torch.said.count("replay") == 13 and torch.said.count("record") == 20
-    assert (found.median, found.low, found.high, found.graph) == (pytest.approx(1e-3), pytest.approx(1e-3), pytest.approx(1e-3), True)
+    assert (found.median, found.low, found.high, found.graph) == (
+        pytest.approx(1e-3),
+        pytest.approx(1e-3),
+        pytest.approx(1e-3),
+        True,
+    )
     assert torch.mode == 0
 
 

@@ -1,4 +1,6 @@
-"""What is written beside its place: living writers keep it, dead ones lose it, and an older folder is never lost."""
+"""What is written beside its place: living writers keep it, dead ones lose it,
+and an older folder is never lost.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,19 @@ with beside.folder_beside(Path(sys.argv[1])) as folder:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path])}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(antiphon.__file__).parent.parent), *sys.path])
+    }
 
 
 def writer(target: Path, before: str = "pass") -> subprocess.Popen[str]:
     """Another process that writes beside `target`, until it is ended."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER.format(before=before), str(target)], env=environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER.format(before=before), str(target)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None and process.stdout.readline()
     return process
 
@@ -104,8 +113,12 @@ def test_of_writers_at_once_the_last_one_stays(tmp_path: Path, way: str) -> None
 
 
 @pytest.mark.parametrize("races", [1, 200])
-def test_another_writer_that_comes_in_between_is_replaced_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, races: int) -> None:
-    """The other puts its folder in place each time just after the older one was set aside; only renaming leaves such a gap."""
+def test_another_writer_that_comes_in_between_is_replaced_or_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, races: int
+) -> None:
+    """The other puts its folder in place each time just after the older one was set aside;
+    only renaming leaves such a gap.
+    """
     target, replace, left = make(tmp_path / "bundle", "old"), os.replace, [races]
 
     def racing(source: Path, destination: Path) -> None:
@@ -126,10 +139,14 @@ def test_another_writer_that_comes_in_between_is_replaced_or_said(tmp_path: Path
         else:
             with pytest.raises(OSError, match="File exists"):
                 put_in_place(folder, target)
-    assert names(tmp_path) == ["bundle"] and (target / "file").read_text() == ("new" if races == 1 else "other")
+    assert names(tmp_path) == ["bundle"] and (target / "file").read_text() == (
+        "new" if races == 1 else "other"
+    )
 
 
-def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_one_keeps_its_own(
+    tmp_path: Path,
+) -> None:
     dead, living = writer(tmp_path / "bundle"), writer(tmp_path / "bundle")
     try:
         kill(dead)
@@ -145,7 +162,13 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_one_keeps_i
 
 
 def test_a_sweep_leaves_other_names_links_and_other_peoples_files(tmp_path: Path) -> None:
-    for name in (".other.0123abcd.building", ".bundle.0123abcd", ".bundle.building", "bundle.0123abcd.building", ".bundle.0123abcg.building"):
+    for name in (
+        ".other.0123abcd.building",
+        ".bundle.0123abcd",
+        ".bundle.building",
+        "bundle.0123abcd.building",
+        ".bundle.0123abcg.building",
+    ):
         make(tmp_path / name, "kept")
     (tmp_path / ".bundle.01234567.building").symlink_to(make(tmp_path / "elsewhere", "kept"))
     before = names(tmp_path)
@@ -183,7 +206,9 @@ def test_a_file_beside_is_locked_until_it_is_closed(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_a_sweep_took_before_it_was_locked_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_a_sweep_took_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = writing._lock
     taken: list[Path] = []
 

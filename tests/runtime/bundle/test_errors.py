@@ -1,4 +1,6 @@
-"""Every kind of error is raised where its documentation says, and nothing is imported to find that an extra is missing."""
+"""Every kind of error is raised where its documentation says,
+and nothing is imported to find that an extra is missing.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,13 @@ from antiphon.runtime.bundle.errors import (
 
 ROOT = Path(__file__).resolve().parents[3]
 KINDS = (InvalidInput, ContextFull, Busy, Closed, BrokenBundle, UnsupportedTarget, MissingExtra)
-IMPORT_NAMES = {"pyyaml": "yaml", "pillow": "PIL", "cuda-core": "cuda.core", "cuda-bindings": "cuda.bindings", "tensorrt-cu13": "tensorrt"}
+IMPORT_NAMES = {
+    "pyyaml": "yaml",
+    "pillow": "PIL",
+    "cuda-core": "cuda.core",
+    "cuda-bindings": "cuda.bindings",
+    "tensorrt-cu13": "tensorrt",
+}
 
 
 def asked(text: str) -> list[dict[str, str]]:
@@ -43,13 +51,31 @@ def asked(text: str) -> list[dict[str, str]]:
 
 def test_every_kind_is_an_antiphon_error_and_public_and_documented() -> None:
     documented = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    found = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AntiphonError) and kind is not AntiphonError}
+    found = {
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, AntiphonError) and kind is not AntiphonError
+    }
     assert found == set(KINDS)
     for kind in KINDS:
-        assert kind.__base__ is AntiphonError and getattr(antiphon, kind.__name__) is kind and f"| `{kind.__name__}` |" in documented
+        assert (
+            kind.__base__ is AntiphonError
+            and getattr(antiphon, kind.__name__) is kind
+            and f"| `{kind.__name__}` |" in documented
+        )
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1}, {"voice": "nobody"}, {"style": "softly"}, {"interleave": "sideways"}, {"colour": 1}, {"seed": "x"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -1},
+        {"voice": "nobody"},
+        {"style": "softly"},
+        {"interleave": "sideways"},
+        {"colour": 1},
+        {"seed": "x"},
+    ],
+)
 def test_an_option_that_does_not_fit_is_invalid_input(fakes: Any, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         fakes.omni().generate(asked("ab"), **options)
@@ -62,7 +88,15 @@ def test_calls_out_of_order_are_invalid_input(fakes: Any) -> None:
             call()
 
 
-@pytest.mark.parametrize("content", [5, [{"type": "smell"}], [{"type": "input_audio", "input_audio": {"data": "AAAA"}}], [{"type": "image_url"}]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        5,
+        [{"type": "smell"}],
+        [{"type": "input_audio", "input_audio": {"data": "AAAA"}}],
+        [{"type": "image_url"}],
+    ],
+)
 def test_messages_and_media_that_are_none_are_invalid_input(tiny_bundle: Path, content: Any) -> None:
     with antiphon.load(tiny_bundle, threads=1) as omni, pytest.raises(InvalidInput):
         omni.generate([{"role": "user", "content": content}])
@@ -98,7 +132,11 @@ def test_after_close_everything_is_closed(fakes: Any) -> None:
     omni = fakes.omni()
     conversation = omni.conversation()
     omni.close()
-    for call in (lambda: omni.generate(asked("ab")), lambda: conversation.append(text="ab"), omni.conversation):
+    for call in (
+        lambda: omni.generate(asked("ab")),
+        lambda: conversation.append(text="ab"),
+        omni.conversation,
+    ):
         with pytest.raises(Closed):
             call()
 
@@ -129,7 +167,9 @@ def test_what_is_no_whole_bundle_is_a_broken_one(tiny_bundle: Path, tmp_path: Pa
         (bundle / name).write_bytes(before)
 
 
-def test_an_invalid_argument_of_load_is_not_the_bundles_fault(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_argument_of_load_is_not_the_bundles_fault(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidInput):
         antiphon.load(tiny_bundle, max_streams=0)
     monkeypatch.setenv("ANTIPHON_THREADS", "none")
@@ -138,13 +178,20 @@ def test_an_invalid_argument_of_load_is_not_the_bundles_fault(tiny_bundle: Path,
 
 
 def test_only_what_has_no_kind_of_its_own_becomes_the_bundles_fault() -> None:
-    for kind, expected in ((AntiphonError, BrokenBundle), (InvalidInput, BrokenBundle), (UnsupportedTarget, UnsupportedTarget), (MissingExtra, MissingExtra)):
+    for kind, expected in (
+        (AntiphonError, BrokenBundle),
+        (InvalidInput, BrokenBundle),
+        (UnsupportedTarget, UnsupportedTarget),
+        (MissingExtra, MissingExtra),
+    ):
         with pytest.raises(AntiphonError, match="^said once$") as raised, as_broken_bundle():
             raise kind("said once")
         assert type(raised.value) is expected
 
 
-def test_a_target_an_engine_or_a_precision_that_is_not_there_is_unsupported(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_target_an_engine_or_a_precision_that_is_not_there_is_unsupported(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("torch")
     from antiphon.export.plan import plan
     from antiphon.runtime.bundle.manifest import read_manifest, write_manifest
@@ -167,13 +214,21 @@ def test_a_target_an_engine_or_a_precision_that_is_not_there_is_unsupported(tiny
 
 
 def test_a_missing_extra_is_looked_for_by_its_name() -> None:
-    with pytest.raises(MissingExtra, match=r'^Weighing needs the package no_such_package, which is not installed; run: pip install "antiphon\[build\]"$'):
+    with pytest.raises(
+        MissingExtra,
+        match=(
+            r"^Weighing needs the package no_such_package, which is not installed; run: "
+            r'pip install "antiphon\[build\]"$'
+        ),
+    ):
         require_extra("build", "Weighing", "json", "no_such_package")
     require_extra("build", "Weighing", "json", "xml.dom")
     assert not is_installed("no_such_package.part") and is_installed("json")
 
 
-def test_a_package_that_is_there_and_fails_to_import_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_there_and_fails_to_import_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "failing_package.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(tmp_path)
     require_extra("media", "Seeing", "failing_package")
@@ -182,13 +237,21 @@ def test_a_package_that_is_there_and_fails_to_import_is_not_called_missing(tmp_p
 
 @pytest.mark.parametrize("name", ["build", "verify"])
 def test_a_function_that_needs_an_extra_names_it(name: str) -> None:
-    code = f"import sys; sys.modules['torch'] = None\nimport antiphon\ntry:\n    antiphon.{name}\nexcept antiphon.MissingExtra as error:\n    print(error)"
+    code = (
+        f"import sys; sys.modules['torch'] = None\nimport antiphon\ntry:\n    antiphon.{name}\n"
+        "except antiphon.MissingExtra as error:\n    print(error)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == f'antiphon.{name} needs the package torch, which is not installed; run: pip install "antiphon[build]"\n', done.stderr
+    assert done.stdout == (
+        f"antiphon.{name} needs the package torch, which is not installed; run: "
+        'pip install "antiphon[build]"\n'
+    ), done.stderr
 
 
 def test_the_packages_of_an_extra_are_those_of_pyproject() -> None:
-    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
     for extra, packages in EXTRAS.items():
         names = [re.split(r"[=<>;! ]", requirement)[0] for requirement in stated[extra]]
         assert {IMPORT_NAMES.get(name, name) for name in names} == set(packages)

@@ -30,7 +30,11 @@ def test_parse_gives_an_object_or_one_sentence_for_any_bytes(content: bytes) -> 
     try:
         assert isinstance(parse_json_object(content, "x.json"), dict)
     except AntiphonError as error:
-        assert str(error).startswith("x.json ") and str(error).endswith("; download the file again.") and len(str(error)) < 300
+        assert (
+            str(error).startswith("x.json ")
+            and str(error).endswith("; download the file again.")
+            and len(str(error)) < 300
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,23 @@ import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FRONT_END, hash_folder
-from antiphon.runtime.bundle.manifest import Manifest, ModelConstants, check_hashes, read_manifest, seal, write_manifest
+from antiphon.runtime.bundle.manifest import (
+    Manifest,
+    ModelConstants,
+    check_hashes,
+    read_manifest,
+    seal,
+    write_manifest,
+)
 from antiphon.runtime.bundle.sampling import SamplingParameters
-from antiphon.runtime.bundle.specs import Capabilities, Precision, StageEntry, StageInterface, StateSpec, TensorSpec
+from antiphon.runtime.bundle.specs import (
+    Capabilities,
+    Precision,
+    StageEntry,
+    StageInterface,
+    StateSpec,
+    TensorSpec,
+)
 
 
 @pytest.fixture
@@ -20,15 +34,34 @@ def bundle(tmp_path):
     (tmp_path / "stages" / "engine.plan").write_bytes(b"a graph")
     (tmp_path / "stages" / "weights.bin").write_bytes(b"weights")
     entry = StageEntry(
-        "thinker", "onnxruntime", "cpu", ("stages/engine.plan",), StageInterface(
-            (TensorSpec("input_ids", "int64", ("batch", "tokens")),), (TensorSpec("token", "int64", ("rows",)),),
-            (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)),), {"context": 64},
-        ), Capabilities(max_rows=4, contiguous_slots=True, buckets=(1, 2)), Precision("int8", "float32", "float32"),
-    )  # fmt: skip
+        "thinker",
+        "onnxruntime",
+        "cpu",
+        ("stages/engine.plan",),
+        StageInterface(
+            (TensorSpec("input_ids", "int64", ("batch", "tokens")),),
+            (TensorSpec("token", "int64", ("rows",)),),
+            (StateSpec("key.0", "kv", "float32", ("batch", 2, "capacity", 8)),),
+            {"context": 64},
+        ),
+        Capabilities(max_rows=4, contiguous_slots=True, buckets=(1, 2)),
+        Precision("int8", "float32", "float32"),
+    )
     manifest = Manifest(
-        "qwen3_omni_moe", "0.1", "cpu", "fp32", {"thinker": entry}, {"im_end": 2, "eos": [2, 3]}, ModelConstants(64, frames_per_text=0.5),
-        {"thinker": SamplingParameters(0.7, 20, 0.8, 1.0, 0, None)}, {"Ethan": 5}, "Ethan", {"onnx": "1"}, {"seconds": {"export": 1.5}}, hash_folder(tmp_path),
-    )  # fmt: skip
+        "qwen3_omni_moe",
+        "0.1",
+        "cpu",
+        "fp32",
+        {"thinker": entry},
+        {"im_end": 2, "eos": [2, 3]},
+        ModelConstants(64, frames_per_text=0.5),
+        {"thinker": SamplingParameters(0.7, 20, 0.8, 1.0, 0, None)},
+        {"Ethan": 5},
+        "Ethan",
+        {"onnx": "1"},
+        {"seconds": {"export": 1.5}},
+        hash_folder(tmp_path),
+    )
     write_manifest(tmp_path, manifest)
     return tmp_path, manifest
 
@@ -44,7 +77,9 @@ def test_a_manifest_reads_back_as_it_was_written(bundle):
     folder, manifest = bundle
     assert read_manifest(folder) == manifest
     check_hashes(folder)
-    assert '"shape": ["batch", 2, "capacity", 8]' in (folder / "manifest.json").read_text(), "short lists stay on a line"
+    assert '"shape": ["batch", 2, "capacity", 8]' in (folder / "manifest.json").read_text(), (
+        "short lists stay on a line"
+    )
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path):
@@ -104,7 +139,9 @@ def test_a_flipped_byte_of_the_weights_is_noticed_on_request(bundle):
         check_hashes(bundle[0])
 
 
-@pytest.mark.parametrize(("name", "content"), [("stages/engine.plan", b"b graph"), ("frontend/frontend.json", b"test")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("stages/engine.plan", b"b graph"), ("frontend/frontend.json", b"test")]
+)
 def test_a_flipped_byte_of_any_other_file_is_always_noticed(bundle, name, content):
     (bundle[0] / name).write_bytes(content)
     with pytest.raises(AntiphonError, match=f"{name} is damaged"):
@@ -118,7 +155,11 @@ def test_a_manifest_that_was_edited_is_told_from_one_that_was_built(bundle):
     assert read_manifest(bundle[0]) == bundle[1]
     path.write_text(text.replace('"Ethan": 5', '"Ethan": 6'))
     with pytest.raises(
-        AntiphonError, match="manifest.json was changed after the build, or is damaged; copy the bundle again, or make it anew with antiphon build"
+        AntiphonError,
+        match=(
+            "manifest.json was changed after the build, or is damaged; "
+            "copy the bundle again, or make it anew with antiphon build"
+        ),
     ):
         read_manifest(bundle[0])
 
@@ -126,6 +167,9 @@ def test_a_manifest_that_was_edited_is_told_from_one_that_was_built(bundle):
 def test_a_bundle_that_a_killed_build_set_aside_is_named(bundle):
     aside = bundle[0].parent / ".gone.0123abcd.old"
     aside.mkdir()
-    with pytest.raises(AntiphonError, match="a build that was to replace it was killed; build again, or give .*0123abcd.old the name gone"):
+    with pytest.raises(
+        AntiphonError,
+        match="a build that was to replace it was killed; build again, or give .*0123abcd.old the name gone",
+    ):
         read_manifest(bundle[0].parent / "gone")
     aside.rmdir()

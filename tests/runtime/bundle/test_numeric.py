@@ -21,7 +21,10 @@ def test_integers_of_every_width_become_python_integers(value: int, kind: Any) -
     assert type(found) is int and found == value
 
 
-@given(st.integers(1, 1600).map(lambda sixteenths: sixteenths / 16), st.sampled_from([float, np.float16, np.float32, np.float64, np.longdouble]))
+@given(
+    st.integers(1, 1600).map(lambda sixteenths: sixteenths / 16),
+    st.sampled_from([float, np.float16, np.float32, np.float64, np.longdouble]),
+)
 def test_floats_of_every_width_become_python_floats(value: float, kind: Any) -> None:
     found = number(kind(value), "x", 0.001, 100)
     assert type(found) is float and np.float16(found) == np.float16(value)
@@ -32,19 +35,52 @@ def test_float32_is_the_decimal_number_that_it_prints_as() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, np.bool_(True), 2.0, np.float32(2), "2", None, [2], np.array(2.0), float("nan"), -1, 11, 10**400, 2 + 0j], ids=lambda value: str(value)[:20]
+    "value",
+    [
+        True,
+        np.bool_(True),
+        2.0,
+        np.float32(2),
+        "2",
+        None,
+        [2],
+        np.array(2.0),
+        float("nan"),
+        -1,
+        11,
+        10**400,
+        2 + 0j,
+    ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_is_no_integer_in_the_range_is_refused(value: Any) -> None:
     with pytest.raises(AntiphonError, match="^n is .*, expected an integer from 0 to 10 frames[.]$"):
         whole(value, "n", 0, 10, of="frames")
 
 
-HUGE = [10**400, -(10**400), np.longdouble("1e400"), float("inf"), float("-inf"), float("nan"), np.float32("inf"), np.float16("nan"), 1e308, 1e-45]
+HUGE = [
+    10**400,
+    -(10**400),
+    np.longdouble("1e400"),
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+    np.float32("inf"),
+    np.float16("nan"),
+    1e308,
+    1e-45,
+]
 
 
-@pytest.mark.parametrize("value", [True, np.bool_(True), "2", None, [2], np.array(2.0), -1, 2j, *HUGE], ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    "value",
+    [True, np.bool_(True), "2", None, [2], np.array(2.0), -1, 2j, *HUGE],
+    ids=lambda value: str(value)[:20],
+)
 def test_what_is_no_number_in_the_range_is_refused(value: Any) -> None:
-    with pytest.raises(AntiphonError, match="^x is .*, expected a number from 0.001 to 1,000 frames a second[.]$"):
+    with pytest.raises(
+        AntiphonError, match="^x is .*, expected a number from 0.001 to 1,000 frames a second[.]$"
+    ):
         number(value, "x", 1e-3, 1e3, of="frames a second")
 
 

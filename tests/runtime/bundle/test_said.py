@@ -62,9 +62,16 @@ def test_values_are_said_without_their_repr(value: Any, expected: str) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.builds(Talkative) | st.integers(0, 3000).map(lambda power: 7**power),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.builds(Talkative)
+    | st.integers(0, 3000).map(lambda power: 7**power),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
-)  # fmt: skip
+)
 
 
 @given(VALUES | st.text(min_size=150, max_size=2000) | st.characters().map(lambda letter: letter * 500))
@@ -86,6 +93,12 @@ def test_a_path_keeps_its_beginning_and_end(text: str) -> None:
 
 
 def test_reasons_of_other_libraries_are_cut_and_have_no_addresses() -> None:
-    assert reason(OSError("cannot identify image file <_io.BytesIO object at 0x7f56bd23be70>")) == "cannot identify image file the data"
-    assert reason(ValueError("two\n  lines")) == "two lines" and reason(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert (
+        reason(OSError("cannot identify image file <_io.BytesIO object at 0x7f56bd23be70>"))
+        == "cannot identify image file the data"
+    )
+    assert (
+        reason(ValueError("two\n  lines")) == "two lines"
+        and reason(KeyboardInterrupt()) == "KeyboardInterrupt"
+    )
     assert len(reason(ValueError("x" * 5000))) <= LONGEST

@@ -28,10 +28,21 @@ class Whole:
     table: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
 
-GIVEN = {"parts": [{"name": "p", "size": "batch"}, {"name": "q"}], "kind": "a", "ratio": 2, "table": {"x": [1, 2]}, "unknown": None}
+GIVEN = {
+    "parts": [{"name": "p", "size": "batch"}, {"name": "q"}],
+    "kind": "a",
+    "ratio": 2,
+    "table": {"x": [1, 2]},
+    "unknown": None,
+}
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["parts", "name", "size", "kind", "ratio", "table"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["parts", "name", "size", "kind", "ratio", "table"]), inner, max_size=4
+        )
+    ),
     max_leaves=12,
 )
 
@@ -50,7 +61,10 @@ def test_what_fits_comes_back() -> None:
         ({"parts": [{}]}, r"file: parts\[0\] lacks the field name"),
         ({"parts": [{"name": "\ud800"}]}, r"file: parts\[0\]: name is .*, expected text that is Unicode"),
         ({"table": {"\ud800": []}}, "file: table is .*, expected names that are Unicode"),
-        ({"table": {"x": [2**63]}}, r"file: table.x\[0\] is 9223372036854775808, expected an integer of 64 bits"),
+        (
+            {"table": {"x": [2**63]}},
+            r"file: table.x\[0\] is 9223372036854775808, expected an integer of 64 bits",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(change: dict[str, object], named: str) -> None:

@@ -29,10 +29,18 @@ Feeds = dict[str, np.ndarray]
 
 
 def row_feeds(entry: StageEntry, tokens: int, length: int, noise: np.random.Generator) -> Feeds:
-    """Feeds of one row from the entry alone: `tokens` new tokens (or frames) after `length`; every index names each token at most once."""
+    """Feeds of one row from the entry alone: `tokens` new tokens (or frames) after `length`;
+    every index names each token at most once.
+    """
     index = {spec.shape[0]: spec.name for spec in entry.inputs if spec.name.endswith("_index")}
-    sizes = {"batch": 1, "tokens": tokens, "frames": tokens, "rows": 1} | {symbol: tokens // 2 for symbol in index if symbol != "rows"}
-    ids = min(value for name, value in entry.interface.constants.items() if name in ("vocab_size", "codebook_size", "text_vocab_size"))
+    sizes = {"batch": 1, "tokens": tokens, "frames": tokens, "rows": 1} | {
+        symbol: tokens // 2 for symbol in index if symbol != "rows"
+    }
+    ids = min(
+        value
+        for name, value in entry.interface.constants.items()
+        if name in ("vocab_size", "codebook_size", "text_vocab_size")
+    )
     feeds: Feeds = {}
     for spec in entry.inputs:
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape]
@@ -43,10 +51,17 @@ def row_feeds(entry: StageEntry, tokens: int, length: int, noise: np.random.Gene
         else:
             feeds[spec.name] = noise.standard_normal(shape).astype(np.float32)
     known = {
-        "positions": length + np.broadcast_to(np.arange(tokens, dtype=np.float32), (3, 1, tokens)), "query_length": np.array([tokens]),
-        "past_length": np.array([length]), "top_k": np.array([0]), **{name: np.ones(1, np.float32) for name in ("top_p", "repetition_penalty")},
-        **{name: np.zeros(shape, np.float32) for name in ("temperature", "noise") if (shape := feeds[name].shape if name in feeds else ())},
-    }  # fmt: skip
+        "positions": length + np.broadcast_to(np.arange(tokens, dtype=np.float32), (3, 1, tokens)),
+        "query_length": np.array([tokens]),
+        "past_length": np.array([length]),
+        "top_k": np.array([0]),
+        **{name: np.ones(1, np.float32) for name in ("top_p", "repetition_penalty")},
+        **{
+            name: np.zeros(shape, np.float32)
+            for name in ("temperature", "noise")
+            if (shape := feeds[name].shape if name in feeds else ())
+        },
+    }
     feeds |= {name: values for name, values in known.items() if name in feeds}
     for name in index.values():
         feeds[name] = np.array([tokens - 1]) if name == "output_index" else np.arange(len(feeds[name]))
@@ -63,7 +78,9 @@ class _Pair:
 
 
 def check_slots(engine: Engine, rows: int, seed: int, steps: int) -> None:
-    """Up to `rows` slots of unlike lengths, allocated, run together, put back and freed in an order drawn from `seed`, equal single rows."""
+    """Up to `rows` slots of unlike lengths, allocated, run together,
+    put back and freed in an order drawn from `seed`, equal single rows.
+    """
     draw, noise = random.Random(seed), np.random.default_rng(seed)
     pool = engine.new_states(rows, CAPACITY)
     pairs: list[_Pair] = []
@@ -71,7 +88,12 @@ def check_slots(engine: Engine, rows: int, seed: int, steps: int) -> None:
         if len(pairs) < rows and (not pairs or draw.random() < 0.5):
             pairs.append(_Pair(pool.allocate(), engine.new_states(1, CAPACITY).allocate()))
             _check_clean(pairs[-1].slot)
-            _run(engine, pairs[-1:], draw.choice(PREFILLS if _has_tokens(engine.entry) else PREFILLS[:3]), noise)
+            _run(
+                engine,
+                pairs[-1:],
+                draw.choice(PREFILLS if _has_tokens(engine.entry) else PREFILLS[:3]),
+                noise,
+            )
         chosen = draw.sample(pairs, draw.randint(1, len(pairs)))
         if draw.random() < 0.5:
             by_slot = {pair.slot: pair for pair in chosen}
@@ -105,7 +127,13 @@ def check_first_runs(engine: Engine) -> None:
     for row, (pair, tokens) in enumerate(zip(pairs, lengths, strict=True)):
         for name, expected in engine.run(feeds[row], [pair.alone]).items():
             of_row = found[name][row : row + 1]
-            _compare(engine.entry, name, of_row[:, :tokens] if expected.shape[1:2] == (tokens,) else of_row, expected, TOLERANCE)
+            _compare(
+                engine.entry,
+                name,
+                of_row[:, :tokens] if expected.shape[1:2] == (tokens,) else of_row,
+                expected,
+                TOLERANCE,
+            )
         pair.slot.advance(tokens)
         pair.alone.advance(tokens)
     for _ in range(3):
@@ -134,27 +162,39 @@ def check_refusals(engine: Engine) -> None:
     for slot in slots:
         slot.reserve(3)
     if not entry.capabilities.chunked_batch:
-        with pytest.raises(InvalidInput, match=f"Stage {entry.name} takes 2 rows of several tokens only where all are at their start"):
+        with pytest.raises(
+            InvalidInput,
+            match=f"Stage {entry.name} takes 2 rows of several tokens only where all are at their start",
+        ):
             engine.run(join_rows(entry.interface, both), slots)
     for given in ((), slots[:1]):
-        with pytest.raises(InvalidInput, match=f"was given slots for {len(given)} rows and feeds for 2, expected one slot"):
+        with pytest.raises(
+            InvalidInput, match=f"was given slots for {len(given)} rows and feeds for 2, expected one slot"
+        ):
             engine.run(join_rows(entry.interface, both), given)
     with pytest.raises(InvalidInput, match="was given slots for 2 rows and feeds for 1, expected one slot"):
         engine.run(both[0], slots)
     for slot, states in zip(slots, before, strict=True):
-        assert all(np.array_equal(slot.past(state.name), copy) for state, copy in zip(entry.states, states, strict=True))
+        assert all(
+            np.array_equal(slot.past(state.name), copy)
+            for state, copy in zip(entry.states, states, strict=True)
+        )
 
 
 def _has_tokens(entry: StageEntry) -> bool:
     return any("tokens" in spec.shape for spec in entry.inputs)
 
 
-def _advance(engine: Engine, pool: StatePool, slots: list[Slot], tokens: int, noise: np.random.Generator) -> None:
+def _advance(
+    engine: Engine, pool: StatePool, slots: list[Slot], tokens: int, noise: np.random.Generator
+) -> None:
     """A first run of several rows with several tokens each, which every kind takes."""
     for slot in slots:
         slot.reserve(tokens)
     slots = pool.order(slots)
-    engine.run(join_rows(engine.entry.interface, [row_feeds(engine.entry, tokens, 0, noise) for _ in slots]), slots)
+    engine.run(
+        join_rows(engine.entry.interface, [row_feeds(engine.entry, tokens, 0, noise) for _ in slots]), slots
+    )
     for slot in slots:
         slot.advance(tokens)
 
@@ -173,15 +213,29 @@ def _run(engine: Engine, pairs: list[_Pair], tokens: int, noise: np.random.Gener
         pair.slot.advance(tokens)
         pair.alone.advance(tokens)
         for state in interface.states:
-            used = tuple(slice(pair.slot.length) if axis == "capacity" else slice(None) for axis in state.shape)
-            _compare(engine.entry, state.name, pair.slot.past(state.name)[used], pair.alone.past(state.name)[used], STATE_TOLERANCE)
+            used = tuple(
+                slice(pair.slot.length) if axis == "capacity" else slice(None) for axis in state.shape
+            )
+            _compare(
+                engine.entry,
+                state.name,
+                pair.slot.past(state.name)[used],
+                pair.alone.past(state.name)[used],
+                STATE_TOLERANCE,
+            )
 
 
 def _compare(entry: StageEntry, name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     if entry.capabilities.rows_exact or not np.issubdtype(expected.dtype, np.floating):
         np.testing.assert_array_equal(found, expected, err_msg=f"{entry.name}: {name}")
     elif expected.size:
-        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * float(np.abs(expected).max()), err_msg=f"{entry.name}: {name}")
+        np.testing.assert_allclose(
+            found,
+            expected,
+            rtol=0,
+            atol=tolerance * float(np.abs(expected).max()),
+            err_msg=f"{entry.name}: {name}",
+        )
 
 
 def _check_clean(slot: Slot) -> None:

@@ -1,4 +1,6 @@
-"""Slots and batches of the engine kinds that there are, on the tiny models of both families (see conformance.py)."""
+"""Slots and batches of the engine kinds that there are,
+on the tiny models of both families (see conformance.py).
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,14 @@ STEPS = {"onnxruntime": 24, "module": 6}
 KINDS: dict[str, Callable[[Path, Path], Engines]] = {"onnxruntime": onnxruntime_engines, "module": modules}
 
 
-@pytest.fixture(scope="module", params=[f"{kind} {family}" for kind in KINDS for family in ("tiny", "hybrid")])
+@pytest.fixture(
+    scope="module", params=[f"{kind} {family}" for kind in KINDS for family in ("tiny", "hybrid")]
+)
 def engines(request: pytest.FixtureRequest) -> Engines:
     kind, family = request.param.split()
-    return KINDS[kind](request.getfixturevalue(f"{family}_checkpoint"), request.getfixturevalue(f"{family}_bundle"))
+    return KINDS[kind](
+        request.getfixturevalue(f"{family}_checkpoint"), request.getfixturevalue(f"{family}_bundle")
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])

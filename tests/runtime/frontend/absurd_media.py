@@ -1,4 +1,7 @@
-"""Headers that claim more than any recording or picture has, and play lists; nothing follows the headers. Each is refused by a check of our own."""
+"""Headers that claim more than any recording or picture has, and play lists; nothing follows the headers.
+
+Each is refused by a check of our own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,16 @@ from pathlib import Path
 def wav(rate: int, channels: int = 1, samples: int = 500) -> bytes:
     size = 2 * samples * channels
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * 2 % 2**32, 2 * channels, 16)
-    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size) + bytes(size)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", size)
+        + bytes(size)
+    )
 
 
 def sparse_wav(path: Path, seconds: int, rate: int = 16000) -> Path:
@@ -27,7 +39,13 @@ def png(width: int, height: int) -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    return b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(10) + b"\xff\xc0\0\x11\x08" + struct.pack(">HH", height, width) + bytes(10)
+    return (
+        b"\xff\xd8\xff\xe0\0\x10JFIF"
+        + bytes(10)
+        + b"\xff\xc0\0\x11\x08"
+        + struct.pack(">HH", height, width)
+        + bytes(10)
+    )
 
 
 def gif(width: int, height: int) -> bytes:
@@ -45,7 +63,12 @@ def webp(width: int, height: int, frames: int = 0) -> bytes:
 
 def tiff(width: int, height: int, tile: int = 0) -> bytes:
     tags = {256: width, 257: height} | ({322: tile, 323: tile} if tile else {})
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()) + bytes(4)
+    return (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(tags))
+        + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        + bytes(4)
+    )
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -53,8 +76,12 @@ def box(kind: bytes, content: bytes) -> bytes:
 
 
 def mp4(table: bytes, place: str = "stbl") -> bytes:
-    """A movie header whose one track has nothing but `table`, in its sample table or (`dinf`) among its data references."""
-    return box(b"ftyp", b"isom\0\0\0\0") + box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(place.encode(), table)))))
+    """A movie header whose one track has nothing but `table`,
+    in its sample table or (`dinf`) among its data references.
+    """
+    return box(b"ftyp", b"isom\0\0\0\0") + box(
+        b"moov", box(b"trak", box(b"mdia", box(b"minf", box(place.encode(), table))))
+    )
 
 
 def mp4_of_samples(samples: int) -> bytes:

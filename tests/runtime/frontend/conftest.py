@@ -1,4 +1,6 @@
-"""The front ends for all tests of this folder: the tiny checkpoint's, and the same read as one of Qwen3.5-Omni, which tells the time in text."""
+"""The front ends for all tests of this folder:
+the tiny checkpoint's, and the same read as one of Qwen3.5-Omni, which tells the time in text.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,14 @@ def front_end(frontend_folder: Path) -> FrontEnd:
 
 @pytest.fixture(scope="session")
 def timed(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FrontEnd]:
-    """`timed(timestamp_format=..., audio_timestamp_seconds=...)`: a front end with textual time, made of the tiny checkpoint's files."""
+    """`timed(timestamp_format=..., audio_timestamp_seconds=...)`: a front end with textual time,
+    made of the tiny checkpoint's files.
+    """
     made: dict[tuple[str, float], FrontEnd] = {}
 
-    def make(timestamp_format: str = "<{seconds:.1f} seconds>", audio_timestamp_seconds: float = 0.0) -> FrontEnd:
+    def make(
+        timestamp_format: str = "<{seconds:.1f} seconds>", audio_timestamp_seconds: float = 0.0
+    ) -> FrontEnd:
         settings = (timestamp_format, audio_timestamp_seconds)
         if settings not in made:
             folder, config = tmp_path_factory.mktemp("timed"), read_config(tiny_checkpoint)

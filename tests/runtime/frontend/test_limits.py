@@ -1,4 +1,6 @@
-"""Absurd input is refused in one sentence within a second, within 100 MiB, silently, and no other file is opened. Measured in a process of its own."""
+"""Absurd input is refused in one sentence within a second, within 100 MiB, silently,
+and no other file is opened. Measured in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,13 @@ def refusals(frontend_folder: Path, front_end: FrontEnd, tmp_path_factory: pytes
     }.items():
         (folder / name).write_bytes(content)
     command = [sys.executable, "-c", CHILD, str(frontend_folder), str(folder), str(tiny)]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    child = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
     assert (child.returncode, child.stderr) == (0, ""), child.stderr[-2000:]
     return json.loads(child.stdout)
 
@@ -139,17 +147,25 @@ def test_absurd_input_is_refused_in_a_sentence_at_once(refusals: list, name: str
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_refusing_takes_little_memory(refusals: list) -> None:
-    assert refusals[1] < 100 * 1024 and refusals[2] < 100 * 1024  # KiB: media; texts, parts and pictures of the messages
+    # KiB: media; texts, parts and pictures of the messages
+    assert refusals[1] < 100 * 1024 and refusals[2] < 100 * 1024
 
 
-def test_what_the_context_cannot_hold_is_refused_before_anything_is_decoded(frontend_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_context_cannot_hold_is_refused_before_anything_is_decoded(
+    frontend_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = FrontEnd(frontend_folder, context=100)
     for name in ("read_audio", "read_image", "AudioStream"):
-        monkeypatch.setattr(f"antiphon.runtime.frontend.prompt.media_loading.{name}", lambda *_, **__: pytest.fail("decoded"))
+        monkeypatch.setattr(
+            f"antiphon.runtime.frontend.prompt.media_loading.{name}", lambda *_, **__: pytest.fail("decoded")
+        )
     minute, photograph = np.zeros(16000 * 60, np.float32), np.zeros((2000, 2000, 3), np.uint8)
     for part, sentence in [
         ({"type": "audio", "audio": minute}, "The audio is 60.0 s long, expected at most"),
-        ({"type": "image", "image": photograph}, "The media need .* tokens or more, the model's context holds 100"),
+        (
+            {"type": "image", "image": photograph},
+            "The media need .* tokens or more, the model's context holds 100",
+        ),
         ({"type": "text", "text": "word " * 1000}, "The text has 5,000 bytes and too many tokens"),
     ]:
         for call in (small.prompt, small.continuation, small.open_turn):
@@ -165,9 +181,19 @@ def test_what_the_context_cannot_hold_is_refused_before_anything_is_decoded(fron
 def test_a_server_opens_no_local_file_for_any_part(frontend_folder: Path, tmp_path: Path) -> None:
     served, path = FrontEnd(frontend_folder, MediaPolicy.for_server()), tmp_path / "a.wav"
     path.write_bytes(absurd.wav(16000))
-    assert len(served.prompt([{"role": "user", "content": [{"type": "audio", "audio": path.read_bytes()}]}]).calls) == 1
+    assert (
+        len(
+            served.prompt(
+                [{"role": "user", "content": [{"type": "audio", "audio": path.read_bytes()}]}]
+            ).calls
+        )
+        == 1
+    )
     for kind in ("audio", "image", "video", "input_audio", "image_url", "video_url"):
         for source in (str(path), path, f"file://{path}"):
-            part = {"type": kind, kind: {"data" if kind == "input_audio" else "url": source} if "_" in kind else source}
+            part = {
+                "type": kind,
+                kind: {"data" if kind == "input_audio" else "url": source} if "_" in kind else source,
+            }
             with pytest.raises(AntiphonError, match="encode its content as base64 or give a data URL"):
                 served.prompt([{"role": "user", "content": [part]}])

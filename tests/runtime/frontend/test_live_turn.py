@@ -27,7 +27,10 @@ def speech() -> np.ndarray:
 def states(conversation) -> dict[str, np.ndarray]:
     """Every state as far as it is filled."""
     held = conversation.context.states
-    return {spec.name: held.past(spec.name)[:, :, : held.length] if spec.kind == "kv" else held.past(spec.name) for spec in held.specs}
+    return {
+        spec.name: held.past(spec.name)[:, :, : held.length] if spec.kind == "kv" else held.past(spec.name)
+        for spec in held.specs
+    }
 
 
 def speak(conversation, speech, piece: int, **last) -> None:
@@ -107,7 +110,9 @@ def test_what_does_not_belong_into_a_spoken_turn_is_refused_and_the_turn_goes_on
 @pytest.mark.parametrize("rate", [0, -5, 1.5, "16000", None, True])
 def test_a_rate_that_is_none_is_refused_and_changes_nothing(omni, speech, rate):
     conversation = omni.conversation()
-    with pytest.raises(AntiphonError, match="sample_rate is .* expected an integer from 1,000 to 768,000 samples a second"):
+    with pytest.raises(
+        AntiphonError, match="sample_rate is .* expected an integer from 1,000 to 768,000 samples a second"
+    ):
         conversation.append(audio=speech[:RATE], more=True, sample_rate=rate)
     conversation.append(text="Then in words.")
     assert len(conversation.token_ids) > 0

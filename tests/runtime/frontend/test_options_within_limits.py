@@ -1,4 +1,6 @@
-"""Where the options of a part meet the limits: what is left out costs nothing, what is asked for is counted before any work."""
+"""Where the options of a part meet the limits: what is left out costs nothing,
+what is asked for is counted before any work.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SECOND = 13
 
 
 def audio_tokens(front_end: FrontEnd, source: Any, **options: Any) -> int:
-    ids = front_end.prompt([{"role": "user", "content": [{"type": "audio", "audio": source, **options}]}]).token_ids
+    ids = front_end.prompt(
+        [{"role": "user", "content": [{"type": "audio", "audio": source, **options}]}]
+    ).token_ids
     return int((ids == front_end.audio).sum())
 
 
@@ -43,19 +47,30 @@ def two_hours(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_span_of_a_long_recording_is_read_where_the_policy_allows_the_seconds_up_to_its_end(frontend_folder: Path, two_hours: Path) -> None:
+def test_a_span_of_a_long_recording_is_read_where_the_policy_allows_the_seconds_up_to_its_end(
+    frontend_folder: Path, two_hours: Path
+) -> None:
     front_end = FrontEnd(frontend_folder, MediaPolicy(max_seconds=3600))
-    assert audio_tokens(front_end, two_hours, audio_end=1) == audio_tokens(front_end, two_hours, audio_start=100, audio_end=101) == SECOND
+    assert (
+        audio_tokens(front_end, two_hours, audio_end=1)
+        == audio_tokens(front_end, two_hours, audio_start=100, audio_end=101)
+        == SECOND
+    )
     for options, sentence in [
         ({}, "The audio is 7,200.0 s long, expected at most 3,600.0 s"),
         ({"audio_start": 1}, "The audio is 7,200.0 s long, expected at most 3,600.0 s"),
-        ({"audio_start": 7000, "audio_end": 7001}, "The audio is asked for up to 7,001.0 s, expected at most 3,600.0 s"),
+        (
+            {"audio_start": 7000, "audio_end": 7001},
+            "The audio is asked for up to 7,001.0 s, expected at most 3,600.0 s",
+        ),
     ]:
         with pytest.raises(AntiphonError, match=sentence):
             audio_tokens(front_end, two_hours, **options)
 
 
-def test_a_span_of_a_long_recording_is_read_at_once_and_not_streamed(front_end: FrontEnd, two_hours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_of_a_long_recording_is_read_at_once_and_not_streamed(
+    front_end: FrontEnd, two_hours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(media_loading.MediaLoader, "_stream", lambda *_: pytest.fail("streamed"))
     assert audio_tokens(front_end, two_hours, audio_start=10, audio_end=11) == SECOND
 
@@ -112,15 +127,25 @@ class Upload:
 def test_an_open_file_is_data_within_the_policy_and_read_once(frontend_folder: Path) -> None:
     data = absurd.wav(RATE, samples=RATE)
     served = FrontEnd(frontend_folder, MediaPolicy.for_server(max_data_bytes=len(data)))
-    assert audio_tokens(served, Upload(data)) == audio_tokens(served, io.BytesIO(data)) == audio_tokens(served, data)
+    assert (
+        audio_tokens(served, Upload(data))
+        == audio_tokens(served, io.BytesIO(data))
+        == audio_tokens(served, data)
+    )
     tight = FrontEnd(frontend_folder, MediaPolicy(max_data_bytes=1000))
     for kind in ("audio", "image", "video"):
-        with pytest.raises(AntiphonError, match=f"The {kind} data has 1,001 bytes or more, expected at most 1,000"):
+        with pytest.raises(
+            AntiphonError, match=f"The {kind} data has 1,001 bytes or more, expected at most 1,000"
+        ):
             tight.prompt([{"role": "user", "content": [{"type": kind, kind: io.BytesIO(data)}]}])
 
 
 def test_a_picture_of_16_bits_is_read_as_data_by_its_own_plugin_within_the_policy() -> None:
-    pil, ramp, buffer = pytest.importorskip("PIL.Image"), np.arange(256, dtype=np.uint16).reshape(16, 16), io.BytesIO()
+    pil, ramp, buffer = (
+        pytest.importorskip("PIL.Image"),
+        np.arange(256, dtype=np.uint16).reshape(16, 16),
+        io.BytesIO(),
+    )
     pil.fromarray(ramp * 257).save(buffer, "PNG")
     sent = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     np.testing.assert_array_equal(np.asarray(load_image(sent, MediaPolicy.for_server()))[:, :, 1], ramp)
@@ -130,26 +155,37 @@ def test_a_picture_of_16_bits_is_read_as_data_by_its_own_plugin_within_the_polic
             load_image(source, MediaPolicy.for_server(max_pixels=255))
 
 
-def test_the_size_that_a_part_asks_for_counts_against_the_context(frontend_folder: Path, front_end: FrontEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_that_a_part_asks_for_counts_against_the_context(
+    frontend_folder: Path, front_end: FrontEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photograph = frames(600, 600)
-    whole, low = picture_tokens(front_end, "image", photograph), picture_tokens(front_end, "image", photograph, max_pixels=128 * 128)
+    whole, low = (
+        picture_tokens(front_end, "image", photograph),
+        picture_tokens(front_end, "image", photograph, max_pixels=128 * 128),
+    )
     assert low < whole
     small = FrontEnd(frontend_folder, context=whole - 1)
     assert picture_tokens(small, "image", photograph, max_pixels=128 * 128) == low
     assert picture_tokens(small, "image", photograph, resized_height=128, resized_width=128) == low
     monkeypatch.setattr(media_loading, "read_image", lambda *_: pytest.fail("decoded"))
     for options in ({}, {"min_pixels": 600 * 600}):
-        with pytest.raises(AntiphonError, match="The media need .* tokens or more, the model's context holds"):
+        with pytest.raises(
+            AntiphonError, match="The media need .* tokens or more, the model's context holds"
+        ):
             picture_tokens(small, "image", photograph, **options)
 
 
-def test_the_frames_that_a_part_asks_for_count_against_the_context_and_the_policy(frontend_folder: Path, front_end: FrontEnd, tmp_path: Path) -> None:
+def test_the_frames_that_a_part_asks_for_count_against_the_context_and_the_policy(
+    frontend_folder: Path, front_end: FrontEnd, tmp_path: Path
+) -> None:
     path = str(grey_film(tmp_path / "a.mp4"))  # 20 frames, 2 s
     pair = picture_tokens(front_end, "video", path, nframes=2)
     small = FrontEnd(frontend_folder, context=3 * pair)
     assert picture_tokens(small, "video", path, nframes=6) == 3 * pair
     for options in ({"nframes": 8}, {"fps": 8}, {"min_frames": 8}):
-        with pytest.raises(AntiphonError, match="The video has .* tokens or more, the model's context has room for"):
+        with pytest.raises(
+            AntiphonError, match="The video has .* tokens or more, the model's context has room for"
+        ):
             picture_tokens(small, "video", path, **options)
     tight = FrontEnd(frontend_folder, MediaPolicy(max_frames=6, max_seconds=1.5))
     assert picture_tokens(tight, "video", path, video_end=0.5) == pair

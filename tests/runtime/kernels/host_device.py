@@ -1,4 +1,6 @@
-"""A GPU that is none: device memory in host arrays, and launches by the Triton interpreter, by image key, address and type, as a driver gets them."""
+"""A GPU that is none: device memory in host arrays, and launches by the Triton interpreter, by image key,
+address and type, as a driver gets them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ import numpy as np
 import torch
 
 from antiphon.plugins.tools import interpreter
-from antiphon.runtime.kernels.contract import ALIGNMENT, CONTRACT_VERSION, Image, Launch, Program, image_key, parameters, to_plain
+from antiphon.runtime.kernels.contract import (
+    ALIGNMENT,
+    CONTRACT_VERSION,
+    Image,
+    Launch,
+    Program,
+    image_key,
+    parameters,
+    to_plain,
+)
 from antiphon.runtime.kernels.cuda_device import launch_arguments
 
 GARBAGE = 0x7B
@@ -26,7 +37,9 @@ class HostDevice:
     capability = (8, 0)
 
     def __init__(self, programs: Iterable[Program]) -> None:
-        self.steps: dict[str, Launch] = {image_key(program, step): step for program in programs for step in program.launches}
+        self.steps: dict[str, Launch] = {
+            image_key(program, step): step for program in programs for step in program.launches
+        }
         self.blocks: dict[int, np.ndarray] = {}
         self.allocated: list[int] = []
         self.loaded: list[str] = []
@@ -55,14 +68,19 @@ class HostDevice:
         self.loaded.append(key)
         return key
 
-    def launch(self, kernel: str, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int) -> None:
+    def launch(
+        self, kernel: str, image: Image, grid: tuple[int, int, int], arguments: list[int], stream: int
+    ) -> None:
         typed = launch_arguments(image, arguments)
         self.launched.append((kernel, grid, typed, stream))
         interpreter._patch_interpreter()
         interpreter._launch(
             self.steps[kernel],
             grid,
-            [self._tensor(value, kind) if kind.startswith("*") else int(value) for value, kind in zip(typed, image.parameters, strict=True)],
+            [
+                self._tensor(value, kind) if kind.startswith("*") else int(value)
+                for value, kind in zip(typed, image.parameters, strict=True)
+            ],
         )
 
     def wait(self, stream: int) -> None:
@@ -90,7 +108,11 @@ def write_library(folder: Path, target: str, programs: Iterable[Program]) -> Pat
                 (home / f"{key}.cubin").write_bytes(key.encode())
                 (home / f"{key}.ptx").write_text(key)
                 digest = hashlib.sha256(key.encode()).hexdigest()
-                images[key] = to_plain(Image(step.kernel, target, parameters(program, step), step.warps, 0, 32, 0, digest, digest))
+                images[key] = to_plain(
+                    Image(
+                        step.kernel, target, parameters(program, step), step.warps, 0, 32, 0, digest, digest
+                    )
+                )
         contract = {
             "version": CONTRACT_VERSION,
             "target": target,

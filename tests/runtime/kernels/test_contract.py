@@ -22,13 +22,27 @@ from antiphon.runtime.kernels.contract import (
     parameters,
     program_from_plain,
     to_plain,
-)  # fmt: skip
+)
 
-LAUNCH = Launch("sum.first", ("x", "mask"), (Scalar("width", "width"), Scalar("offset", "offset", dtype="int64")), ("y",), ("rows", "1", "1"), {"BLOCK": 64})
+LAUNCH = Launch(
+    "sum.first",
+    ("x", "mask"),
+    (Scalar("width", "width"), Scalar("offset", "offset", dtype="int64")),
+    ("y",),
+    ("rows", "1", "1"),
+    {"BLOCK": 64},
+)
 PROGRAM = Program(
-    "Sum", "float32", (Operand("x", "bfloat16", ("*rows", "width")), Operand("mask", "bool", ("rows",))), (Operand("y", "float32", ("rows",), "x"),),
-    (LAUNCH,), ("offset",), {"half": "width // 2"}, (Operand("partial", "float32", ("rows",)),), "width % 16 == 0",
-)  # fmt: skip
+    "Sum",
+    "float32",
+    (Operand("x", "bfloat16", ("*rows", "width")), Operand("mask", "bool", ("rows",))),
+    (Operand("y", "float32", ("rows",), "x"),),
+    (LAUNCH,),
+    ("offset",),
+    {"half": "width // 2"},
+    (Operand("partial", "float32", ("rows",)),),
+    "width % 16 == 0",
+)
 
 
 def test_a_program_survives_json() -> None:
@@ -64,7 +78,14 @@ def test_what_is_compiled_differently_has_another_key(change: dict[str, Any]) ->
     assert image_key(PROGRAM, dataclasses.replace(LAUNCH, **change)) != image_key(PROGRAM, LAUNCH)
 
 
-@pytest.mark.parametrize("change", [{"grid": ("1", "1", "1")}, {"hot": False}, {"scalars": (Scalar("width", "width * 2"), LAUNCH.scalars[1])}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"grid": ("1", "1", "1")},
+        {"hot": False},
+        {"scalars": (Scalar("width", "width * 2"), LAUNCH.scalars[1])},
+    ],
+)
 def test_what_is_compiled_alike_shares_an_image(change: dict[str, Any]) -> None:
     assert image_key(PROGRAM, dataclasses.replace(LAUNCH, **change)) == image_key(PROGRAM, LAUNCH)
 
@@ -75,4 +96,6 @@ def test_a_key_begins_with_the_kernels_name_and_is_a_file_name() -> None:
 
 
 def test_every_target_has_a_limit_of_shared_memory() -> None:
-    assert GPU_TARGETS == ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120") and all(MAX_SHARED_BYTES[target] > 48 * 1024 for target in GPU_TARGETS)
+    assert GPU_TARGETS == ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120") and all(
+        MAX_SHARED_BYTES[target] > 48 * 1024 for target in GPU_TARGETS
+    )

@@ -1,4 +1,6 @@
-"""The real GPU's wrapper, without one: what it asks of cuda-core and the driver, and what it says where there is none."""
+"""The real GPU's wrapper, without one: what it asks of cuda-core and the driver,
+and what it says where there is none.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,30 @@ class Recorder:
             CUfunction_attribute=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic"),
         )
         values = {"cuDeviceGet": ("gpu",), "cuDriverGetVersion": (13000,)}
-        for name in ("cuDeviceGet", "cuDriverGetVersion", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuStreamSynchronize", "cuKernelSetAttribute"):
-            code = SimpleNamespace(name="CUDA_ERROR_ILLEGAL_ADDRESS") if name == refused else driver.CUresult.CUDA_SUCCESS
+        for name in (
+            "cuDeviceGet",
+            "cuDriverGetVersion",
+            "cuMemcpyHtoDAsync",
+            "cuMemcpyDtoHAsync",
+            "cuStreamSynchronize",
+            "cuKernelSetAttribute",
+        ):
+            code = (
+                SimpleNamespace(name="CUDA_ERROR_ILLEGAL_ADDRESS")
+                if name == refused
+                else driver.CUresult.CUDA_SUCCESS
+            )
             setattr(driver, name, self._kept(name, (code, *values.get(name, ()))))
         memory = SimpleNamespace(allocate=self._kept("allocate", SimpleNamespace(handle=4096), refused))
         capability = SimpleNamespace(major=9, minor=0)
         properties = SimpleNamespace(max_shared_memory_per_block_optin=232448)
         device = SimpleNamespace(
-            name="H", compute_capability=capability, properties=properties, default_stream="default", memory_resource=memory, set_current=lambda: None
+            name="H",
+            compute_capability=capability,
+            properties=properties,
+            default_stream="default",
+            memory_resource=memory,
+            set_current=lambda: None,
         )
         code = SimpleNamespace(get_kernel=self._kept("get_kernel", SimpleNamespace(handle="kernel"), refused))
         core = SimpleNamespace(
@@ -68,7 +86,11 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Recorder:
     made = Recorder(getattr(request, "param", ""))
     bindings = SimpleNamespace(driver=made.driver, __version__="13.0.3")
-    for name, module in {"cuda": SimpleNamespace(core=made.core, bindings=bindings), "cuda.core": made.core, "cuda.bindings": bindings}.items():
+    for name, module in {
+        "cuda": SimpleNamespace(core=made.core, bindings=bindings),
+        "cuda.core": made.core,
+        "cuda.bindings": bindings,
+    }.items():
         monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", made.driver)  # type: ignore[arg-type]
     return made
@@ -99,7 +121,10 @@ def test_more_shared_memory_than_usual_is_asked_for_when_the_kernel_is_loaded(re
     assert recorder.named("cuKernelSetAttribute") == []
     assert device.load("key", BIG, b"cubin").handle == "kernel"
     assert recorder.named("cuKernelSetAttribute") == [(("dynamic", 100_000, "kernel", "gpu"), {})]
-    assert recorder.named("from_cubin")[0] == ((b"cubin",), {}) and recorder.named("get_kernel")[0] == (("entry",), {})
+    assert recorder.named("from_cubin")[0] == ((b"cubin",), {}) and recorder.named("get_kernel")[0] == (
+        ("entry",),
+        {},
+    )
 
 
 def test_memory_is_allocated_and_copied_in_the_streams_order(recorder: Recorder) -> None:
@@ -129,7 +154,9 @@ def test_machine_code_that_the_driver_refuses_is_one_sentence(recorder: Recorder
 
 @pytest.mark.parametrize("recorder", ["allocate"], indirect=True)
 def test_memory_that_is_not_there_is_one_sentence(recorder: Recorder) -> None:
-    with pytest.raises(AntiphonError, match=r"^H gave no 100 bytes \(CUDA_ERROR_NO: no\); while a CUDA graph"):
+    with pytest.raises(
+        AntiphonError, match=r"^H gave no 100 bytes \(CUDA_ERROR_NO: no\); while a CUDA graph"
+    ):
         CudaDevice().allocate(100, 0)
 
 
@@ -157,9 +184,18 @@ def test_a_missing_driver_or_gpu_is_one_sentence() -> None:
 
 
 def test_importing_it_needs_no_package_for_gpus(tmp_path: Path) -> None:
-    code = "import sys, antiphon.runtime.kernels.driver, antiphon.runtime.kernels.cuda_device; print(sorted({n.split('.')[0] for n in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert not [name for name in ("cuda", "torch", "triton", "ml_dtypes", "onnx", "onnxruntime") if f"'{name}'" in loaded]
+    code = (
+        "import sys, antiphon.runtime.kernels.driver, antiphon.runtime.kernels.cuda_device; "
+        "print(sorted({n.split('.')[0] for n in sys.modules}))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert not [
+        name
+        for name in ("cuda", "torch", "triton", "ml_dtypes", "onnx", "onnxruntime")
+        if f"'{name}'" in loaded
+    ]
 
 
 def test_cuda_core_gives_a_kernel_addresses_and_integers_as_launch_arguments_says() -> None:
@@ -167,7 +203,12 @@ def test_cuda_core_gives_a_kernel_addresses_and_integers_as_launch_arguments_say
     held = handler.ParamHolder(tuple(launch_arguments(IMAGE, [0x7F0000000010, -5, 2**40, 16])))
     places = (ctypes.c_void_p * 4).from_address(held.ptr)
     kinds = (ctypes.c_uint64, ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64)
-    assert [kind.from_address(place).value for kind, place in zip(kinds, places, strict=True)] == [0x7F0000000010, -5, 2**40, 16]
+    assert [kind.from_address(place).value for kind, place in zip(kinds, places, strict=True)] == [
+        0x7F0000000010,
+        -5,
+        2**40,
+        16,
+    ]
 
 
 def test_cuda_core_has_what_the_wrapper_calls() -> None:
@@ -178,9 +219,27 @@ def test_cuda_core_has_what_the_wrapper_calls() -> None:
     assert list(inspect.signature(core.launch).parameters)[:3] == ["stream", "config", "kernel"]
     assert "stream" in inspect.signature(core.MemoryResource.allocate).parameters
     for owner, names in {
-        core.Device: ("set_current", "name", "compute_capability", "properties", "default_stream", "memory_resource"),
-        core.Stream: ("from_handle",), core.ObjectCode: ("from_cubin", "get_kernel"), core.Kernel: ("handle",), core.Buffer: ("handle",),
-        bindings: ("cuDeviceGet", "cuDriverGetVersion", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuStreamSynchronize", "cuKernelSetAttribute"),
-        bindings.CUfunction_attribute: ("CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",), bindings.CUresult: ("CUDA_SUCCESS",),
-    }.items():  # fmt: skip
+        core.Device: (
+            "set_current",
+            "name",
+            "compute_capability",
+            "properties",
+            "default_stream",
+            "memory_resource",
+        ),
+        core.Stream: ("from_handle",),
+        core.ObjectCode: ("from_cubin", "get_kernel"),
+        core.Kernel: ("handle",),
+        core.Buffer: ("handle",),
+        bindings: (
+            "cuDeviceGet",
+            "cuDriverGetVersion",
+            "cuMemcpyHtoDAsync",
+            "cuMemcpyDtoHAsync",
+            "cuStreamSynchronize",
+            "cuKernelSetAttribute",
+        ),
+        bindings.CUfunction_attribute: ("CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",),
+        bindings.CUresult: ("CUDA_SUCCESS",),
+    }.items():
         assert not [name for name in names if not hasattr(owner, name)]

@@ -1,4 +1,6 @@
-"""Arrays in GPU memory: what goes in comes out, rounded as the dtype rounds; what kernels cannot take is one sentence."""
+"""Arrays in GPU memory: what goes in comes out, rounded as the dtype rounds;
+what kernels cannot take is one sentence.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,20 @@ def test_bfloat16_is_rounded_to_nearest_even(values: list[float]) -> None:
     assert np.isnan(found[is_nan].view(ml_dtypes.bfloat16).astype(np.float32)).all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int64", "int32", "int8", "uint8", "bool", "float8_e4m3fn"])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", "float16", "float32", "int64", "int32", "int8", "uint8", "bool", "float8_e4m3fn"]
+)
 def test_what_goes_in_comes_out(dtype: str) -> None:
     device = HostDevice([])
-    values = np.array([[0, 1, 1], [1, 0, 1]], "uint8" if dtype == "float8_e4m3fn" else dtype.replace("bfloat16", "float32"))
+    values = np.array(
+        [[0, 1, 1], [1, 0, 1]], "uint8" if dtype == "float8_e4m3fn" else dtype.replace("bfloat16", "float32")
+    )
     array = DeviceArray.from_numpy(values.T, device, dtype)
-    assert (array.shape, array.dtype, array.size) == ((3, 2), dtype, 6 * {"bfloat16": 2, "float16": 2, "float32": 4, "int64": 8, "int32": 4}.get(dtype, 1))
+    assert (array.shape, array.dtype, array.size) == (
+        (3, 2),
+        dtype,
+        6 * {"bfloat16": 2, "float16": 2, "float32": 4, "int64": 8, "int32": 4}.get(dtype, 1),
+    )
     found = array.to_numpy(device)
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values.T)
@@ -49,8 +59,13 @@ def test_scalars_and_empty_arrays_have_an_address(shape: tuple[int, ...]) -> Non
     np.testing.assert_array_equal(array.to_numpy(device), np.ones(shape, np.float32))
 
 
-@pytest.mark.parametrize(("values", "dtype", "message"), [(np.zeros(2), None, "found float64"), (np.zeros(2), "float8_e4m3fn", "as its bits in uint8")])
-def test_a_dtype_that_kernels_lack_is_one_sentence(values: np.ndarray, dtype: str | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "dtype", "message"),
+    [(np.zeros(2), None, "found float64"), (np.zeros(2), "float8_e4m3fn", "as its bits in uint8")],
+)
+def test_a_dtype_that_kernels_lack_is_one_sentence(
+    values: np.ndarray, dtype: str | None, message: str
+) -> None:
     with pytest.raises(AntiphonError, match=message):
         DeviceArray.from_numpy(values, HostDevice([]), dtype)
 
@@ -58,8 +73,15 @@ def test_a_dtype_that_kernels_lack_is_one_sentence(values: np.ndarray, dtype: st
 class FakeTensor:
     """What DeviceArray.from_cuda asks of a tensor of PyTorch."""
 
-    def __init__(self, dtype: str = "bfloat16", pointer: int = 4096, is_cuda: bool = True, contiguous: bool = True) -> None:
-        self.dtype, self.shape, self.device, self.is_cuda = f"torch.{dtype}", (2, 3), "cuda:0" if is_cuda else "cpu", is_cuda
+    def __init__(
+        self, dtype: str = "bfloat16", pointer: int = 4096, is_cuda: bool = True, contiguous: bool = True
+    ) -> None:
+        self.dtype, self.shape, self.device, self.is_cuda = (
+            f"torch.{dtype}",
+            (2, 3),
+            "cuda:0" if is_cuda else "cpu",
+            is_cuda,
+        )
         self._pointer, self._contiguous = pointer, contiguous
 
     def data_ptr(self) -> int:
@@ -73,7 +95,16 @@ class FakeTensor:
 
 
 def interface(**changes: Any) -> SimpleNamespace:
-    return SimpleNamespace(__cuda_array_interface__={"data": (8192, False), "shape": (2, 3), "typestr": "<f4", "strides": None, "version": 3} | changes)
+    return SimpleNamespace(
+        __cuda_array_interface__={
+            "data": (8192, False),
+            "shape": (2, 3),
+            "typestr": "<f4",
+            "strides": None,
+            "version": 3,
+        }
+        | changes
+    )
 
 
 def test_tensors_of_pytorch_are_used_where_they_are() -> None:

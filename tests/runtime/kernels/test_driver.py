@@ -1,4 +1,6 @@
-"""The launcher, from a call to arguments and grids, on a device whose memory is the host's and whose launches the Triton interpreter runs."""
+"""The launcher, from a call to arguments and grids, on a device whose memory is the host's and whose launches
+the Triton interpreter runs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,13 @@ PROGRAM = Program(
     outputs=(Operand("y", "float32", ("rows",)), Operand("present", "float32", ("rows", "width"), alias="x")),
     launches=(
         Launch("sum.first", ("x",), (Scalar("width", "width"),), ("partial",), ("rows", "1", "1")),
-        Launch("sum.second", ("partial",), (Scalar("offset", "offset", dtype="int64"),), ("y",), ("ceil_div(rows, 4)", "1", "1")),
+        Launch(
+            "sum.second",
+            ("partial",),
+            (Scalar("offset", "offset", dtype="int64"),),
+            ("y",),
+            ("ceil_div(rows, 4)", "1", "1"),
+        ),
     ),
     attributes=("offset",),
     scratch=(Operand("partial", "float32", ("rows", "8")),),
@@ -44,7 +52,9 @@ class SilentDevice(HostDevice):
         self.allocated.append(size)
         return 4096 * len(self.allocated), None
 
-    def launch(self, kernel: str, image: Any, grid: tuple[int, int, int], arguments: list[int], stream: int) -> None:
+    def launch(
+        self, kernel: str, image: Any, grid: tuple[int, int, int], arguments: list[int], stream: int
+    ) -> None:
         self.launched.append((kernel, grid, arguments, stream))
 
 
@@ -64,23 +74,39 @@ def call(dtype: str = "float32", tokens: int = TOKENS) -> dict[str, np.ndarray]:
     shapes = {"x": (BATCH, tokens, CHANNELS), "weight": (CHANNELS, 1, 4), "past": (BATCH, 3, CHANNELS)}
     values = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     if dtype == "bfloat16":  # to numbers that bfloat16 has
-        values = {name: (value.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, value in values.items()}
+        values = {
+            name: (value.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, value in values.items()
+        }
     return values | {"query_length": np.array([tokens, max(tokens - 2, 0)])}
 
 
-def placed(launcher: Launcher, values: dict[str, np.ndarray], dtype: str = "float32") -> dict[str, DeviceArray]:
-    return {name: launcher.array(value, None if name == "query_length" else dtype) for name, value in values.items()}
+def placed(
+    launcher: Launcher, values: dict[str, np.ndarray], dtype: str = "float32"
+) -> dict[str, DeviceArray]:
+    return {
+        name: launcher.array(value, None if name == "query_length" else dtype)
+        for name, value in values.items()
+    }
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 8e-3)])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_an_op_runs_from_its_contract_as_the_reference_says(launcher: Launcher, dtype: str, tolerance: float, tokens: int) -> None:
+def test_an_op_runs_from_its_contract_as_the_reference_says(
+    launcher: Launcher, dtype: str, tolerance: float, tokens: int
+) -> None:
     values = call(dtype, tokens)
     if dtype == "float16":
-        values = {name: value.astype(np.float16).astype(np.float32) if name != "query_length" else value for name, value in values.items()}
+        values = {
+            name: value.astype(np.float16).astype(np.float32) if name != "query_length" else value
+            for name, value in values.items()
+        }
     outputs = launcher.run(OP, placed(launcher, values, dtype), {})
-    expected = causal_conv_state(*(np.asarray(values[name], np.int64 if name == "query_length" else np.float64) for name in values))
-    for found, wanted in zip((launcher.numpy(outputs["y"]), launcher.numpy(outputs["present"])), expected, strict=True):
+    expected = causal_conv_state(
+        *(np.asarray(values[name], np.int64 if name == "query_length" else np.float64) for name in values)
+    )
+    for found, wanted in zip(
+        (launcher.numpy(outputs["y"]), launcher.numpy(outputs["present"])), expected, strict=True
+    ):
         assert np.abs(found.astype(np.float64) - wanted).max() <= tolerance * np.abs(wanted).max()
 
 
@@ -89,7 +115,13 @@ def test_the_driver_is_given_addresses_and_integers_of_the_contracts_width(launc
     outputs = launcher.run(OP, inputs, {}, stream=7)
     [(key, grid, arguments, stream)] = launcher.device.launched  # type: ignore[attr-defined]
     names = ("x", "weight", "past", "query_length")
-    assert arguments == [*(inputs[name].pointer for name in names), TOKENS, CHANNELS, outputs["y"].pointer, outputs["present"].pointer]
+    assert arguments == [
+        *(inputs[name].pointer for name in names),
+        TOKENS,
+        CHANNELS,
+        outputs["y"].pointer,
+        outputs["present"].pointer,
+    ]
     assert [type(value) for value in arguments] == [int] * 4 + [np.int32] * 2 + [int] * 2
     assert (key.split("-")[0], grid, stream) == ("causal_conv_state.causal_conv", (1, 1, BATCH), 7)
 
@@ -120,7 +152,8 @@ def test_scratch_is_kept_per_stream_and_grows(silent: Launcher) -> None:
         silent.run("Sum", {"x": x}, {"offset": 2**40}, {"y": y[x.shape[0]], "present": x}, stream)
         partial.append(device.launched[-1][2][0])
     assert partial[0] == partial[1] and partial[2] == partial[3] and len(set(partial)) == 3
-    assert device.allocated[-3:] == [3 * 8 * 4, 2 * 3 * 8 * 4, 3 * 8 * 4]  # doubled, so that what is outgrown stays less than what is in use
+    # doubled, so that what is outgrown stays less than what is in use
+    assert device.allocated[-3:] == [3 * 8 * 4, 2 * 3 * 8 * 4, 3 * 8 * 4]
     assert device.launched[-1][1:] == ((1, 1, 1), [partial[-1], 2**40, y[3].pointer], 5)
 
 
@@ -128,7 +161,10 @@ def test_scratch_of_ever_other_shapes_stays_below_twice_the_largest(silent: Laun
     device: Any = silent.device
     before, rows = 0, 64
     for count in range(1, rows + 1):
-        x, y = DeviceArray.empty((count, 8), "float32", device), DeviceArray.empty((count,), "float32", device)
+        x, y = (
+            DeviceArray.empty((count, 8), "float32", device),
+            DeviceArray.empty((count,), "float32", device),
+        )
         known = len(device.allocated)
         silent.run("Sum", {"x": x}, {"offset": 1}, {"y": y, "present": x})
         before += sum(device.allocated[known:])
@@ -176,24 +212,47 @@ def test_sizes_that_the_driver_cannot_take_are_one_sentence(silent: Launcher) ->
     with pytest.raises(AntiphonError, match="width = 2147483648 does not fit int32"):
         silent.run("Sum", {"x": big}, {"offset": 1})
     with pytest.raises(AntiphonError, match="more than the"):
-        silent.run("Sum", {"x": DeviceArray(16, (2**31, 1), "float32")}, {"offset": 1}, {"y": DeviceArray(16, (2**31,), "float32")})
+        silent.run(
+            "Sum",
+            {"x": DeviceArray(16, (2**31, 1), "float32")},
+            {"offset": 1},
+            {"y": DeviceArray(16, (2**31,), "float32")},
+        )
 
 
 @pytest.mark.parametrize(
     ("target", "capability", "runs"),
     [
-        ("sm80", (8, 0), True), ("sm80", (8, 6), True), ("sm80", (8, 9), True), ("sm86", (8, 0), False),
-        ("sm89", (8, 9), True), ("sm80", (9, 0), False),
-        ("sm90", (9, 0), True), ("sm90", (10, 0), False), ("sm100", (10, 0), True), ("sm100", (10, 3), False),
-        ("sm120", (12, 0), True), ("sm120", (12, 1), False),
+        ("sm80", (8, 0), True),
+        ("sm80", (8, 6), True),
+        ("sm80", (8, 9), True),
+        ("sm86", (8, 0), False),
+        ("sm89", (8, 9), True),
+        ("sm80", (9, 0), False),
+        ("sm90", (9, 0), True),
+        ("sm90", (10, 0), False),
+        ("sm100", (10, 0), True),
+        ("sm100", (10, 3), False),
+        ("sm120", (12, 0), True),
+        ("sm120", (12, 1), False),
     ],
-)  # fmt: skip
-def test_machine_code_runs_where_the_architecture_allows(target: str, capability: tuple[int, int], runs: bool) -> None:
+)
+def test_machine_code_runs_where_the_architecture_allows(
+    target: str, capability: tuple[int, int], runs: bool
+) -> None:
     assert fits(target, capability) == runs
 
 
 @pytest.mark.parametrize(
-    ("capability", "target"), [((8, 0), "sm80"), ((8, 6), "sm86"), ((8, 7), "sm86"), ((8, 9), "sm89"), ((9, 0), "sm90"), ((12, 0), "sm120")]
+    ("capability", "target"),
+    [
+        ((8, 0), "sm80"),
+        ((8, 6), "sm86"),
+        ((8, 7), "sm86"),
+        ((8, 9), "sm89"),
+        ((9, 0), "sm90"),
+        ((12, 0), "sm120"),
+    ],
 )
 def test_the_best_target_is_taken(capability: tuple[int, int], target: str) -> None:
     assert target_for(SimpleNamespace(name="G", capability=capability)) == target  # type: ignore[arg-type]
@@ -206,7 +265,9 @@ def test_a_gpu_that_no_target_fits_is_one_sentence() -> None:
 
 def test_a_library_for_another_gpu_is_refused(tmp_path: Path) -> None:
     library = KernelLibrary.open(write_library(tmp_path, "sm90", [PROGRAM]), "sm90")
-    with pytest.raises(AntiphonError, match=r"Kernels for sm90 do not run on the host \(compute capability 8.0\)"):
+    with pytest.raises(
+        AntiphonError, match=r"Kernels for sm90 do not run on the host \(compute capability 8.0\)"
+    ):
         Launcher(library, HostDevice([]))
     with pytest.raises(AntiphonError, match="holds no kernels for sm80"):
         Launcher.open(tmp_path, HostDevice([]))
@@ -220,7 +281,9 @@ def test_closing_lets_go_of_the_memory_between_launches(silent: Launcher) -> Non
 
 
 def test_streams_of_other_libraries_are_taken() -> None:
-    assert [stream_handle(stream) for stream in (None, 3, SimpleNamespace(cuda_stream=4), SimpleNamespace(ptr=5))] == [0, 3, 4, 5]
+    assert [
+        stream_handle(stream) for stream in (None, 3, SimpleNamespace(cuda_stream=4), SimpleNamespace(ptr=5))
+    ] == [0, 3, 4, 5]
 
     class Spoken:
         def __cuda_stream__(self) -> tuple[int, int]:

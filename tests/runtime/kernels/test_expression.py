@@ -38,7 +38,20 @@ def test_ceil_div_rounds_up_exactly(a: int, b: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1.5", "'text'", "rows / 2", "rows ** 2", "-rows", "round(rows)", "rows if rows else 1", "rows.real", "1 < rows < 3", "rows or 1", "min()"]
+    "text",
+    [
+        "1.5",
+        "'text'",
+        "rows / 2",
+        "rows ** 2",
+        "-rows",
+        "round(rows)",
+        "rows if rows else 1",
+        "rows.real",
+        "1 < rows < 3",
+        "rows or 1",
+        "min()",
+    ],
 )
 def test_what_tensorrt_could_not_say_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="A size may hold"):
@@ -69,7 +82,12 @@ class Symbolic:
 
 def test_symbolic_sizes_go_through_as_they_are() -> None:
     functions = {"ceil_div": lambda a, b: Symbolic(f"cdiv({a.text}, {b})")}
-    assert evaluate("ceil_div(rows * width + 1, 16)", {"rows": Symbolic("r"), "width": Symbolic("w")}, functions).text == "cdiv(((r * w) + 1), 16)"
+    assert (
+        evaluate(
+            "ceil_div(rows * width + 1, 16)", {"rows": Symbolic("r"), "width": Symbolic("w")}, functions
+        ).text
+        == "cdiv(((r * w) + 1), 16)"
+    )
 
 
 def test_numbers_are_whole() -> None:

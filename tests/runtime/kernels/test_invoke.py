@@ -1,4 +1,6 @@
-"""The walk from a call to launches: how sizes are bound, which program is taken, what is launched with what."""
+"""The walk from a call to launches: how sizes are bound, which program is taken,
+what is launched with what.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,24 @@ from antiphon.runtime.kernels.invoke import bind, invoke, select
 PROGRAM = Program(
     op="Sum",
     name="wide",
-    inputs=(Operand("x", "float32", ("*rows", "width")), Operand("weight", "float16", ("2 * half", "1")), Operand("past", "float32", ("rows",))),
-    outputs=(Operand("y", "float32", ("rows", "half")), Operand("present", "float32", ("rows",), alias="past")),
+    inputs=(
+        Operand("x", "float32", ("*rows", "width")),
+        Operand("weight", "float16", ("2 * half", "1")),
+        Operand("past", "float32", ("rows",)),
+    ),
+    outputs=(
+        Operand("y", "float32", ("rows", "half")),
+        Operand("present", "float32", ("rows",), alias="past"),
+    ),
     launches=(
-        Launch("sum.first", ("x", "weight"), (Scalar("width", "width"),), ("partial",), ("ceil_div(rows, 2)", "1", "splits"), {"BLOCK": 2}),
+        Launch(
+            "sum.first",
+            ("x", "weight"),
+            (Scalar("width", "width"),),
+            ("partial",),
+            ("ceil_div(rows, 2)", "1", "splits"),
+            {"BLOCK": 2},
+        ),
         Launch("sum.second", ("partial", "past"), (), ("y", "present"), ("rows", "1", "1")),
     ),
     attributes=("splits",),
@@ -34,13 +50,20 @@ INPUTS = {"x": ("float32", (3, 5, 8)), "weight": ("float16", (8, 1)), "past": ("
 class Walk:
     """Runs `invoke` on tensors that are names, and keeps what it asked for."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], splits: int, given: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, shapes: dict[str, tuple[int, ...]], splits: int, given: dict[str, str] | None = None
+    ) -> None:
         self.allocated: list[tuple[str, tuple[int, ...]]] = []
         self.launched: list[tuple[str, tuple[int, int, int], list[Any]]] = []
         self.outputs = invoke(
-            PROGRAM, {name: name for name in shapes}, {"splits": splits}, shape_of=lambda name: shapes[name], allocate=self._allocate,
-            launch=lambda step, grid, arguments: self.launched.append((step.kernel, grid, arguments)), given=given,
-        )  # fmt: skip
+            PROGRAM,
+            {name: name for name in shapes},
+            {"splits": splits},
+            shape_of=lambda name: shapes[name],
+            allocate=self._allocate,
+            launch=lambda step, grid, arguments: self.launched.append((step.kernel, grid, arguments)),
+            given=given,
+        )
 
     def _allocate(self, spec: Operand, shape: tuple[int, ...]) -> str:
         self.allocated.append((spec.name, shape))
@@ -62,8 +85,13 @@ def test_given_outputs_are_not_allocated() -> None:
     assert walk.allocated == [("partial", (15, 4))] and walk.outputs["y"] == "mine"
 
 
-@pytest.mark.parametrize(("shapes", "splits", "launched"), [({**SHAPES, "x": (0, 8), "past": (0,)}, 4, []), (SHAPES, 0, ["sum.second"])])
-def test_a_launch_without_blocks_is_left_out(shapes: dict[str, tuple[int, ...]], splits: int, launched: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("shapes", "splits", "launched"),
+    [({**SHAPES, "x": (0, 8), "past": (0,)}, 4, []), (SHAPES, 0, ["sum.second"])],
+)
+def test_a_launch_without_blocks_is_left_out(
+    shapes: dict[str, tuple[int, ...]], splits: int, launched: list[str]
+) -> None:
     assert [kernel for kernel, _, _ in Walk(shapes, splits).launched] == launched
 
 
@@ -73,14 +101,20 @@ def test_leading_axes_are_one(leading: list[int], half: int) -> None:
     rows = 1
     for size in leading:
         rows *= size
-    found = bind(PROGRAM, {"x": (*leading, 2 * half), "weight": (2 * half, 1), "past": (rows,)}, {"splits": 1})
+    found = bind(
+        PROGRAM, {"x": (*leading, 2 * half), "weight": (2 * half, 1), "past": (rows,)}, {"splits": 1}
+    )
     assert found == {"rows": rows, "width": 2 * half, "half": half, "splits": 1}
 
 
 @pytest.mark.parametrize(
     ("shapes", "attributes", "message"),
     [
-        ({**SHAPES, "weight": (6, 1)}, {"splits": 1}, r"Sum \(wide\): weight has 6 where 2 \* half = 8 is expected\."),
+        (
+            {**SHAPES, "weight": (6, 1)},
+            {"splits": 1},
+            r"Sum \(wide\): weight has 6 where 2 \* half = 8 is expected\.",
+        ),
         ({**SHAPES, "weight": (8, 2)}, {"splits": 1}, "weight has 2 where 1 = 1 is expected"),
         ({**SHAPES, "past": (14,)}, {"splits": 1}, "past has 14 where rows = 15 is expected"),
         ({**SHAPES, "weight": (8,)}, {"splits": 1}, r"weight is \[2 \* half, 1\]; found \[8\]"),
@@ -89,7 +123,9 @@ def test_leading_axes_are_one(leading: list[int], half: int) -> None:
         (SHAPES, {}, "takes past, splits, weight, x; found past, weight, x"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(shapes: dict[str, tuple[int, ...]], attributes: dict[str, int], message: str) -> None:
+def test_what_does_not_fit_is_one_sentence(
+    shapes: dict[str, tuple[int, ...]], attributes: dict[str, int], message: str
+) -> None:
     with pytest.raises(AntiphonError, match=message):
         bind(PROGRAM, shapes, attributes)
 
@@ -106,7 +142,10 @@ def test_the_first_program_that_fits_is_taken() -> None:
     [
         ({**INPUTS, "x": ("int32", (3, 5, 8))}, "wide: x is float32, found int32"),
         ({**INPUTS, "past": ("float32", (14,))}, "past has 14 where rows = 15 is expected"),
-        ({**INPUTS, "x": ("float32", (200, 8)), "past": ("float32", (200,))}, "is for width % 2 == 0 and rows <= 100"),
+        (
+            {**INPUTS, "x": ("float32", (200, 8)), "past": ("float32", (200,))},
+            "is for width % 2 == 0 and rows <= 100",
+        ),
         ({"x": INPUTS["x"]}, "wide: takes x, weight, past, found x"),
     ],
 )

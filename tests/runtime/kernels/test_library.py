@@ -25,13 +25,19 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_library_is_read_back(folder: Path) -> None:
     library = KernelLibrary.open(folder, "sm80")
-    assert (library.target, library.compiler, list(library.programs)) == ("sm80", {"none": "0"}, programs("sm80", [OP]))
+    assert (library.target, library.compiler, list(library.programs)) == (
+        "sm80",
+        {"none": "0"},
+        programs("sm80", [OP]),
+    )
     for key, image in library.images.items():
         assert library.cubin(key) == key.encode() and library.ptx(key) == key and image.target == "sm80"
 
 
 def test_a_target_that_is_not_there_says_how_to_make_it(folder: Path) -> None:
-    with pytest.raises(AntiphonError, match="holds no kernels for sm90; run: antiphon plugins compile --target sm90"):
+    with pytest.raises(
+        AntiphonError, match="holds no kernels for sm90; run: antiphon plugins compile --target sm90"
+    ):
         KernelLibrary.open(folder, "sm90")
 
 
@@ -49,8 +55,12 @@ def test_a_contract_of_another_version_is_one_sentence(folder: Path) -> None:
         KernelLibrary.open(folder, "sm80")
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is missing"), (b"other", "is not the file that its contract describes")])
-def test_machine_code_that_is_missing_or_changed_is_one_sentence(folder: Path, content: bytes | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is missing"), (b"other", "is not the file that its contract describes")]
+)
+def test_machine_code_that_is_missing_or_changed_is_one_sentence(
+    folder: Path, content: bytes | None, message: str
+) -> None:
     library = KernelLibrary.open(folder, "sm80")
     key = next(iter(library.images))
     file = folder / "sm80" / OP / f"{key}.cubin"

@@ -58,7 +58,11 @@ def test_closing_stops_every_reply_before_it_waits_for_one_and_refuses_all_that_
         admission.register(Place(), reply)
     admission.close()
     assert [reply.told for reply in replies] == [["stop", "close"]] * 2
-    for refused in (admission.check_open, lambda: admission.take(Place()), lambda: admission.register(Place(), Running())):
+    for refused in (
+        admission.check_open,
+        lambda: admission.take(Place()),
+        lambda: admission.register(Place(), Running()),
+    ):
         with pytest.raises(Closed):
             refused()
 

@@ -9,7 +9,9 @@ from antiphon.runtime.scheduling.engine_lock import NORMAL, URGENT, EngineLock
 
 
 def queue_up(engine_lock: EngineLock, wishes: list[tuple[str, int]]) -> list[str]:
-    """Everyone in `wishes` asks in this order while someone holds the pool; returns the order in which they got it."""
+    """Everyone in `wishes` asks in this order while someone holds the pool;
+    returns the order in which they got it.
+    """
     order: list[str] = []
     threads = []
 
@@ -32,7 +34,12 @@ def test_equals_take_turns_in_the_order_of_asking():
 
 
 def test_urgent_goes_first():
-    assert queue_up(EngineLock(), [("a", NORMAL), ("b", NORMAL), ("x", URGENT), ("y", URGENT)]) == ["x", "y", "a", "b"]
+    assert queue_up(EngineLock(), [("a", NORMAL), ("b", NORMAL), ("x", URGENT), ("y", URGENT)]) == [
+        "x",
+        "y",
+        "a",
+        "b",
+    ]
 
 
 def test_nobody_is_passed_over_for_ever():

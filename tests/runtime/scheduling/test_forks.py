@@ -1,4 +1,6 @@
-"""A process forked in the midst of replies: the copy gets one sentence or loads anew, ends by itself, and the parent goes on."""
+"""A process forked in the midst of replies: the copy gets one sentence or loads anew,
+ends by itself, and the parent goes on.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,21 @@ def forked(action, leave=os._exit, status=0):
 """
 
 SENTENCE = (
-    "{} belongs to process P, and this is a fork of it, which has none of its threads; load the bundle in this process, "
+    "{} belongs to process P, and this is a fork of it, which has none of its threads; "
+    "load the bundle in this process, "
     'or start processes with multiprocessing.get_context("spawn").'
 )
 
 
 def child(program: str, *arguments: object) -> list[str]:
     # Python 3.12 and later warn of every fork beside threads
-    return run_child(FORKED + program, *arguments, seconds=90, watched=False, ignored=r".*DeprecationWarning: .*fork.*\n.*\n")
+    return run_child(
+        FORKED + program,
+        *arguments,
+        seconds=90,
+        watched=False,
+        ignored=r".*DeprecationWarning: .*fork.*\n.*\n",
+    )
 
 
 def test_what_was_loaded_before_a_fork_is_refused_after_it_and_the_parent_goes_on():
@@ -64,7 +73,9 @@ for stream in streams:
     stream.close()
 print(list(conversation.reply(max_frames=2))[-1].text)
 """)
-    assert lines == [SENTENCE.format("This reply" if place == 1 else "This Omni") for place in range(7)] + ["abc"]
+    assert lines == [SENTENCE.format("This reply" if place == 1 else "This Omni") for place in range(7)] + [
+        "abc"
+    ]
 
 
 def test_a_fork_while_locks_are_held_hangs_nobody():

@@ -31,7 +31,10 @@ POLICIES = st.one_of(
 
 
 class Script:
-    """A text source and a Talker in one: records what happened in what order. Ends `tail` frames after the text could have ended."""
+    """A text source and a Talker in one: records what happened in what order.
+
+    Ends `tail` frames after the text could have ended.
+    """
 
     def __init__(self, text: int, tail: int = 0) -> None:
         self.text, self.tail, self.given = text, tail, 0
@@ -58,7 +61,9 @@ def test_no_frame_comes_before_the_text_it_needs(policy, text, tail):
     script = Script(text, tail)
     frames = run(policy, script)
     for frame in frames:
-        assert frame.cursor == min(max(policy.text_rows_before(count + 1) for count in range(frame.index + 1)), text)
+        assert frame.cursor == min(
+            max(policy.text_rows_before(count + 1) for count in range(frame.index + 1)), text
+        )
 
 
 @given(POLICIES, st.integers(1, 40), st.integers(0, 20))
@@ -116,7 +121,14 @@ def test_need_never_falls(policy, frame):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: chunked(0, 4), lambda: chunked(4, 0), lambda: adaptive(0, 1), lambda: adaptive(1, 0), lambda: adaptive(1, float("inf"))]
+    "make",
+    [
+        lambda: chunked(0, 4),
+        lambda: chunked(4, 0),
+        lambda: adaptive(0, 1),
+        lambda: adaptive(1, 0),
+        lambda: adaptive(1, float("inf")),
+    ],
 )
 def test_a_policy_that_cannot_run_is_refused(make):
     with pytest.raises(AntiphonError, match="expected"):
@@ -126,15 +138,23 @@ def test_a_policy_that_cannot_run_is_refused(make):
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("dual_track", dual_track()), ("chunked", chunked(4, 4)), ("chunked:4,4", chunked(4, 4)), (" chunked: 1, 3 ", chunked(1, 3)),
-        ("adaptive", adaptive(4, 1)), ("adaptive:2.5", adaptive(4, 2.5)), ("adaptive:5/2", adaptive(4, 2.5)), ("adaptive:3,7", adaptive(7, 3)),
+        ("dual_track", dual_track()),
+        ("chunked", chunked(4, 4)),
+        ("chunked:4,4", chunked(4, 4)),
+        (" chunked: 1, 3 ", chunked(1, 3)),
+        ("adaptive", adaptive(4, 1)),
+        ("adaptive:2.5", adaptive(4, 2.5)),
+        ("adaptive:5/2", adaptive(4, 2.5)),
+        ("adaptive:3,7", adaptive(7, 3)),
     ],
-)  # fmt: skip
+)
 def test_a_policy_is_read_from_its_name(text, policy):
     read = parse_policy(text)
     assert read.name == policy.name and (read.end_anywhere, read.penalty_window, read.penalty_restarts) == (
-        policy.end_anywhere, policy.penalty_window, policy.penalty_restarts,
-    )  # fmt: skip
+        policy.end_anywhere,
+        policy.penalty_window,
+        policy.penalty_restarts,
+    )
     assert need_table(read, 99).tolist() == need_table(policy, 99).tolist()
 
 
@@ -155,10 +175,29 @@ def test_a_float_ratio_is_the_decimal_number_that_it_prints_as():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ARIA", "dual", "dual_track:1", "chunked:", "chunked:4", "chunked:4,4,4", "chunked:a,b", "chunked:-1,4", "chunked:0,4", "adaptive:"]
+    [
+        "",
+        "ARIA",
+        "dual",
+        "dual_track:1",
+        "chunked:",
+        "chunked:4",
+        "chunked:4,4,4",
+        "chunked:a,b",
+        "chunked:-1,4",
+        "chunked:0,4",
+        "adaptive:",
+    ]
     + ["adaptive:,4", "adaptive:2,", "adaptive:0", "adaptive:-1"]
-    + ["adaptive:1/0", "adaptive:nan", "adaptive:inf", "adaptive:1e999999999", "adaptive:1,0", "adaptive:1,2,3"],
-)  # fmt: skip
+    + [
+        "adaptive:1/0",
+        "adaptive:nan",
+        "adaptive:inf",
+        "adaptive:1e999999999",
+        "adaptive:1,0",
+        "adaptive:1,2,3",
+    ],
+)
 def test_a_name_of_no_policy_is_an_error_of_one_sentence(text):
     with pytest.raises(AntiphonError, match="expected") as raised:
         parse_policy(text)
@@ -183,13 +222,20 @@ EVENTS = st.lists(st.one_of(st.none(), st.integers(0, 7)), max_size=200)
 
 @given(EVENTS)
 def test_the_penalty_remembers_the_whole_answer_on_the_dual_track(events):
-    assert remembered(dual_track(), events) == [{code for code in events[: end + 1] if code is not None} for end in range(len(events))]
+    assert remembered(dual_track(), events) == [
+        {code for code in events[: end + 1] if code is not None} for end in range(len(events))
+    ]
 
 
 @given(EVENTS)
 def test_the_penalty_starts_anew_at_each_chunk(events):
-    starts = [max((place for place in range(end + 1) if events[place] is None), default=-1) + 1 for end in range(len(events))]
-    assert remembered(chunked(4, 4), events) == [set(events[start : end + 1]) for end, start in enumerate(starts)]
+    starts = [
+        max((place for place in range(end + 1) if events[place] is None), default=-1) + 1
+        for end in range(len(events))
+    ]
+    assert remembered(chunked(4, 4), events) == [
+        set(events[start : end + 1]) for end, start in enumerate(starts)
+    ]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 7)), min_size=80, max_size=200))
@@ -210,11 +256,19 @@ def test_the_cursor_follows_an_estimate_of_the_duration():
 
 
 def test_the_cursor_spreads_the_text_over_all_frames_once_they_are_known():
-    assert [spoken_text(frame, consumed, 6, 3) for frame, consumed in enumerate([1, 1, 1, 2, 2, 2])] == [1, 1, 1, 2, 2, 3]
+    assert [spoken_text(frame, consumed, 6, 3) for frame, consumed in enumerate([1, 1, 1, 2, 2, 2])] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_prefixes_with_too_much_speech_are_counted():
-    assert bound_violations([4, 4, 4, 4, 8, 8], total_text=8, total_frames=6) == 1  # the fourth frame: 4 of 6 said, 4 of 8 known
+    # the fourth frame: 4 of 6 said, 4 of 8 known
+    assert bound_violations([4, 4, 4, 4, 8, 8], total_text=8, total_frames=6) == 1
     assert bound_violations([1, 2, 3], total_text=3, total_frames=3) == 0
     assert bound_violations([], total_text=0, total_frames=0) == 0
 

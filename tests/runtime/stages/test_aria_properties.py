@@ -1,4 +1,6 @@
-"""What ARIA promises of any text that arrives in any way, held against a Talker whose frames depend on everything it was fed."""
+"""What ARIA promises of any text that arrives in any way, held against a Talker whose frames depend
+on everything it was fed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.runtime.scheduling.channels import Cancelled, Channel, Control
-from antiphon.runtime.stages.aria import Frame, Policy, adaptive, bound_violations, chunked, dual_track, speak, spoken_text
+from antiphon.runtime.stages.aria import (
+    Frame,
+    Policy,
+    adaptive,
+    bound_violations,
+    chunked,
+    dual_track,
+    speak,
+    spoken_text,
+)
 
 END = 999
 RATIOS = st.fractions(Fraction(1, 4), 6, max_denominator=12)
@@ -33,7 +44,10 @@ GAPS = st.one_of(
 
 @dataclass
 class Thinker:
-    """A text source on a clock of its own: token i arrives when its gaps have passed, `next` waits for it. `stop_at` cancels before that token."""
+    """A text source on a clock of its own: token i arrives when its gaps have passed, `next` waits for it.
+
+    `stop_at` cancels before that token.
+    """
 
     length: int
     gaps: list[float]
@@ -56,7 +70,10 @@ class Thinker:
 
 @dataclass
 class Talker:
-    """Rows in, frames out: every code is a checksum of all rows fed so far and of the seed. Would like to end after `natural` frames."""
+    """Rows in, frames out: every code is a checksum of all rows fed so far and of the seed.
+
+    Would like to end after `natural` frames.
+    """
 
     seed: int
     natural: int
@@ -92,7 +109,9 @@ class Talker:
         return np.array(codes, np.int64)
 
 
-def run(policy: Policy, length: int, natural: int, seed: int = 0, gaps: list[float] | None = None) -> tuple[list[Frame], Talker, Thinker]:
+def run(
+    policy: Policy, length: int, natural: int, seed: int = 0, gaps: list[float] | None = None
+) -> tuple[list[Frame], Talker, Thinker]:
     thinker = Thinker(length, gaps or [0.0])
     talker = Talker(seed, natural, thinker)
     return list(speak(policy, thinker, talker, END, lambda _: 5000)), talker, thinker
@@ -120,13 +139,21 @@ def test_the_talker_cannot_end_before_the_end_of_the_text_is_in(policy, length, 
 
 @settings(max_examples=60, deadline=None)
 @given(POLICIES, LENGTHS, st.integers(0, 300), st.integers(0, 2**32), GAPS, GAPS)
-def test_frames_are_a_function_of_text_and_seed_whenever_the_text_arrives(policy, length, natural, seed, gaps, others):
+def test_frames_are_a_function_of_text_and_seed_whenever_the_text_arrives(
+    policy, length, natural, seed, gaps, others
+):
     (first, _, _), (second, _, _) = (run(policy, length, natural, seed, pace) for pace in (gaps, others))
-    assert [(frame.cursor, *frame.codes) for frame in first] == [(frame.cursor, *frame.codes) for frame in second]
+    assert [(frame.cursor, *frame.codes) for frame in first] == [
+        (frame.cursor, *frame.codes) for frame in second
+    ]
 
 
-def shipped_loop(length: int, natural: int, seed: int, text_rows: int = 4, frames: int = 4) -> list[tuple[int, ...]]:
-    """The interleave as the shipped decoder makes it, written by itself: everything again from the first row at each boundary, one sample too many."""
+def shipped_loop(
+    length: int, natural: int, seed: int, text_rows: int = 4, frames: int = 4
+) -> list[tuple[int, ...]]:
+    """The interleave as the shipped decoder makes it, written by itself:
+    everything again from the first row at each boundary, one sample too many.
+    """
     text = [("text", token) for token in [*range(length), END]]
     heard: list[tuple[int, ...]] = []
     stream: list[object] = []
@@ -138,7 +165,8 @@ def shipped_loop(length: int, natural: int, seed: int, text_rows: int = 4, frame
         sampled = []
         while len(sampled) < wanted and (codes := talker.step([], is_last)) is not None:
             sampled.append(tuple(int(code) for code in codes))
-        kept = sampled if is_last else sampled[:frames]  # the sample after them looked ahead of text that was not in
+        # the sample after them looked ahead of text that was not in
+        kept = sampled if is_last else sampled[:frames]
         stream += [("frame", codes) for codes in kept]
         heard += kept
     return heard
@@ -146,7 +174,9 @@ def shipped_loop(length: int, natural: int, seed: int, text_rows: int = 4, frame
 
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(0, 300), st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 5))
-def test_chunks_equal_the_shipped_loop_and_no_look_ahead_sample_is_heard(length, natural, seed, text_rows, frames):
+def test_chunks_equal_the_shipped_loop_and_no_look_ahead_sample_is_heard(
+    length, natural, seed, text_rows, frames
+):
     heard, talker, _ = run(chunked(text_rows, frames), length, natural, seed)
     expected = shipped_loop(length, natural, seed, text_rows, frames)
     assert [tuple(frame.codes) for frame in heard] == expected
@@ -155,7 +185,9 @@ def test_chunks_equal_the_shipped_loop_and_no_look_ahead_sample_is_heard(length,
 
 @settings(max_examples=100, deadline=None)
 @given(LENGTHS, st.integers(1, 900), st.integers(1, 6), st.fractions(Fraction(1, 10), 1, max_denominator=20))
-def test_the_published_bound_holds_whenever_the_ratio_is_a_lower_bound_of_the_item(length, natural, lead, share):
+def test_the_published_bound_holds_whenever_the_ratio_is_a_lower_bound_of_the_item(
+    length, natural, lead, share
+):
     ratio = Fraction(natural, length) * share
     frames, _, _ = run(adaptive(lead, ratio), length, natural)
     assert len(frames) == natural
@@ -174,14 +206,20 @@ def test_chunks_keep_the_published_bound_of_items_with_enough_speech(policy, len
 
 @settings(max_examples=60, deadline=None)
 @given(POLICIES, LENGTHS, st.integers(0, 300), st.one_of(st.none(), st.floats(0.1, 20)))
-def test_the_cursor_never_falls_and_never_passes_the_rows_fed_and_ends_with_all_the_text(policy, length, natural, estimate):
+def test_the_cursor_never_falls_and_never_passes_the_rows_fed_and_ends_with_all_the_text(
+    policy, length, natural, estimate
+):
     frames, talker, thinker = run(policy, length, natural)
     live = [spoken_text(frame.index, frame.cursor, frames_per_token=estimate) for frame in frames]
     after = [spoken_text(frame.index, frame.cursor, len(frames), thinker.given) for frame in frames]
     for cursors in (live, after):
         assert cursors == sorted(cursors)
         assert all(cursor >= 1 for cursor in cursors)
-    fed = [sum(row[0] == "text" and row[1] != END for row in talker.rows[:place]) for place, row in enumerate(talker.rows) if row[0] == "frame"]
+    fed = [
+        sum(row[0] == "text" and row[1] != END for row in talker.rows[:place])
+        for place, row in enumerate(talker.rows)
+        if row[0] == "frame"
+    ]
     assert fed == [frame.cursor for frame in frames]
     assert all(cursor <= rows for cursor, rows in zip(live, fed, strict=True))
     assert all(cursor <= rows for cursor, rows in zip(after[:-1], fed, strict=False))

@@ -17,7 +17,9 @@ def outputs(call: EncoderCall, deepstack: int = 0) -> dict[str, np.ndarray]:
     """A feature tells its token."""
     rows = np.asarray(call.rows, np.float32)
     features = np.stack([rows, -rows], axis=1)
-    return {"features": features} | ({"deepstack": np.stack([features * 10] * deepstack)} if deepstack else {})
+    return {"features": features} | (
+        {"deepstack": np.stack([features * 10] * deepstack)} if deepstack else {}
+    )
 
 
 def call(rows: list[int]) -> EncoderCall:
@@ -29,7 +31,10 @@ def test_every_token_gets_its_feature_whatever_the_chunks_and_however_tracks_mix
     rows = list(range(sum(sizes)))
     owners = [number for number, size in enumerate(sizes) for _ in range(size)]
     random.shuffle(owners)  # as audio and video of one film
-    calls = [(call([row for row, owner in zip(rows, owners, strict=True) if owner == number]), 0) for number in range(len(sizes))]
+    calls = [
+        (call([row for row, owner in zip(rows, owners, strict=True) if owner == number]), 0)
+        for number in range(len(sizes))
+    ]
     features = Features(HIDDEN, 0, calls, outputs)
     for start in range(0, len(rows), chunk):
         end = min(start + chunk, len(rows))
@@ -74,4 +79,6 @@ def test_deepstack_rows_follow_the_pictures_alone():
 
 def test_an_encoder_with_too_few_rows_is_noticed():
     with pytest.raises(AssertionError, match="gave 1 rows for 2 tokens"):
-        Features(HIDDEN, 0, [(call([0, 1]), 0)], lambda _: {"features": np.zeros((1, HIDDEN), np.float32)}).between(0, 2)
+        Features(
+            HIDDEN, 0, [(call([0, 1]), 0)], lambda _: {"features": np.zeros((1, HIDDEN), np.float32)}
+        ).between(0, 2)

@@ -17,7 +17,11 @@ WORD = st.integers(0, 2**32 - 1)
     [
         ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
         ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-        ([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0], [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
     ],
 )
 def test_philox_gives_the_known_answers_of_random123(counter, key, expected):
@@ -28,7 +32,12 @@ def slow_philox(counter: list[int], key: list[int]) -> list[int]:
     """Written from the paper with Python integers."""
     for _ in range(10):
         left, right = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
-        counter = [right >> 32 ^ counter[1] ^ key[0], right % 2**32, left >> 32 ^ counter[3] ^ key[1], left % 2**32]
+        counter = [
+            right >> 32 ^ counter[1] ^ key[0],
+            right % 2**32,
+            left >> 32 ^ counter[3] ^ key[1],
+            left % 2**32,
+        ]
         key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
     return counter
 
@@ -62,10 +71,18 @@ def test_a_seed_must_be_64_bits(seed):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("temperature", -0.1), ("temperature", float("nan")), ("top_k", -1), ("top_k", 1.5), ("top_p", 0.0), ("top_p", 1.01),
-        ("repetition_penalty", 0), ("min_tokens", -1), ("max_tokens", 0), ("temperature", "hot"),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_p", 0.0),
+        ("top_p", 1.01),
+        ("repetition_penalty", 0),
+        ("min_tokens", -1),
+        ("max_tokens", 0),
+        ("temperature", "hot"),
     ],
-)  # fmt: skip
+)
 def test_sampling_parameters_name_the_value_that_is_out_of_range(name, value):
     with pytest.raises(AntiphonError, match=name):
         SamplingParameters(**{name: value})

@@ -18,12 +18,33 @@ def make(fakes):
     def make_talker(seed=4, chunk=512, priority=lambda: NORMAL):
         ids = [1, 5, 3, 20, 7, 7, 2, 3, 1, 6, 3]
         hidden = {4: np.ones(2, np.float32), 5: np.full(2, 2, np.float32)}
-        manifest = Manifest("fake", "0", "cpu", "fp32", {}, fakes.ids, ModelConstants(**fakes.constants), {}, talker=fakes.contract)
-        rows = SummedRows(lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end(), 1), fakes.ids["tts_pad"])
+        manifest = Manifest(
+            "fake",
+            "0",
+            "cpu",
+            "fp32",
+            {},
+            fakes.ids,
+            ModelConstants(**fakes.constants),
+            {},
+            talker=fakes.contract,
+        )
+        rows = SummedRows(
+            lambda first: talker_prompt(ids, hidden, 2, [], fakes.ids, 38, first, fakes.front_end(), 1),
+            fakes.ids["tts_pad"],
+        )
         return Talker(
-            fakes.engines, manifest, EngineLock(), rows, dual_track(),
-            SamplingParameters(0.9, 50, 1.0, 1.05), SamplingParameters(1.0, 50, 0.8), seed, priority, chunk,
-        )  # fmt: skip
+            fakes.engines,
+            manifest,
+            EngineLock(),
+            rows,
+            dual_track(),
+            SamplingParameters(0.9, 50, 1.0, 1.05),
+            SamplingParameters(1.0, 50, 0.8),
+            seed,
+            priority,
+            chunk,
+        )
 
     return make_talker
 
@@ -44,21 +65,29 @@ def test_positions_and_lengths_go_on_by_one_after_the_prompt(fakes, make):
     talker = make()
     for _ in range(3):
         talker.step([50], True)
-    assert [feeds["positions"][:, 0, -1].tolist() for feeds in fakes.engines["talker"].feeds] == [[16.0] * 3, [17.0] * 3, [18.0] * 3]
+    assert [feeds["positions"][:, 0, -1].tolist() for feeds in fakes.engines["talker"].feeds] == [
+        [16.0] * 3,
+        [17.0] * 3,
+        [18.0] * 3,
+    ]
     assert [int(feeds["past_length"][0]) for feeds in fakes.engines["talker"].feeds] == [0, 17, 18]
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 5, 16])
 def test_a_prompt_read_in_chunks_gives_the_same_codes(make, chunk):
     whole, pieces = make(), make(chunk=chunk)
-    assert [whole.step([50], True).tolist() for _ in range(3)] == [pieces.step([50], True).tolist() for _ in range(3)]
+    assert [whole.step([50], True).tolist() for _ in range(3)] == [
+        pieces.step([50], True).tolist() for _ in range(3)
+    ]
 
 
 def test_every_draw_has_the_noise_of_its_frame_and_codebook(fakes, make):
     talker = make(seed=9)
     for _ in range(2):
         talker.step([50], True)
-    assert [feeds["noise"][0] for feeds in fakes.engines["talker"].feeds] == [uniform(9, 1, frame) for frame in range(2)]
+    assert [feeds["noise"][0] for feeds in fakes.engines["talker"].feeds] == [
+        uniform(9, 1, frame) for frame in range(2)
+    ]
     for frame, feeds in enumerate(fakes.engines["predictor"].feeds):
         assert np.array_equal(feeds["noise"][0], uniform(9, 2, frame, np.arange(1, 4)))
 

@@ -26,8 +26,14 @@ def test_a_given_text_is_spoken_whole_behind_the_prompt_that_the_thinker_has_rea
     source, steps = GivenText(thinker, context, fakes.letters("xyz")), []
     assert source.prompt_tokens == 11
     tokens = list(source.tokens(lambda: NORMAL, steps.append))
-    assert [(token.id, token.spoken, token.is_last) for token in tokens] == [(token, True, False) for token in fakes.letters("xyz")]
-    assert context.answer_row == len(context.token_ids) == 11 and steps == [] and len(fakes.engines["thinker"].feeds) == 1
+    assert [(token.id, token.spoken, token.is_last) for token in tokens] == [
+        (token, True, False) for token in fakes.letters("xyz")
+    ]
+    assert (
+        context.answer_row == len(context.token_ids) == 11
+        and steps == []
+        and len(fakes.engines["thinker"].feeds) == 1
+    )
 
 
 def test_a_given_text_without_a_prompt_runs_no_engine(fakes):

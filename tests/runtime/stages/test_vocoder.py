@@ -35,7 +35,9 @@ def test_a_schedule_of_anything_but_positive_integers_is_refused(schedule):
 def test_the_lead_is_dropped_once_and_the_sound_is_that_of_one_decode(fakes, schedule):
     def sound(schedule):
         vocoder, source = Vocoder(fakes.engines["code2wav"], EngineLock(), lambda: NORMAL), iter(frames(20))
-        return np.concatenate([vocoder.decode(packet) for packet in packets(lambda: next(source, None), schedule)])
+        return np.concatenate(
+            [vocoder.decode(packet) for packet in packets(lambda: next(source, None), schedule)]
+        )
 
     assert len(sound(schedule)) == 20 * fakes.samples - fakes.lead
     assert np.array_equal(sound(schedule), sound((20,)))

@@ -70,7 +70,11 @@ def test_states_of_kind_kv_alone_are_always_in_the_same_place():
     assert slot.place == before
 
 
-@given(st.lists(st.integers(-9, 9), max_size=20), st.lists(st.integers(-9, 9), max_size=20), st.lists(st.integers(-9, 9), max_size=20))
+@given(
+    st.lists(st.integers(-9, 9), max_size=20),
+    st.lists(st.integers(-9, 9), max_size=20),
+    st.lists(st.integers(-9, 9), max_size=20),
+)
 def test_restoring_a_snapshot_is_as_if_the_rest_had_never_been(before, lost, after):
     slot, expected = slot_of(KV, CONV), slot_of(KV, CONV)
     for value in before:
@@ -144,7 +148,12 @@ def test_a_slot_that_was_freed_is_not_used_again():
     pool = StatePool([KV])
     slot = pool.allocate()
     pool.free(slot)
-    for use in (lambda: slot.past("key.0"), lambda: slot.reserve(BLOCK + 1), lambda: slot.snapshot(), lambda: pool.free(slot)):
+    for use in (
+        lambda: slot.past("key.0"),
+        lambda: slot.reserve(BLOCK + 1),
+        lambda: slot.snapshot(),
+        lambda: pool.free(slot),
+    ):
         with pytest.raises(AssertionError):
             use()
 

@@ -11,7 +11,14 @@ import pytest
 
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.omni import Omni, load
-from antiphon.scripts.benchmarks.context import STEPS, TalkerFeeder, ThinkerFeeder, measure, plot, read_lengths
+from antiphon.scripts.benchmarks.context import (
+    STEPS,
+    TalkerFeeder,
+    ThinkerFeeder,
+    measure,
+    plot,
+    read_lengths,
+)
 from antiphon.scripts.inspect import state_bytes
 
 FEEDERS = {"thinker": ThinkerFeeder, "talker": TalkerFeeder}
@@ -30,9 +37,17 @@ def test_each_length_is_reached_and_compared_with_the_formula(omni: Omni, stage:
     assert feeder.rows == 600 or stage == "thinker" and feeder.rows == 599
     fixed, per_row = state_bytes(omni.engines[stage].entry)
     for record, length in zip(records, (64, 600), strict=True):
-        assert record["tokens"] == length and record["prefill_seconds"] > 0 and record["step_seconds"] > 0 and record["within"]
+        assert (
+            record["tokens"] == length
+            and record["prefill_seconds"] > 0
+            and record["step_seconds"] > 0
+            and record["within"]
+        )
         assert abs(record["formula_bytes"] - fixed - per_row * length) <= per_row
-    assert records[0]["prefill_seconds"] < records[1]["prefill_seconds"] and 0 <= records[0]["memory_bytes"] <= records[1]["memory_bytes"]
+    assert (
+        records[0]["prefill_seconds"] < records[1]["prefill_seconds"]
+        and 0 <= records[0]["memory_bytes"] <= records[1]["memory_bytes"]
+    )
     assert plot(records).count("<polyline") == 4
 
 
@@ -52,14 +67,36 @@ def test_lengths_that_cannot_be_measured_are_refused(lengths: str) -> None:
     assert read_lengths(f"200,{STEPS + 17}", 4096) == [STEPS + 17, 200]
 
 
-def test_the_command_writes_json_and_a_plot_and_refuses_in_one_line(hybrid_bundle: Path, tmp_path: Path) -> None:
+def test_the_command_writes_json_and_a_plot_and_refuses_in_one_line(
+    hybrid_bundle: Path, tmp_path: Path
+) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "antiphon.scripts.benchmarks.context", str(hybrid_bundle), "--threads", "1", *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-m",
+            "antiphon.scripts.benchmarks.context",
+            str(hybrid_bundle),
+            "--threads",
+            "1",
+            *map(str, arguments),
+        ]
         return subprocess.run(command, capture_output=True, text=True)
 
-    done = run("--lengths", "64,300", "--stage", "talker", "--json", tmp_path / "a.json", "--plot", tmp_path / "a.svg")
+    done = run(
+        "--lengths",
+        "64,300",
+        "--stage",
+        "talker",
+        "--json",
+        tmp_path / "a.json",
+        "--plot",
+        tmp_path / "a.svg",
+    )
     assert done.returncode == 0 and "yes" in done.stdout, done.stderr
-    assert [record["tokens"] for record in json.loads((tmp_path / "a.json").read_text())["lengths"]] == [64, 300]
+    assert [record["tokens"] for record in json.loads((tmp_path / "a.json").read_text())["lengths"]] == [
+        64,
+        300,
+    ]
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
     refused = run("--lengths", "10")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--lengths is 10" in refused.stderr

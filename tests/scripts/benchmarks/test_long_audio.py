@@ -32,7 +32,9 @@ def test_lengths_that_no_file_holds_are_refused(hours: float) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["tiny_bundle", "hybrid_bundle"])
-def test_all_tokens_of_the_layout_are_made_and_the_first_hour_is_told_when_it_is_reached(bundle: str, request: pytest.FixtureRequest) -> None:
+def test_all_tokens_of_the_layout_are_made_and_the_first_hour_is_told_when_it_is_reached(
+    bundle: str, request: pytest.FixtureRequest
+) -> None:
     with synthetic_recording(30 / 3600) as path:
         result = measure(request.getfixturevalue(bundle), path, threads=1)
     assert result["tokens"] == {"tiny_bundle": 30 * 13, "hybrid_bundle": 30 * 7}[bundle]
@@ -42,7 +44,15 @@ def test_all_tokens_of_the_layout_are_made_and_the_first_hour_is_told_when_it_is
 
 def test_the_command_prints_one_json_document_or_one_sentence(hybrid_bundle: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "antiphon.scripts.benchmarks.long_audio", str(hybrid_bundle), "--threads", "1", *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-m",
+            "antiphon.scripts.benchmarks.long_audio",
+            str(hybrid_bundle),
+            "--threads",
+            "1",
+            *map(str, arguments),
+        ]
         return subprocess.run(command, capture_output=True, text=True)
 
     assert json.loads(run("--hours", 0.005, "--json").stdout)["tokens"] == 18 * 7

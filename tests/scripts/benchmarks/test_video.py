@@ -31,11 +31,26 @@ def test_the_film_has_its_size_its_frames_a_moving_square_and_sound(tmp_path: Pa
 
 
 @pytest.mark.parametrize("bundle", ["tiny_bundle", "hybrid_bundle"])
-def test_tokens_parts_and_memory_are_told(bundle: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result = measure(request.getfixturevalue(bundle), write_film(tmp_path / "film.mp4", 4, 64), 1.0, threads=1)
+def test_tokens_parts_and_memory_are_told(
+    bundle: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    result = measure(
+        request.getfixturevalue(bundle), write_film(tmp_path / "film.mp4", 4, 64), 1.0, threads=1
+    )
     tokens, seconds = result["tokens"], result["seconds"]
-    assert tokens["video"] % 2 == 0 and tokens["audio"] >= 25 and tokens["all"] > tokens["video"] + tokens["audio"]
-    assert list(seconds) == ["until_the_first_token", "prompt", "audio_encoder", "vision_encoder", "thinker", "features"]
+    assert (
+        tokens["video"] % 2 == 0
+        and tokens["audio"] >= 25
+        and tokens["all"] > tokens["video"] + tokens["audio"]
+    )
+    assert list(seconds) == [
+        "until_the_first_token",
+        "prompt",
+        "audio_encoder",
+        "vision_encoder",
+        "thinker",
+        "features",
+    ]
     parts = [seconds[name] for name in seconds if name != "until_the_first_token"]
     assert min(parts) > 0 and sum(parts) == pytest.approx(seconds["until_the_first_token"])
     assert result["growth_bytes"] >= 0 and result["formula_bytes"] > 0 and result["seconds_per_token"] > 0
@@ -50,7 +65,15 @@ def test_a_bundle_that_does_not_see_is_named(hybrid_bundle: Path, monkeypatch: p
 
 def test_the_command_prints_one_json_document_or_one_sentence(hybrid_bundle: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "antiphon.scripts.benchmarks.video", str(hybrid_bundle), "--threads", "1", *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-m",
+            "antiphon.scripts.benchmarks.video",
+            str(hybrid_bundle),
+            "--threads",
+            "1",
+            *map(str, arguments),
+        ]
         return subprocess.run(command, capture_output=True, text=True)
 
     done = run("--seconds", 2, "--height", 32, "--json")

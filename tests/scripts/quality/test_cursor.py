@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from antiphon.runtime.stages.aria import adaptive, chunked
-from antiphon.scripts.quality.cursor import Schedule, aligned_starts, cursor_errors, heard_starts, words_by_token
+from antiphon.scripts.quality.cursor import (
+    Schedule,
+    aligned_starts,
+    cursor_errors,
+    heard_starts,
+    words_by_token,
+)
 from antiphon.scripts.quality.recognisers import Word
 from antiphon.scripts.quality.synthesisers import Alignment
 

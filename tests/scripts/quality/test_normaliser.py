@@ -11,7 +11,10 @@ from antiphon.scripts.quality.number_words import cardinal, clock, ordinal
 
 PIECES = st.one_of(
     st.sampled_from(
-        "and a o oh clock hundred good bye can't it's It is 7:45 7.05 745 30th 1,234 05 C-A-T CAT C.A.T. colour + = & % OK O'Clock ’ ' - . ,".split()
+        (
+            "and a o oh clock hundred good bye can't it's It is 7:45 7.05 745 30th 1,234 05 C-A-T CAT C.A.T. "
+            "colour + = & % OK O'Clock ’ ' - . ,"
+        ).split()
     ),
     st.text(max_size=6),
     st.integers(0, 12_345).map(str),
@@ -64,7 +67,9 @@ def test_digits_and_their_words_are_the_same(value: int) -> None:
 
 
 def test_the_training_data_says_numbers_dates_and_times_in_the_same_words() -> None:
-    words = pytest.importorskip("antiphon.scripts.train_tiny.words", reason="the wheel holds no training code")
+    words = pytest.importorskip(
+        "antiphon.scripts.train_tiny.words", reason="the wheel holds no training code"
+    )
     for value in range(10_000):
         assert cardinal(value) == words.number(value)
     for day in range(1, 32):
@@ -76,10 +81,14 @@ def test_the_training_data_says_numbers_dates_and_times_in_the_same_words() -> N
 @pytest.mark.parametrize(
     ("reference", "hypothesis", "errors"),
     [
-        ("one two three", "one two three", 0), ("one two three", "one three", 1), ("one two", "one nine two", 1), ("one two", "", 2), ("", "one", 1),
+        ("one two three", "one two three", 0),
+        ("one two three", "one three", 1),
+        ("one two", "one nine two", 1),
+        ("one two", "", 2),
+        ("", "one", 1),
         ("21", "twenty one", 0),
     ],
-)  # fmt: skip
+)
 def test_word_errors_are_the_fewest_changes(reference: str, hypothesis: str, errors: int) -> None:
     assert word_errors(reference, hypothesis) == Errors(errors, len(normalise(reference).split()))
 

@@ -18,7 +18,9 @@ def test_there_are_enough_prompts_of_every_kind_and_no_question_twice() -> None:
 
 
 def test_no_prompt_is_among_the_contents_of_training() -> None:
-    held_out = pytest.importorskip("antiphon.scripts.train_tiny.held_out", reason="the wheel holds no training code")
+    held_out = pytest.importorskip(
+        "antiphon.scripts.train_tiny.held_out", reason="the wheel holds no training code"
+    )
     assert read_prompts(240) == held_out.prompts(240, seed=0)
     domain = pytest.importorskip("antiphon.scripts.train_tiny.domain")
     choice = __import__("random").Random(5)

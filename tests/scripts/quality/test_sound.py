@@ -14,7 +14,9 @@ RATE = 24_000
 
 
 def tone(seconds: float, hertz: float = 220.0) -> np.ndarray:
-    return (0.3 * np.sign(np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE))).astype(np.float32)
+    return (0.3 * np.sign(np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE))).astype(
+        np.float32
+    )
 
 
 def test_a_pause_is_a_silence_between_sounds_and_none_at_the_ends() -> None:
@@ -37,7 +39,9 @@ def test_a_voice_is_nearer_to_itself_than_to_another_and_loudness_is_no_differen
 
 
 def test_the_spectrum_of_the_speaker_network_is_that_of_librosa() -> None:
-    librosa = pytest.importorskip("librosa", reason="librosa, which the network was trained with, is not installed")
+    librosa = pytest.importorskip(
+        "librosa", reason="librosa, which the network was trained with, is not installed"
+    )
     sound = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     wanted = librosa.feature.melspectrogram(y=sound, sr=16_000, n_fft=400, hop_length=160, n_mels=40).T
     np.testing.assert_allclose(_mel(sound), wanted, rtol=1e-4, atol=1e-5)

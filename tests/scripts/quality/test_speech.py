@@ -1,4 +1,6 @@
-"""The codec through the stages of a random bundle, and the installed synthesisers and recognisers where there are any."""
+"""The codec through the stages of a random bundle,
+and the installed synthesisers and recognisers where there are any.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_the_recognisers_understand_the_synthesiser() -> None:
     audio = synthesise("Thirty plus twenty one is fifty one.", "joe")
     whisper = Whisper()
     assert normalise(whisper.hear(audio, RATE)) == "thirty plus twenty one is fifty one"
-    assert [word.start for word in whisper.words(audio, RATE)] == sorted(word.start for word in whisper.words(audio, RATE))
+    assert [word.start for word in whisper.words(audio, RATE)] == sorted(
+        word.start for word in whisper.words(audio, RATE)
+    )
     assert word_errors("Thirty plus twenty one is fifty one.", Sphinx().hear(audio, RATE)).errors <= 2
 
 
@@ -42,7 +46,8 @@ def test_whisper_does_not_loop_and_hears_the_same_again() -> None:
     from antiphon.scripts.quality.recognisers import Whisper
     from antiphon.scripts.quality.synthesisers import RATE, synthesise
 
-    whisper, letters = Whisper(), synthesise("Q, U, E, E, N.", "joe")  # beam search alone hears "Okay, here, here, here, ..."
+    # beam search alone hears "Okay, here, here, here, ..."
+    whisper, letters = Whisper(), synthesise("Q, U, E, E, N.", "joe")
     heard = whisper.hear(letters, RATE)
     assert len(heard) < 30
     whisper.hear(letters * 0.7, RATE)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from antiphon.scripts.quality.values import CURSOR_HIGH, ENDLESS, GIVEN, OWN, RESYNTHESIS, SYNTHESISER, TYPED, WER, Found, Value
+from antiphon.scripts.quality.values import (
+    CURSOR_HIGH,
+    ENDLESS,
+    GIVEN,
+    OWN,
+    RESYNTHESIS,
+    SYNTHESISER,
+    TYPED,
+    WER,
+    Found,
+    Value,
+)
 
 WHISPER = WER.format("Whisper tiny")
 
@@ -26,11 +37,24 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
 
 
 def test_limits_are_inclusive() -> None:
-    found = Found([Value(TYPED, OWN, 0.9, "%"), Value(ENDLESS, OWN, 0, "runs"), Value(CURSOR_HIGH, SYNTHESISER, 2.0, "words")])
+    found = Found(
+        [
+            Value(TYPED, OWN, 0.9, "%"),
+            Value(ENDLESS, OWN, 0, "runs"),
+            Value(CURSOR_HIGH, SYNTHESISER, 2.0, "words"),
+        ]
+    )
     assert sum(gate is True for gate in met(found).values()) == 3
 
 
 def test_values_are_shown_with_their_unit() -> None:
-    assert [Value("", "", value, unit).shown for value, unit in ((0.1234, "%"), (2, "runs"), (0.5, "s"), (3.14159, ""), (None, "%"))] == [
-        "12.3 %", "2 runs", "0.50 s", "3.14", "-",
-    ]  # fmt: skip
+    assert [
+        Value("", "", value, unit).shown
+        for value, unit in ((0.1234, "%"), (2, "runs"), (0.5, "s"), (3.14159, ""), (None, "%"))
+    ] == [
+        "12.3 %",
+        "2 runs",
+        "0.50 s",
+        "3.14",
+        "-",
+    ]

@@ -13,7 +13,18 @@ import pytest
 
 from antiphon.runtime.stages.aria import adaptive, chunked, dual_track
 from antiphon.scripts.studies.aria_plot import plot
-from antiphon.scripts.studies.aria_simulation import TRACES, Item, Outcome, arrivals, draw_items, low_ratio, policies, study, study_bound, tell
+from antiphon.scripts.studies.aria_simulation import (
+    TRACES,
+    Item,
+    Outcome,
+    arrivals,
+    draw_items,
+    low_ratio,
+    policies,
+    study,
+    study_bound,
+    tell,
+)
 
 ITEMS = draw_items(25, 3)
 RATIO = low_ratio(draw_items(400, 4))
@@ -39,10 +50,21 @@ def test_every_thinker_meets_every_policy(outcomes: list[Outcome]) -> None:
 
 def test_text_lead_and_bound_do_not_depend_on_the_thinker(outcomes: list[Outcome]) -> None:
     for policy in policies(RATIO):
-        assert len({(row.lead, row.items_over_bound, row.prefixes_over_bound) for row in outcomes if row.policy == policy}) == 1
+        assert (
+            len(
+                {
+                    (row.lead, row.items_over_bound, row.prefixes_over_bound)
+                    for row in outcomes
+                    if row.policy == policy
+                }
+            )
+            == 1
+        )
 
 
-@pytest.mark.parametrize("policy", [dual_track(), chunked(4, 4), adaptive(4, 1)], ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    "policy", [dual_track(), chunked(4, 4), adaptive(4, 1)], ids=lambda policy: policy.name
+)
 def test_one_frame_a_text_row_keeps_the_bound_where_speech_is_not_shorter_than_text(policy) -> None:
     spoken = [item for item in ITEMS if item.frames >= item.tokens]
     assert spoken
@@ -95,7 +117,12 @@ def test_the_command_prints_one_json_document_and_writes_the_plot(tmp_path: Path
     done = run("--items", 5, "--seed", 7, "--json", "--plot", tmp_path / "aria.svg")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["items"] == 5 and result["seed"] == 7 and len(result["rows"]) == 30 and len(result["bounds"]) == 4
+    assert (
+        result["items"] == 5
+        and result["seed"] == 7
+        and len(result["rows"]) == 30
+        and len(result["bounds"]) == 4
+    )
     assert (tmp_path / "aria.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
@@ -110,7 +137,9 @@ def test_a_plot_that_has_no_place_is_refused_before_anything_is_done(tmp_path: P
     assert done.returncode == 2 and f"{tmp_path / 'missing'} is no folder" in done.stderr and not done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("--items", 0), ("--frame-ms", 0), ("--frame-ms", "nan"), ("--lead", 0), ("--seed", -1)])
+@pytest.mark.parametrize(
+    "arguments", [("--items", 0), ("--frame-ms", 0), ("--frame-ms", "nan"), ("--lead", 0), ("--seed", -1)]
+)
 def test_figures_that_cannot_be_are_refused(arguments: tuple[object, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and "--items 200" in done.stderr

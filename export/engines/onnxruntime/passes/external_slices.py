@@ -13,5 +13,11 @@ def slice_external(tensor: ir.TensorProtocol, index: int, name: str) -> ir.Exter
     shape = [int(size) for size in tensor.shape.numpy()][1:]
     length = math.prod(shape) * tensor.dtype.itemsize
     return ir.ExternalTensor(
-        tensor.location, int(tensor.offset + index * length), int(length), tensor.dtype, shape=ir.Shape(shape), name=name, base_dir=tensor.base_dir
+        tensor.location,
+        int(tensor.offset + index * length),
+        int(length),
+        tensor.dtype,
+        shape=ir.Shape(shape),
+        name=name,
+        base_dir=tensor.base_dir,
     )

@@ -16,8 +16,15 @@ class _FlashAttention(RewriteRuleClassBase):
         return op.Reshape(op.Transpose(heads, perm=[0, 2, 1, 3]), shape, _outputs=["rows"])
 
     def check(
-        self, context: Any, query: ir.Value, key: ir.Value, value: ir.Value, shape: ir.Value, heads: ir.Value, rows: ir.Value
-    ) -> MatchResult:  # fmt: skip
+        self,
+        context: Any,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        shape: ir.Value,
+        heads: ir.Value,
+        rows: ir.Value,
+    ) -> MatchResult:
         result = MatchResult()
         attributes = _attributes(heads)
         if attributes.get_int("is_causal", 0) or attributes.get_float("softcap", 0.0):
@@ -30,13 +37,24 @@ class _FlashAttention(RewriteRuleClassBase):
             return result.fail("no rows of [batch, tokens, heads * dim] inside the graph", rows)
         return result
 
-    def rewrite(self, op: Any, query: ir.Value, key: ir.Value, value: ir.Value, shape: ir.Value, heads: ir.Value, rows: ir.Value) -> ir.Value:
+    def rewrite(
+        self,
+        op: Any,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        shape: ir.Value,
+        heads: ir.Value,
+        rows: ir.Value,
+    ) -> ir.Value:
         assert query.shape is not None
         allowzero = _attributes(rows).get_int("allowzero", 0)
         turned = [op.Transpose(given, perm=[0, 2, 1, 3]) for given in (query, key, value)]
         flat = [op.Reshape(given, shape, allowzero=allowzero) for given in turned]
         scale = {"scale": _attributes(heads).get_float("scale")} if "scale" in _attributes(heads) else {}
-        attended: ir.Value = op.MultiHeadAttention(*flat, num_heads=query.shape[1], **scale, _domain="com.microsoft")
+        attended: ir.Value = op.MultiHeadAttention(
+            *flat, num_heads=query.shape[1], **scale, _domain="com.microsoft"
+        )
         return attended
 
 

@@ -24,7 +24,15 @@ class _SkipNorm(RewriteRuleClassBase):
         summed = op.Add(first, second, _outputs=["summed"])
         return op.RMSNormalization(summed, weight, _outputs=["normed"]), summed
 
-    def check(self, context: Any, first: ir.Value, second: ir.Value, weight: ir.Value, summed: ir.Value, normed: ir.Value) -> MatchResult:
+    def check(
+        self,
+        context: Any,
+        first: ir.Value,
+        second: ir.Value,
+        weight: ir.Value,
+        summed: ir.Value,
+        normed: ir.Value,
+    ) -> MatchResult:
         result = MatchResult()
         if summed.is_graph_output():
             return result.fail("the sum is an output of the graph", summed)
@@ -34,9 +42,13 @@ class _SkipNorm(RewriteRuleClassBase):
             return result.fail("the kernel norms the last axis", normed)
         return result
 
-    def rewrite(self, op: Any, first: ir.Value, second: ir.Value, weight: ir.Value, summed: ir.Value, normed: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def rewrite(
+        self, op: Any, first: ir.Value, second: ir.Value, weight: ir.Value, summed: ir.Value, normed: ir.Value
+    ) -> tuple[ir.Value, ir.Value]:
         epsilon = _node(normed).attributes.get_float("epsilon", DEFAULT_EPSILON)
-        outputs = getattr(op, FUSED)(first, second, weight, epsilon=epsilon, _outputs=4, _domain="com.microsoft")
+        outputs = getattr(op, FUSED)(
+            first, second, weight, epsilon=epsilon, _outputs=4, _domain="com.microsoft"
+        )
         return outputs[0], outputs[3]
 
 
@@ -68,8 +80,15 @@ def _node(value: ir.Value) -> ir.Node:
 def _same_shape(first: ir.Value, second: ir.Value) -> bool:
     """Whether both summands have the same three-dimensional shape. Two unknown sizes count as different."""
     shape = first.shape
-    return shape is not None and len(shape) == 3 and shape == second.shape and all(isinstance(size, int) or size.value is not None for size in shape)
+    return (
+        shape is not None
+        and len(shape) == 3
+        and shape == second.shape
+        and all(isinstance(size, int) or size.value is not None for size in shape)
+    )
 
 
 def _over_last_axis(norm: ir.Node, weight: ir.Value) -> bool:
-    return norm.attributes.get_int("axis", -1) in (-1, 2) and weight.shape is not None and len(weight.shape) == 1
+    return (
+        norm.attributes.get_int("axis", -1) in (-1, 2) and weight.shape is not None and len(weight.shape) == 1
+    )

@@ -27,7 +27,9 @@ def replace_ops(model: ir.Model, lowerings: Mapping[str, Lowering]) -> int:
         new_nodes, outputs = lowerings[node.op_type](node)
         for old, new in zip(node.outputs, outputs, strict=True):
             new.shape, new.type, new.name = old.shape, old.type, old.name
-        convenience.replace_nodes_and_values(model.graph, node, [node], new_nodes, list(node.outputs), outputs)
+        convenience.replace_nodes_and_values(
+            model.graph, node, [node], new_nodes, list(node.outputs), outputs
+        )
         for domain in {new.domain for new in new_nodes} - set(model.opset_imports):
             model.opset_imports[domain] = 1
     remaining = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}

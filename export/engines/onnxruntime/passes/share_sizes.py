@@ -36,6 +36,9 @@ def _axes(node: ir.Node) -> tuple[int | str, ...] | None:
     value = node.inputs[0]
     if value is None or value.shape is None:
         return None
-    start, end = (node.attributes[name].as_int() if name in node.attributes else default for name, default in (("start", 0), ("end", len(value.shape))))
+    start, end = (
+        node.attributes[name].as_int() if name in node.attributes else default
+        for name, default in (("start", 0), ("end", len(value.shape)))
+    )
     axes = tuple(size if isinstance(size, int) else size.value for size in value.shape[start:end])
     return None if None in axes else axes  # type: ignore[return-value]

@@ -39,7 +39,9 @@ class _Unroller:
 
     def build(self) -> ir.Model:
         loop = self.loop
-        first_rows = self._emit("Unsqueeze", [self.inputs[loop.first_rows], self._constant("axis_one", np.array([1]))])
+        first_rows = self._emit(
+            "Unsqueeze", [self.inputs[loop.first_rows], self._constant("axis_one", np.array([1]))]
+        )
         fixed = {name: self._fixed(name, value) for name, value in loop.fixed.items()}
         start, step_input, step_output = loop.carried
         code = self.inputs[start]
@@ -48,13 +50,20 @@ class _Unroller:
         stacked: dict[str, list[ir.Value]] = {name: [] for name in loop.stacked}
         for step in range(loop.steps):
             bound = {
-                step_input: code, loop.first_rows: first_rows, loop.counter: self._constant(f"step_{step}", np.array([step])),
+                step_input: code,
+                loop.first_rows: first_rows,
+                loop.counter: self._constant(f"step_{step}", np.array([step])),
                 "past_length": self._per_row(0 if step == 0 else step + 1, f"past_length_{step}"),
-                **{name: self._column(self.inputs[name], step) for name in loop.columns}, **fixed,
+                **{name: self._column(self.inputs[name], step) for name in loop.columns},
+                **fixed,
                 **{name: self.inputs[name] for name in loop.shared},
-            }  # fmt: skip
+            }
             outputs = self._copy_step(step, bound, past)
-            past = {name.replace("present.", "past.", 1): value for name, value in outputs.items() if name.startswith("present.")}
+            past = {
+                name.replace("present.", "past.", 1): value
+                for name, value in outputs.items()
+                if name.startswith("present.")
+            }
             code = outputs[step_output]
             codes.append(code)
             rows.append(outputs[loop.summed[1]])
@@ -63,12 +72,20 @@ class _Unroller:
         rows.append(self._last_row(code))
         axis = self._constant("axis_one", np.array([1]))
         columns = [self._emit("Unsqueeze", [value, axis]) for value in codes]
-        layers = {name: [self._emit("Unsqueeze", [value, axis]) for value in values] for name, values in stacked.items()}
-        results = {loop.gathered: self._emit("Concat", columns, {"axis": 1}), loop.summed[0]: self._emit("Sum", rows)}
+        layers = {
+            name: [self._emit("Unsqueeze", [value, axis]) for value in values]
+            for name, values in stacked.items()
+        }
+        results = {
+            loop.gathered: self._emit("Concat", columns, {"axis": 1}),
+            loop.summed[0]: self._emit("Sum", rows),
+        }
         results |= {name: self._emit("Concat", values, {"axis": 1}) for name, values in layers.items()}
         return self._model(results)
 
-    def _copy_step(self, step: int, bound: dict[str, ir.Value], past: dict[str, ir.Value]) -> dict[str, ir.Value]:
+    def _copy_step(
+        self, step: int, bound: dict[str, ir.Value], past: dict[str, ir.Value]
+    ) -> dict[str, ir.Value]:
         """Copy the nodes of the step with `bound` and `past` as inputs. Returns its outputs by name."""
         graph = self.step_model.graph
         values: Values = {value: bound[value.name] for value in graph.inputs if value.name in bound}
@@ -79,9 +96,12 @@ class _Unroller:
             if copied is None:
                 inputs = [None if value is None else values[value] for value in node.inputs]
                 copy = ir.node(
-                    node.op_type, inputs, {name: attribute for name, attribute in node.attributes.items()},  # type: ignore[misc]
-                    domain=node.domain, num_outputs=len(node.outputs),
-                )  # fmt: skip
+                    node.op_type,
+                    inputs,
+                    {name: attribute for name, attribute in node.attributes.items()},  # type: ignore[misc]
+                    domain=node.domain,
+                    num_outputs=len(node.outputs),
+                )
                 self.nodes.append(copy)
                 copied = list(copy.outputs)
             for old, new in zip(node.outputs, copied, strict=True):
@@ -91,7 +111,9 @@ class _Unroller:
                 values[old] = new
         return {value.name or "": values[value] for value in graph.outputs}
 
-    def _special(self, node: ir.Node, step: int, values: Values, past: dict[str, ir.Value]) -> list[ir.Value] | None:
+    def _special(
+        self, node: ir.Node, step: int, values: Values, past: dict[str, ir.Value]
+    ) -> list[ir.Value] | None:
         """The outputs of a node that differs between steps; None for any other node.
 
         These are attention (over the previous steps), the choice of the step's head, and the hidden rows
@@ -108,13 +130,22 @@ class _Unroller:
         indexed = self._indexed_by_step(node.inputs[0]) if node.op_type == "Gather" else None
         if indexed is not None:
             return [self._of_step(indexed, step)]
-        if node.op_type == "Concat" and step > 0 and node.inputs[0] is not None and node.inputs[0].name == self.loop.first_rows:
+        if (
+            node.op_type == "Concat"
+            and step > 0
+            and node.inputs[0] is not None
+            and node.inputs[0].name == self.loop.first_rows
+        ):
             assert node.inputs[1] is not None
             return [values[node.inputs[1]]]
         if node.op_type == "Where" and _is_attention(node.inputs[1]):
             assert node.inputs[1] is not None
             return [values[node.inputs[1]]]  # a loop has no padding rows that must be zero
-        is_of_hidden = node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].name == self.loop.first_rows
+        is_of_hidden = (
+            node.op_type == "Shape"
+            and node.inputs[0] is not None
+            and node.inputs[0].name == self.loop.first_rows
+        )
         if is_of_hidden and "start" in node.attributes and node.attributes["start"].as_int() == 1:
             return [self._constant("one_row" if step == 0 else "no_row", np.array([1 if step == 0 else 0]))]
         return None
@@ -123,7 +154,9 @@ class _Unroller:
         """The indexed parameter that is `value`, or from which `value` [1, ...] was gathered; else None."""
         producer = value.producer() if value is not None else None
         source = producer.inputs[0] if producer is not None and producer.op_type == "Gather" else value
-        return next((name for name in self.loop.indexed if source is self.step_model.graph.initializers[name]), None)
+        return next(
+            (name for name in self.loop.indexed if source is self.step_model.graph.initializers[name]), None
+        )
 
     def _of_step(self, parameter: str, step: int) -> ir.Value:
         name = f"{parameter}.{step}"
@@ -139,7 +172,9 @@ class _Unroller:
         assert parameter.shape is not None
         rows, tables = int(parameter.shape[0]), self.loop.steps + 1  # type: ignore[arg-type]
         table = self._initializer(parameter)
-        index = self._emit("Add", [code, self._constant("last_table", np.array([rows // tables * self.loop.steps]))])
+        index = self._emit(
+            "Add", [code, self._constant("last_table", np.array([rows // tables * self.loop.steps]))]
+        )
         return self._emit("Gather", [table, index], {"axis": 0})
 
     def _fixed(self, name: str, value: float) -> ir.Value:
@@ -148,14 +183,20 @@ class _Unroller:
         assert found.shape is not None and found.dtype is not None
         shape = [size if isinstance(size, int) else 1 for size in found.shape]
         kind = "nothing" if not value else "one"
-        return self._constant(f"{kind}_{'x'.join(map(str, shape))}", np.full(shape, value, found.dtype.numpy()))
+        return self._constant(
+            f"{kind}_{'x'.join(map(str, shape))}", np.full(shape, value, found.dtype.numpy())
+        )
 
     def _per_row(self, number: int, name: str) -> ir.Value:
-        zeros = self._emit_once("zeros_per_row", "Mul", [self.inputs[self.loop.carried[0]], self._constant("zero", np.array(0))])
+        zeros = self._emit_once(
+            "zeros_per_row", "Mul", [self.inputs[self.loop.carried[0]], self._constant("zero", np.array(0))]
+        )
         return self._emit("Add", [zeros, self._constant(name, np.array([number]))])
 
     def _column(self, matrix: ir.Value, column: int) -> ir.Value:
-        return self._emit("Gather", [matrix, self._constant(f"column_{column}", np.array(column))], {"axis": 1})
+        return self._emit(
+            "Gather", [matrix, self._constant(f"column_{column}", np.array(column))], {"axis": 1}
+        )
 
     def _emit(self, op: str, inputs: list[ir.Value], attributes: dict[str, int] | None = None) -> ir.Value:
         node = ir.node(op, inputs, attributes or {})
@@ -185,7 +226,12 @@ class _Unroller:
         return self.initializers[value.name]
 
     def _add_initializer(self, name: str, tensor: ir.TensorProtocol) -> None:
-        self.initializers[name] = ir.Value(name=name, shape=ir.Shape(list(tensor.shape.numpy())), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.initializers[name] = ir.Value(
+            name=name,
+            shape=ir.Shape(list(tensor.shape.numpy())),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
 
     def _model(self, results: dict[str, ir.Value]) -> ir.Model:
         outputs = []
@@ -197,11 +243,17 @@ class _Unroller:
         used = {value for node in self.nodes for value in node.inputs}
         initializers = [value for value in self.initializers.values() if value in used]
         graph = ir.Graph(
-            list(self.inputs.values()), outputs, nodes=self.nodes, initializers=initializers,
-            opset_imports=dict(self.step_model.opset_imports), name=self.step_model.graph.name,
-        )  # fmt: skip
+            list(self.inputs.values()),
+            outputs,
+            nodes=self.nodes,
+            initializers=initializers,
+            opset_imports=dict(self.step_model.opset_imports),
+            name=self.step_model.graph.name,
+        )
         functions = list(self.step_model.functions.values())
-        return ir.Model(graph, ir_version=self.step_model.ir_version, producer_name="antiphon", functions=functions)
+        return ir.Model(
+            graph, ir_version=self.step_model.ir_version, producer_name="antiphon", functions=functions
+        )
 
 
 def _is_attention(value: ir.Value | None) -> bool:

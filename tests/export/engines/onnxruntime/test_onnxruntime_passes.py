@@ -1,4 +1,6 @@
-"""The passes that lean on ONNX Runtime's own kernels: the same results from fewer or leaner nodes, and hands off everything else."""
+"""The passes that lean on ONNX Runtime's own kernels: the same results from fewer or leaner nodes,
+and hands off everything else.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,21 @@ def projected(
     key_turning: int | None = None,
     gated: bool = False,
 ) -> ir.Model:
-    """Queries and keys of one projection, each normed by head and rotated, put out beside the values and, when `gated`, as many gates as queries."""
+    """Queries and keys of one projection, each normed by head and rotated, put out beside the values and,
+    when `gated`, as many gates as queries.
+    """
     sizes = [heads * DIM, kv_heads * DIM, kv_heads * DIM] + [heads * DIM] * gated
     table, partial = (turning or DIM) // 2, (turning, turning if key_turning is None else key_turning)
     query_turning, key_turning_text = (f", rotary_embedding_dim = {dim}" if dim else "" for dim in partial)
     parts = "v, gate" if gated else "v"
     weights = [", ".join(map(str, normal(DIM, seed=seed) + 1)) for seed in (8, 9)]
-    return parse(f"""g (float[b, t, {sum(sizes)}] x, float[b, t, {table}] cos, float[b, t, {table}] sin, float[b, t, {table}] cos2, float[{DIM}] fed)
+    return parse(f"""g (float[b, t, {sum(sizes)}] x, float[b, t, {table}] cos, float[b, t, {table}] sin, \
+float[b, t, {table}] cos2, float[{DIM}] fed)
         => (float[b, t, {sum(sizes)}] y{", float[b, t, n] z" if extra else ""})
-        <float[{DIM}] query_weight = {{{weights[0]}}}, float[{DIM}] key_weight = {{{weights[1]}}}, int64[{len(sizes)}] sizes = {{{", ".join(map(str, sizes))}}},
-         int64[4] query_heads = {{0, 0, {heads}, {DIM}}}, int64[4] key_heads = {{0, 0, {kv_heads}, {DIM}}}, int64[3] flat = {{0, 0, -1}}> {{
+        <float[{DIM}] query_weight = {{{weights[0]}}}, float[{DIM}] key_weight = {{{weights[1]}}}, \
+int64[{len(sizes)}] sizes = {{{", ".join(map(str, sizes))}}},
+         int64[4] query_heads = {{0, 0, {heads}, {DIM}}}, int64[4] key_heads = {{0, 0, {kv_heads}, {DIM}}}, \
+int64[3] flat = {{0, 0, -1}}> {{
         q, k, {parts} = Split <axis = 2> (x, sizes)
         q1 = Reshape (q, query_heads)
         q2 = RMSNormalization <axis = -1, epsilon = 0.001> (q1, query_weight)
@@ -68,7 +75,9 @@ def projection_feeds(model: ir.Model, batch: int, tokens: int) -> dict[str, np.n
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 1), (2, 2)])
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 1), (3, 1), (2, 5)])
-def test_fuse_head_norms_gives_the_same_rows_with_fewer_nodes(heads: int, kv_heads: int, batch: int, tokens: int) -> None:
+def test_fuse_head_norms_gives_the_same_rows_with_fewer_nodes(
+    heads: int, kv_heads: int, batch: int, tokens: int
+) -> None:
     model = projected(heads, kv_heads)
     feeds = projection_feeds(model, batch, tokens)
     (expected,) = execute(model, **feeds)
@@ -81,7 +90,9 @@ def test_fuse_head_norms_gives_the_same_rows_with_fewer_nodes(heads: int, kv_hea
 
 @pytest.mark.parametrize("turning", [0, 2, 6])
 @pytest.mark.parametrize("gated", [False, True])
-def test_fuse_head_norms_keeps_gates_and_the_part_of_a_head_that_does_not_turn(turning: int, gated: bool) -> None:
+def test_fuse_head_norms_keeps_gates_and_the_part_of_a_head_that_does_not_turn(
+    turning: int, gated: bool
+) -> None:
     model = projected(turning=turning, gated=gated)
     feeds = projection_feeds(model, 2, 3)
     (expected,) = execute(model, **feeds)
@@ -97,11 +108,16 @@ def test_fuse_head_norms_keeps_gates_and_the_part_of_a_head_that_does_not_turn(t
         pytest.param({"key_turning": DIM}, id="another number of dimensions that turn"),
         pytest.param({"key_epsilon": "epsilon = 0.01"}, id="another epsilon"),
         pytest.param({"key_weight": "fed"}, id="a weight that is no constant"),
-        *(pytest.param({"extra": f"z = Identity ({value})"}, id=f"a second reader of {value}") for value in ("q", "k", "q3", "k3")),
+        *(
+            pytest.param({"extra": f"z = Identity ({value})"}, id=f"a second reader of {value}")
+            for value in ("q", "k", "q3", "k3")
+        ),
         pytest.param({"extra": "z1 = Identity (q2)  z = Reshape (z1, flat)"}, id="a second reader of a norm"),
     ],
 )
-def test_fuse_head_norms_leaves_queries_and_keys_apart_when_they_cannot_share(changes: dict[str, Any]) -> None:
+def test_fuse_head_norms_leaves_queries_and_keys_apart_when_they_cannot_share(
+    changes: dict[str, Any],
+) -> None:
     model = projected(**changes)
     feeds = projection_feeds(model, 2, 3)
     before, expected = ops(model), execute(model, **feeds)
@@ -111,7 +127,12 @@ def test_fuse_head_norms_leaves_queries_and_keys_apart_when_they_cannot_share(ch
 
 
 def attended(
-    attributes: str = "", inputs: str = "q, k, v", heads: str = "3", perm: str = "0, 2, 1, 3", outputs: str = "float[f, t, 24] y", extra: str = ""
+    attributes: str = "",
+    inputs: str = "q, k, v",
+    heads: str = "3",
+    perm: str = "0, 2, 1, 3",
+    outputs: str = "float[f, t, 24] y",
+    extra: str = "",
 ) -> ir.Model:
     """Attention over [frames, heads, tokens, 8], turned to rows as the encoders do it."""
     given = ", ".join(f"float[f, {heads}, t, {DIM}] {name}" for name in "qkv")
@@ -134,19 +155,33 @@ def test_flash_attention_gives_the_rows_of_plain_attention(attributes: str, fram
     model, feeds = attended(attributes), attention_feeds(frames, tokens)
     (expected,) = execute(model, **feeds)
     assert flash_attention(model) == 1
-    assert ops(model) == ["Transpose", "Transpose", "Transpose", "Reshape", "Reshape", "Reshape", "MultiHeadAttention", "Neg"]
+    assert ops(model) == [
+        "Transpose",
+        "Transpose",
+        "Transpose",
+        "Reshape",
+        "Reshape",
+        "Reshape",
+        "MultiHeadAttention",
+        "Neg",
+    ]
     assert model.opset_imports["com.microsoft"] == 1
     close(execute(model, **feeds)[0], expected, 1e-5)
 
 
 def test_flash_attention_keeps_what_a_zero_in_the_shape_means() -> None:
-    model = parse("""g (float[2, 3, t, 8] q, float[2, 3, t, 8] k, float[2, 3, t, 8] v) => (float[2, t, 24] y) <int64[3] shape = {2, -1, 24}> {
+    model = parse("""g (float[2, 3, t, 8] q, float[2, 3, t, 8] k, float[2, 3, t, 8] v) => (float[2, t, \
+24] y) <int64[3] shape = {2, -1, 24}> {
         a = Attention (q, k, v)
         turned = Transpose <perm = [0, 2, 1, 3]> (a)
         rows = Reshape <allowzero = 1> (turned, shape)
         y = Neg (rows) }""")
     assert flash_attention(model) == 1
-    assert [node.attributes["allowzero"].as_int() for node in model.graph if node.op_type == "Reshape"] == [1, 1, 1]
+    assert [node.attributes["allowzero"].as_int() for node in model.graph if node.op_type == "Reshape"] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_flash_attention_keeps_a_scale_of_its_own() -> None:
@@ -166,8 +201,14 @@ def test_flash_attention_keeps_a_scale_of_its_own() -> None:
         pytest.param({"heads": "h"}, id="number of heads unknown"),
         pytest.param({"perm": "0, 1, 2, 3"}, id="rows in another order"),
         pytest.param({"outputs": f"float[f, t, 24] y, float[f, 3, t, {DIM}] a"}, id="the heads are put out"),
-        pytest.param({"outputs": f"float[f, t, 24] y, float[f, 3, t, {DIM}] z", "extra": "z = Identity (a)"}, id="a second reader of the heads"),
-        pytest.param({"outputs": f"float[f, t, 24] y, float[f, t, 3, {DIM}] z", "extra": "z = Identity (turned)"}, id="a second reader of the rows"),
+        pytest.param(
+            {"outputs": f"float[f, t, 24] y, float[f, 3, t, {DIM}] z", "extra": "z = Identity (a)"},
+            id="a second reader of the heads",
+        ),
+        pytest.param(
+            {"outputs": f"float[f, t, 24] y, float[f, t, 3, {DIM}] z", "extra": "z = Identity (turned)"},
+            id="a second reader of the rows",
+        ),
     ],
 )
 def test_flash_attention_leaves_alone_what_is_not_plain(changes: dict[str, Any]) -> None:
@@ -176,20 +217,26 @@ def test_flash_attention_leaves_alone_what_is_not_plain(changes: dict[str, Any])
     assert flash_attention(model) == 0 and ops(model) == before
 
 
-def sized(first: str = "<start = 1, end = 2>", second: str = "<start = 1, end = 2>", other: str = "t") -> ir.Model:
+def sized(
+    first: str = "<start = 1, end = 2>", second: str = "<start = 1, end = 2>", other: str = "t"
+) -> ir.Model:
     """The sizes of two tensors, and of a third inside a branch, put out as sums that keep them alive."""
-    return parse(f"""g (float[b, t, 4] x, float[b, {other}, 6] z, bool yes) => (int64[n] y, int64[n] w, int64[m] taken) {{
+    return parse(f"""g (float[b, t, 4] x, float[b, {other}, 6] z, bool yes) => (int64[n] y, \
+int64[n] w, int64[m] taken) {{
         one = Constant <value_ints = [1]> ()
         sx = Shape {first} (x)
         sz = Shape {second} (z)
         y = Add (sx, one)
         w = Add (sz, one)
         taken = If (yes) <
-            then_branch = a () => (int64[m] given) {{ given = Mul (sz, sz) }}, else_branch = b () => (int64[m] none) {{ none = Neg (sz) }}
+            then_branch = a () => (int64[m] given) {{ given = Mul (sz, sz) }}, \
+else_branch = b () => (int64[m] none) {{ none = Neg (sz) }}
         > }}""")
 
 
-@pytest.mark.parametrize("attributes", ["<start = 1, end = 2>", "<start = 0, end = 2>", "<start = -2, end = -1>"])
+@pytest.mark.parametrize(
+    "attributes", ["<start = 1, end = 2>", "<start = 0, end = 2>", "<start = -2, end = -1>"]
+)
 def test_share_sizes_asks_for_the_same_axes_once(attributes: str) -> None:
     model = sized("<start = 0, end = 2>" if "0" in attributes else "<start = 1, end = 2>", attributes)
     feeds = {"x": normal(2, 3, 4), "z": normal(2, 3, 6), "yes": np.array(True)}

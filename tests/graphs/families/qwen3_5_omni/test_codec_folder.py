@@ -1,4 +1,6 @@
-"""The codec's own folder: its configuration read as plain values, and its tensors merged into the checkpoint."""
+"""The codec's own folder: its configuration read as plain values,
+and its tensors merged into the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,36 @@ from antiphon.graphs.checkpoints import checkpoint as checkpoint_module
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.checkpoints.torch_archive import write_torch_archive
 from antiphon.graphs.config import Code2WavConfig, RopeConfig
-from antiphon.graphs.families.qwen3_5_omni.codec_folder import LARGEST_FILE, codec_yaml, find_codec_folder, read_code2wav_config
+from antiphon.graphs.families.qwen3_5_omni.codec_folder import (
+    LARGEST_FILE,
+    codec_yaml,
+    find_codec_folder,
+    read_code2wav_config,
+)
 from antiphon.graphs.stages.code2wav.tensors import tensor_shapes
 from antiphon.runtime.bundle.errors import AntiphonError
 
 SMALL = Code2WavConfig(
-    codebook_size=16, num_quantizers=4, hidden_size=12, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-    sliding_window=6, rms_norm_eps=1e-5, rope=RopeConfig(5e6), upsample_rates=(8, 5, 4, 3), upsampling_ratios=(2, 2), decoder_dim=32,
-    codebook_dim=6, quantizer_dim=10, latent_dim=14, num_semantic_quantizers=1, head_dim=8, symmetric_trim=False,
-)  # fmt: skip
+    codebook_size=16,
+    num_quantizers=4,
+    hidden_size=12,
+    intermediate_size=20,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    sliding_window=6,
+    rms_norm_eps=1e-5,
+    rope=RopeConfig(5e6),
+    upsample_rates=(8, 5, 4, 3),
+    upsampling_ratios=(2, 2),
+    decoder_dim=32,
+    codebook_dim=6,
+    quantizer_dim=10,
+    latent_dim=14,
+    num_semantic_quantizers=1,
+    head_dim=8,
+    symmetric_trim=False,
+)
 
 
 @pytest.fixture
@@ -42,7 +65,12 @@ def folder(tmp_path: Path) -> Path:
 def values() -> Any:
     random = np.random.default_rng(0)
     for name, shape in tensor_shapes(SMALL).items():
-        yield "generator." + name.removeprefix("code2wav."), "F32", shape, random.normal(size=shape).astype("<f4").tobytes()
+        yield (
+            "generator." + name.removeprefix("code2wav."),
+            "F32",
+            shape,
+            random.normal(size=shape).astype("<f4").tobytes(),
+        )
 
 
 def change(folder: Path, name: str, value: Any) -> Path:
@@ -70,7 +98,18 @@ def sentence(codec: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, dataclasses.replace(SMALL, latent_dim=12, upsampling_ratios=(3,), pre_conv_kernel=5, sample_rate=16_000, rms_norm_eps=1e-6)]
+    "config",
+    [
+        SMALL,
+        dataclasses.replace(
+            SMALL,
+            latent_dim=12,
+            upsampling_ratios=(3,),
+            pre_conv_kernel=5,
+            sample_rate=16_000,
+            rms_norm_eps=1e-6,
+        ),
+    ],
 )
 def test_written_configuration_is_read_back(folder: Path, config: Code2WavConfig) -> None:
     codec = find_codec_folder(folder)
@@ -88,13 +127,24 @@ def test_both_folder_names_are_found_and_the_release_name_first(folder: Path) ->
 
 
 def test_defaults_are_those_of_the_published_reader(folder: Path) -> None:
-    for name in ("model.sample_rate", "model.pre_conv_kernel", "model.dac.upsample_rates", "model.post_module.args.n_local_heads",
-                 "model.post_module.args.norm_eps", "model.post_module.args.rope", "model.post_module.args.rope_base"):  # fmt: skip
+    for name in (
+        "model.sample_rate",
+        "model.pre_conv_kernel",
+        "model.dac.upsample_rates",
+        "model.post_module.args.n_local_heads",
+        "model.post_module.args.norm_eps",
+        "model.post_module.args.rope",
+        "model.post_module.args.rope_base",
+    ):
         codec = change(folder, name, None)
-    assert read_code2wav_config(codec) == dataclasses.replace(SMALL, num_key_value_heads=4, rope=RopeConfig(10_000.0))
+    assert read_code2wav_config(codec) == dataclasses.replace(
+        SMALL, num_key_value_heads=4, rope=RopeConfig(10_000.0)
+    )
     change(folder, "model.post_module.args.n_local_heads", -1)
     change(folder, "model.upsample_rates", [5])
-    assert read_code2wav_config(codec) == dataclasses.replace(SMALL, num_key_value_heads=4, rope=RopeConfig(10_000.0), upsampling_ratios=(5,))
+    assert read_code2wav_config(codec) == dataclasses.replace(
+        SMALL, num_key_value_heads=4, rope=RopeConfig(10_000.0), upsampling_ratios=(5,)
+    )
 
 
 def test_latent_width_is_read_under_both_its_spellings(folder: Path) -> None:
@@ -105,7 +155,11 @@ def test_latent_width_is_read_under_both_its_spellings(folder: Path) -> None:
 
 def test_tags_are_never_obeyed(folder: Path) -> None:
     path, proof = folder / "codec_decode_online" / "config.yaml", folder / "proof"
-    tagged = codec_yaml(SMALL).replace("model:", "model: !!python/object:some.module.Codec", 1).replace("dac:", "dac: !Other", 1)
+    tagged = (
+        codec_yaml(SMALL)
+        .replace("model:", "model: !!python/object:some.module.Codec", 1)
+        .replace("dac:", "dac: !Other", 1)
+    )
     attack = f'attack: !!python/object/apply:os.system ["touch {proof}"]\nother: !!python/name:os.system\n'
     path.write_text(tagged + attack)
     assert read_code2wav_config(path.parent) == SMALL
@@ -121,10 +175,21 @@ def test_small_numbers_without_a_point_are_numbers(folder: Path) -> None:
 
 
 REQUIRED = (
-    "model.quantizer.bins", "model.quantizer.n_q", "model.quantizer.n_q_semantic", "model.quantizer.dimension", "model.quantizer.output_dimension",
-    "model.dac.decoder_dim", "model.dac.decoder_rates", "model.post_module.window_size", "model.post_module.input_dim", "model.post_module.args.n_layer",
-    "model.post_module.args.n_head", "model.post_module.args.dim", "model.post_module.args.head_dim", "model.post_module.args.intermediate_size",
-)  # fmt: skip
+    "model.quantizer.bins",
+    "model.quantizer.n_q",
+    "model.quantizer.n_q_semantic",
+    "model.quantizer.dimension",
+    "model.quantizer.output_dimension",
+    "model.dac.decoder_dim",
+    "model.dac.decoder_rates",
+    "model.post_module.window_size",
+    "model.post_module.input_dim",
+    "model.post_module.args.n_layer",
+    "model.post_module.args.n_head",
+    "model.post_module.args.dim",
+    "model.post_module.args.head_dim",
+    "model.post_module.args.intermediate_size",
+)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -138,13 +203,24 @@ def test_a_missing_or_wrong_field_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("model.quantizer.n_q_semantic", 4), ("model.dac.decoder_dim", 33), ("model.post_module.input_dim", 12), ("model.post_module.window_size", 1),
-        ("model.post_module.args.head_dim", 7), ("model.post_module.args.n_head", 3), ("model.post_module.args.rope_base", 10_000),
-        ("model.post_module.args.rope", {"rope_type": "yarn"}), ("model.post_module.args.rope.rope_theta", -1), ("model.post_module.args.norm_eps", "small"),
-        ("model.pre_conv_kernel", 1), ("model.dac.upsample_rates", []), ("model.quantizer", [1]), ("model", "x"),
-        ("model.post_module.args.norm_eps", float("nan")), ("model.sample_rate", "24k"),
+        ("model.quantizer.n_q_semantic", 4),
+        ("model.dac.decoder_dim", 33),
+        ("model.post_module.input_dim", 12),
+        ("model.post_module.window_size", 1),
+        ("model.post_module.args.head_dim", 7),
+        ("model.post_module.args.n_head", 3),
+        ("model.post_module.args.rope_base", 10_000),
+        ("model.post_module.args.rope", {"rope_type": "yarn"}),
+        ("model.post_module.args.rope.rope_theta", -1),
+        ("model.post_module.args.norm_eps", "small"),
+        ("model.pre_conv_kernel", 1),
+        ("model.dac.upsample_rates", []),
+        ("model.quantizer", [1]),
+        ("model", "x"),
+        ("model.post_module.args.norm_eps", float("nan")),
+        ("model.sample_rate", "24k"),
     ],
-)  # fmt: skip
+)
 def test_values_that_do_not_fit_are_named(folder: Path, name: str, value: Any) -> None:
     assert name in sentence(change(folder, name, value))
 
@@ -157,7 +233,9 @@ def test_a_vast_number_is_one_sentence(folder: Path) -> None:
 
 def test_sizes_beyond_all_bounds_are_refused(folder: Path) -> None:
     assert "upsample_rates of the codec" in sentence(change(folder, "model.dac.decoder_rates", [2] * 20))
-    assert "num_hidden_layers of the codec is 1000000, expected an integer of at most 512" in sentence(change(folder, "model.post_module.args.n_layer", 10**6))
+    assert "num_hidden_layers of the codec is 1000000, expected an integer of at most 512" in sentence(
+        change(folder, "model.post_module.args.n_layer", 10**6)
+    )
 
 
 def test_aliases_are_read_and_merge_keys_are_not(folder: Path) -> None:
@@ -168,7 +246,9 @@ def test_aliases_are_read_and_merge_keys_are_not(folder: Path) -> None:
     assert "not valid YAML (line" in sentence(path.parent)
 
 
-@pytest.mark.parametrize("value", ['!!timestamp "abc"', '!!int ""', "!!bool x", ":".join(["59"] * 300) + ".5", "!!binary é"])
+@pytest.mark.parametrize(
+    "value", ['!!timestamp "abc"', '!!int ""', "!!bool x", ":".join(["59"] * 300) + ".5", "!!binary é"]
+)
 def test_a_tag_that_does_not_fit_its_text_is_one_sentence(folder: Path, value: str) -> None:
     path = folder / "codec_decode_online" / "config.yaml"
     path.write_text(codec_yaml(SMALL) + f"z: {value}\n")
@@ -183,7 +263,20 @@ def test_a_file_too_long_or_too_deep_is_refused_before_it_is_parsed(folder: Path
     assert "nested deeper than 40 levels" in sentence(path.parent)
 
 
-@pytest.mark.parametrize("text", ["model: [", "a: &a [*a", "\x00", "date: 2024-99-99", "? [1]\n: 2\n? {}\n: 3", "[" * 5000, "model: *nothing", "- 1", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: [",
+        "a: &a [*a",
+        "\x00",
+        "date: 2024-99-99",
+        "? [1]\n: 2\n? {}\n: 3",
+        "[" * 5000,
+        "model: *nothing",
+        "- 1",
+        "",
+    ],
+)
 def test_a_file_that_is_no_mapping_is_refused(folder: Path, text: str) -> None:
     path = folder / "codec_decode_online" / "config.yaml"
     path.write_text(text)
@@ -200,14 +293,23 @@ def test_the_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Opens the checkpoint in `folder`, whose safetensors hold one tensor of the Thinker and one stale one of Code2Wav."""
+    """Opens the checkpoint in `folder`, whose safetensors hold one tensor of the Thinker and
+    one stale one of Code2Wav.
+    """
     header = json.dumps(
-        {name: {"dtype": "F32", "shape": [1], "data_offsets": [place, place + 4]} for name, place in (("thinker.w", 0), ("code2wav.stale", 4))}
+        {
+            name: {"dtype": "F32", "shape": [1], "data_offsets": [place, place + 4]}
+            for name, place in (("thinker.w", 0), ("code2wav.stale", 4))
+        }
     ).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\x80\x3f" * 2)
+    (folder / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + b"\0\0\x80\x3f" * 2
+    )
 
     def read(path: Path) -> Any:
-        return SimpleNamespace(family="qwen3_5_omni", rename={}, code2wav=read_code2wav_config(folder / "codec_decode_online"))
+        return SimpleNamespace(
+            family="qwen3_5_omni", rename={}, code2wav=read_code2wav_config(folder / "codec_decode_online")
+        )
 
     monkeypatch.setattr(checkpoint_module, "read_config", read)
     return lambda: Checkpoint(folder)
@@ -219,9 +321,13 @@ def test_checkpoint_holds_the_tensors_of_the_codec_folder(opened: Any) -> None:
     assert checkpoint.read("thinker.w") == 1 and not checkpoint.has("code2wav.stale")
     for name, _, shape, data in values():
         merged = "code2wav." + name.removeprefix("generator.")
-        assert checkpoint.has(merged) and checkpoint.shape(merged) == shape and checkpoint.dtype(merged) == "F32"
+        assert (
+            checkpoint.has(merged) and checkpoint.shape(merged) == shape and checkpoint.dtype(merged) == "F32"
+        )
         assert checkpoint.read(merged).tobytes() == data
-    alpha, beta = (checkpoint.digest(f"code2wav.decoder.model.1.block.0.{part}") for part in ("alpha", "beta"))
+    alpha, beta = (
+        checkpoint.digest(f"code2wav.decoder.model.1.block.0.{part}") for part in ("alpha", "beta")
+    )
     assert alpha != beta and alpha == opened().digest("code2wav.decoder.model.1.block.0.alpha")
 
 
@@ -234,8 +340,14 @@ def test_stage_is_loaded_from_the_folder(opened: Any) -> None:
     checkpoint = opened()
     stage = code2wav_stage(SimpleNamespace(code2wav=checkpoint.config.code2wav))  # type: ignore[arg-type]
     load_module(stage, checkpoint)
-    assert {tensor for source in stage.weights(checkpoint).values() for tensor in source.tensors} == set(tensor_shapes(SMALL))
-    assert (stage.constants["lead_samples"], stage.constants["sample_rate"], stage.constants["num_quantizers"]) == (0, 24_000, 4)
+    assert {tensor for source in stage.weights(checkpoint).values() for tensor in source.tensors} == set(
+        tensor_shapes(SMALL)
+    )
+    assert (
+        stage.constants["lead_samples"],
+        stage.constants["sample_rate"],
+        stage.constants["num_quantizers"],
+    ) == (0, 24_000, 4)
 
 
 def test_weights_of_another_configuration_are_refused(folder: Path, opened: Any) -> None:
@@ -245,7 +357,13 @@ def test_weights_of_another_configuration_are_refused(folder: Path, opened: Any)
     change(folder, "model.post_module.args.intermediate_size", 24)
     checkpoint = opened()
     stage = code2wav_stage(SimpleNamespace(code2wav=checkpoint.config.code2wav))  # type: ignore[arg-type]
-    with pytest.raises(AntiphonError, match="model_weights.pt: tensor code2wav.pre_transformer.layers.0.feed_forward.w1.weight .* by config.yaml"):
+    with pytest.raises(
+        AntiphonError,
+        match=(
+            "model_weights.pt: "
+            "tensor code2wav.pre_transformer.layers.0.feed_forward.w1.weight .* by config.yaml"
+        ),
+    ):
         stage.weights(checkpoint)
 
 

@@ -30,7 +30,9 @@ def talker(request: pytest.FixtureRequest, pairs: Any) -> Talker:
 
 
 def rows(pair: Pair, tokens: int, seed: int, batch: int = 1) -> dict[str, np.ndarray]:
-    """Rows of all kinds: text, codec, both, Thinker rows, frame rows beside text, and none at all; fractional positions as of a video."""
+    """Rows of all kinds: text, codec, both, Thinker rows, frame rows beside text, and none at all;
+    fractional positions as of a video.
+    """
     config, text = pair.config, pair.config.talker.text
     random, total = np.random.default_rng(seed), batch * tokens
 
@@ -44,17 +46,30 @@ def rows(pair: Pair, tokens: int, seed: int, batch: int = 1) -> dict[str, np.nda
     hidden, hidden_index = some(config.thinker.text.hidden_size)
     frame_rows, frame_index = some(text.hidden_size)
     feeds = {
-        "text_ids": ids(config.thinker.text.vocab_size), "hidden": hidden, "hidden_index": hidden_index, "codec_ids": ids(text.vocab_size),
-        "frame_rows": frame_rows, "frame_index": frame_index,
-        "positions": np.cumsum(random.choice([0, 0.5, 1, 1.04], (3, batch, tokens)), axis=2).astype(np.float32),
-        "query_length": np.full(batch, tokens), "past_length": np.zeros(batch, np.int64), "output_index": np.arange(total),
-    }  # fmt: skip
+        "text_ids": ids(config.thinker.text.vocab_size),
+        "hidden": hidden,
+        "hidden_index": hidden_index,
+        "codec_ids": ids(text.vocab_size),
+        "frame_rows": frame_rows,
+        "frame_index": frame_index,
+        "positions": np.cumsum(random.choice([0, 0.5, 1, 1.04], (3, batch, tokens)), axis=2).astype(
+            np.float32
+        ),
+        "query_length": np.full(batch, tokens),
+        "past_length": np.zeros(batch, np.int64),
+        "output_index": np.arange(total),
+    }
     return feeds | greedy_sampling(total, text.vocab_size)
 
 
 def part(feeds: dict[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
     """Rows start .. stop of one stream, as a call of their own."""
-    cut = dict(feeds, query_length=np.array([stop - start]), past_length=np.array([start]), output_index=np.arange(stop - start))
+    cut = dict(
+        feeds,
+        query_length=np.array([stop - start]),
+        past_length=np.array([start]),
+        output_index=np.arange(stop - start),
+    )
     cut |= {name: feeds[name][..., start:stop] for name in ("text_ids", "codec_ids", "positions")}
     for name, index in (("hidden", "hidden_index"), ("frame_rows", "frame_index")):
         inside = (feeds[index] >= start) & (feeds[index] < stop)
@@ -65,7 +80,10 @@ def part(feeds: dict[str, np.ndarray], start: int, stop: int) -> dict[str, np.nd
 def embedded(pair: Pair, feeds: dict[str, np.ndarray]) -> Any:
     """The input rows [batch, tokens, hidden] of the same tracks, by HF's tables and projections."""
     model, embedding = pair.model.talker, pair.model.thinker.get_input_embeddings()
-    text_ids, codec_ids = torch.from_numpy(feeds["text_ids"]).flatten(), torch.from_numpy(feeds["codec_ids"]).flatten()
+    text_ids, codec_ids = (
+        torch.from_numpy(feeds["text_ids"]).flatten(),
+        torch.from_numpy(feeds["codec_ids"]).flatten(),
+    )
     x = torch.zeros(len(text_ids), pair.config.talker.text.hidden_size)
     x[text_ids >= 0] += model.text_projection(embedding(text_ids[text_ids >= 0]))
     x[codec_ids >= 0] += model.get_input_embeddings()(codec_ids[codec_ids >= 0])
@@ -76,7 +94,9 @@ def embedded(pair: Pair, feeds: dict[str, np.ndarray]) -> Any:
 
 def reference(pair: Pair, feeds: dict[str, np.ndarray]) -> tuple[Any, Any]:
     """HF's logits [rows, vocab] and last rows [rows, hidden]."""
-    outputs = pair.model.talker.model(inputs_embeds=embedded(pair, feeds), position_ids=torch.from_numpy(feeds["positions"]))
+    outputs = pair.model.talker.model(
+        inputs_embeds=embedded(pair, feeds), position_ids=torch.from_numpy(feeds["positions"])
+    )
     last = outputs.last_hidden_state.flatten(0, 1)
     return pair.model.talker.codec_head(last), last
 
@@ -104,8 +124,12 @@ def test_input_rows_are_the_sum_of_their_tracks(talker: Talker) -> None:
 
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=8), st.integers(0, 100))
-def test_prefill_in_any_chunks_and_decode_equal_one_prefill(talker: Talker, chunks: list[int], seed: int) -> None:
-    """Text that is late joins the next frame's row in one call: calls of any number of rows give the same logits."""
+def test_prefill_in_any_chunks_and_decode_equal_one_prefill(
+    talker: Talker, chunks: list[int], seed: int
+) -> None:
+    """Text that is late joins the next frame's row in one call:
+    calls of any number of rows give the same logits.
+    """
     pair, stage, module = talker
     feeds = rows(pair, sum(chunks), seed)
     whole, runner, start = Runner(stage, module, capacity=48)(feeds), Runner(stage, module, capacity=48), 0
@@ -126,7 +150,10 @@ def test_streams_of_different_length_step_together(talker: Talker) -> None:
         for shared, own in zip(together.states, alone.states, strict=True):
             shared[row] = own[0]
         expected.append(alone(steps[row] | {"past_length": np.array([length])})["logits"][0])
-    joined = {name: np.concatenate([step[name] for step in steps], axis=1 if name == "positions" else 0) for name in steps[0]}
+    joined = {
+        name: np.concatenate([step[name] for step in steps], axis=1 if name == "positions" else 0)
+        for name in steps[0]
+    }
     joined |= {"past_length": np.array([4, 9]), "output_index": np.array([0, 1])}
     for name in ("hidden_index", "frame_index"):
         joined[name] = np.concatenate([step[name] + row for row, step in enumerate(steps)])
@@ -137,6 +164,10 @@ def test_suppressed_ids_are_not_drawn_and_the_penalty_counts(talker: Talker) -> 
     pair, stage, module = talker
     feeds = rows(pair, 3, seed=8)
     greedy = Runner(stage, module)(feeds)["token"]
-    feeds["suppressed"][0, greedy[0]], feeds["penalised"][1, greedy[1]], feeds["repetition_penalty"][1] = True, True, 100.0
+    feeds["suppressed"][0, greedy[0]], feeds["penalised"][1, greedy[1]], feeds["repetition_penalty"][1] = (
+        True,
+        True,
+        100.0,
+    )
     found = Runner(stage, module)(feeds)["token"]
     assert found[0] != greedy[0] and found[1] != greedy[1] and found[2] == greedy[2]

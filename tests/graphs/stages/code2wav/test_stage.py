@@ -21,23 +21,68 @@ from ...module_pair import FakeCheckpoint, export, exported_session, load_refere
 
 PREFIX = "code2wav."
 PUBLISHED_RATES = Code2WavConfig(
-    codebook_size=40, num_quantizers=3, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=3,
-    sliding_window=72, rms_norm_eps=1e-5, rope=RopeConfig(10_000.0), upsample_rates=(8, 5, 4, 3), upsampling_ratios=(2, 2), decoder_dim=32,
-)  # fmt: skip
-SHORT = dataclasses.replace(PUBLISHED_RATES, sliding_window=5, upsample_rates=(3, 2), upsampling_ratios=(2,), decoder_dim=12, rope=RopeConfig(500.0))
-GROUPED = dataclasses.replace(SHORT, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, attention_bias=True, num_quantizers=16, num_hidden_layers=3)
+    codebook_size=40,
+    num_quantizers=3,
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    num_key_value_heads=3,
+    sliding_window=72,
+    rms_norm_eps=1e-5,
+    rope=RopeConfig(10_000.0),
+    upsample_rates=(8, 5, 4, 3),
+    upsampling_ratios=(2, 2),
+    decoder_dim=32,
+)
+SHORT = dataclasses.replace(
+    PUBLISHED_RATES,
+    sliding_window=5,
+    upsample_rates=(3, 2),
+    upsampling_ratios=(2,),
+    decoder_dim=12,
+    rope=RopeConfig(500.0),
+)
+GROUPED = dataclasses.replace(
+    SHORT,
+    hidden_size=32,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    attention_bias=True,
+    num_quantizers=16,
+    num_hidden_layers=3,
+)
 
 
 def omni(config: Code2WavConfig | None) -> OmniConfig:
-    ids = dict.fromkeys(("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos"), 0)
-    return OmniConfig("qwen3_omni_moe", None, None, config, raw={}, **{f"{name}_token_id": value for name, value in ids.items()})
+    ids = dict.fromkeys(
+        ("im_start", "im_end", "system", "user", "assistant", "tts_pad", "tts_bos", "tts_eos"), 0
+    )
+    return OmniConfig(
+        "qwen3_omni_moe",
+        None,
+        None,
+        config,
+        raw={},
+        **{f"{name}_token_id": value for name, value in ids.items()},
+    )
 
 
 def make_reference(config: Code2WavConfig, seed: int, max_position_embeddings: int = 8000):
-    """The reference class with random weights: every bias, scale and exponent non-zero, and a waveform inside [-1, 1] of about 0.1 RMS."""
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(Qwen3OmniMoeCode2WavConfig) if hasattr(config, field.name)}
+    """The reference class with random weights: every bias, scale and exponent non-zero,
+    and a waveform inside [-1, 1] of about 0.1 RMS.
+    """
+    fields = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(Qwen3OmniMoeCode2WavConfig)
+        if hasattr(config, field.name)
+    }
     rope = {"rope_type": "default", "rope_theta": config.rope.theta}
-    model = modeling.Qwen3OmniMoeCode2Wav(Qwen3OmniMoeCode2WavConfig(**fields, rope_parameters=rope, max_position_embeddings=max_position_embeddings))
+    model = modeling.Qwen3OmniMoeCode2Wav(
+        Qwen3OmniMoeCode2WavConfig(
+            **fields, rope_parameters=rope, max_position_embeddings=max_position_embeddings
+        )
+    )
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -64,7 +109,9 @@ def load(config: Code2WavConfig, reference):
 
 
 def random_codes(config: Code2WavConfig, batch: int, frames: int, seed: int):
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, config.codebook_size, (batch, frames, config.num_quantizers)))
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(0, config.codebook_size, (batch, frames, config.num_quantizers))
+    )
 
 
 def decode_reference(model, codes):
@@ -102,7 +149,9 @@ def short():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 75, 310])
-@pytest.mark.parametrize(("config", "seed"), [(PUBLISHED_RATES, 0), (PUBLISHED_RATES, 5), (SHORT, 1), (GROUPED, 2), (GROUPED, 3)])
+@pytest.mark.parametrize(
+    ("config", "seed"), [(PUBLISHED_RATES, 0), (PUBLISHED_RATES, 5), (SHORT, 1), (GROUPED, 2), (GROUPED, 3)]
+)
 def test_stage_equals_the_reference_after_the_lead_samples(config, seed, frames):
     reference = make_reference(config, seed)
     stage, module = load(config, reference)
@@ -121,7 +170,12 @@ def test_stage_equals_the_reference_after_the_lead_samples(config, seed, frames)
 def test_any_packet_schedule_equals_offline(published, schedule):
     _, stage, module = published
     codes = random_codes(PUBLISHED_RATES, 1, sum(schedule), seed=len(schedule))
-    assert largest_difference(decode(stage, module, codes, schedule), decode(stage, module, codes, [sum(schedule)])) < 1e-5
+    assert (
+        largest_difference(
+            decode(stage, module, codes, schedule), decode(stage, module, codes, [sum(schedule)])
+        )
+        < 1e-5
+    )
 
 
 @settings(max_examples=10, deadline=None)
@@ -129,7 +183,12 @@ def test_any_packet_schedule_equals_offline(published, schedule):
 def test_any_packet_schedule_equals_offline_when_the_window_overflows_many_times(short, schedule):
     _, stage, module = short
     codes = random_codes(SHORT, 2, sum(schedule), seed=len(schedule))
-    assert largest_difference(decode(stage, module, codes, schedule), decode(stage, module, codes, [sum(schedule)])) < 1e-5
+    assert (
+        largest_difference(
+            decode(stage, module, codes, schedule), decode(stage, module, codes, [sum(schedule)])
+        )
+        < 1e-5
+    )
 
 
 def test_packet_borders_leave_no_seam(published):
@@ -156,22 +215,38 @@ def test_rows_of_a_batch_are_independent_when_their_streams_began_at_different_t
             states.append(state)
             alone.append(module(codes[row : row + 1, past : past + 4], torch.tensor([past]), *state)[0])
         packets = torch.stack([codes[row, past : past + 4] for row, past in enumerate(lengths)])
-        together = module(packets, torch.tensor(lengths), *(torch.cat(rows) for rows in zip(*states, strict=True)))[0]
+        together = module(
+            packets, torch.tensor(lengths), *(torch.cat(rows) for rows in zip(*states, strict=True))
+        )[0]
     assert largest_difference(together, torch.cat(alone)) < 1e-5
 
 
 def test_stream_equals_the_reference_beyond_8000_frames():
-    config = dataclasses.replace(SHORT, num_attention_heads=1, num_key_value_heads=1, hidden_size=8, sliding_window=72, upsample_rates=(2,), decoder_dim=8)
+    config = dataclasses.replace(
+        SHORT,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        hidden_size=8,
+        sliding_window=72,
+        upsample_rates=(2,),
+        decoder_dim=8,
+    )
     reference = make_reference(config, seed=4, max_position_embeddings=10_000)
     stage, module = load(config, reference)
     codes = random_codes(config, 1, 8200, seed=4)
-    error = (decode(stage, module, codes, 200)[:, stage.constants["lead_samples"] :] - decode_reference(reference, codes)).abs()
+    error = (
+        decode(stage, module, codes, 200)[:, stage.constants["lead_samples"] :]
+        - decode_reference(reference, codes)
+    ).abs()
     assert error.max() < 1e-4  # the reference's own angles lose precision at these positions
 
 
 def test_decoding_does_not_depend_on_the_position_in_the_stream(short):
     _, stage, module = short
-    codes, states = random_codes(SHORT, 1, 6, seed=3), [torch.randn(*state.shape[1:])[None] for state in stage.states]
+    codes, states = (
+        random_codes(SHORT, 1, 6, seed=3),
+        [torch.randn(*state.shape[1:])[None] for state in stage.states],
+    )
     with torch.inference_mode():
         early, late = (module(codes, torch.tensor([past]), *states) for past in (1_000, 1_000_000_000))
     assert all(torch.equal(one, other) for one, other in zip(early, late, strict=True))
@@ -192,8 +267,13 @@ def test_every_parameter_has_a_source_and_every_stored_tensor_is_used():
 def test_stage_says_what_the_runtime_needs():
     stage = code2wav_stage(omni(PUBLISHED_RATES))
     assert stage.constants == {
-        "sample_rate": 24_000, "samples_per_frame": 1920, "lead_samples": 555, "num_quantizers": 3, "codebook_size": 40, "sliding_window": 72,
-    }  # fmt: skip
+        "sample_rate": 24_000,
+        "samples_per_frame": 1920,
+        "lead_samples": 555,
+        "num_quantizers": 3,
+        "codebook_size": 40,
+        "sliding_window": 72,
+    }
     shapes = {state.name: (state.kind, state.shape) for state in stage.states}
     assert shapes["layers.1.value"] == ("window", ("batch", 3, 71, 8))
     assert shapes["upsampling.0.depthwise"] == ("conv", ("batch", 24, 6))
@@ -216,7 +296,14 @@ def test_stage_is_refused_when_the_checkpoint_has_no_speech_output():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("hidden_size", 27), ("num_key_value_heads", 2), ("sliding_window", 1), ("decoder_dim", 34), ("upsample_rates", ())]
+    ("field", "value"),
+    [
+        ("hidden_size", 27),
+        ("num_key_value_heads", 2),
+        ("sliding_window", 1),
+        ("decoder_dim", 34),
+        ("upsample_rates", ()),
+    ],
 )
 def test_stage_is_refused_when_sizes_do_not_divide(field, value):
     with pytest.raises(AntiphonError, match=f"code2wav_config: .*{field}"):
@@ -248,4 +335,7 @@ def test_module_exports_without_weights_when_built_on_the_meta_device():
         module = stage.make_module().eval()
     graph = export(stage, module, "meta").model.graph
     assert [str(axis) for axis in graph.inputs[0].shape] == ["batch", "frames", "3"]
-    assert [value.name for value in graph.outputs] == ["audio", *(f"present.{state.name}" for state in stage.states)]
+    assert [value.name for value in graph.outputs] == [
+        "audio",
+        *(f"present.{state.name}" for state in stage.states),
+    ]

@@ -20,15 +20,37 @@ from antiphon.runtime.bundle.errors import AntiphonError
 from ...module_pair import FakeCheckpoint, check_example_axes, load_module, randomise, relative_error
 
 TINY: dict[str, Any] = dict(
-    num_filters=4, hidden_size=32, upsampling_ratios=(4, 3, 2), num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-    intermediate_size=48, codebook_size=64, codebook_dim=16, sliding_window=7,
-)  # fmt: skip
+    num_filters=4,
+    hidden_size=32,
+    upsampling_ratios=(4, 3, 2),
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    intermediate_size=48,
+    codebook_size=64,
+    codebook_dim=16,
+    sliding_window=7,
+)
 FRAME = 48
 MARGIN = 1e-4
 SHAPES: list[dict[str, Any]] = [
     dict(codebook_dim=32),  # no projection before the codebooks
-    dict(num_residual_layers=2, dilation_growth_rate=3, compress=4, residual_kernel_size=5, num_key_value_heads=4),
-    dict(upsampling_ratios=(5, 2), kernel_size=5, last_kernel_size=5, num_semantic_quantizers=2, num_quantizers=5, rope_theta=500.0),
+    dict(
+        num_residual_layers=2,
+        dilation_growth_rate=3,
+        compress=4,
+        residual_kernel_size=5,
+        num_key_value_heads=4,
+    ),
+    dict(
+        upsampling_ratios=(5, 2),
+        kernel_size=5,
+        last_kernel_size=5,
+        num_semantic_quantizers=2,
+        num_quantizers=5,
+        rope_theta=500.0,
+    ),
     dict(head_dim=4, sliding_window=1, num_hidden_layers=1, norm_eps=0.1),
 ]
 
@@ -42,7 +64,9 @@ def make_stage(**changes: Any) -> Stage:
 
 
 class Pair:
-    """The stage's module beside MimiModel, both with the values of `seed`, the module's read under the published names."""
+    """The stage's module beside MimiModel, both with the values of `seed`,
+    the module's read under the published names.
+    """
 
     def __init__(self, folder: Path, seed: int = 0, **changes: Any) -> None:
         transformers = pytest.importorskip("transformers")
@@ -51,10 +75,15 @@ class Pair:
         fields = {**TINY, **changes}
         theta = fields.pop("rope_theta", 10000.0)
         fields |= dict(
-            num_quantizers=20, upsampling_ratios=list(self.config.upsampling_ratios), vector_quantization_hidden_dimension=self.config.codebook_dim,
-            upsample_groups=self.config.hidden_size, rope_parameters={"rope_type": "default", "rope_theta": theta},
-        )  # fmt: skip
-        self.reference = transformers.MimiModel(transformers.MimiConfig(**fields)).eval().requires_grad_(False)
+            num_quantizers=20,
+            upsampling_ratios=list(self.config.upsampling_ratios),
+            vector_quantization_hidden_dimension=self.config.codebook_dim,
+            upsample_groups=self.config.hidden_size,
+            rope_parameters={"rope_type": "default", "rope_theta": theta},
+        )
+        self.reference = (
+            transformers.MimiModel(transformers.MimiConfig(**fields)).eval().requires_grad_(False)
+        )
         randomise(self.reference, seed)
         generator = torch.Generator().manual_seed(seed)
         for name, buffer in self.reference.named_buffers():
@@ -70,12 +99,19 @@ class Pair:
         self.module = load_module(self.stage, self.checkpoint)
 
     def expected(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The reference's codes [batch, frames, codebooks], and whether each is decided by more than MARGIN in float64."""
+        """The reference's codes [batch, frames, codebooks],
+        and whether each is decided by more than MARGIN in float64.
+        """
         latents = self.latents(waveform).transpose(1, 2)
-        codes = self.reference.encode(torch.from_numpy(waveform)[:, None]).audio_codes[:, : self.config.num_quantizers]
+        codes = self.reference.encode(torch.from_numpy(waveform)[:, None]).audio_codes[
+            :, : self.config.num_quantizers
+        ]
         sure: list[Any] = []
         quantizer = self.reference.quantizer
-        for side in (quantizer.semantic_residual_vector_quantizer, quantizer.acoustic_residual_vector_quantizer):
+        for side in (
+            quantizer.semantic_residual_vector_quantizer,
+            quantizer.acoustic_residual_vector_quantizer,
+        ):
             rest = (latents if side.input_proj is None else side.input_proj(latents)).double().transpose(1, 2)
             for layer in side.layers[: self.config.num_quantizers - len(sure)]:
                 entries = layer.codebook.embed.double()
@@ -124,7 +160,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("mimi"))
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, FRAME - 1, FRAME, FRAME + 1, FRAME + 2, 2 * FRAME - 1, 2 * FRAME, 500, 1000, 1937, 375 * FRAME])
+@pytest.mark.parametrize(
+    "length",
+    [1, 2, 3, FRAME - 1, FRAME, FRAME + 1, FRAME + 2, 2 * FRAME - 1, 2 * FRAME, 500, 1000, 1937, 375 * FRAME],
+)
 def test_codes_equal_the_reference_for_recordings_of_any_length(pair: Pair, length: int) -> None:
     pair.check_module(sound((2, length), seed=length))
 
@@ -136,7 +175,9 @@ def test_codes_equal_the_reference_for_every_left_over_of_a_frame(pair: Pair) ->
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("changes", SHAPES)
-def test_codes_equal_the_reference_for_other_shapes_and_seeds(changes: dict[str, Any], seed: int, tmp_path: Path) -> None:
+def test_codes_equal_the_reference_for_other_shapes_and_seeds(
+    changes: dict[str, Any], seed: int, tmp_path: Path
+) -> None:
     Pair(tmp_path, seed, **changes).check_module(sound((2, 1234), seed=seed))
 
 
@@ -149,7 +190,9 @@ def test_rows_of_a_ragged_batch_equal_each_recording_alone(pair: Pair) -> None:
     codes = pair.run({"waveform": waveform, "waveform_length": np.array(lengths)})
     for row, length in enumerate(lengths):
         frames = -(-length // FRAME)
-        np.testing.assert_array_equal(codes[row : row + 1, :frames], pair.run(pair.feeds(waveform[row : row + 1, :length])))
+        np.testing.assert_array_equal(
+            codes[row : row + 1, :frames], pair.run(pair.feeds(waveform[row : row + 1, :length]))
+        )
 
 
 def test_earlier_codes_do_not_depend_on_what_follows(pair: Pair) -> None:
@@ -162,7 +205,9 @@ def test_earlier_codes_do_not_depend_on_what_follows(pair: Pair) -> None:
 def test_tensor_shapes_are_those_of_the_published_checkpoint(changes: dict[str, Any], tmp_path: Path) -> None:
     made = Pair(tmp_path, **changes)
     shapes = tensor_shapes(made.config)
-    assert {tensor for source in made.stage.weights(made.checkpoint).values() for tensor in source.tensors} == set(shapes)
+    assert {
+        tensor for source in made.stage.weights(made.checkpoint).values() for tensor in source.tensors
+    } == set(shapes)
     assert {name: made.checkpoint.shape(name) for name in shapes} == shapes
 
 
@@ -172,7 +217,10 @@ def test_defaults_are_those_of_the_published_codec() -> None:
     assert samples_per_frame(ours) == published.frame_size == 1920
     for name in set(vars(ours)) - {"num_quantizers", "rope_theta", "upsampling_ratios"}:
         assert getattr(ours, name) == getattr(published, name), name
-    assert list(ours.upsampling_ratios) == published.upsampling_ratios and published.rope_parameters["rope_theta"] == ours.rope_theta
+    assert (
+        list(ours.upsampling_ratios) == published.upsampling_ratios
+        and published.rope_parameters["rope_theta"] == ours.rope_theta
+    )
 
 
 def test_constants_tell_how_to_cut_a_recording() -> None:
@@ -188,11 +236,16 @@ def test_meta_device_allocates_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (dict(upsampling_ratios=()), "upsampling_ratios is"), (dict(compress=3), "num_filters is 4"), (dict(num_key_value_heads=3), "num_attention_heads is 4"),
-        (dict(head_dim=5), "head_dim is 5"), (dict(num_quantizers=1), "num_quantizers is 1"),
+        (dict(upsampling_ratios=()), "upsampling_ratios is"),
+        (dict(compress=3), "num_filters is 4"),
+        (dict(num_key_value_heads=3), "num_attention_heads is 4"),
+        (dict(head_dim=5), "head_dim is 5"),
+        (dict(num_quantizers=1), "num_quantizers is 1"),
     ],
-)  # fmt: skip
-def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(changes: dict[str, Any], words: str) -> None:
+)
+def test_stage_is_refused_when_the_configuration_cannot_be_an_encoder(
+    changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(AntiphonError, match=words):
         make_stage(**changes)
 

@@ -27,7 +27,9 @@ CONV = StateSpec("conv", "conv", "float32", ("batch", 4))
     ],
 )
 @pytest.mark.parametrize("bundle", ["tiny_bundle", "hybrid_bundle"])
-def test_a_bundle_says_what_its_stages_can_do(request: pytest.FixtureRequest, bundle: str, stage: str, expected: Capabilities) -> None:
+def test_a_bundle_says_what_its_stages_can_do(
+    request: pytest.FixtureRequest, bundle: str, stage: str, expected: Capabilities
+) -> None:
     folder: Path = request.getfixturevalue(bundle)
     assert read_manifest(folder).stages[stage].capabilities == expected
 

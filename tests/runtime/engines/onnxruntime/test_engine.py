@@ -19,8 +19,13 @@ onnx = pytest.importorskip("onnx")
 
 
 def save(path: Path, nodes: str, inputs: str, outputs: str) -> Path:
-    """Write a graph given as text, in which past_ and present_ stand for past. and present. (the parser knows no dots)."""
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24]> g ({inputs}) => ({outputs}) {{ {nodes} }}')
+    """Write a graph given as text, in which past_ and present_ stand for past.
+
+    and present. (the parser knows no dots).
+    """
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 24]> g ({inputs}) => ({outputs}) {{ {nodes} }}'
+    )
 
     def dotted(name: str) -> str:
         return name.replace("past_", "past.").replace("present_", "present.")
@@ -34,22 +39,30 @@ def save(path: Path, nodes: str, inputs: str, outputs: str) -> Path:
 
 
 def entry(inputs, outputs, states=()) -> StageEntry:
-    return StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states))
+    return StageEntry(
+        "stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states)
+    )
 
 
 @pytest.fixture
 def counter(tmp_path):
-    """Adds x to a kv state in place and to a recurrent state; y = sum of x; rows = x where it is positive (a shape the inputs do not tell)."""
+    """Adds x to a kv state in place and to a recurrent state; y = sum of x;
+    rows = x where it is positive (a shape the inputs do not tell).
+    """
     path = save(
         tmp_path / "engine.onnx",
-        "present_kv = Add(past_kv, x)  present_sum = Add(past_sum, x)  y = ReduceSum<keepdims=0>(x)  flat = Constant<value_ints=[-1]>() "
-        "z = Constant<value_float=0.0>()  g = Greater(x, z)  line = Reshape(x, flat)  mask = Reshape(g, flat)  rows = Compress(line, mask)",
+        "present_kv = Add(past_kv, x)  present_sum = Add(past_sum, x)  y = ReduceSum<keepdims=0>(x)  "
+        "flat = Constant<value_ints=[-1]>() z = Constant<value_float=0.0>()  g = Greater(x, z)  line "
+        "= Reshape(x, flat)  mask = Reshape(g, flat)  rows = Compress(line, mask)",
         "float[batch, 3] x, float[batch, 3] past_kv, float[batch, 3] past_sum",
         "float y, float[positive] rows, float[batch, 3] present_kv, float[batch, 3] present_sum",
     )
     inputs = (TensorSpec("x", "float32", ("batch", 3)),)
     outputs = (TensorSpec("y", "float32", ()), TensorSpec("rows", "float32", ("positive",)))
-    states = (StateSpec("kv", "kv", "float32", ("batch", 3)), StateSpec("sum", "recurrent", "float32", ("batch", 3)))
+    states = (
+        StateSpec("kv", "kv", "float32", ("batch", 3)),
+        StateSpec("sum", "recurrent", "float32", ("batch", 3)),
+    )
     return OnnxEngine(path, entry(inputs, outputs, states))
 
 
@@ -88,7 +101,11 @@ def bindings(monkeypatch):
 
     made: list[weakref.ref] = []
     original = engine._Binding.__init__
-    monkeypatch.setattr(engine._Binding, "__init__", lambda self, *arguments: (made.append(weakref.ref(self)), original(self, *arguments))[1])
+    monkeypatch.setattr(
+        engine._Binding,
+        "__init__",
+        lambda self, *arguments: (made.append(weakref.ref(self)), original(self, *arguments))[1],
+    )
     return made
 
 
@@ -125,7 +142,10 @@ def test_nothing_of_a_pool_is_kept_when_it_dies(counter, bindings, rows):
 
 
 def test_growing_drops_the_bindings_of_the_arrays_that_it_replaces(tmp_path, bindings):
-    shapes = "float[batch, capacity] past_kv, float[batch, 1] x", "float[batch, capacity] present_kv, float[batch, 1] y"
+    shapes = (
+        "float[batch, capacity] past_kv, float[batch, 1] x",
+        "float[batch, capacity] present_kv, float[batch, 1] y",
+    )
     path = save(tmp_path / "engine.onnx", "present_kv = Add(past_kv, x)  y = Neg(x)", *shapes)
     tensors = [(TensorSpec(name, "float32", ("batch", 1)),) for name in "xy"]
     states = (StateSpec("kv", "kv", "float32", ("batch", "capacity")),)
@@ -158,14 +178,28 @@ def test_batches_that_the_capabilities_rule_out_are_refused(counter):
     three = {"x": np.repeat(X, 3, axis=0)}
     for can, message in (
         (Capabilities(max_rows=2), "Stage stage was asked for 3 rows, expected 1 to 2; run them in parts."),
-        (Capabilities(buckets=(1, 2, 4)), "Stage stage was given 3 rows, expected one of 1, 2, 4; fill the batch up."),
+        (
+            Capabilities(buckets=(1, 2, 4)),
+            "Stage stage was given 3 rows, expected one of 1, 2, 4; fill the batch up.",
+        ),
     ):
-        counter.entry = StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), can)
+        counter.entry = StageEntry(
+            "stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), can
+        )
         with pytest.raises(InvalidInput, match=message):
             counter.run(three, slots)
-    with pytest.raises(InvalidInput, match="was given slots for 1 rows and feeds for 3, expected one slot for each row"):
+    with pytest.raises(
+        InvalidInput, match="was given slots for 1 rows and feeds for 3, expected one slot for each row"
+    ):
         counter.run(three, slots[:1])
-    counter.entry = StageEntry("stage", "onnxruntime", "cpu", ("engine.onnx",), StageInterface(inputs, outputs, states), Capabilities(ragged_decode=False))
+    counter.entry = StageEntry(
+        "stage",
+        "onnxruntime",
+        "cpu",
+        ("engine.onnx",),
+        StageInterface(inputs, outputs, states),
+        Capabilities(ragged_decode=False),
+    )
     slots[0].advance(1)
     with pytest.raises(InvalidInput, match="takes rows of one length only, found 2 lengths"):
         counter.run(three, slots)
@@ -191,7 +225,9 @@ def test_streams_of_several_threads_do_not_mix(counter):
 
 def test_a_stateless_engine_serves_several_threads(tmp_path):
     path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
-    engine = OnnxEngine(path, entry((TensorSpec("x", "float32", ("n",)),), (TensorSpec("y", "float32", ("n",)),)))
+    engine = OnnxEngine(
+        path, entry((TensorSpec("x", "float32", ("n",)),), (TensorSpec("y", "float32", ("n",)),))
+    )
     wrong = []
 
     def work(number: int) -> None:
@@ -210,7 +246,9 @@ def test_a_stateless_engine_serves_several_threads(tmp_path):
 
 def test_inputs_of_no_rows_are_taken(tmp_path):
     path = save(tmp_path / "engine.onnx", "y = ReduceSum<keepdims=0>(x)", "float[n, 2] x", "float y")
-    engine = OnnxEngine(path, entry((TensorSpec("x", "float32", ("n", 2)),), (TensorSpec("y", "float32", ()),)))
+    engine = OnnxEngine(
+        path, entry((TensorSpec("x", "float32", ("n", 2)),), (TensorSpec("y", "float32", ()),))
+    )
     assert engine.run({"x": np.zeros((0, 2), np.float32)})["y"] == 0
 
 
@@ -237,11 +275,19 @@ def test_no_threads_are_refused(tmp_path):
 def test_a_host_program_keeps_its_own_plain_sessions(tmp_path):
     path = save(tmp_path / "engine.onnx", "y = Mul(x, x)", "float[n] x", "float[n] y")
     make_session(path)
-    assert onnxruntime.InferenceSession(path).run(None, {"x": np.full(2, 3, np.float32)})[0].tolist() == [9, 9]
+    assert onnxruntime.InferenceSession(path).run(None, {"x": np.full(2, 3, np.float32)})[0].tolist() == [
+        9,
+        9,
+    ]
 
 
 def test_an_engine_beside_others_is_not_slowed_down(tmp_path):
-    path = save(tmp_path / "engine.onnx", "a = MatMul(x, x)  b = MatMul(a, x)  c = MatMul(b, x)  y = ReduceSum<keepdims=0>(c)", "float[n, n] x", "float y")
+    path = save(
+        tmp_path / "engine.onnx",
+        "a = MatMul(x, x)  b = MatMul(a, x)  c = MatMul(b, x)  y = ReduceSum<keepdims=0>(c)",
+        "float[n, n] x",
+        "float y",
+    )
     spec = entry((TensorSpec("x", "float32", ("n", "n")),), (TensorSpec("y", "float32", ()),))
     engines = [OnnxEngine(path, spec, threads=2) for _ in range(4)]  # idle threads are what slows down
     x = np.full((256, 256), 0.01, np.float32)
@@ -265,9 +311,24 @@ def test_an_engine_beside_others_is_not_slowed_down(tmp_path):
     [
         ((TensorSpec("x", "float32", ("batch", "n")),), (), (), "inputs past.s, x"),
         ((TensorSpec("x", "int64", ("batch", 3)),), (), (), "inputs past.s, x"),
-        ((TensorSpec("x", "float32", ("batch", 3)),), (), (StateSpec("s", "kv", "float32", ("batch", 10**9)),), "inputs past.s;"),
-        ((TensorSpec("x", "float32", ("batch", 3)),), (), (StateSpec("s", "kv", "float32", ("batch", 3)),), "outputs y;"),
-        ((TensorSpec("x", "float32", ("batch", 3)),), (TensorSpec("y", "bool", ("batch", 3)),), (StateSpec("s", "kv", "float32", ("batch", 3)),), "outputs y;"),
+        (
+            (TensorSpec("x", "float32", ("batch", 3)),),
+            (),
+            (StateSpec("s", "kv", "float32", ("batch", 10**9)),),
+            "inputs past.s;",
+        ),
+        (
+            (TensorSpec("x", "float32", ("batch", 3)),),
+            (),
+            (StateSpec("s", "kv", "float32", ("batch", 3)),),
+            "outputs y;",
+        ),
+        (
+            (TensorSpec("x", "float32", ("batch", 3)),),
+            (TensorSpec("y", "bool", ("batch", 3)),),
+            (StateSpec("s", "kv", "float32", ("batch", 3)),),
+            "outputs y;",
+        ),
     ],
 )
 def test_a_graph_that_is_not_what_the_manifest_says_is_refused(tmp_path, inputs, outputs, states, named):
@@ -278,5 +339,7 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(tmp_path, inputs,
 
 
 def test_an_engine_file_of_another_kind_is_refused_by_its_name(tmp_path):
-    with pytest.raises(AntiphonError, match="engine.plan is no file for ONNX Runtime, whose names end in .onnx"):
+    with pytest.raises(
+        AntiphonError, match="engine.plan is no file for ONNX Runtime, whose names end in .onnx"
+    ):
         OnnxEngine(tmp_path / "engine.plan", entry((), ()))

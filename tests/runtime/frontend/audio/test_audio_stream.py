@@ -27,7 +27,9 @@ MEL = MelSettings(feature_size=16)
 
 
 def sound(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """Noise whose loudness rises and falls: the maximum lies anywhere, and much lies more than 8 decades below it."""
+    """Noise whose loudness rises and falls: the maximum lies anywhere,
+    and much lies more than 8 decades below it.
+    """
     generator = np.random.default_rng(seed)
     loudness = 10.0 ** generator.uniform(-6, -1, -(-samples // 2000)).repeat(2000)[:samples]
     return (generator.standard_normal((samples, channels)) * loudness[:, None]).astype(np.float32)
@@ -44,14 +46,23 @@ def small_blocks(patch: pytest.MonkeyPatch, samples: int) -> None:
 
 
 def assert_equals_the_whole(
-    source: Any, rate: int = RATE, windows: tuple[int, int] = (50, 800), convolutions: int = 4, max_windows: int = 8, span: Span = WHOLE
+    source: Any,
+    rate: int = RATE,
+    windows: tuple[int, int] = (50, 800),
+    convolutions: int = 4,
+    max_windows: int = 8,
+    span: Span = WHOLE,
 ) -> None:
     stream = AudioStream(source, rate, MEL, *windows, convolutions, span=span)
     clip = read_audio(source, rate, RATE, span=span)
     features = log_mel([clip], MEL)
     expected = list(audio_calls(features, *windows, max_windows=max_windows, convolutions=convolutions))
     assert stream.frames == features[0].shape[1] and stream.seconds == len(clip) / RATE
-    assert stream.tokens == audio_tokens(stream.frames, windows[0], convolutions) == sum(len(call["output_index"]) for call in expected)
+    assert (
+        stream.tokens
+        == audio_tokens(stream.frames, windows[0], convolutions)
+        == sum(len(call["output_index"]) for call in expected)
+    )
     for _ in range(2):  # a second iteration starts over
         found = list(stream.calls(max_windows))
         assert len(found) == len(expected)
@@ -70,7 +81,9 @@ def assert_equals_the_whole(
     st.sampled_from([160, 401, 5_000, 2**20]),
     st.sampled_from([8000, RATE, 44100]),
 )
-def test_calls_equal_those_of_the_whole_clip(samples: int, windows: tuple[int, int], convolutions: int, max_windows: int, block: int, rate: int) -> None:
+def test_calls_equal_those_of_the_whole_clip(
+    samples: int, windows: tuple[int, int], convolutions: int, max_windows: int, block: int, rate: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         small_blocks(patch, block)
         assert_equals_the_whole(sound(samples, seed=samples), rate, windows, convolutions, max_windows)
@@ -78,7 +91,9 @@ def test_calls_equal_those_of_the_whole_clip(samples: int, windows: tuple[int, i
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
 @pytest.mark.parametrize("rate", [8000, RATE, 48000])
-def test_files_of_any_format_and_rate_equal_the_whole(tmp_path: Path, name: str, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_any_format_and_rate_equal_the_whole(
+    tmp_path: Path, name: str, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path / name, sound(3 * rate, channels=2), rate)
     small_blocks(monkeypatch, 10_000)
     assert_equals_the_whole(path)
@@ -86,10 +101,14 @@ def test_files_of_any_format_and_rate_equal_the_whole(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize(("container", "codec"), [("m4a", "aac"), ("mkv", "pcm_s16le"), ("webm", "libopus")])
-def test_containers_that_pyav_reads_equal_the_whole(tmp_path: Path, container: str, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_that_pyav_reads_equal_the_whole(
+    tmp_path: Path, container: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / f"a.{container}"
-    with av.open(str(path), "w", format={"m4a": "ipod", "mkv": "matroska"}.get(container, container)) as output:
+    with av.open(
+        str(path), "w", format={"m4a": "ipod", "mkv": "matroska"}.get(container, container)
+    ) as output:
         stream = output.add_stream(codec, rate=48000)
         stream.layout = "stereo"
         samples = np.ascontiguousarray((sound(100_000, channels=2) * 8000).astype(np.int16).reshape(1, -1))
@@ -116,7 +135,9 @@ def test_arrays_of_other_types_equal_the_whole(dtype: type, monkeypatch: pytest.
     assert_equals_the_whole((samples * 30_000 if dtype is np.int16 else samples).astype(dtype), 24_000)
 
 
-def test_a_file_that_libsndfile_loses_on_the_way_is_read_by_pyav_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_libsndfile_loses_on_the_way_is_read_by_pyav_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("av")
     path = written(tmp_path / "a.wav", sound(30_000), subtype="PCM_16")
     read = soundfile.SoundFile.read
@@ -163,7 +184,11 @@ def test_bad_audio_raises_the_sentences_of_read_audio(tmp_path: Path) -> None:
         (np.zeros(0, np.float32), RATE, "no samples"),
         (np.zeros(1, np.float32), 768_000, "too few samples to be resampled from 768000 to 16000 Hz"),
         (late, RATE, "NaN, infinite or far beyond"),
-        (np.zeros((100, 16000), np.float32), RATE, r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]"),
+        (
+            np.zeros((100, 16000), np.float32),
+            RATE,
+            r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]",
+        ),
         (np.zeros(5, np.int64), RATE, "holds int64"),
         (tmp_path / "absent.wav", RATE, "No audio file"),
     ]:

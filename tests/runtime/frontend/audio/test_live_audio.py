@@ -42,8 +42,14 @@ def assert_same(found: list[Feeds], expected: list[Feeds]) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.one_of(st.integers(1, 900), st.integers(900, 100_000)), st.sampled_from([3, 4]), st.sampled_from([WINDOWS, (12, 75), (100, 800)]))
-def test_feeds_equal_those_of_the_finished_clip_when_its_loudest_sound_comes_first(samples: int, convolutions: int, windows: tuple[int, int]) -> None:
+@given(
+    st.one_of(st.integers(1, 900), st.integers(900, 100_000)),
+    st.sampled_from([3, 4]),
+    st.sampled_from([WINDOWS, (12, 75), (100, 800)]),
+)
+def test_feeds_equal_those_of_the_finished_clip_when_its_loudest_sound_comes_first(
+    samples: int, convolutions: int, windows: tuple[int, int]
+) -> None:
     clip = sound(samples, seed=samples)
     live = LiveAudio(MEL, *windows, convolutions)
     found = pushed(live, clip, [samples // 3])
@@ -54,7 +60,11 @@ def test_feeds_equal_those_of_the_finished_clip_when_its_loudest_sound_comes_fir
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(4, 100_000), st.lists(st.integers(0, 100_000), max_size=40), st.sampled_from([RATE, 48_000, 8_000]))
+@given(
+    st.integers(4, 100_000),
+    st.lists(st.integers(0, 100_000), max_size=40),
+    st.sampled_from([RATE, 48_000, 8_000]),
+)
 def test_feeds_do_not_depend_on_how_the_samples_are_pushed(samples: int, cuts: list[int], rate: int) -> None:
     clip = sound(samples, seed=samples)[::-1].copy()  # its loudest sound comes last
     whole, chopped = (LiveAudio(MEL, *WINDOWS, 4, sample_rate=rate) for _ in range(2))

@@ -49,8 +49,12 @@ def test_length_is_known_for_every_kind_of_source(wav: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("short_memory")
-def test_a_streamed_prompt_equals_the_one_in_memory(front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    messages = [{"role": "user", "content": [{"type": "audio", "audio": str(wav)}, {"type": "text", "text": "?"}]}]
+def test_a_streamed_prompt_equals_the_one_in_memory(
+    front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "audio", "audio": str(wav)}, {"type": "text", "text": "?"}]}
+    ]
     streamed = front_end.prompt(messages)
     monkeypatch.setattr(long_audio, "LONGEST_IN_MEMORY", 300.0)
     whole = front_end.prompt(messages)
@@ -65,15 +69,22 @@ def test_a_streamed_prompt_equals_the_one_in_memory(front_end: FrontEnd, wav: Pa
 
 @pytest.mark.usefixtures("short_memory")
 def test_long_and_short_clips_stand_side_by_side(front_end: FrontEnd) -> None:
-    content = [{"type": "audio", "audio": recording(seconds, seed)} for seed, seconds in enumerate((1.0, 9.0, 0.5, 2.0))]
+    content = [
+        {"type": "audio", "audio": recording(seconds, seed)}
+        for seed, seconds in enumerate((1.0, 9.0, 0.5, 2.0))
+    ]
     prompt = front_end.prompt([{"role": "user", "content": content}])
     rows = np.concatenate([call.rows for call in prompt.calls])
     assert sorted(rows.tolist()) == np.flatnonzero(prompt.token_ids == front_end.audio).tolist()
-    assert [len(call.rows) for call in prompt.calls] == [len(call.feeds()["output_index"]) for call in prompt.calls]
+    assert [len(call.rows) for call in prompt.calls] == [
+        len(call.feeds()["output_index"]) for call in prompt.calls
+    ]
     assert len(prompt.calls) == 3  # the short ones together
 
 
-def test_calls_read_the_recording_once_in_order_and_anew_in_any(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_read_the_recording_once_in_order_and_anew_in_any(
+    wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = AudioStream(wav, 0, MelSettings(), 50, 800)
     reads: list[int] = []
     calls_of = stream.calls
@@ -108,11 +119,17 @@ def test_the_sound_of_a_long_video_is_streamed(front_end: FrontEnd, tmp_path: Pa
     assert len(call.feeds()["output_index"]) == first.audio_tokens == len(call.rows)
 
 
-def test_a_clip_that_is_longer_than_it_says_is_streamed(front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_that_is_longer_than_it_says_is_streamed(
+    front_end: FrontEnd, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     messages = [{"role": "user", "content": [{"type": "audio", "audio": str(wav)}]}]
     expected = front_end.prompt(messages)
     monkeypatch.setattr("antiphon.runtime.frontend.audio.long_audio.LONGEST_IN_MEMORY", 0.5)
     monkeypatch.setattr("antiphon.runtime.frontend.prompt.media_loading.is_long", lambda *_: False)
     streams = []
-    monkeypatch.setattr(MediaLoader, "_stream", lambda self, *rest, real=MediaLoader._stream: streams.append(1) or real(self, *rest))
+    monkeypatch.setattr(
+        MediaLoader,
+        "_stream",
+        lambda self, *rest, real=MediaLoader._stream: streams.append(1) or real(self, *rest),
+    )
     assert front_end.prompt(messages).token_ids.tolist() == expected.token_ids.tolist() and streams == [1]

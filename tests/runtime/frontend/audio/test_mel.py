@@ -10,7 +10,9 @@ from antiphon.runtime.frontend.audio.mel import MelSettings, log_mel, log_power,
 def speech_like(samples: int, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     time = np.arange(samples) / 16000
-    voice = sum(np.sin(2 * np.pi * 140 * k * time + k) / k for k in range(1, 20)) * (1 + np.sin(2 * np.pi * 3 * time))
+    voice = sum(np.sin(2 * np.pi * 140 * k * time + k) / k for k in range(1, 20)) * (
+        1 + np.sin(2 * np.pi * 3 * time)
+    )
     return (0.05 * voice + 0.003 * generator.standard_normal(samples)).astype(np.float32)
 
 
@@ -20,7 +22,12 @@ def reference(clips: list[np.ndarray], numpy_backend: bool) -> list[np.ndarray]:
     if numpy_backend:
         extractor._torch_extract_fbank_features = extractor._np_extract_fbank_features
     found = extractor(clips, sampling_rate=16000, padding=True, truncation=False, return_attention_mask=True)
-    return [features[:, mask.astype(bool)] for features, mask in zip(np.asarray(found["input_features"]), np.asarray(found["attention_mask"]), strict=True)]
+    return [
+        features[:, mask.astype(bool)]
+        for features, mask in zip(
+            np.asarray(found["input_features"]), np.asarray(found["attention_mask"]), strict=True
+        )
+    ]
 
 
 LENGTHS = [(16000,), (16001,), (15999, 40000), (40001, 8000, 7777), (400, 159), (700,)]
@@ -53,7 +60,9 @@ def test_a_clip_shorter_than_a_window_still_gives_frames() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 7, 100, 4096])
-def test_values_do_not_depend_on_the_block_a_frame_is_computed_in(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_do_not_depend_on_the_block_a_frame_is_computed_in(
+    frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = speech_like(48000)
     (whole,) = log_mel([clip], MelSettings())
     monkeypatch.setattr(mel, "FRAMES_PER_BLOCK", frames)
@@ -63,6 +72,8 @@ def test_values_do_not_depend_on_the_block_a_frame_is_computed_in(frames: int, m
 def test_a_band_between_two_frequency_bins_is_silent() -> None:
     settings = MelSettings(n_fft=128, hop_length=64)  # bins 125 Hz apart: several bands hold none
     assert not mel_filters(settings).any(axis=1).all()
-    expected = np.maximum(1e-10, mel_filters(settings) @ (np.abs(np.fft.rfft(speech_like(128) * np.hanning(129)[:128])) ** 2))
+    expected = np.maximum(
+        1e-10, mel_filters(settings) @ (np.abs(np.fft.rfft(speech_like(128) * np.hanning(129)[:128])) ** 2)
+    )
     found = log_power(speech_like(128), settings, 1)[:, 0]
     np.testing.assert_allclose(found, np.log10(expected), rtol=0, atol=1e-6)

@@ -51,7 +51,9 @@ def test_any_format_and_rate_becomes_mono_at_the_target_rate(tmp_path: Path, nam
 
 def test_arrays_are_mixed_down_and_resampled_in_high_quality() -> None:
     samples = tone(48000, channels=2)
-    np.testing.assert_array_equal(read_audio(samples, 48000, RATE), soxr.resample(samples.mean(axis=1), 48000, RATE, quality="HQ"))
+    np.testing.assert_array_equal(
+        read_audio(samples, 48000, RATE), soxr.resample(samples.mean(axis=1), 48000, RATE, quality="HQ")
+    )
 
 
 def test_int16_and_float64_arrays_equal_float32() -> None:
@@ -65,7 +67,9 @@ def test_int16_and_float64_arrays_equal_float32() -> None:
 def test_containers_are_read_by_pyav(tmp_path: Path, container: str, codec: str) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / f"a.{container}"
-    with av.open(str(path), "w", format={"m4a": "ipod", "mkv": "matroska"}.get(container, container)) as output:
+    with av.open(
+        str(path), "w", format={"m4a": "ipod", "mkv": "matroska"}.get(container, container)
+    ) as output:
         stream = output.add_stream(codec, rate=48000)
         stream.layout = "stereo"
         samples = np.ascontiguousarray((tone(48000, channels=2) * 32767).astype(np.int16).reshape(1, -1))
@@ -89,7 +93,10 @@ def test_bad_audio_raises_one_sentence(tmp_path: Path) -> None:
         (nothing, "no samples"),
         (np.zeros(0, np.float32), "no samples"),
         (broken, "NaN, infinite or far beyond"),
-        (np.zeros((100, 16000), np.float32), r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]"),
+        (
+            np.zeros((100, 16000), np.float32),
+            r"shape \[16000, 100\]; expected \[samples\] or \[samples, channels\]",
+        ),
         (np.zeros((2, 2, 2), np.float32), "shape"),
         (np.zeros(5, np.int64), "holds int64"),
     ]:
@@ -149,7 +156,9 @@ def test_an_mp3_by_pyav_equals_that_by_libsndfile(tmp_path: Path, monkeypatch: p
     np.testing.assert_allclose(read_audio(path, 1, RATE), decoded, rtol=0, atol=1e-5)
 
 
-def test_a_damaged_mp3_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_mp3_writes_nothing_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("av")
     data = bytearray(written(tmp_path / "a.mp3", tone(RATE, 2.0), RATE).read_bytes())
     data[1000:1200] = bytes(200)
@@ -157,7 +166,9 @@ def test_a_damaged_mp3_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pyt
     assert capfd.readouterr() == ("", "")
 
 
-def wave(samples: np.ndarray, data_size: int | None = None, riff_size: int | None = None, coding: int = 1) -> bytes:
+def wave(
+    samples: np.ndarray, data_size: int | None = None, riff_size: int | None = None, coding: int = 1
+) -> bytes:
     """A WAV file with a 16-byte format chunk and, where asked, sizes that are not true."""
     data = samples.tobytes()
     width = samples.dtype.itemsize
@@ -168,7 +179,9 @@ def wave(samples: np.ndarray, data_size: int | None = None, riff_size: int | Non
 
 @pytest.mark.parametrize("data_size", [None, 0, 0xFFFFFFFF, 0x7FFFFFFF, 10**6])
 @pytest.mark.parametrize("riff_size", [None, 0, 36, 0xFFFFFFFF])
-def test_a_recording_that_was_cut_off_is_read_to_its_end(data_size: int | None, riff_size: int | None) -> None:
+def test_a_recording_that_was_cut_off_is_read_to_its_end(
+    data_size: int | None, riff_size: int | None
+) -> None:
     samples = (tone(RATE)[:, 0] * 32767).round().astype(np.int16)
     source = wave(samples, data_size, riff_size)
     assert not is_long(source, 1)
@@ -188,12 +201,20 @@ def test_the_wav_of_a_telephone_gateway_is_read(coding: int, raw: str) -> None:
 def test_containers_of_pcm_are_read_exactly(container: str) -> None:
     samples, buffer = (tone(RATE) * 32767).round().astype(np.int16), io.BytesIO()
     soundfile.write(buffer, samples, RATE, format=container, subtype="PCM_16")
-    np.testing.assert_array_equal(read_audio(buffer, 1, RATE), samples[:, 0].astype(np.float32) / 32768)  # an open file, left at its end
+    # an open file, left at its end
+    np.testing.assert_array_equal(read_audio(buffer, 1, RATE), samples[:, 0].astype(np.float32) / 32768)
 
 
-# Samples kept of 1 s at 8 kHz, as of process_audio_info of qwen-omni-utils 0.0.9: librosa.load 0.11 for files, a slice for arrays.
+# Samples kept of 1 s at 8 kHz, as of process_audio_info of qwen-omni-utils 0.0.9: librosa.load 0.11 for
+# files, a slice for arrays.
 @pytest.mark.parametrize(
-    ("span", "kept"), [(Span(0.25, 0.5), (2000, 4000)), (Span(0.5), (4000, 8000)), (Span(0.0, 0.10006), (0, 800)), (Span(0.2, 9.0), (1600, 8000))]
+    ("span", "kept"),
+    [
+        (Span(0.25, 0.5), (2000, 4000)),
+        (Span(0.5), (4000, 8000)),
+        (Span(0.0, 0.10006), (0, 800)),
+        (Span(0.2, 9.0), (1600, 8000)),
+    ],
 )
 def test_a_span_is_cut_before_anything_else(tmp_path: Path, span: Span, kept: tuple[int, int]) -> None:
     samples = tone(8000, 1.0, channels=2)

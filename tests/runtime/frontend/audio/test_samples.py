@@ -22,13 +22,25 @@ def read(samples: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
     ("kind", "scale", "offset"),
-    [("i1", 2**7, 0), ("u1", 2**7, 128), ("i2", 2**15, 0), ("i4", 2**31, 0), ("f2", 1, 0), ("f4", 1, 0), ("f8", 1, 0)],
+    [
+        ("i1", 2**7, 0),
+        ("u1", 2**7, 128),
+        ("i2", 2**15, 0),
+        ("i4", 2**31, 0),
+        ("f2", 1, 0),
+        ("f4", 1, 0),
+        ("f8", 1, 0),
+    ],
 )
-def test_every_type_and_byte_order_becomes_float32_of_full_scale_1(kind: str, scale: int, offset: int, order: str) -> None:
+def test_every_type_and_byte_order_becomes_float32_of_full_scale_1(
+    kind: str, scale: int, offset: int, order: str
+) -> None:
     given_ = (CLIP.astype(np.float64) * scale + offset).round(0 if scale > 1 else 9).astype(order + kind)
     found = read(given_)
     assert found.shape == (400, 1) and found.dtype == np.float32 and found.dtype.isnative
-    np.testing.assert_allclose(found[:, 0], CLIP, rtol=0, atol=max(1e-3 if kind == "f2" else 0, 0.6 / scale if scale > 1 else 1e-7))
+    np.testing.assert_allclose(
+        found[:, 0], CLIP, rtol=0, atol=max(1e-3 if kind == "f2" else 0, 0.6 / scale if scale > 1 else 1e-7)
+    )
 
 
 def test_long_doubles_are_floats() -> None:
@@ -41,7 +53,11 @@ def test_the_shorter_axis_is_that_of_the_channels(channels: int, length: int, tu
     np.testing.assert_array_equal(read(array.T if turned else array), array)
 
 
-@pytest.mark.parametrize("array", [STEREO[::2], STEREO[::-1], np.asfortranarray(STEREO), np.ma.masked_array(STEREO), STEREO.T[:, ::3]], ids=range(5))
+@pytest.mark.parametrize(
+    "array",
+    [STEREO[::2], STEREO[::-1], np.asfortranarray(STEREO), np.ma.masked_array(STEREO), STEREO.T[:, ::3]],
+    ids=range(5),
+)
 def test_views_and_subclasses_are_read_as_their_values(array: Any) -> None:
     expected = np.array(array, copy=True, subok=False)
     found = read(array)
@@ -68,7 +84,10 @@ REFUSED: list[tuple[str, Any]] = [
     ("holds str", np.array(["a"])),
     ("holds records", np.zeros(3, [("left", "f4"), ("right", "f4")])),
     ("has masked samples", np.ma.masked_array(CLIP, CLIP > 0)),
-    ("int32 and goes to 8,388,607 only, which is 24-bit sound or almost silence", np.array([0, 2**23 - 1, -5], np.int32)),
+    (
+        "int32 and goes to 8,388,607 only, which is 24-bit sound or almost silence",
+        np.array([0, 2**23 - 1, -5], np.int32),
+    ),
 ]
 
 
@@ -83,4 +102,6 @@ def test_int32_silence_and_the_least_sample_are_read() -> None:
 
 
 def test_a_piece_of_sound_keeps_its_second_axis() -> None:
-    assert columns(np.zeros((1, 2), np.int16)).shape == (1, 2) and columns(np.full((2, 2), 5, np.int32)).shape == (2, 2)
+    assert columns(np.zeros((1, 2), np.int16)).shape == (1, 2) and columns(
+        np.full((2, 2), 5, np.int32)
+    ).shape == (2, 2)

@@ -14,7 +14,9 @@ from ..vision.test_video import grey_film
 av = pytest.importorskip("av")
 
 
-def test_ffmpeg_is_told_one_format_no_protocol_and_known_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_is_told_one_format_no_protocol_and_known_codecs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: dict[str, Any] = {}
     path, real = grey_film(tmp_path / "a.mp4", frames=2), av.open
 
@@ -26,7 +28,11 @@ def test_ffmpeg_is_told_one_format_no_protocol_and_known_codecs(tmp_path: Path, 
     with open_container(path, "video", LOCAL, "it") as container:
         assert len(list(decoded(container, container.streams.video[0], LOCAL, "it"))) == 2
     options = told["options"]
-    assert told["format"] == options["format_whitelist"] == "mp4" and options["protocol_whitelist"] == "none" and options["enable_drefs"] == "0"
+    assert (
+        told["format"] == options["format_whitelist"] == "mp4"
+        and options["protocol_whitelist"] == "none"
+        and options["enable_drefs"] == "0"
+    )
     assert not isinstance(told["file"], str) and told["file"].name == ""
     assert options["codec_whitelist"].split(",") == [*SOUND_CODECS, *FILM_CODECS]
 
@@ -42,7 +48,9 @@ def test_ffmpeg_opens_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         told["io_open"]("elsewhere", 1, {})
 
 
-def test_a_codec_that_is_not_listed_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_that_is_not_listed_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("antiphon.runtime.frontend.media.av_container.FILM_CODECS", ["h264"])
     with (
         pytest.raises(AntiphonError, match="It has a track coded as mpeg4, which is not read; convert it"),
@@ -53,5 +61,8 @@ def test_a_codec_that_is_not_listed_is_refused_by_name(tmp_path: Path, monkeypat
 
 def test_frames_beyond_the_policy_are_not_decoded(tmp_path: Path) -> None:
     tight, path = MediaPolicy(max_pixels=32 * 32), grey_film(tmp_path / "a.mp4", frames=2)
-    with pytest.raises(AntiphonError, match="It cannot be read as video"), open_container(path, "video", tight, "It") as container:
+    with (
+        pytest.raises(AntiphonError, match="It cannot be read as video"),
+        open_container(path, "video", tight, "It") as container,
+    ):
         list(decoded(container, container.streams.video[0], tight, "It"))

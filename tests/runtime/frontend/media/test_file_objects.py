@@ -40,7 +40,9 @@ def test_an_open_file_is_read_from_its_beginning_as_often_as_asked(tmp_path: Pat
         at_its_end.write(DATA)
         spooled.write(DATA)
         for file in (opened, at_its_end, spooled, io.BytesIO(DATA)):
-            assert is_file_object(file) and resolve_source(file, "audio") == DATA == resolve_source(file, "audio")
+            assert is_file_object(file) and resolve_source(file, "audio") == DATA == resolve_source(
+                file, "audio"
+            )
 
 
 def test_what_cannot_be_wound_back_is_read_from_where_it_is() -> None:
@@ -50,7 +52,9 @@ def test_what_cannot_be_wound_back_is_read_from_where_it_is() -> None:
 def test_no_more_is_read_than_the_policy_allows() -> None:
     file = io.BytesIO(DATA)
     assert read_file_object(file, "audio", MediaPolicy(max_data_bytes=len(DATA))) == DATA
-    with pytest.raises(AntiphonError, match="The audio data has 6 bytes or more, expected at most 5; give less"):
+    with pytest.raises(
+        AntiphonError, match="The audio data has 6 bytes or more, expected at most 5; give less"
+    ):
         read_file_object(file, "audio", MediaPolicy(max_data_bytes=5))
     assert file.tell() == 6
 
@@ -65,7 +69,11 @@ def closed() -> io.BytesIO:
 @pytest.mark.parametrize(
     ("sentence", "file"),
     [
-        ("The image is a StringIO whose read\\(\\) gives text, expected bytes; open the file in binary mode", io.StringIO("text")),
+        (
+            "The image is a StringIO whose read\\(\\) gives text, expected bytes; "
+            "open the file in binary mode",
+            io.StringIO("text"),
+        ),
         ("The image is a Later whose read\\(\\) gives a coroutine, expected bytes", Later()),
         ("The image is a BytesIO that cannot be read \\(I/O operation on closed file", closed()),
         ("The image data is empty", io.BytesIO()),

@@ -13,7 +13,16 @@ DATA = bytes(range(256)) * 40
 ENCODED = base64.b64encode(DATA).decode()
 
 
-@pytest.mark.parametrize("source", [ENCODED, f"data:audio/wav;base64,{ENCODED}", "\n".join([ENCODED[:80], ENCODED[80:]]), DATA, bytearray(DATA)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        ENCODED,
+        f"data:audio/wav;base64,{ENCODED}",
+        "\n".join([ENCODED[:80], ENCODED[80:]]),
+        DATA,
+        bytearray(DATA),
+    ],
+)
 def test_encoded_data_gives_its_bytes(source: object) -> None:
     assert resolve_source(source, "audio") == DATA
 
@@ -46,7 +55,9 @@ def test_bad_sources_raise_one_sentence(tmp_path: Path) -> None:
             resolve_source(source, "audio")
 
 
-def test_a_server_reads_data_and_asks_the_file_system_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_reads_data_and_asks_the_file_system_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = tmp_path / "a.wav"
     there.write_bytes(DATA)
     policy = MediaPolicy.for_server()
@@ -54,10 +65,16 @@ def test_a_server_reads_data_and_asks_the_file_system_nothing(tmp_path: Path, mo
         monkeypatch.setattr(Path, name, lambda *_: pytest.fail("the file system was asked"))
     for source in (ENCODED, f"data:audio/wav;base64,{ENCODED}", DATA):
         assert resolve_source(source, "audio", policy) == DATA
-    for here, absent in ((str(there), str(tmp_path / "b.wav")), (there, tmp_path / "b.wav"), (f"file://{there}", f"file://{tmp_path}/b.wav")):
+    for here, absent in (
+        (str(there), str(tmp_path / "b.wav")),
+        (there, tmp_path / "b.wav"),
+        (f"file://{there}", f"file://{tmp_path}/b.wav"),
+    ):
         sentences = []
         for source in (here, absent):
-            with pytest.raises(AntiphonError, match="encode its content as base64 or give a data URL") as refusal:
+            with pytest.raises(
+                AntiphonError, match="encode its content as base64 or give a data URL"
+            ) as refusal:
                 resolve_source(source, "audio", policy)
             sentences.append(str(refusal.value).replace("b.wav", "a.wav"))
         assert sentences[0] == sentences[1], "no error tells whether the path exists"
@@ -67,12 +84,22 @@ def test_too_much_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: p
     policy, path = MediaPolicy(max_data_bytes=len(DATA) - 1, max_file_bytes=len(DATA) - 1), tmp_path / "a.wav"
     path.write_bytes(DATA)
     monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("decoded"))
-    for source, kind in ((ENCODED, "data"), ("\n".join(ENCODED), "data"), (f"data:audio/wav;base64,{ENCODED}", "data"), (DATA, "data"), (path, "file")):
-        with pytest.raises(AntiphonError, match=f"The audio {kind} has 10,240 bytes, expected at most 10,239"):
+    for source, kind in (
+        (ENCODED, "data"),
+        ("\n".join(ENCODED), "data"),
+        (f"data:audio/wav;base64,{ENCODED}", "data"),
+        (DATA, "data"),
+        (path, "file"),
+    ):
+        with pytest.raises(
+            AntiphonError, match=f"The audio {kind} has 10,240 bytes, expected at most 10,239"
+        ):
             resolve_source(source, "audio", policy)
 
 
 def test_as_much_as_allowed_is_read() -> None:
     for size in (1, 2, 3, 4):
         data = bytes(range(size))
-        assert resolve_source(base64.b64encode(data).decode(), "audio", MediaPolicy(max_data_bytes=size)) == data
+        assert (
+            resolve_source(base64.b64encode(data).decode(), "audio", MediaPolicy(max_data_bytes=size)) == data
+        )

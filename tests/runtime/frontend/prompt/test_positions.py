@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.runtime.frontend.prompt.positions import MediaItem, PositionRules, interleave, multimodal_positions
+from antiphon.runtime.frontend.prompt.positions import (
+    MediaItem,
+    PositionRules,
+    interleave,
+    multimodal_positions,
+)
 
 TEXT, AUDIO, IMAGE, VIDEO, AUDIO_START, AUDIO_END, VISION_START, VISION_END = 5, 10, 11, 12, 20, 21, 22, 23
 RULES = PositionRules(AUDIO_START, VISION_START, position_id_per_seconds=13, spatial_merge_size=2)
@@ -23,7 +28,13 @@ def tokens_of(item: MediaItem) -> list[int]:
         return [VISION_START, *[VIDEO] * (item.grid[0] * merged), VISION_END]
     times = np.repeat(np.arange(item.grid[0]) * item.seconds_per_grid * 13.0, merged)
     order = interleave(times, np.arange(item.audio_tokens, dtype=np.float64))
-    return [VISION_START, AUDIO_START, *np.where(order < len(times), VIDEO, AUDIO).tolist(), AUDIO_END, VISION_END]
+    return [
+        VISION_START,
+        AUDIO_START,
+        *np.where(order < len(times), VIDEO, AUDIO).tolist(),
+        AUDIO_END,
+        VISION_END,
+    ]
 
 
 def sequence(media: list[MediaItem]) -> np.ndarray:
@@ -45,10 +56,15 @@ def reference(ids: np.ndarray, media: list[MediaItem], use_audio_in_video: bool)
     this = SimpleNamespace(
         spatial_merge_size=2,
         config=SimpleNamespace(
-            image_token_id=IMAGE, video_token_id=VIDEO, audio_token_id=AUDIO, vision_start_token_id=VISION_START, audio_start_token_id=AUDIO_START,
-            position_id_per_seconds=13, audio_config=SimpleNamespace(n_window=50),
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            audio_token_id=AUDIO,
+            vision_start_token_id=VISION_START,
+            audio_start_token_id=AUDIO_START,
+            position_id_per_seconds=13,
+            audio_config=SimpleNamespace(n_window=50),
         ),
-    )  # fmt: skip
+    )
     this.get_llm_pos_ids_for_vision = lambda *arguments: model.get_llm_pos_ids_for_vision(this, *arguments)
     grids = {kind: [item.grid for item in media if item.kind == kind] for kind in ("image", "video")}
     tensors = {kind: torch.tensor(grid) if grid else None for kind, grid in grids.items()}
@@ -56,8 +72,15 @@ def reference(ids: np.ndarray, media: list[MediaItem], use_audio_in_video: bool)
     seconds = torch.tensor([item.seconds_per_grid for item in media if item.kind == "video"] or [0.0])
     batch = torch.tensor(ids)[None]
     positions, deltas = model.get_rope_index(
-        this, batch, tensors["image"], tensors["video"], torch.ones_like(batch), use_audio_in_video, lengths, seconds
-    )  # fmt: skip
+        this,
+        batch,
+        tensors["image"],
+        tensors["video"],
+        torch.ones_like(batch),
+        use_audio_in_video,
+        lengths,
+        seconds,
+    )
     return positions[:, 0].float().numpy(), float(deltas[0, 0]) + len(ids)
 
 
@@ -98,18 +121,32 @@ pictures = st.builds(MediaItem, st.just("image"), st.tuples(st.just(1), sides, s
 
 
 def films(sound: st.SearchStrategy[int]) -> st.SearchStrategy[MediaItem]:
-    return st.builds(MediaItem, st.just("video"), st.tuples(st.integers(1, 5), sides, sides), st.floats(0.125, 4.0, width=32), sound)
+    return st.builds(
+        MediaItem,
+        st.just("video"),
+        st.tuples(st.integers(1, 5), sides, sides),
+        st.floats(0.125, 4.0, width=32),
+        sound,
+    )
 
 
 @settings(max_examples=50, deadline=None)
-@given(media=st.lists(st.one_of(clips, pictures, films(st.just(0))), max_size=3), last=st.one_of(pictures, films(st.just(0))))
+@given(
+    media=st.lists(st.one_of(clips, pictures, films(st.just(0))), max_size=3),
+    last=st.one_of(pictures, films(st.just(0))),
+)
 def test_positions_equal_get_rope_index_for_any_media(media: list[MediaItem], last: MediaItem) -> None:
     check([*media, last], use_audio_in_video=False)
 
 
 @settings(max_examples=50, deadline=None)
-@given(media=st.lists(st.one_of(clips, pictures, films(st.integers(1, 60))), max_size=3), last=films(st.integers(1, 60)))
-def test_positions_equal_get_rope_index_for_any_media_when_videos_are_heard(media: list[MediaItem], last: MediaItem) -> None:
+@given(
+    media=st.lists(st.one_of(clips, pictures, films(st.integers(1, 60))), max_size=3),
+    last=films(st.integers(1, 60)),
+)
+def test_positions_equal_get_rope_index_for_any_media_when_videos_are_heard(
+    media: list[MediaItem], last: MediaItem
+) -> None:
     check([*media, last], use_audio_in_video=True)
 
 
@@ -126,7 +163,9 @@ def check(media: list[MediaItem], use_audio_in_video: bool) -> None:
 def test_positions_count_up_when_there_is_no_vision(media: list[MediaItem]) -> None:
     ids = sequence(media)
     positions, following = multimodal_positions(ids, media, RULES)
-    np.testing.assert_array_equal(positions, np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids))))
+    np.testing.assert_array_equal(
+        positions, np.broadcast_to(np.arange(len(ids), dtype=np.float32), (3, len(ids)))
+    )
     assert following == len(ids)
 
 
@@ -135,7 +174,15 @@ def test_next_position_is_zero_when_the_sequence_is_empty() -> None:
     assert positions.shape == (3, 0) and following == 0.0
 
 
-TEXTUAL = PositionRules(AUDIO_START, VISION_START, position_id_per_seconds=13, spatial_merge_size=2, textual_time=True, image=IMAGE, video=VIDEO)
+TEXTUAL = PositionRules(
+    AUDIO_START,
+    VISION_START,
+    position_id_per_seconds=13,
+    spatial_merge_size=2,
+    textual_time=True,
+    image=IMAGE,
+    video=VIDEO,
+)
 
 
 def timed_tokens_of(item: MediaItem) -> list[int]:
@@ -153,9 +200,12 @@ def test_positions_equal_the_second_get_rope_index_when_text_tells_the_time(medi
     torch = pytest.importorskip("torch")
     modeling = pytest.importorskip("transformers.models.qwen3_5_moe.modeling_qwen3_5_moe")
     this = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)))
-    this.get_vision_position_ids = lambda *arguments, **options: modeling.Qwen3_5MoeModel.get_vision_position_ids(this, *arguments, **options)
+    this.get_vision_position_ids = lambda *arguments, **options: (
+        modeling.Qwen3_5MoeModel.get_vision_position_ids(this, *arguments, **options)
+    )
     ids = np.array([TEXT, *(token for item in media for token in [*timed_tokens_of(item), TEXT])], np.int64)
-    kinds = torch.tensor(np.where(ids == IMAGE, 1, np.where(ids == VIDEO, 2, 0)))[None]  # audio counts up like text
+    # audio counts up like text
+    kinds = torch.tensor(np.where(ids == IMAGE, 1, np.where(ids == VIDEO, 2, 0)))[None]
     grids = {kind: [item.grid for item in media if item.kind == kind] for kind in ("image", "video")}
     tensors = [torch.tensor(grids[kind]) if grids[kind] else None for kind in ("image", "video")]
     expected, deltas = modeling.Qwen3_5MoeModel.get_rope_index(this, torch.tensor(ids)[None], kinds, *tensors)

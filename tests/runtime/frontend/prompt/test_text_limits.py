@@ -12,7 +12,10 @@ from antiphon.runtime.frontend.prompt.text_limits import TextLimits
 from antiphon.runtime.frontend.prompt.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer(Path(antiphon.__path__[0]) / "graphs" / "pretrained" / "tiny" / "tokenizer.json")
-PIECES = st.one_of(st.text(min_size=1, max_size=40), st.sampled_from(["The quick brown fox. ", "aaaa", " " * 30, "\n\n", "e\u0301", "\u1112\u1161\u11ab"]))
+PIECES = st.one_of(
+    st.text(min_size=1, max_size=40),
+    st.sampled_from(["The quick brown fox. ", "aaaa", " " * 30, "\n\n", "e\u0301", "\u1112\u1161\u11ab"]),
+)
 
 
 def tokens(text: str) -> int:
@@ -33,7 +36,10 @@ def test_no_token_has_more_bytes_than_the_bound_says(parts: list[tuple[str, int]
 
 @pytest.mark.parametrize("texts", [["a b " * 5000], ["a"] * 20_000, ["\u4f60" * 8000]])
 def test_what_is_far_too_long_is_refused(texts: list[str]) -> None:
-    with pytest.raises(AntiphonError, match="The text has .* bytes and too many tokens, the model's context holds 1000; shorten it"):
+    with pytest.raises(
+        AntiphonError,
+        match="The text has .* bytes and too many tokens, the model's context holds 1000; shorten it",
+    ):
         TextLimits(TOKENIZER, 1000).check(texts)
     TextLimits(TOKENIZER, None).check(texts)
 

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from antiphon.runtime.frontend.audio.audio_layout import audio_tokens
 from antiphon.runtime.frontend.prompt.positions import MediaItem
-from antiphon.runtime.frontend.prompt.timestamps import AudioClock, MarkedIds, Timestamps, audio_piece, patch_seconds, video_tokens
+from antiphon.runtime.frontend.prompt.timestamps import (
+    AudioClock,
+    MarkedIds,
+    Timestamps,
+    audio_piece,
+    patch_seconds,
+    video_tokens,
+)
 
 AUDIO, VIDEO, AUDIO_START, AUDIO_END, VISION_START, VISION_END = range(1, 7)
 IDS = MarkedIds(AUDIO, VIDEO, AUDIO_START, AUDIO_END, VISION_START, VISION_END)
@@ -31,7 +38,9 @@ def readable(ids: np.ndarray) -> str:
 @given(frames=st.integers(1, 40), rate=st.sampled_from([0.5, 1.0, 2.0, 3.0, 29.97]), depth=st.integers(1, 4))
 def test_the_time_of_a_patch_equals_the_reference(frames: int, rate: float, depth: int) -> None:
     processing = pytest.importorskip("transformers.models.qwen3_vl.processing_qwen3_vl")
-    expected = processing.Qwen3VLProcessor._calculate_timestamps(SimpleNamespace(), list(range(frames)), rate, depth)
+    expected = processing.Qwen3VLProcessor._calculate_timestamps(
+        SimpleNamespace(), list(range(frames)), rate, depth
+    )
     assert patch_seconds(np.arange(frames) / rate, depth) == pytest.approx(expected)
 
 
@@ -43,7 +52,13 @@ def test_a_token_is_heard_when_its_frames_are(frames: int) -> None:
 
 
 def film(patches: int, seconds: float, heard: int = 0) -> MediaItem:
-    return MediaItem("video", (patches, 2, 4), seconds, heard, times=tuple((index + 0.5) * seconds for index in range(patches)))
+    return MediaItem(
+        "video",
+        (patches, 2, 4),
+        seconds,
+        heard,
+        times=tuple((index + 0.5) * seconds for index in range(patches)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +79,10 @@ def test_a_video_is_written_patch_by_patch(item: MediaItem, expected: str) -> No
 
 
 def test_a_video_without_a_format_has_marks_only() -> None:
-    assert readable(video_tokens(film(2, 1.0, heard=8), 2, IDS, CLOCK, Timestamps(""), encode)) == "[vv](aaaaaaa)[vv](a)"
+    assert (
+        readable(video_tokens(film(2, 1.0, heard=8), 2, IDS, CLOCK, Timestamps(""), encode))
+        == "[vv](aaaaaaa)[vv](a)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,16 +92,25 @@ def test_a_video_without_a_format_has_marks_only() -> None:
         (10, 1.0, "<0>aaaaaaa<1>aaa"),
         (14, 2.0, "<0>" + "a" * 14),
         (15, 2.0, "<0>" + "a" * 14 + "<2>a"),
-        (9, 0.5, "<0>aaaa<0.5>aaa<1>aa"),  # tokens at 0, 0.16, 0.32, 0.48, 0.64 s: the first at or after 0.5 s is the fifth
+        # tokens at 0, 0.16, 0.32, 0.48, 0.64 s: the first at or after 0.5 s is the fifth
+        (9, 0.5, "<0>aaaa<0.5>aaa<1>aa"),
         (3, 0.1, "<0>a<0.1>a<0.3>a"),  # nothing begins between 0.2 and 0.3 s
     ],
 )
-def test_audio_tells_the_time_at_the_first_token_of_each_span(tokens: int, seconds: float, expected: str) -> None:
-    assert readable(audio_piece(0, tokens, AUDIO, CLOCK, Timestamps("<{seconds:.3g}>", seconds), encode)) == expected
+def test_audio_tells_the_time_at_the_first_token_of_each_span(
+    tokens: int, seconds: float, expected: str
+) -> None:
+    assert (
+        readable(audio_piece(0, tokens, AUDIO, CLOCK, Timestamps("<{seconds:.3g}>", seconds), encode))
+        == expected
+    )
 
 
 @settings(max_examples=100, deadline=None)
-@given(pieces=st.lists(st.integers(1, 30), min_size=1, max_size=6), seconds=st.sampled_from([0.0, 0.1, 0.16, 1.0, 2.5, 30.0]))
+@given(
+    pieces=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    seconds=st.sampled_from([0.0, 0.1, 0.16, 1.0, 2.5, 30.0]),
+)
 def test_pieces_of_audio_join_to_the_whole(pieces: list[int], seconds: float) -> None:
     stamps, parts, first = Timestamps("<{seconds}>", seconds), [], 0
     for tokens in pieces:

@@ -10,9 +10,20 @@ from hypothesis import strategies as st
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.frontend.prompt.tools import parse_tool_calls, parse_tools, texts, with_texts
 
-TOOL = {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "of a city",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=12,
 )
@@ -31,7 +42,9 @@ def test_tools_are_copied_as_they_are() -> None:
 @settings(max_examples=60, deadline=None)
 @given(arguments=st.dictionaries(st.text(max_size=5), PLAIN, max_size=3))
 def test_arguments_are_the_same_as_an_object_or_as_its_json(arguments: dict[str, Any]) -> None:
-    (given_object,), (given_text,) = (parse_tool_calls(call(form), "calls") for form in (arguments, json.dumps(arguments)))
+    (given_object,), (given_text,) = (
+        parse_tool_calls(call(form), "calls") for form in (arguments, json.dumps(arguments))
+    )
     assert given_object == given_text == call(arguments)[0]
 
 
@@ -44,7 +57,9 @@ def test_a_call_may_have_no_arguments(nothing: Any) -> None:
 @settings(max_examples=60, deadline=None)
 @given(value=PLAIN)
 def test_every_text_is_reached_by_a_change(value: Any) -> None:
-    assert list(texts(with_texts(value, lambda text: "x"))) == ["x" for _ in texts(value)] or isinstance(value, dict | list)
+    assert list(texts(with_texts(value, lambda text: "x"))) == ["x" for _ in texts(value)] or isinstance(
+        value, dict | list
+    )
     assert with_texts(value, lambda text: text) == value
 
 
@@ -59,7 +74,9 @@ def test_a_python_function_is_no_tool() -> None:
     def weather(city: str) -> str:
         return city
 
-    with pytest.raises(AntiphonError, match=r"^tools\[1\] is a Python function; give its JSON schema instead"):
+    with pytest.raises(
+        AntiphonError, match=r"^tools\[1\] is a Python function; give its JSON schema instead"
+    ):
         parse_tools([TOOL, weather])
 
 
@@ -73,7 +90,10 @@ def test_a_python_function_is_no_tool() -> None:
         ([{"type": 3}], r"tools\[0\] has the type 3"),
         ([{"type": "function"}], r"tools\[0\] names no function"),
         ([{"type": "function", "function": {"name": ""}}], r"tools\[0\] names no function"),
-        ([{"type": "function", "function": {"name": "f", "parameters": []}}], r"tools\[0\].function.parameters is a list"),
+        (
+            [{"type": "function", "function": {"name": "f", "parameters": []}}],
+            r"tools\[0\].function.parameters is a list",
+        ),
         ([{**TOOL, "extra": object()}], r"tools\[0\].extra is an object; expected what JSON can say"),
         ([{**TOOL, "extra": {1: 2}}], r"tools\[0\].extra has a key that is no text"),
         ([{**TOOL, "extra": float("nan")}], r"tools\[0\].extra holds a number that is not finite"),

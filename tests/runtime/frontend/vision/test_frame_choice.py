@@ -10,7 +10,8 @@ from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.frontend.media.media_options import FrameOptions, Span
 from antiphon.runtime.frontend.vision.frame_choice import frame_count, frame_numbers, frame_range
 
-# From smart_nframes of qwen-omni-utils 0.0.9 (v2_5/vision_process.py): options, frames of the film, its rate, frames taken.
+# From smart_nframes of qwen-omni-utils 0.0.9 (v2_5/vision_process.py): options, frames of the
+# film, its rate, frames taken.
 COUNTS: list[tuple[dict[str, Any], int, float, int]] = [
     ({"nframes": 8}, 100, 25.0, 8),
     ({"nframes": 7}, 100, 25.0, 8),
@@ -43,13 +44,25 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("options", "frames", "film_rate", "expected"), COUNTS)
-def test_as_many_frames_are_taken_as_the_reference_takes(options: dict[str, Any], frames: int, film_rate: float, expected: int) -> None:
+def test_as_many_frames_are_taken_as_the_reference_takes(
+    options: dict[str, Any], frames: int, film_rate: float, expected: int
+) -> None:
     rate = options.get("fps", 2.0)
-    assert frame_count(FrameOptions(**{name: value for name, value in options.items() if name != "fps"}), frames, film_rate, rate) == expected
+    assert (
+        frame_count(
+            FrameOptions(**{name: value for name, value in options.items() if name != "fps"}),
+            frames,
+            film_rate,
+            rate,
+        )
+        == expected
+    )
 
 
 @pytest.mark.parametrize(("start", "end", "frames", "film_rate", "expected"), RANGES)
-def test_a_span_holds_the_frames_of_the_reference(start: float, end: float | None, frames: int, film_rate: float, expected: tuple[int, int]) -> None:
+def test_a_span_holds_the_frames_of_the_reference(
+    start: float, end: float | None, frames: int, film_rate: float, expected: tuple[int, int]
+) -> None:
     assert frame_range(Span(start, end), frames, film_rate) == expected
 
 
@@ -62,12 +75,22 @@ def test_frames_are_spread_as_the_reference_spreads_them(first: int, last: int, 
 def test_frames_lie_within_the_span_in_order(first: int, span: int, data: st.DataObject) -> None:
     numbers = frame_numbers(first, first + span, data.draw(st.integers(2, min(span + 1, 768)))).tolist()
     assert numbers[0] == first and numbers[-1] == first + span and numbers == sorted(numbers)
-    if first + span < 2048:  # float32, in which the reference counts, is too coarse beyond to tell frames apart where nearly all are taken
+    # float32, in which the reference counts, is too coarse beyond to tell frames apart
+    # where nearly all are taken
+    if first + span < 2048:
         assert len(set(numbers)) == len(numbers)
 
 
 def test_too_few_frames_are_refused() -> None:
-    with pytest.raises(AntiphonError, match="200 frames are asked of a video that has 100 in its span; give nframes or max_frames from 2 to 100"):
+    with pytest.raises(
+        AntiphonError,
+        match=(
+            "200 frames are asked of a video that has 100 in its span; "
+            "give nframes or max_frames from 2 to 100"
+        ),
+    ):
         frame_count(FrameOptions(nframes=200), 100, 25.0, 2.0)
-    with pytest.raises(AntiphonError, match=r"The video is 4 s long and has no two frames from video_start \(4.5 s\)"):
+    with pytest.raises(
+        AntiphonError, match=r"The video is 4 s long and has no two frames from video_start \(4.5 s\)"
+    ):
         frame_range(Span(4.5, None), 100, 25.0)

@@ -16,7 +16,9 @@ SETTINGS = VisionSettings(16, 2, 2, 56 * 56, 128 * 128, (0.5, 0.4, 0.3), (0.5, 0
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (max(2, height // 8), max(2, width // 8), 3), np.uint8
+    )
     return np.asarray(PIL.fromarray(coarse).resize((width, height)))
 
 
@@ -24,7 +26,13 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_patches_equal_the_reference_processor(size: tuple[int, int]) -> None:
     module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     reference = module.Qwen2VLImageProcessorPil(
-        patch_size=16, temporal_patch_size=2, merge_size=2, min_pixels=56 * 56, max_pixels=128 * 128, image_mean=[0.5, 0.4, 0.3], image_std=[0.5, 0.6, 0.7]
+        patch_size=16,
+        temporal_patch_size=2,
+        merge_size=2,
+        min_pixels=56 * 56,
+        max_pixels=128 * 128,
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.5, 0.6, 0.7],
     )
     image = picture(*size)
     expected = reference(images=[PIL.fromarray(image)], return_tensors="np")
@@ -42,7 +50,9 @@ def test_patches_lie_in_merge_order() -> None:
     settings = VisionSettings(16, 2, 2, 1, 10**6, (0, 0, 0), (1, 1, 1), rescale_factor=1.0)
     patches = frame_patches([read_image(image, settings)], settings)
     assert patches.shape == (1, 24, 3 * 2 * 16 * 16)
-    assert patches[0, :8, 0].tolist() == [0, 1, 10, 11, 2, 3, 12, 13] and np.ptp(patches[0], axis=1).max() == 0
+    assert (
+        patches[0, :8, 0].tolist() == [0, 1, 10, 11, 2, 3, 12, 13] and np.ptp(patches[0], axis=1).max() == 0
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1"])
@@ -52,7 +62,9 @@ def test_every_mode_becomes_rgb_as_in_the_reference(mode: str) -> None:
     if "A" in mode:
         image.putalpha(PIL.fromarray(picture(32, 48, seed=1)[:, :, 0]))
     image = image.convert(mode)
-    np.testing.assert_array_equal(np.asarray(load_image(image)), transforms.convert_to_rgb(image, return_numpy=True))
+    np.testing.assert_array_equal(
+        np.asarray(load_image(image)), transforms.convert_to_rgb(image, return_numpy=True)
+    )
 
 
 def test_all_sources_give_the_same_image(tmp_path: Path) -> None:
@@ -60,7 +72,15 @@ def test_all_sources_give_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     PIL.fromarray(image).save(path)
     encoded = base64.b64encode(path.read_bytes()).decode()
-    for source in (image, PIL.fromarray(image), path, str(path), f"file://{path}", f"data:image/png;base64,{encoded}", path.read_bytes()):
+    for source in (
+        image,
+        PIL.fromarray(image),
+        path,
+        str(path),
+        f"file://{path}",
+        f"data:image/png;base64,{encoded}",
+        path.read_bytes(),
+    ):
         np.testing.assert_array_equal(np.asarray(load_image(source)), image)
 
 
@@ -72,7 +92,13 @@ def test_a_photograph_is_turned_upright() -> None:
     assert load_image(buffer.getvalue()).size == (40, 56)
 
 
-SIZES = [(100, 100, (96, 96)), (16, 16, (64, 64)), (1000, 1000, (128, 128)), (2000, 20, (1280, 32)), (48, 80, (64, 64))]
+SIZES = [
+    (100, 100, (96, 96)),
+    (16, 16, (64, 64)),
+    (1000, 1000, (128, 128)),
+    (2000, 20, (1280, 32)),
+    (48, 80, (64, 64)),
+]
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), SIZES)

@@ -15,8 +15,21 @@ from antiphon.runtime.frontend.vision.image_header import ImageHeader, read_head
 from .. import absurd_media as absurd
 
 PIL = pytest.importorskip("PIL.Image")
-WAYS = [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WebP", {}), ("WebP", {"lossless": True}), ("GIF", {}), ("BMP", {}), ("TIFF", {})]
-WAYS += [("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"big_tiff": True}), ("JPEG", {"comment": b"x" * 60000})]
+WAYS = [
+    ("PNG", {}),
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("WebP", {}),
+    ("WebP", {"lossless": True}),
+    ("GIF", {}),
+    ("BMP", {}),
+    ("TIFF", {}),
+]
+WAYS += [
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("TIFF", {"big_tiff": True}),
+    ("JPEG", {"comment": b"x" * 60000}),
+]
 
 
 @settings(deadline=None)
@@ -32,10 +45,14 @@ def test_the_header_tells_the_size_that_pillow_finds(way: tuple[str, dict], widt
 def test_the_frames_of_a_webp_animation_are_counted() -> None:
     buffer, frames = io.BytesIO(), [PIL.new("RGB", (20, 10), (shade, 0, 0)) for shade in (0, 99, 200)]
     frames[0].save(buffer, "WebP", save_all=True, append_images=frames[1:])
-    assert read_header(buffer.getvalue(), require_format(buffer.getvalue(), "image", "it")) == ImageHeader(20, 10, 3)
+    assert read_header(buffer.getvalue(), require_format(buffer.getvalue(), "image", "it")) == ImageHeader(
+        20, 10, 3
+    )
 
 
-@given(st.sampled_from([absurd.png, absurd.jpeg, absurd.gif, absurd.bmp, absurd.webp, absurd.tiff]), st.data())
+@given(
+    st.sampled_from([absurd.png, absurd.jpeg, absurd.gif, absurd.bmp, absurd.webp, absurd.tiff]), st.data()
+)
 def test_a_header_that_is_cut_short_is_broken(make: object, data: st.DataObject) -> None:
     whole = make(50, 40)  # type: ignore[operator]
     cut = whole[: data.draw(st.integers(8, len(whole)))]

@@ -12,7 +12,8 @@ from antiphon.runtime.frontend.vision.picture_size import VisionSettings, image_
 OPEN = VisionSettings(16, 2, 2, 1, 10**9, (0, 0, 0), (1, 1, 1))
 """Limits that never bite, so that only the options do."""
 
-# From fetch_image of qwen-omni-utils 0.0.9 (v2_5/vision_process.py) with image_patch_size=16, run on these sizes.
+# From fetch_image of qwen-omni-utils 0.0.9 (v2_5/vision_process.py) with
+# image_patch_size=16, run on these sizes.
 IMAGES: list[tuple[tuple[int, int], dict[str, int], tuple[int, int]]] = [
     ((1000, 1500), {"max_pixels": 200000}, (352, 544)),
     ((40, 60), {"min_pixels": 50000}, (192, 288)),
@@ -34,12 +35,16 @@ VIDEOS: list[tuple[int, tuple[int, int], dict[str, int], tuple[int, int]]] = [
 
 
 @pytest.mark.parametrize(("size", "options", "expected"), IMAGES)
-def test_an_image_gets_the_size_of_the_reference(size: tuple[int, int], options: dict[str, int], expected: tuple[int, int]) -> None:
+def test_an_image_gets_the_size_of_the_reference(
+    size: tuple[int, int], options: dict[str, int], expected: tuple[int, int]
+) -> None:
     assert image_sizes(size, PixelOptions(**options), OPEN) == [expected]
 
 
 @pytest.mark.parametrize(("frames", "size", "options", "expected"), VIDEOS)
-def test_a_video_gets_the_size_of_the_reference(frames: int, size: tuple[int, int], options: dict[str, int], expected: tuple[int, int]) -> None:
+def test_a_video_gets_the_size_of_the_reference(
+    frames: int, size: tuple[int, int], options: dict[str, int], expected: tuple[int, int]
+) -> None:
     assert video_sizes(size, frames, PixelOptions(**options), OPEN) == [expected]
 
 
@@ -47,7 +52,11 @@ def test_the_bundles_limits_come_after_the_options_as_the_processor_comes_after_
     bundle = dataclasses.replace(OPEN, max_pixels=128 * 128)
     assert image_sizes((100, 100), PixelOptions(min_pixels=90000), bundle) == [(320, 320), (128, 128)]
     assert image_sizes((100, 100), PixelOptions(max_pixels=5000), bundle) == [(64, 64)]
-    assert image_sizes((100, 100), AS_THE_BUNDLE, bundle) == [(96, 96)] == video_sizes((100, 100), 4, AS_THE_BUNDLE, bundle)
+    assert (
+        image_sizes((100, 100), AS_THE_BUNDLE, bundle)
+        == [(96, 96)]
+        == video_sizes((100, 100), 4, AS_THE_BUNDLE, bundle)
+    )
 
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [

@@ -31,7 +31,9 @@ def grey(shade: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("kind", "scale"), [("u1", 1), ("u2", 257), ("f2", 1 / 255), ("f4", 1 / 255), ("f8", 1 / 255)])
+@pytest.mark.parametrize(
+    ("kind", "scale"), [("u1", 1), ("u2", 257), ("f2", 1 / 255), ("f4", 1 / 255), ("f8", 1 / 255)]
+)
 def test_arrays_of_every_depth_keep_their_shades(kind: str, scale: float, order: str) -> None:
     array = (COLOURS.astype(np.float64) * scale).astype(order + kind)
     np.testing.assert_array_equal(array_pixels(array), COLOURS)
@@ -50,25 +52,43 @@ def test_what_is_transparent_in_an_array_shows_white() -> None:
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
 def test_grey_files_of_16_bits_keep_their_shades(file_format: str) -> None:
-    np.testing.assert_array_equal(loaded(in_file(PIL.fromarray(RAMP.astype(np.uint16) * 257), file_format)), grey(RAMP))
+    np.testing.assert_array_equal(
+        loaded(in_file(PIL.fromarray(RAMP.astype(np.uint16) * 257), file_format)), grey(RAMP)
+    )
     dark = RAMP.astype(np.uint16)  # 16 bits, and almost black
     assert loaded(in_file(PIL.fromarray(dark), file_format)).max() == 1
 
 
 def test_images_in_memory_of_more_than_8_bits_keep_their_shades() -> None:
     deep = RAMP.astype(np.uint16) * 257
-    for image in (PIL.fromarray(deep), PIL.fromarray(deep.astype(">u2")), PIL.fromarray(deep.astype(np.int32)), PIL.fromarray(RAMP.astype(np.float32) / 255)):
+    for image in (
+        PIL.fromarray(deep),
+        PIL.fromarray(deep.astype(">u2")),
+        PIL.fromarray(deep.astype(np.int32)),
+        PIL.fromarray(RAMP.astype(np.float32) / 255),
+    ):
         assert image.mode in ("I;16", "I;16B", "I", "F")
         np.testing.assert_array_equal(loaded(image), grey(RAMP))
 
 
 def test_a_tiff_of_floats_keeps_its_shades() -> None:
-    np.testing.assert_array_equal(loaded(in_file(PIL.fromarray(RAMP.astype(np.float32) / 255), "TIFF")), grey(RAMP))
+    np.testing.assert_array_equal(
+        loaded(in_file(PIL.fromarray(RAMP.astype(np.float32) / 255), "TIFF")), grey(RAMP)
+    )
 
 
 @pytest.mark.parametrize(("tag", "value", "expected"), [(262, 0, 255 - RAMP), (258, 12, RAMP)])
 def test_a_tiff_says_what_is_white(tag: int, value: int, expected: np.ndarray) -> None:
-    image = PIL.open(io.BytesIO(in_file(PIL.fromarray(RAMP.astype(np.uint16) * (257 if tag == 262 else 16) + (tag == 258) * (RAMP >> 4)), "TIFF")))
+    image = PIL.open(
+        io.BytesIO(
+            in_file(
+                PIL.fromarray(
+                    RAMP.astype(np.uint16) * (257 if tag == 262 else 16) + (tag == 258) * (RAMP >> 4)
+                ),
+                "TIFF",
+            )
+        )
+    )
     image.tag_v2[tag] = value if tag == 262 else (value,)
     np.testing.assert_array_equal(loaded(image), grey(expected))
 
@@ -76,7 +96,9 @@ def test_a_tiff_says_what_is_white(tag: int, value: int, expected: np.ndarray) -
 def test_a_turned_image_of_16_bits_keeps_its_shades() -> None:
     exif = PIL.Exif()
     exif[0x0112] = 3  # upside down
-    np.testing.assert_array_equal(loaded(in_file(PIL.fromarray(RAMP.astype(np.uint16) * 257), "PNG", exif=exif)), grey(RAMP[::-1, ::-1]))
+    np.testing.assert_array_equal(
+        loaded(in_file(PIL.fromarray(RAMP.astype(np.uint16) * 257), "PNG", exif=exif)), grey(RAMP[::-1, ::-1])
+    )
 
 
 def test_a_transparent_shade_of_16_bits_shows_white() -> None:
@@ -87,7 +109,13 @@ def test_a_transparent_shade_of_16_bits_shows_white() -> None:
 def test_premultiplied_modes_show_their_colour() -> None:
     half = PIL.new("RGBA", (4, 4), (200, 100, 50, 128))
     assert np.abs(loaded(half.convert("RGBa")).astype(int) - loaded(half)).max() <= 2
-    assert np.abs(loaded(PIL.new("LA", (4, 4), (200, 128)).convert("La")).astype(int) - loaded(PIL.new("LA", (4, 4), (200, 128)))).max() <= 2
+    assert (
+        np.abs(
+            loaded(PIL.new("LA", (4, 4), (200, 128)).convert("La")).astype(int)
+            - loaded(PIL.new("LA", (4, 4), (200, 128)))
+        ).max()
+        <= 2
+    )
 
 
 REFUSED: list[tuple[str, Any]] = [
@@ -109,7 +137,9 @@ def test_arrays_that_are_no_picture_are_refused_by_name(sentence: str, array: np
         array_pixels(array)
 
 
-@pytest.mark.parametrize("pixels", [RAMP.astype(np.int32), RAMP.astype(np.int32) - 9, RAMP.astype(np.int32) * 70000])
+@pytest.mark.parametrize(
+    "pixels", [RAMP.astype(np.int32), RAMP.astype(np.int32) - 9, RAMP.astype(np.int32) * 70000]
+)
 def test_integers_of_32_bits_are_refused_by_their_range(pixels: np.ndarray) -> None:
     with pytest.raises(AntiphonError, match="holds 32-bit integers from .*; expected 16 bits, 0 to 65535"):
         load_image(PIL.fromarray(pixels))

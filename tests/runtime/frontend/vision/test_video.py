@@ -20,7 +20,14 @@ pytest.importorskip("PIL.Image")
 RAW = VisionSettings(16, 2, 2, 1, 10**6, (0, 0, 0), (1, 1, 1), rescale_factor=1.0)
 
 
-def grey_film(path: Path, frames: int = 20, rate: int = 10, size: int = 64, sound: bool = False, channels: str = "stereo") -> Path:
+def grey_film(
+    path: Path,
+    frames: int = 20,
+    rate: int = 10,
+    size: int = 64,
+    sound: bool = False,
+    channels: str = "stereo",
+) -> Path:
     """A film whose frame k is of the even grey 10 + 10 * k, with a tone as long as it is."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as output:
@@ -29,7 +36,9 @@ def grey_film(path: Path, frames: int = 20, rate: int = 10, size: int = 64, soun
         stream.pix_fmt, stream.bit_rate, stream.gop_size = "yuv420p", 4_000_000, 1
         track = output.add_stream("aac", rate=48000, layout=channels) if sound else None
         for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.full((size, size, 3), 10 + 10 * index, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((size, size, 3), 10 + 10 * index, np.uint8), format="rgb24"
+            )
             frame.pts, frame.time_base = index, Fraction(1, rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
@@ -51,7 +60,13 @@ def greys(found: Video) -> list[int]:
 
 @pytest.mark.parametrize(
     ("rate", "expected"),
-    [(2.0, [0, 5, 10, 15]), (1.0, [0, 10]), (3.0, [0, 3, 6, 10, 13, 16]), (10.0, [*range(20)]), (20.0, [k // 2 for k in range(40)])],
+    [
+        (2.0, [0, 5, 10, 15]),
+        (1.0, [0, 10]),
+        (3.0, [0, 3, 6, 10, 13, 16]),
+        (10.0, [*range(20)]),
+        (20.0, [k // 2 for k in range(40)]),
+    ],
 )
 def test_a_file_is_sampled_by_time(tmp_path: Path, rate: float, expected: list[int]) -> None:
     path = grey_film(tmp_path / "a.mp4")
@@ -67,7 +82,9 @@ def test_a_video_shorter_than_a_temporal_patch_is_sampled_more_densely(tmp_path:
 
 
 def test_a_video_of_one_frame_repeats_it(tmp_path: Path) -> None:
-    found = read_video(VideoPart(grey_film(tmp_path / "a.mp4", frames=1)), RAW, 2.0, use_audio=False, audio_rate=16000)
+    found = read_video(
+        VideoPart(grey_film(tmp_path / "a.mp4", frames=1)), RAW, 2.0, use_audio=False, audio_rate=16000
+    )
     assert greys(found) == [0, 0]
 
 
@@ -81,13 +98,18 @@ def test_a_long_video_is_sampled_more_sparsely(tmp_path: Path, monkeypatch: pyte
 def test_the_audio_track_is_read_when_asked(tmp_path: Path, channels: str) -> None:
     path = grey_film(tmp_path / "a.mp4", sound=True, channels=channels)
     found = read_video(VideoPart(path), RAW, 2.0, use_audio=True, audio_rate=16000)
-    assert found.audio is not None and found.audio.dtype == np.float32 and abs(len(found.audio) - 32000) < 1200
+    assert (
+        found.audio is not None and found.audio.dtype == np.float32 and abs(len(found.audio) - 32000) < 1200
+    )
     spectrum = np.abs(np.fft.rfft(found.audio[4000:20000]))
     assert np.argmax(spectrum) == 440
 
 
 def test_a_silent_video_has_no_audio(tmp_path: Path) -> None:
-    assert read_video(VideoPart(grey_film(tmp_path / "a.mkv")), RAW, 2.0, use_audio=True, audio_rate=16000).audio is None
+    assert (
+        read_video(VideoPart(grey_film(tmp_path / "a.mkv")), RAW, 2.0, use_audio=True, audio_rate=16000).audio
+        is None
+    )
 
 
 def test_an_array_is_taken_frame_by_frame_at_its_own_rate() -> None:
@@ -106,7 +128,8 @@ def test_a_part_has_its_own_rate(tmp_path: Path) -> None:
     assert greys(found) == [0, 10] and found.rate == 1.0 and found.times.tolist() == [0, 1]
 
 
-# Frames and their rate (sample_fps) as of fetch_video of qwen-omni-utils 0.0.9 on a film of 20 frames at 10 a second.
+# Frames and their rate (sample_fps) as of fetch_video of qwen-omni-utils 0.0.9 on a film of
+# 20 frames at 10 a second.
 CHOICES: list[tuple[FrameOptions, Span, float, list[int], float]] = [
     (FrameOptions(nframes=4), Span(), 2.0, [0, 6, 13, 19], 2.0),
     (FrameOptions(nframes=6), Span(), 2.0, [0, 4, 8, 11, 15, 19], 3.0),
@@ -128,7 +151,13 @@ def test_frames_are_counted_and_chosen_as_by_the_reference(
 
 
 @pytest.mark.parametrize(
-    ("span", "expected"), [(Span(0.5, None), [5, 10, 15]), (Span(0.0, 0.9), [0, 5]), (Span(0.46, 1.52), [5, 10, 15]), (Span(1.55, 99.0), [16, 18])]
+    ("span", "expected"),
+    [
+        (Span(0.5, None), [5, 10, 15]),
+        (Span(0.0, 0.9), [0, 5]),
+        (Span(0.46, 1.52), [5, 10, 15]),
+        (Span(1.55, 99.0), [16, 18]),
+    ],
 )
 def test_a_span_is_sampled_by_time(tmp_path: Path, span: Span, expected: list[int]) -> None:
     found = seen(VideoPart(grey_film(tmp_path / "a.mp4"), span=span))
@@ -142,13 +171,18 @@ def test_nothing_behind_the_end_of_a_span_is_decoded() -> None:
 
 def test_a_span_cuts_the_audio_track_too(tmp_path: Path) -> None:
     path = grey_film(tmp_path / "a.mp4", sound=True)
-    whole, part = (read_video(VideoPart(path, span=span), RAW, 2.0, True, 16000).audio for span in (Span(), Span(0.5, 1.5)))
+    whole, part = (
+        read_video(VideoPart(path, span=span), RAW, 2.0, True, 16000).audio
+        for span in (Span(), Span(0.5, 1.5))
+    )
     assert isinstance(whole, np.ndarray) and isinstance(part, np.ndarray) and len(part) == 16000
     assert np.abs(part[100:-100] - whole[8100:23900]).max() < 1e-3
 
 
 def test_pictures_of_a_video_get_the_size_that_is_asked_for(tmp_path: Path) -> None:
-    found = seen(VideoPart(grey_film(tmp_path / "a.mp4"), pixels=PixelOptions(resized_height=96, resized_width=160)))
+    found = seen(
+        VideoPart(grey_film(tmp_path / "a.mp4"), pixels=PixelOptions(resized_height=96, resized_width=160))
+    )
     assert (found.frames.height, found.frames.width) == (96, 160)
 
 
@@ -173,7 +207,9 @@ def test_patches_follow_the_reference_layout() -> None:
         row, column = block // 3 * 2 + inside // 2, block % 3 * 2 + inside % 2
         channel, rest = divmod(dim, 2 * 256)
         frame, (y, x) = time * 2 + rest // 256, divmod(rest % 256, 16)
-        assert patches[time, patch, dim] == pytest.approx(pixels[frame, row * 16 + y, column * 16 + x, channel], abs=1e-5)
+        assert patches[time, patch, dim] == pytest.approx(
+            pixels[frame, row * 16 + y, column * 16 + x, channel], abs=1e-5
+        )
 
 
 def test_frames_are_shown_until_the_next_when_the_rate_varies() -> None:
@@ -196,35 +232,50 @@ def test_bad_videos_raise_one_sentence(tmp_path: Path) -> None:
         (VideoPart(sound), "cannot be read as video: it is WAV; give MP4"),
         (VideoPart(np.zeros((4, 4, 3), np.uint8)), "expected uint8"),
         (VideoPart(np.zeros((2, 4, 4, 3), np.int32)), "expected uint8"),
-        (VideoPart([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 64, 3), np.uint8)]), "Frame 1 of the video is 64 x 32 pixels and the first 32 x 32"),
+        (
+            VideoPart([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 64, 3), np.uint8)]),
+            "Frame 1 of the video is 64 x 32 pixels and the first 32 x 32",
+        ),
         (VideoPart(np.zeros((2, 32, 32, 3), np.uint8), use_audio=True), "frames has no audio track"),
     ]:
         with pytest.raises(AntiphonError, match=sentence):
             read_video(part, RAW, 2.0, use_audio=bool(part.use_audio), audio_rate=16000)
 
 
-def test_a_video_beyond_the_policy_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_beyond_the_policy_is_refused_by_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = grey_film(tmp_path / "a.mp4")
     monkeypatch.setattr(video, "decoded", lambda *_: pytest.fail("decoded"))
     for policy, most_tokens, sentence in [
         (MediaPolicy(max_frames=19), None, "The video has 20 frames or more, expected at most 19"),
         (MediaPolicy(max_seconds=1.5), None, "The video is 2.0 s long, expected at most 1.5 s"),
         (MediaPolicy(max_pixels=64 * 63), None, "a size that cannot be read, or of more than 4,032 pixels"),
-        (MediaPolicy(), 7, "The video has 8 tokens or more, the model's context has room for 7; cut it or lower video_fps"),
+        (
+            MediaPolicy(),
+            7,
+            "The video has 8 tokens or more, the model's context has room for 7; cut it or lower video_fps",
+        ),
     ]:
         with pytest.raises(AntiphonError, match=sentence):
             read_video(VideoPart(path), RAW, 2.0, False, 16000, policy, most_tokens)
 
 
-def test_a_video_whose_header_says_too_little_stops_where_it_gets_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_whose_header_says_too_little_stops_where_it_gets_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = grey_film(tmp_path / "a.mp4")
     with pytest.raises(AntiphonError, match="The video has 11 frames or more"):
         list(video._bounded([SimpleNamespace(width=1, height=1)] * 20, MediaPolicy(max_frames=10)))
     checked = iter([None])  # what the header says passes
     monkeypatch.setattr(video, "CHECKED_EVERY", 1)
     real = video._check_room
-    monkeypatch.setattr(video, "_check_room", lambda *arguments: real(*arguments) if next(checked, True) else None)
-    with pytest.raises(AntiphonError, match="The video has 4 tokens or more, the model's context has room for 3"):
+    monkeypatch.setattr(
+        video, "_check_room", lambda *arguments: real(*arguments) if next(checked, True) else None
+    )
+    with pytest.raises(
+        AntiphonError, match="The video has 4 tokens or more, the model's context has room for 3"
+    ):
         read_video(VideoPart(path), RAW, 2.0, False, 16000, MediaPolicy(), 3)
 
 

@@ -20,8 +20,28 @@ def make(fakes, ids, hidden_rows=None, first=50):
 def test_the_nine_rows_of_the_answer_are_those_of_the_reference(fakes):
     prompt, i = make(fakes, history(fakes, ("user", [20]))), fakes.ids
     pad = i["tts_pad"]
-    assert prompt.text_ids[-9:].tolist() == [i["im_start"], i["assistant"], i["newline"], pad, pad, pad, pad, i["tts_bos"], 50]
-    codec = [-1, -1, -1, i["codec_nothink"], i["codec_think_bos"], i["codec_think_eos"], 39, i["codec_pad"], i["codec_bos"]]
+    assert prompt.text_ids[-9:].tolist() == [
+        i["im_start"],
+        i["assistant"],
+        i["newline"],
+        pad,
+        pad,
+        pad,
+        pad,
+        i["tts_bos"],
+        50,
+    ]
+    codec = [
+        -1,
+        -1,
+        -1,
+        i["codec_nothink"],
+        i["codec_think_bos"],
+        i["codec_think_eos"],
+        39,
+        i["codec_pad"],
+        i["codec_bos"],
+    ]
     assert prompt.codec_ids[-9:].tolist() == codec
 
 
@@ -48,7 +68,9 @@ def test_multimodal_tokens_become_hidden_rows_of_the_thinker(fakes):
 
 def test_positions_count_the_kept_rows_and_go_on_after_them(fakes):
     prompt = make(fakes, history(fakes, ("system", [30]), ("user", [20])))
-    assert prompt.positions.shape == (3, len(prompt.text_ids)) and prompt.next_position == len(prompt.text_ids)
+    assert prompt.positions.shape == (3, len(prompt.text_ids)) and prompt.next_position == len(
+        prompt.text_ids
+    )
 
 
 def test_a_conversation_without_user_turns_has_the_nine_rows_alone(fakes):

@@ -7,9 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.runtime.stages.talker_rows.tapped_rows import content_rows, evenly_spaced, tapped_rows, user_turns
+from antiphon.runtime.stages.talker_rows.tapped_rows import (
+    content_rows,
+    evenly_spaced,
+    tapped_rows,
+    user_turns,
+)
 
-IDS = {"im_start": 1, "im_end": 2, "newline": 3, "system": 4, "user": 5, "assistant": 6, "audio": 7, "image": 8}
+IDS = {
+    "im_start": 1,
+    "im_end": 2,
+    "newline": 3,
+    "system": 4,
+    "user": 5,
+    "assistant": 6,
+    "audio": 7,
+    "image": 8,
+}
 
 
 def turn(role: str, content: list[int], closed: bool = True) -> list[int]:
@@ -17,7 +31,9 @@ def turn(role: str, content: list[int], closed: bool = True) -> list[int]:
 
 
 def test_a_user_turn_reaches_from_its_start_to_the_next_start():
-    ids = np.array([*turn("system", [30]), *turn("user", [20, 21]), *turn("assistant", [40]), *turn("user", [22])])
+    ids = np.array(
+        [*turn("system", [30]), *turn("user", [20, 21]), *turn("assistant", [40]), *turn("user", [22])]
+    )
     assert list(user_turns(ids, IDS)) == [(6, 13), (19, 25)]
 
 
@@ -43,7 +59,10 @@ def test_an_open_turn_keeps_all_content_because_its_length_decides():
     assert len(rows) == 4 + 30
 
 
-@pytest.mark.parametrize(("count", "limit", "expected"), [(5, 0, [0, 1, 2, 3, 4]), (3, 16, [0, 1, 2]), (9, 1, [0]), (100, 2, [0, 99])])
+@pytest.mark.parametrize(
+    ("count", "limit", "expected"),
+    [(5, 0, [0, 1, 2, 3, 4]), (3, 16, [0, 1, 2]), (9, 1, [0]), (100, 2, [0, 99])],
+)
 def test_even_spacing_at_its_edges(count, limit, expected):
     assert evenly_spaced(count, limit).tolist() == expected
 
@@ -58,6 +77,8 @@ def test_even_spacing_is_that_of_a_truncated_linspace(count, limit):
         assert found[0] == 0 and found[-1] == count - 1
 
 
-@pytest.mark.parametrize("ids", [[], [20, 21], turn("system", [30])], ids=["nothing", "no turn at all", "a system turn"])
+@pytest.mark.parametrize(
+    "ids", [[], [20, 21], turn("system", [30])], ids=["nothing", "no turn at all", "a system turn"]
+)
 def test_nothing_is_tapped_without_a_user_turn(ids):
     assert tapped_rows(np.array(ids, np.int64), IDS, 4).tolist() == []
