@@ -463,11 +463,12 @@ def test_constants_of_the_front_end_with_any_value_are_refused_or_used(
     check()
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_manifest_of_an_older_schema_is_refused_with_the_command_that_builds_it_again(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, tmp_path: Path, version: int
 ) -> None:
     bundle = linked(tiny_bundle, tmp_path / "bundle")
-    edit_manifest(bundle, "schema_version", 1)
+    edit_manifest(bundle, "schema_version", version)
     assert f"antiphon build CHECKPOINT {bundle}" in refusal(lambda: load(bundle))
 
 

@@ -21,7 +21,8 @@ from .specs import StageEntry
 from .talker_contract import TalkerContract
 from .typed_json import typed
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""2 had one file an engine and its tensors beside it; 1 had no seal. Neither is read."""
 SEAL = "sha256"
 """The field of manifest.json that holds `seal` of all others."""
 REPAIR = "copy the bundle again, or build it again"
