@@ -200,7 +200,7 @@ class _Build:
         self._report(stage.name, "lowering")
         lowered = builder.lower(stage, model, choice.target)
         self._report(stage.name, "compiling")
-        built = builder.compile(lowered, home, choice.target)
+        built = builder.compile(lowered, home, choice.target, lambda step: self._report(stage.name, step))
         entry = StageEntry(
             stage.name,
             kind,
@@ -233,7 +233,7 @@ class _Build:
             model = export_portable(facts.stage)
             save_portable(model, file)
             self.cache.store(name, parts, file.parent, {})
-            return model, False
+            return load_portable(file), False  # as from the cache: equal keys give equal files
 
     def _wrote(self, stage: str, written: int) -> None:
         self.done += written

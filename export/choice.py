@@ -75,19 +75,26 @@ def choose_engines(
 ) -> EngineChoice:
     """Check what a build is asked for.
 
-    Raises UnsupportedTarget for an unknown engine, target or precision.
+    Raises UnsupportedTarget for an unknown engine, target or precision, InvalidInput where `engine` is
+    neither a name nor a mapping. A target is known where it is one of TARGETS, or of a chosen kind.
     """
+    if not isinstance(engine, str | Mapping):
+        raise InvalidInput(
+            f"engine is {short(engine)}, expected the name of an engine kind, or a mapping of stage to kind."
+        )
     kinds = {OTHERS: engine} if isinstance(engine, str) else dict(engine)
     default = kinds.pop(OTHERS, DEFAULT)
-    known = {"target": (target, TARGETS), "precision": (precision, tuple(PRECISIONS))}
-    for name, (value, values) in known.items():
-        if value not in values:
-            raise UnsupportedTarget(f"Unknown {name} {short(value)}; expected one of {', '.join(values)}.")
+    targets = dict.fromkeys(TARGETS)
     for kind in (default, *kinds.values()):
         if kind not in builder_kinds():
             raise UnsupportedTarget(
                 f"Unknown engine {short(kind)}; expected one of {', '.join(builder_kinds())}."
             )
+        targets |= dict.fromkeys(find_builder(kind).targets())
+    known = {"target": (target, tuple(targets)), "precision": (precision, tuple(PRECISIONS))}
+    for name, (value, values) in known.items():
+        if value not in values:
+            raise UnsupportedTarget(f"Unknown {name} {short(value)}; expected one of {', '.join(values)}.")
     return EngineChoice(target, precision, default, kinds)
 
 

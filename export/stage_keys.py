@@ -11,14 +11,16 @@ import importlib.metadata
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 
 from ..graphs.checkpoints.checkpoint import Checkpoint
 from ..graphs.stage import Stage, WeightSource
 from ..plugins.op_form import OpForm
-from ..plugins.registry import FOLDERS, OPS
+from ..plugins.registry import DOMAIN, DOMAIN_VERSION, FOLDERS, OPS
 from ..runtime.bundle.specs import Precision
+from ..runtime.bundle.version import VERSION
 from .cache import stage_key
 from .engines.base import EngineBuilder
 from .op_forms import op_forms
@@ -26,12 +28,18 @@ from .sources import imported_sources, sources_digest
 
 EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnx_ir")
 EXPORTER = ("antiphon.export.portable", "antiphon.export.weights")
+READING = tuple(
+    f"antiphon.graphs.checkpoints.{name}"
+    for name in ("checkpoint", "safetensors_folder", "stored_tensor", "torch_archive")
+)
+"""From stored bytes to the values of a parameter: these decide an engine's weights beside the bytes."""
 OPS_ROOM, RUNTIME, SPECS = "antiphon.plugins", "antiphon.runtime", "antiphon.runtime.bundle.specs"
 NOT_OF_KINDS = ("antiphon.graphs", "antiphon.export.portable", "antiphon.export.op_forms")
 """What the portable graph's own key covers."""
 STOP = (OPS_ROOM, RUNTIME)
 """Rooms that the walk over imports does not enter: the ops of a stage are added one by one,
-and of the runtime only the descriptions of tensors decide a graph.
+and of the runtime only the descriptions of tensors decide a graph. The layouts that encoders take their
+example inputs from decide sizes of a trace, which the graph does not keep.
 """
 
 
@@ -57,7 +65,11 @@ def stage_facts(stage: Stage) -> StageFacts:
         shapes = tuple(
             (name, tuple(parameter.shape)) for name, parameter in stage.make_module().named_parameters()
         )
-    return StageFacts(stage, op_forms(stage), shapes)
+    forms = op_forms(stage)
+    for op in dict.fromkeys(form.op for form in forms):
+        # Imported now: an edit during the build does not change what this build runs.
+        import_module(f"{OPS_ROOM}.{FOLDERS[op]}.function")
+    return StageFacts(stage, forms, shapes)
 
 
 def portable_parts(facts: StageFacts) -> dict[str, str]:
@@ -80,7 +92,7 @@ def portable_parts(facts: StageFacts) -> dict[str, str]:
     return {
         "configuration": _hash(repr(described)),
         "graph code": sources_digest(set(files)),
-        "op signatures": _hash(repr([OPS[op] for op in ops])),
+        "op signatures": _hash(repr((DOMAIN, DOMAIN_VERSION, VERSION, [OPS[op] for op in ops]))),
         **{f"version of {name}": importlib.metadata.version(name) for name in EXPORT_TOOLS},
     }
 
@@ -100,12 +112,14 @@ def engine_parts(
     The parts of the portable graph stay beside its key, so that a miss names what changed.
     """
     files = imported_sources([*builder.sources(facts.forms), SPECS], stop=[RUNTIME, *NOT_OF_KINDS])
+    files += imported_sources(READING, stop=["antiphon.graphs", RUNTIME])
     return {
         **portable,
         "portable graph": stage_key(dict(portable)),
         "weights": weights,
         "engine": kind,
-        "engine code": sources_digest(files),
+        "engine code": sources_digest(set(files)),
+        "loop": _hash(repr(facts.stage.loop)),
         "target": target,
         "precision": repr(precision),
         **{f"version of {name}": found for name, found in builder.tools().items()},

@@ -139,6 +139,7 @@ class Conversation:
         """
         call = Place()
         try:
+            options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
             self._enter(call, Move.APPEND)
             if more or self._state.status is Status.LISTENING:
                 if messages is not None or image is not None or video is not None:
@@ -148,7 +149,6 @@ class Conversation:
             else:
                 before = self._what_waits()
                 try:
-                    options = ReplyOptions(use_audio_in_video=use_audio_in_video, video_fps=video_fps)
                     self.queue(
                         _turn(audio, image, video, text, sample_rate) if messages is None else messages,
                         options,

@@ -19,7 +19,7 @@ from .bundle.numeric import as_float, whole
 from .bundle.said import short
 from .conversation import Conversation
 from .engines.base import Engine
-from .engines.onnxruntime.sessions import MOST_THREADS
+from .engines.checks import MOST_THREADS
 from .events import AudioDelta, Done, Event, Reply
 from .frontend.media.media_policy import LOCAL, MediaPolicy
 from .model import LoadedModel

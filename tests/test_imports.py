@@ -63,13 +63,6 @@ def imports(name: str, source: str, is_package: bool) -> Iterator[str]:
         ):
             for pattern in _patterns(node.args[0], registries):
                 yield pattern if not pattern.startswith(r"\.") else _resolved_pattern(pattern, package)
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and re.fullmatch(r"antiphon(\.\w+)+", node.value)
-        ):
-            # a registry's name, which importlib gets later
-            yield re.escape(node.value.removeprefix("antiphon."))
 
 
 def _registries(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:

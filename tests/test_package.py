@@ -72,6 +72,10 @@ def test_a_runtime_module_loads_neither_torch_nor_onnx(module: str, tmp_path: Pa
     assert not loaded_modules(f"import antiphon.{module}", tmp_path) & set(HEAVY)
 
 
+def test_the_facade_loads_no_engine_library(tmp_path: Path) -> None:
+    assert "onnxruntime" not in loaded_modules("import antiphon.runtime.omni", tmp_path)
+
+
 def test_a_whole_conversation_loads_neither_torch_nor_onnx(tiny_bundle: Path, tmp_path: Path) -> None:
     ask = "omni.generate([{'role': 'user', 'content': 'hi'}], max_text_tokens=2, max_frames=2)"
     code = f"import antiphon\nwith antiphon.load({str(tiny_bundle)!r}) as omni:\n    {ask}"

@@ -36,9 +36,10 @@ the end of the last one.
 def probes(stage: Stage, seed: int = 0) -> list[Feeds]:
     """Feeds of successive calls to `stage`, one stream, from `seed`.
 
-    Decoder stages ask for the logits of every row.
+    Decoder stages ask for the logits of every row. A stage without probes of its own gets its example once.
     """
-    return _MAKERS[stage.name](stage, np.random.default_rng(seed))
+    make = _MAKERS.get(stage.name)
+    return [stage.example()] if make is None else make(stage, np.random.default_rng(seed))
 
 
 def _audio_encoder(stage: Stage, noise: np.random.Generator) -> list[Feeds]:

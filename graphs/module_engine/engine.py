@@ -29,6 +29,9 @@ def module_engines(stages: Iterable[Stage], checkpoint: Any) -> dict[str, Engine
     return {stage.name: ModuleEngine(stage, checkpoint) for stage in stages}
 
 
+TARGETS = ("cpu",)
+
+
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> Engine:
     """Raises UnsupportedTarget: a bundle has no modules."""
     raise UnsupportedTarget(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .beside import set_aside
-from .errors import BrokenBundle, UnsupportedTarget, as_broken_bundle
+from .errors import BrokenBundle, as_broken_bundle
 from .files import MANIFEST_FILE, FileHash, check_file, check_files
 from .json_file import read_json_object
 from .said import short, short_path
@@ -128,13 +128,12 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     (Path(folder) / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
+def read_manifest(folder: str | Path) -> Manifest:
     """Read the manifest of the bundle at `folder` and check that its files are there in their full size,
     and the small ones unchanged.
 
     Raises AntiphonError in one sentence: no bundle, unreadable, another schema version, changed since it was
-    built, a field missing or of a wrong kind, another target than `target` (when given), or a file that
-    `bundle_files.check_files` refuses.
+    built, a field missing or of a wrong kind, or a file that `files.check_files` refuses.
     """
     root = Path(folder)
     path = root / MANIFEST_FILE
@@ -154,11 +153,6 @@ def read_manifest(folder: str | Path, target: str | None = None) -> Manifest:
             f"or make it anew with antiphon build CHECKPOINT {short_path(root)}."
         )
     manifest: Manifest = typed(Manifest, raw, short_path(path))
-    if target is not None and manifest.target != target:
-        raise UnsupportedTarget(
-            f"The bundle {short_path(folder)} was built for {manifest.target:.60}, not for {target}; "
-            f"build it again with --target {target}."
-        )
     check_files(
         root, manifest.hashes, [name for entry in manifest.stages.values() for name in entry.artifacts]
     )

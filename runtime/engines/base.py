@@ -45,7 +45,10 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Free what the engine library holds. Closing twice is fine."""
+        """Free what the engine library holds. Closing twice is fine.
+
+        An Omni does not close its engines, which several may share: they go with the last reference.
+        """
 
 
 class OpenEngine(Protocol):

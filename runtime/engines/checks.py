@@ -10,6 +10,9 @@ from ..bundle.errors import Closed, InvalidInput
 from ..bundle.specs import StageEntry, TensorSpec
 from ..states.pool import Slot
 
+MOST_THREADS = 1024
+"""An engine library starts them all at once; more than a machine has cores only wait for each other."""
+
 
 def axis_sizes(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
     """The size of every symbol in the input shapes; a symbol with two sizes is a mistake of the caller."""

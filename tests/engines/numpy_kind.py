@@ -5,6 +5,8 @@ It lives in the tests alone.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,18 @@ from antiphon.export.engines.base import BuiltEngine, Lowered, uncovered
 from antiphon.graphs.stage import Stage, StageLoop
 from antiphon.plugins import onnx_domain  # noqa: F401  # before onnx.reference knows our domain
 from antiphon.plugins.op_form import OpForm
-from antiphon.runtime.bundle.specs import Capabilities, Precision, StageEntry
+from antiphon.runtime.bundle.specs import Capabilities, Precision, StageEntry, TensorSpec
+from antiphon.runtime.bundle.typed_json import typed
 from antiphon.runtime.states.pool import UNLIMITED, Slot, StatePool
 
 KIND = "numpy"
 REFUSED = ("AriaStep", "GatedDeltaRule", "QuantizedMoE")
 """onnx.reference has no Scan over another axis than the first, which the meaning of GatedDeltaRule needs."""
-LOOPS: dict[str, StageLoop] = {}
-"""The loop of each stage that was built, which this kind runs in Python;
-a kind for use would store it beside its engine.
-"""
+LOOP, ENGINE_FILE = "loop", "numpy.onnx"
+"""The field of the engine file's metadata that holds the stage's loop, which this kind runs in Python."""
+
+
+TARGETS = ("cpu",)
 
 
 def builder() -> NumpyBuilder:
@@ -36,6 +40,14 @@ def builder() -> NumpyBuilder:
 
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> NumpyEngine:
     return NumpyEngine(onnx.load(folder / entry.artifacts[0]), entry)
+
+
+def loop_from_json(text: str) -> StageLoop:
+    """The loop that `dataclasses.asdict` and JSON made `text` from."""
+    stored = json.loads(text)
+    specs = {name: typed(tuple[TensorSpec, ...], stored.pop(name), name) for name in ("inputs", "outputs")}
+    names = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
+    return StageLoop(**{**stored, **names, **specs})
 
 
 class NumpyBuilder:
@@ -57,13 +69,14 @@ class NumpyBuilder:
 
     def lower(self, stage: Stage, portable: ir.Model, target: str) -> Lowered:
         if stage.loop is not None:
-            LOOPS[stage.name] = stage.loop
+            portable.metadata_props[LOOP] = json.dumps(dataclasses.asdict(stage.loop))
         return Lowered(portable, stage.interface, ())
 
     def compile(
         self, lowered: Lowered, folder: Path, target: str, on_progress: Callable[[str], None] | None = None
     ) -> BuiltEngine:
-        return BuiltEngine(("portable.onnx",), lowered.interface, Capabilities(rows_exact=True))
+        ir.save(lowered.graph, folder / ENGINE_FILE)
+        return BuiltEngine((ENGINE_FILE,), lowered.interface, Capabilities(rows_exact=True))
 
 
 class NumpyEngine:
@@ -71,6 +84,8 @@ class NumpyEngine:
 
     def __init__(self, model: onnx.ModelProto, entry: StageEntry) -> None:
         self.entry, self._evaluator = entry, ReferenceEvaluator(model)
+        stored = {field.key: field.value for field in model.metadata_props}.get(LOOP)
+        self._loop_of_stage: StageLoop | None = None if stored is None else loop_from_json(stored)
 
     def new_states(self, rows: int = 1, capacity: int = UNLIMITED) -> StatePool:
         return StatePool(self.entry.states, rows, capacity)
@@ -85,7 +100,7 @@ class NumpyEngine:
         outputs: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         assert len(slots) <= 1, "the toy runs one row"
-        loop = LOOPS.get(self.entry.name)
+        loop = self._loop_of_stage
         found = (
             self._loop(loop, feeds) if loop is not None else self._once(feeds, slots[0] if slots else None)
         )

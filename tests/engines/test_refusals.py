@@ -20,7 +20,7 @@ from antiphon.export.engines import registry as builders
 from antiphon.export.engines.registry import builder_kinds
 from antiphon.graphs.stage import Stage
 from antiphon.plugins.quantized_moe.torch_op import quantized_moe
-from antiphon.runtime.bundle.errors import UnsupportedTarget
+from antiphon.runtime.bundle.errors import InvalidInput, UnsupportedTarget
 from antiphon.runtime.bundle.specs import TensorSpec
 
 from ..checkpoints_read import never_read
@@ -156,3 +156,24 @@ def test_a_head_size_that_the_kernel_refuses_at_its_first_run_is_refused_before_
         (("past_key", "float32", (1, 2, 7, head_dim)),),
     )
     assert refuses(form) == reason
+
+
+@pytest.mark.parametrize("engine", [None, 3, ["onnxruntime"]])
+def test_an_engine_that_is_no_name_is_one_sentence(
+    tiny_checkpoint: Path, tmp_path: Path, engine: Any
+) -> None:
+    with pytest.raises(
+        InvalidInput, match="expected the name of an engine kind, or a mapping of stage to kind"
+    ):
+        building.build(tiny_checkpoint, tmp_path / "bundle", engine=engine)
+
+
+def test_a_kind_from_outside_brings_its_own_targets(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(builders._MODULES, numpy_kind.KIND, numpy_kind.__name__)
+    monkeypatch.setattr(numpy_kind.NumpyBuilder, "targets", lambda self: ("abacus",))
+    kinds = {"*": numpy_kind.KIND}
+    assert planning.plan(tiny_checkpoint, engine=kinds, target="abacus").rows[0].engine == numpy_kind.KIND
+    with pytest.raises(UnsupportedTarget, match="Unknown target 'abacus'; expected one of cpu"):
+        planning.plan(tiny_checkpoint, target="abacus")

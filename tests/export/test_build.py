@@ -232,6 +232,16 @@ def keys(folder: Path) -> dict[str, dict[str, str]]:
     }
 
 
+def test_equal_keys_give_equal_files_also_where_the_portable_graph_is_cached(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    for name in (f"{stage}{building.PORTABLE}" for stage in STAGES):
+        copy_of(Path(os.environ["ANTIPHON_CACHE"]) / name, tmp_path / "cache" / name)
+    manifest = build(tiny_checkpoint, tmp_path / "bundle", cache=tmp_path / "cache")
+    assert {record["portable_cached"] for record in manifest.build["stages"].values()} == {True}
+    assert manifest.hashes == read_manifest(tiny_bundle).hashes
+
+
 def test_ids_and_voices_are_in_the_manifest_alone(
     tiny_checkpoint: Path, tiny_bundle: Path, cache: Path, tmp_path: Path
 ) -> None:

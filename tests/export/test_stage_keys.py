@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from antiphon.export import sources
+from antiphon.export import sources, stage_keys
 from antiphon.export.engines.registry import find_builder
 from antiphon.export.sources import ROOT, imported_sources
 from antiphon.export.stage_keys import StageFacts, engine_parts, portable_parts, stage_facts
@@ -94,13 +94,29 @@ def test_an_edit_of_an_op_exports_the_stages_that_use_it(facts) -> None:
         "export/manifest.py",
         "export/build.py",
         "graphs/random/writer.py",
-        "graphs/checkpoints/checkpoint.py",
         "export/verify/verify.py",
         "runtime/engines/onnxruntime/engine.py",
     ],
 )
 def test_an_edit_elsewhere_rebuilds_nothing(facts, place: str) -> None:
     assert changed_by(facts, place) == (set(), set())
+
+
+def test_an_edit_of_how_weights_are_read_exports_nothing_and_rebuilds_every_engine(facts) -> None:
+    for name in ("checkpoint", "torch_archive", "safetensors_folder"):
+        assert changed_by(facts, f"graphs/checkpoints/{name}.py") == (set(), set(facts))
+
+
+def test_the_version_of_the_domain_decides_every_graph(facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = parts(facts)
+    monkeypatch.setattr(stage_keys, "DOMAIN_VERSION", 2)
+    assert all(before[name][0] != after[0] for name, after in parts(facts).items())
+
+
+def test_modules_from_outside_count_and_a_name_without_a_file_is_a_mistake(tmp_path: Path) -> None:
+    assert [file.name for file in imported_sources(["json.decoder"])] == ["decoder.py"]
+    with pytest.raises(AssertionError, match="names no source file"):
+        imported_sources(["antiphon.export.nothing"])
 
 
 def test_an_edit_of_a_stage_or_of_a_kind_rebuilds_what_they_make(facts) -> None:
@@ -127,7 +143,7 @@ def test_sources_are_followed_through_imports_inside_functions_and_packages() ->
     assert {
         "export/engines/registry.py",
         "export/engines/base.py",
-        "export/op_forms.py",
+        "plugins/op_form.py",
         "runtime/bundle/specs.py",
     } <= found
     assert not any(name.startswith("graphs/") for name in found)

@@ -33,6 +33,9 @@ _KEPT_BYTES = 2**24  # a binding with larger arrays (long audio, big images) is 
 _Bindings = OrderedDict[Any, list["_Binding"]]
 
 
+TARGETS = ("cpu",)
+
+
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> OnnxEngine:
     """See base.OpenEngine."""
     return OnnxEngine(folder / entry.artifacts[0], entry, threads)

@@ -14,10 +14,8 @@ from ...bundle.errors import BrokenBundle
 from ...bundle.numeric import whole
 from ...bundle.said import reason, short_path
 from ...scheduling.forks import never_free_in_forks
+from ..checks import MOST_THREADS
 from .library import onnxruntime
-
-MOST_THREADS = 1024
-"""An engine library starts them all at once; more than a machine has cores only wait for each other."""
 
 
 def default_threads() -> int:

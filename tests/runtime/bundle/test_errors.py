@@ -202,14 +202,17 @@ def test_a_target_an_engine_or_a_precision_that_is_not_there_is_unsupported(
             antiphon.build(tmp_path, tmp_path / "bundle", **options)
     with pytest.raises(UnsupportedTarget):
         plan(tmp_path, "fp3")
-    with pytest.raises(UnsupportedTarget, match="built for cpu, not for sm90"):
-        read_manifest(tiny_bundle, "sm90")
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "other", copy_function=os.link))
     manifest = read_manifest(bundle)
     (bundle / "manifest.json").unlink()
-    stages = {name: dataclasses.replace(entry, engine="steam") for name, entry in manifest.stages.items()}
+    stages = {name: dataclasses.replace(entry, kind="steam") for name, entry in manifest.stages.items()}
     write_manifest(bundle, dataclasses.replace(manifest, stages=stages))
-    with pytest.raises(UnsupportedTarget, match="the engine steam"):
+    with pytest.raises(UnsupportedTarget, match="the engine 'steam'"):
+        antiphon.load(bundle)
+    write_manifest(bundle, dataclasses.replace(manifest, target="sm90"))
+    with pytest.raises(
+        UnsupportedTarget, match="built for sm90, not for cpu; build it again with --target cpu"
+    ):
         antiphon.load(bundle)
 
 

@@ -192,7 +192,13 @@ def test_the_stage_must_have_the_input_that_the_contract_names(tiny_bundle: Path
         for spec in talker.inputs
     )
     changed = dataclasses.replace(
-        manifest, stages=manifest.stages | {"talker": dataclasses.replace(talker, inputs=renamed)}
+        manifest,
+        stages=manifest.stages
+        | {
+            "talker": dataclasses.replace(
+                talker, interface=dataclasses.replace(talker.interface, inputs=renamed)
+            )
+        },
     )
     with pytest.raises(
         AntiphonError,

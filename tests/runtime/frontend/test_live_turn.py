@@ -29,7 +29,7 @@ def states(conversation) -> dict[str, np.ndarray]:
     held = conversation.context.states
     return {
         spec.name: held.past(spec.name)[:, :, : held.length] if spec.kind == "kv" else held.past(spec.name)
-        for spec in held.specs
+        for spec in held.pool.specs
     }
 
 
