@@ -210,9 +210,7 @@ def test_a_target_an_engine_or_a_precision_that_is_not_there_is_unsupported(
     with pytest.raises(UnsupportedTarget, match="the engine 'steam'"):
         antiphon.load(bundle)
     write_manifest(bundle, dataclasses.replace(manifest, target="sm90"))
-    with pytest.raises(
-        UnsupportedTarget, match="built for sm90, not for cpu; build it again with --target cpu"
-    ):
+    with pytest.raises(UnsupportedTarget, match="built for sm90, not for cpu; build it again"):
         antiphon.load(bundle)
 
 
