@@ -9,13 +9,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-PATHS = sorted({found for found in re.findall(r"`([a-z_0-9/.]+)`", PAGE) if "/" in found})
-PLACEHOLDERS = ("KIND", "OP")
+ROOM = re.compile(r"^\| \d \| `([a-z_/]+)` \| (.*)\|$", re.M)
+"""A line of the table of rooms: the room, and what it holds, named by its place in the room."""
 
 
-@pytest.mark.parametrize("path", PATHS)
+def paths() -> list[str]:
+    """Every path that the page names, from the root."""
+    named = re.compile(r"`([a-z_0-9/]+(?:/|\.py))`")
+    held = [f"{room}{path}" for room, text in ROOM.findall(PAGE) for path in named.findall(text)]
+    whole = [path for path in re.findall(r"`([a-z_0-9/.]+)`", ROOM.sub("", PAGE)) if "/" in path]
+    rooms = [room for room, _ in ROOM.findall(PAGE)]
+    return sorted({*held, *whole, *rooms})
+
+
+@pytest.mark.parametrize("path", paths())
 def test_every_path_is_there(path: str) -> None:
-    places = (ROOT, ROOT / "runtime" / "stages")  # a room's table names files by their place in it
+    places = (ROOT, ROOT / "runtime" / "stages")  # the lives of message and weight name rows by their place
     assert any((place / path).exists() for place in places), f"docs/architecture.md names {path}"
 
 

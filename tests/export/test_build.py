@@ -25,6 +25,8 @@ pytest.importorskip("torch")
 import antiphon
 import antiphon.export.build as building
 from antiphon.export.build import Progress, build
+from antiphon.export.choice import choose_engines
+from antiphon.export.stage_keys import engine_parts, portable_parts, stage_facts, weights_digest
 from antiphon.graphs.checkpoints.checkpoint import Checkpoint
 from antiphon.graphs.families.registry import stages
 from antiphon.runtime.bundle.errors import AntiphonError
@@ -226,10 +228,15 @@ def test_a_weight_decides_exactly_the_stages_that_use_it(
 def keys(folder: Path) -> dict[str, dict[str, str]]:
     """What decides each stage of a checkpoint."""
     checkpoint = Checkpoint(folder)
-    one = building._Build(checkpoint, folder, building.StageCache(None), "cpu", "onnxruntime", "fp32", None)
-    return {
-        stage.name: one._key_parts(stage, stage.weights(checkpoint)) for stage in stages(checkpoint.config)
-    }
+    choice = choose_engines()
+    found = {}
+    for stage in stages(checkpoint.config):
+        facts, weights = stage_facts(stage), weights_digest(checkpoint, stage.weights(checkpoint))
+        builder, kind = choice.builder(stage.name), choice.kind(stage.name)
+        found[stage.name] = engine_parts(
+            facts, portable_parts(facts), weights, builder, kind, choice.target, choice.formats
+        )
+    return found
 
 
 def test_equal_keys_give_equal_files_also_where_the_portable_graph_is_cached(

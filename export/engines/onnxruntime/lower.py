@@ -19,6 +19,8 @@ from .passes.replace_ops import Lowering, replace_ops
 from .passes.share_sizes import share_sizes
 from .passes.unroll_loop import unroll_loop
 
+RULE_NAME = "pkg.onnxscript.rewriter.rule_name"
+"""What onnxscript's rewriter notes at nodes; a file keeps the path of their module alone."""
 LAST = ("SampleToken",)
 """Ops that become branches, which no later pass copies: they are lowered after the loop is unrolled."""
 
@@ -57,4 +59,6 @@ def lower(stage: Stage, model: ir.Model) -> Lowered:
     common.LiftConstantsToInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+    for node in model.graph.all_nodes():
+        node.metadata_props.pop(RULE_NAME, None)
     return Lowered(model, stage.interface, tuple(records))

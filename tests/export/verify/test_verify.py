@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ pytest.importorskip("torch")
 
 import onnx_ir as ir
 
-from antiphon.export.verify.verify import WRONG_CODES, _until_wrong, verify
+from antiphon.export.verify.compare import until_wrong
+from antiphon.export.verify.verify import WRONG_CODES, verify
 from antiphon.graphs.random.new_checkpoint import new_checkpoint
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import hash_folder
@@ -54,6 +56,10 @@ def rewrite(bundle: Path, stages: dict[str, StageEntry]) -> None:
     write_manifest(
         bundle, dataclasses.replace(read_manifest(bundle), stages=stages, hashes=hash_folder(bundle))
     )
+
+
+def with_interface(entry: StageEntry, **changed: Any) -> StageEntry:
+    return dataclasses.replace(entry, interface=dataclasses.replace(entry.interface, **changed))
 
 
 @pytest.fixture
@@ -142,7 +148,7 @@ def test_verify_refuses_a_bundle_with_fewer_layers_or_another_frame(
     entries = read_manifest(own_bundle).stages
     rewrite(
         own_bundle,
-        entries | {"thinker": dataclasses.replace(entries["thinker"], states=entries["thinker"].states[:-2])},
+        entries | {"thinker": with_interface(entries["thinker"], states=entries["thinker"].states[:-2])},
     )
     with pytest.raises(
         AntiphonError,
@@ -152,7 +158,7 @@ def test_verify_refuses_a_bundle_with_fewer_layers_or_another_frame(
     rewrite(
         own_bundle,
         entries
-        | {"predictor": dataclasses.replace(entries["predictor"], outputs=entries["predictor"].outputs[:-1])},
+        | {"predictor": with_interface(entries["predictor"], outputs=entries["predictor"].outputs[:-1])},
     )
     with pytest.raises(
         AntiphonError,
@@ -218,5 +224,5 @@ def test_a_frame_of_codes_counts_to_its_first_wrong_one() -> None:
     expected = np.arange(12).reshape(1, 3, 4)
     found = expected.copy()
     found[0, 0, 3] = found[0, 1, 0] = found[0, 1, 2] = -1
-    judged, given = _until_wrong(expected, found)
+    judged, given = until_wrong(expected, found)
     assert judged.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11] and (judged != given).sum() == 2
