@@ -16,7 +16,7 @@ from antiphon.export.manifest import compose_manifest, sampling_defaults
 from antiphon.graphs.checkpoints.read_config import read_config
 from antiphon.runtime.bundle.errors import AntiphonError
 from antiphon.runtime.bundle.files import FileHash, hash_folder
-from antiphon.runtime.bundle.manifest import Manifest, read_manifest, write_manifest
+from antiphon.runtime.bundle.manifest import Manifest, ModelConstants, read_manifest, write_manifest
 from antiphon.runtime.bundle.sampling import SamplingParameters
 from antiphon.runtime.bundle.talker_contract import TalkerContract
 from antiphon.runtime.bundle.version import VERSION
@@ -37,7 +37,6 @@ def compose(checkpoint: Path, home: Path, **changes: Any) -> Manifest:
         home / "frontend",
         {},
         target="cpu",
-        engine="onnxruntime",
         precision="fp32",
         tool_versions={"torch": "2"},
         build={"seconds": 1.5},
@@ -55,7 +54,7 @@ def test_a_bundle_says_what_it_is(tiny_bundle: Path, tiny_checkpoint: Path) -> N
         and manifest.voices == config.talker.speaker_id
         and manifest.default_voice == "ethan"
     )
-    assert manifest.constants == {"thinker_context": 65536, "talker_context": 65536, "codebook_size": 256}
+    assert manifest.constants == ModelConstants(65536, 65536, 256)
     assert (
         manifest.talker == TalkerContract("summed", False, "frame_rows", "media", 0, False, False, "codec_id")
         and manifest.interleave == "dual_track"
@@ -115,7 +114,7 @@ def test_a_bundle_without_speech_has_no_voices_and_no_codec_ids(
         and manifest.interleave is None
     )
     assert not [name for name in manifest.ids if name.startswith("codec_")]
-    assert manifest.constants == {"thinker_context": 65536}
+    assert manifest.constants == ModelConstants(65536)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +185,7 @@ def test_a_talker_that_embeds_text_itself_is_interleaved_and_has_manners(hybrid_
     from antiphon.runtime.bundle.manifest import read_manifest
 
     manifest = read_manifest(hybrid_bundle)
-    assert manifest.interleave == "chunked:4,4" and manifest.constants["frames_per_text"] == 1.0
+    assert manifest.interleave == "chunked:4,4" and manifest.constants.frames_per_text == 1.0
     assert manifest.talker == TalkerContract(
         "interleaved", True, "frame_codes", "content", 16, True, True, "frames"
     )
@@ -209,7 +208,6 @@ def composed_with(checkpoint: Path, home: Path, generation: dict[str, Any]) -> M
         home / "frontend",
         {},
         target="cpu",
-        engine="onnxruntime",
         precision="fp32",
         tool_versions={},
         build={},
@@ -230,7 +228,7 @@ def test_what_a_checkpoint_knows_of_its_voices_pace_and_interleave_goes_into_the
         and manifest.talker is not None
         and manifest.talker.layout == "interleaved"
     )
-    assert (manifest.constants["frames_per_text"], manifest.constants["frames_per_token"]) == (2.5, 3.5)
+    assert (manifest.constants.frames_per_text, manifest.constants.frames_per_token) == (2.5, 3.5)
 
 
 def test_a_talker_of_the_second_family_can_be_trained_for_the_dual_track(
