@@ -109,7 +109,7 @@ def watched(omni: Omni, chunk: int = 512, **constants: int) -> tuple[Omni, dict[
     with other constants of its manifest.
     """
     engines = {name: Watched(engine) for name, engine in omni.engines.items()}
-    manifest = replace(omni.manifest, constants=omni.manifest.constants | constants)
+    manifest = replace(omni.manifest, constants=replace(omni.manifest.constants, **constants))
     return Omni(
         manifest, engines, omni.front_end, prefill_chunk=chunk, voice_table=omni.model.voice_table
     ), engines

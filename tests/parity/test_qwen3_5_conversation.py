@@ -162,7 +162,7 @@ def assert_same_states(one: Conversation, other: Conversation) -> None:
     assert sorted(found.hidden_rows) == sorted(expected.hidden_rows)
     for row, hidden in expected.hidden_rows.items():
         np.testing.assert_allclose(found.hidden_rows[row], hidden, atol=1e-5 * max(1, np.abs(hidden).max()))
-    for spec in expected.states.specs:
+    for spec in expected.states.pool.specs:
         rows = tuple(
             slice(expected.states.length) if axis == "capacity" else slice(None) for axis in spec.shape
         )

@@ -57,7 +57,7 @@ def test_a_checkpoint_is_made_without_the_packages_of_an_extra(tiny: Path, tmp_p
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'safetensors', 'onnx', "
         "'onnx_ir', 'onnxscript')))\n"
     )
-    code += "from antiphon.graphs.random import new_checkpoint; new_checkpoint(sys.argv[1])"
+    code += "from antiphon.graphs.random.new_checkpoint import new_checkpoint; new_checkpoint(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "made")], check=True)
     assert filecmp.cmp(
         tiny / "model-00001-of-00002.safetensors",
