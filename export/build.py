@@ -115,15 +115,15 @@ class _Build:
         self.tools: dict[str, str] = {}
 
     def run(self) -> Manifest:
-        made = stages(self.config)
-        sources = {stage.name: stage.weights(self.checkpoint) for stage in made}
+        model_stages = stages(self.config)
+        sources = {stage.name: stage.weights(self.checkpoint) for stage in model_stages}
         used = {
             tensor for source in sources.values() for weight in source.values() for tensor in weight.tensors
         }
         for tensor in sorted(used):
             self.checkpoint.shape(tensor)  # reports a missing tensor before any stage is built
         _check_layers(self.checkpoint, used)
-        facts = [stage_facts(stage) for stage in made]
+        facts = [stage_facts(stage) for stage in model_stages]
         self.choice.check(facts)
         sizes = {found.stage.name: found.parameters * self.choice.weight_bytes for found in facts}
         self.total = sum(sizes.values())

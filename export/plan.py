@@ -96,15 +96,15 @@ def plan(
     choice = choose_engines(engine, target, precision)
     config = read_config(checkpoint)
     check_folder(checkpoint, config)
-    made = stages(config)
-    rows = tuple(_row(stage, choice.kind(stage.name), choice.weight_bytes) for stage in made)
+    model_stages = stages(config)
+    rows = tuple(_row(stage, choice.kind(stage.name), choice.weight_bytes) for stage in model_stages)
     planned = Plan(str(checkpoint), config.family, precision, rows, config.left_out)
     if planned.total.parameters > LARGEST_PARAMETERS:
         raise AntiphonError(
             f"{checkpoint}: config.json describes {planned.total.parameters:.1e} parameters, "
             "more than any model has; use the config.json of the checkpoint."
         )
-    choice.check(stage_facts(stage) for stage in made)
+    choice.check(stage_facts(stage) for stage in model_stages)
     return planned
 
 

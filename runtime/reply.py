@@ -252,9 +252,9 @@ class Workers:
                 self._text.put(token.id)
         if not self._token_ids or self._speech and not self._speech.record.places:
             self._text_reason = "empty"
-        rest = request.decoder.flush()
-        if rest:
-            self._emit_text(rest, ())
+        remaining = request.decoder.flush()
+        if remaining:
+            self._emit_text(remaining, ())
         self._text.close()
 
     def _emit_text(self, piece: str, token_ids: tuple[int, ...]) -> None:

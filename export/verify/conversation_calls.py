@@ -63,16 +63,20 @@ def record_conversation(bundle: Path, seed: int = 0) -> dict[str, list[Stream]]:
     """
     opened = open_bundle(bundle)
     recorders = {name: RecordingEngine(engine) for name, engine in opened.engines.items()}
-    with Omni(
-        opened.manifest, recorders, opened.front_end, max_streams=1, voice_table=opened.voice_table
-    ) as omni:
-        conversation = omni.conversation()
-        for content in (_question(omni.manifest.stages, seed), "And then?"):
-            conversation.append([{"role": "user", "content": content}])
-            for _ in conversation.reply(
-                greedy=True, min_text_tokens=2, max_text_tokens=TEXT_TOKENS, max_frames=FRAMES
-            ):
-                pass
+    try:
+        with Omni(
+            opened.manifest, recorders, opened.front_end, max_streams=1, voice_table=opened.voice_table
+        ) as omni:
+            conversation = omni.conversation()
+            for content in (_question(omni.manifest.stages, seed), "And then?"):
+                conversation.append([{"role": "user", "content": content}])
+                for _ in conversation.reply(
+                    greedy=True, min_text_tokens=2, max_text_tokens=TEXT_TOKENS, max_frames=FRAMES
+                ):
+                    pass
+    finally:
+        for recorder in recorders.values():
+            recorder.close()
     return {name: [stream for _, stream in recorder.streams] for name, recorder in recorders.items()}
 
 

@@ -5,6 +5,7 @@ checkpoint's own weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,14 +94,14 @@ def verify(
             f"The bundle {bundle} is of family {manifest.family}, "
             f"the checkpoint {checkpoint} of {source.config.family}; give its own checkpoint."
         )
-    made = stages(source.config)
-    check_bundle(folder, manifest, made)
+    model_stages = stages(source.config)
+    check_bundle(folder, manifest, model_stages)
     check_hashes(folder)
     recorded = record_conversation(folder, seed)
     rows: list[Row] = []
-    for number, stage in enumerate(made):
+    for number, stage in enumerate(model_stages):
         if on_progress is not None:
-            on_progress(stage.name, number, len(made))
+            on_progress(stage.name, number, len(model_stages))
         rows += _rows_of(
             folder,
             manifest.stages[stage.name],
@@ -124,8 +125,8 @@ def _rows_of(
 ) -> list[Row]:
     tolerance = TOLERANCES[entry.precision.activations]
     calls = probes(stage, seed)
-    engine = find_engine(entry.kind, entry.name)(folder, entry)
-    pairs = compare(engine, module, [calls, *streams])
+    with closing(find_engine(entry.kind, entry.name)(folder, entry)) as engine:
+        pairs = compare(engine, module, [calls, *streams])
     diverging = first_diverging(folder, entry, module, calls[0], tolerance) if layers else None
     return [
         _row(stage.name, name, [pair for pair in pairs if pair[0] == name], tolerance, diverging)

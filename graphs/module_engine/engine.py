@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,13 @@ from ...runtime.engines.base import Engine
 from ...runtime.engines.batch_rows import join_outputs, split_rows
 from ...runtime.engines.checks import axis_sizes, check_rows, check_run, closed
 from ...runtime.states.pool import UNLIMITED, Slot, StatePool
-from ..stage import Stage
+from ..stage import Stage, TensorSource
 from . import KIND
 from .loop import run_loop
 from .runner import ModuleRunner
 
 
-def module_engines(stages: Iterable[Stage], checkpoint: Any) -> dict[str, Engine]:
+def module_engines(stages: Iterable[Stage], checkpoint: TensorSource) -> dict[str, Engine]:
     """The engines of `stages` by name, with the weights of the Checkpoint `checkpoint`:
     an Omni takes them in place of a bundle's.
     """
@@ -30,6 +29,7 @@ def module_engines(stages: Iterable[Stage], checkpoint: Any) -> dict[str, Engine
 
 
 TARGETS = ("cpu",)
+"""What engines of this kind are opened for."""
 
 
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> Engine:
@@ -46,7 +46,7 @@ class ModuleEngine:
     The rows of a batch run one by one, so that each has the result that it has alone.
     """
 
-    def __init__(self, stage: Stage, checkpoint: Any) -> None:
+    def __init__(self, stage: Stage, checkpoint: TensorSource) -> None:
         self._runner: ModuleRunner | None = ModuleRunner(stage, checkpoint)
         has_rows = any("batch" in spec.shape for spec in stage.interface.inputs)
         can = Capabilities(max_rows=None if has_rows else 1, rows_exact=True)

@@ -18,10 +18,10 @@ def configuration(
 
     Raises AntiphonError for an unknown family or size, or a path that does not exist.
     """
-    made = find_family(family).random()
-    if size not in made.sizes:
-        raise AntiphonError(f"Unknown size {size!r:.60}; expected one of {', '.join(made.sizes)}.")
-    config = copy.deepcopy(made.configuration(size, tokens, dtype))
+    recipe = find_family(family).random()
+    if size not in recipe.sizes:
+        raise AntiphonError(f"Unknown size {size!r:.60}; expected one of {', '.join(recipe.sizes)}.")
+    config = copy.deepcopy(recipe.configuration(size, tokens, dtype))
     for path, value in (overrides or {}).items():
         *sections, name = path.split(".")
         node: Any = config

@@ -45,7 +45,7 @@ def new_checkpoint(
     The folder is written beside `path` and renamed at the end.
     Raises AntiphonError for unknown names, a contradictory configuration or a target in use.
     """
-    made = find_family(family).random()
+    recipe = find_family(family).random()
     layouts = ("layout", layout, EXPERTS), ("linear_layout", linear_layout, LINEAR)
     for name, value, known in (("dtype", dtype, tuple(writer.CODES)), *layouts):
         if value not in known:
@@ -59,19 +59,19 @@ def new_checkpoint(
         trained = tokenizer.train()
         tokens = tokenizer.token_ids(trained)
         frontend.save(
-            beside, configuration(size, tokens, dtype, overrides, family), tokens, made.processor_class
+            beside, configuration(size, tokens, dtype, overrides, family), tokens, recipe.processor_class
         )
-        tokenizer.save(trained, beside, made.model_max_length, made.processor_class)
+        tokenizer.save(trained, beside, recipe.model_max_length, recipe.processor_class)
         config = read_config(beside)
         entries = arrange(all_tensors(config, _faint(config, tokens)), dtype, layout, linear_layout)
-        _write(beside, config, made, entries, seed, on_progress)
+        _write(beside, config, recipe, entries, seed, on_progress)
     return target
 
 
 def _write(
     folder: Path,
     config: OmniConfig,
-    made: RandomCheckpoint,
+    recipe: RandomCheckpoint,
     entries: list[writer.Entry],
     seed: int,
     on_progress: Callable[[int, int], None] | None,
@@ -80,12 +80,12 @@ def _write(
     progress = writer.Progress(entries, on_progress)
     codec = (
         [entry for entry in entries if entry.name.startswith("code2wav.")]
-        if made.new_codec is not None
+        if recipe.new_codec is not None
         else []
     )
     writer.write(folder, [entry for entry in entries if entry not in codec], seed, progress)
-    if made.new_codec is not None and config.code2wav is not None:
-        writer.write_codec(made.new_codec(folder, config.code2wav).weights, codec, seed, progress)
+    if recipe.new_codec is not None and config.code2wav is not None:
+        writer.write_codec(recipe.new_codec(folder, config.code2wav).weights, codec, seed, progress)
         raw = {name: section for name, section in config.raw.items() if name != "code2wav_config"}
         (folder / "config.json").write_text(
             json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

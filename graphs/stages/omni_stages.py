@@ -21,11 +21,11 @@ def omni_stages(config: OmniConfig, talker_stage: Callable[[OmniConfig], Stage])
     `talker_stage` makes the family's Talker stage.
     """
     thinker = config.thinker
-    made = [audio_encoder_stage(config)] if thinker.audio else []
-    made += [vision_encoder_stage(config)] if thinker.vision else []
-    made.append(thinker_stage(config))
-    made += [mtp_stage(config)] if thinker.mtp_num_hidden_layers else []
+    stages = [audio_encoder_stage(config)] if thinker.audio else []
+    stages += [vision_encoder_stage(config)] if thinker.vision else []
+    stages.append(thinker_stage(config))
+    stages += [mtp_stage(config)] if thinker.mtp_num_hidden_layers else []
     if config.talker is not None:
-        made += [talker_stage(config), predictor_stage(config), code2wav_stage(config)]
-        made += [codec_encoder_stage(config)] if config.codec_encoder is not None else []
-    return tuple(made)
+        stages += [talker_stage(config), predictor_stage(config), code2wav_stage(config)]
+        stages += [codec_encoder_stage(config)] if config.codec_encoder is not None else []
+    return tuple(stages)

@@ -15,6 +15,7 @@ from .beside import set_aside
 from .errors import BrokenBundle, as_broken_bundle
 from .files import MANIFEST_FILE, FileHash, check_file, check_files
 from .json_file import read_json_object
+from .names import SPEECH
 from .said import short, short_path
 from .sampling import SamplingParameters
 from .specs import StageEntry
@@ -97,7 +98,7 @@ class Manifest:
     @property
     def speaks(self) -> bool:
         """Whether the bundle holds the stages of speech."""
-        return {"talker", "predictor", "code2wav"} <= self.stages.keys()
+        return set(SPEECH) <= self.stages.keys()
 
     def id(self, name: str) -> int:
         """The special id `name`. Raises AntiphonError where the manifest lacks it."""

@@ -53,8 +53,8 @@ class LiveTurn:
 
         Raises AntiphonError if no audio was pushed, and for invalid text.
         """
-        rest = self._piece(self._audio.finish())
-        return [rest, self.closing(text)]
+        remaining = self._piece(self._audio.finish())
+        return [remaining, self.closing(text)]
 
     def closing(self, text: str | None) -> Prompt:
         """Return the end of the turn with `text`, as if no more audio came. Raises AntiphonError for invalid

@@ -34,6 +34,7 @@ _Bindings = OrderedDict[Any, list["_Binding"]]
 
 
 TARGETS = ("cpu",)
+"""What engines of this kind are opened for."""
 
 
 def open_engine(folder: Path, entry: StageEntry, threads: int | None = None) -> OnnxEngine:
